@@ -1,0 +1,49 @@
+"""vbfast: latent-variable models at the speed of the machine.
+
+Full inference by sampling, mean field, EM, variational EM and crisp EM, all on one loop and one
+set of compiled kernels. See `GaussianMixture` and `BayesianGaussianMixture`; under them are the
+parts themselves, `Model`, the methods and `sweeps`.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as _version
+
+from ._config import show_config
+from .data import ArrayData
+from .emissions import Gaussian
+from .estimators import BayesianGaussianMixture, GaussianMixture
+from .exceptions import (
+    ConvergenceWarning,
+    DegenerateError,
+    NotFittedError,
+    ObjectiveFellWarning,
+)
+from .latents import Mixture
+from .methods import EM, CrispEM, FullInference, MeanField, VariationalEM, sweeps
+from .model import Model
+from .stats import Stats
+
+__version__ = _version("vbfast")
+
+__all__ = [
+    "EM",
+    "ArrayData",
+    "BayesianGaussianMixture",
+    "ConvergenceWarning",
+    "CrispEM",
+    "DegenerateError",
+    "FullInference",
+    "Gaussian",
+    "GaussianMixture",
+    "MeanField",
+    "Mixture",
+    "Model",
+    "NotFittedError",
+    "ObjectiveFellWarning",
+    "Stats",
+    "VariationalEM",
+    "__version__",
+    "show_config",
+    "sweeps",
+]

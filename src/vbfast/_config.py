@@ -1,0 +1,24 @@
+"""What this installation is made of."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from . import _kernels
+from ._threads import available_threads
+
+__all__ = ["show_config"]
+
+
+def show_config() -> None:
+    """Print the versions, the SIMD level and the threads that vbfast works with."""
+    openmp = _kernels.cpu.openmp()
+    lines = {
+        "vbfast": version("vbfast"),
+        "SIMD level": f"{_kernels.level} (of {', '.join(_kernels.available_levels())})",
+        "OpenMP": f"{openmp}, {available_threads()} threads" if openmp else "no, 1 thread",
+        "NumPy": version("numpy"),
+        "SciPy": version("scipy"),
+    }
+    for name, value in lines.items():
+        print(f"{name:<12}{value}")

@@ -1,0 +1,49 @@
+"""Compiled kernels: what visits every data point. They know no method and no estimator.
+
+Every kernel is compiled once for each SIMD level of the build; this package loads one level, the
+best that the processor has or the one that the environment variable ``VBFAST_SIMD`` names
+(``v2``, ``v3`` or ``v4`` on x86-64).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from . import cpu
+
+if TYPE_CHECKING:
+    from . import columns, gaussian, mixture
+
+__all__ = ["available_levels", "columns", "cpu", "gaussian", "level", "mixture"]
+
+
+def available_levels() -> list[str]:
+    """SIMD levels that this build has and this processor can run, lowest first."""
+    highest = cpu.level()
+    names = ["base"] if highest == 0 else [f"v{n}" for n in range(2, highest + 1)]
+    return [name for name in dict.fromkeys([*names, "base"]) if find_spec(f"{__name__}.mixture_{name}")]
+
+
+def _choose_level() -> str:
+    levels = available_levels()
+    wanted = os.environ.get("VBFAST_SIMD", "")
+    if not wanted:
+        return levels[-1]
+    if wanted not in levels:
+        raise ImportError(
+            f"VBFAST_SIMD={wanted!r}: this processor and this build of vbfast have "
+            f"{', '.join(levels)}"
+        )
+    return wanted
+
+
+level: str = _choose_level()
+
+if not TYPE_CHECKING:
+    columns, gaussian, mixture = (
+        importlib.import_module(f"{__name__}.{kernel}_{level}")
+        for kernel in ("columns", "gaussian", "mixture")
+    )

@@ -1,0 +1,202 @@
+# From scores to q(T), in place, for a tile of independent rows: scores[k, row] becomes
+# weight[row] * q[k, row], and log_z[row] what one such row brings to the objective.
+
+from libc.math cimport INFINITY, log
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from .tile cimport (
+    LANES,
+    lanes,
+    lanes_exp,
+    lanes_keep_between,
+    lanes_log,
+    lanes_max,
+    lanes_set,
+    philox_uniform,
+)
+
+
+cdef enum Kind:
+    SCORES = 0  # leave the scores as they are
+    EXACT = 1   # q(T) = p(T | X, theta)
+    BEST = 2    # exact among the best `truncation` components of each row
+    HARD = 3    # all on the best component
+    DRAW = 4    # one component, drawn
+    GIVEN = 5   # one component, as told
+
+
+cdef struct Assignment:
+    Kind kind
+    Py_ssize_t truncation
+    uint64_t seed
+    uint32_t sweep
+
+
+cdef extern from *:
+    """
+    #define LOWEST (-1.7e308)
+    """
+    const double LOWEST
+
+
+cdef inline void exponentials(
+    Py_ssize_t n_components, Py_ssize_t n_rows, double* scores, double* top, double* total,
+) noexcept nogil:
+    """scores = exp(scores - top), top the maximum over components, total their sum."""
+    cdef Py_ssize_t n_vectors = n_rows // LANES
+    cdef lanes* score = <lanes*>scores
+    cdef lanes high, sum_, e
+    cdef Py_ssize_t k, v
+    for v in range(n_vectors):
+        # Never -inf, so that -inf - high is -inf and not NaN.
+        high = lanes_set(LOWEST)
+        for k in range(n_components):
+            high = lanes_max(score[k * n_vectors + v], high)
+        sum_ = lanes_set(0.0)
+        for k in range(n_components):
+            e = lanes_exp(score[k * n_vectors + v] - high)
+            score[k * n_vectors + v] = e
+            sum_ = sum_ + e
+        (<lanes*>top)[v] = high
+        (<lanes*>total)[v] = sum_
+
+
+cdef inline void assign_exact(
+    Py_ssize_t n_components, Py_ssize_t n_rows, const double* weight, double* scores,
+    double* log_z, double* total,
+) noexcept nogil:
+    cdef Py_ssize_t n_vectors = n_rows // LANES
+    cdef lanes* score = <lanes*>scores
+    cdef lanes factor
+    cdef Py_ssize_t k, v, row
+    exponentials(n_components, n_rows, scores, log_z, total)
+    for v in range(n_vectors):
+        factor = (<const lanes*>weight)[v] / (<lanes*>total)[v]
+        (<lanes*>log_z)[v] = (<lanes*>log_z)[v] + lanes_log((<lanes*>total)[v])
+        for k in range(n_components):
+            score[k * n_vectors + v] = score[k * n_vectors + v] * factor
+    for row in range(n_rows):
+        # A row so far away that every score overflows (or, by inf - inf, is NaN) is impossible
+        # under all components alike: log 0, and nothing to tell them apart.
+        if not log_z[row] > LOWEST:
+            log_z[row] = -INFINITY
+            for k in range(n_components):
+                scores[k * n_rows + row] = weight[row] / n_components
+
+
+cdef inline void keep_best(
+    Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t truncation, double* scores,
+    double* kept, int64_t* component,
+) noexcept nogil:
+    """Set all but each row's `truncation` largest scores to -inf; among equals the first stay."""
+    cdef Py_ssize_t row, k, place
+    cdef double score
+    for row in range(n_rows):
+        for place in range(truncation):
+            kept[place] = -INFINITY
+            component[place] = 0
+        for k in range(n_components):
+            score = scores[k * n_rows + row]
+            scores[k * n_rows + row] = -INFINITY
+            if not score > kept[truncation - 1]:
+                continue
+            place = truncation - 1
+            while place > 0 and score > kept[place - 1]:
+                kept[place] = kept[place - 1]
+                component[place] = component[place - 1]
+                place -= 1
+            kept[place] = score
+            component[place] = k
+        for place in range(truncation):
+            if kept[place] > -INFINITY:
+                scores[component[place] * n_rows + row] = kept[place]
+
+
+cdef inline void assign_given(
+    Py_ssize_t n_components, Py_ssize_t n_rows, const double* weight, const int64_t* labels,
+    double* scores, double* log_z,
+) noexcept nogil:
+    cdef Py_ssize_t k, row
+    for k in range(n_components):
+        for row in range(n_rows):
+            scores[k * n_rows + row] = weight[row] if labels[row] == k else 0.0
+    for row in range(n_rows):
+        log_z[row] = 0.0
+
+
+cdef inline void assign_hard(
+    Py_ssize_t n_components, Py_ssize_t n_rows, const double* weight, int64_t* labels,
+    double* scores, double* top,
+) noexcept nogil:
+    """Among equals the first component; top is the row's largest score."""
+    cdef Py_ssize_t k, row
+    cdef double* score
+    for row in range(n_rows):
+        top[row] = scores[row]
+        labels[row] = 0
+    for k in range(1, n_components):
+        score = scores + k * n_rows
+        for row in range(n_rows):
+            labels[row] = k if score[row] > top[row] else labels[row]
+            top[row] = score[row] if score[row] > top[row] else top[row]
+    for k in range(n_components):
+        score = scores + k * n_rows
+        for row in range(n_rows):
+            score[row] = weight[row] if labels[row] == k else 0.0
+
+
+cdef inline void assign_draw(
+    Assignment assignment, Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t first_row,
+    const double* weight, double* scores, double* log_z, double* total, double* uniform,
+    int64_t* counts,
+) noexcept nogil:
+    """Weights are whole numbers: a row of weight w is w rows, each with a draw of its own.
+
+    log_z becomes the sum of the drawn components' scores.
+    """
+    cdef Py_ssize_t n_vectors = n_rows // LANES
+    cdef lanes* score = <lanes*>scores
+    cdef lanes low, high, mark, e, chosen, drawn
+    cdef lanes one = lanes_set(1.0)
+    cdef bint single = True
+    cdef Py_ssize_t copy, copies, k, v, row
+    cdef double cumulative, target
+    exponentials(n_components, n_rows, scores, log_z, total)
+    for row in range(n_rows):
+        single = single and (weight[row] == 1.0 or weight[row] == 0.0)
+        uniform[row] = total[row] * philox_uniform(
+            assignment.seed, assignment.sweep, first_row + row, 0
+        )
+    if single:
+        for v in range(n_vectors):
+            mark = (<lanes*>uniform)[v]
+            low = lanes_set(0.0)
+            chosen = low
+            for k in range(n_components):
+                e = score[k * n_vectors + v]
+                high = low + e
+                drawn = lanes_keep_between(one, low, mark, high)
+                chosen = chosen + drawn * e
+                score[k * n_vectors + v] = drawn * (<const lanes*>weight)[v]
+                low = high
+            (<lanes*>log_z)[v] = (<lanes*>log_z)[v] + lanes_log(chosen)
+        return
+    for row in range(n_rows):
+        copies = <Py_ssize_t>weight[row]
+        for k in range(n_components):
+            counts[k] = 0
+        for copy in range(copies):
+            target = total[row] * philox_uniform(
+                assignment.seed, assignment.sweep, first_row + row, <uint32_t>copy
+            )
+            k = 0
+            cumulative = scores[row]
+            while target >= cumulative and k + 1 < n_components:
+                k += 1
+                cumulative += scores[k * n_rows + row]
+            counts[k] += 1
+        log_z[row] = copies * log_z[row]
+        for k in range(n_components):
+            if counts[k] > 0:
+                log_z[row] += counts[k] * log(scores[k * n_rows + row])
+            scores[k * n_rows + row] = counts[k]

@@ -1,0 +1,78 @@
+"""What kernels are told: where rows lie, what theta is, how to assign."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Assignment", "Block", "Coefficients"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows that a kernel visits in one call.
+
+    Attributes
+    ----------
+    values : (N, D), float64 or float32, of any strides
+    weights : (N,), optional
+    labels : (N,) int64, optional
+        For the assignment "given".
+    origin, scale : (D,)
+        Subtracted from every row, and multiplied to it, as it is read.
+    first_row : int
+        Number of the block's first row in the whole of the data.
+    n_threads : int
+    """
+
+    values: NDArray[Any]
+    weights: Array | None
+    labels: NDArray[np.int64] | None
+    origin: Array
+    scale: Array
+    first_row: int
+    n_threads: int
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Theta, as far as kernels see it.
+
+    Attributes
+    ----------
+    emission : capsule
+        Compiled functions that can read `coefficients`.
+    coefficients : ndarray
+    offsets : ndarray of shape (K,)
+        Scores where the emission's own part is zero.
+    """
+
+    emission: Any
+    coefficients: Array
+    offsets: Array
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """How a sweep assigns T given theta.
+
+    Attributes
+    ----------
+    kind : {"exact", "best", "hard", "draw", "given", "scores"}
+        q(T) = p(T | X, theta); the same among each row's `truncation` best components; the best
+        component; a component drawn; labels that the block brings along; nothing, scores only.
+    truncation : int
+        For "best".
+    seed, sweep : int
+        For "draw": together with a row's number they determine its draw.
+    """
+
+    kind: str
+    truncation: int = 0
+    seed: int = 0
+    sweep: int = 0

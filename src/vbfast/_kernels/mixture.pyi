@@ -1,0 +1,20 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .inputs import Assignment, Block, Coefficients
+
+KINDS: dict[str, int]
+
+def statistics_size(emission: Any, n_components: int, n_features: int) -> int: ...
+def visit(
+    block: Block,
+    theta: Coefficients,
+    assignment: Assignment,
+    *,
+    statistics: NDArray[np.float64] | None = None,
+    log_z: NDArray[np.float64] | None = None,
+    labels: NDArray[np.int64] | None = None,
+    q: NDArray[np.float64] | None = None,
+) -> None: ...

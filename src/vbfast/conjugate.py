@@ -1,0 +1,538 @@
+"""Conjugate distributions over parameters: mode, mean, sample, KL divergence, log density.
+
+A distribution here is a group of K independent ones, one a component (tied precisions: K means
+on one precision matrix). Formulas: Bishop, Pattern Recognition and Machine Learning (2006),
+appendix B and section 10.2.
+
+Precisions are passed as lower triangular factors A with Lambda = A'A, since |A(x - m)|^2 is what
+kernels compute.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import lapack
+from scipy.special import betaln, digamma, gammaln, multigammaln, xlog1py, xlogy
+
+from .exceptions import DegenerateError
+
+__all__ = [
+    "Dirichlet",
+    "Gaussians",
+    "NormalGamma",
+    "NormalWishart",
+    "StickBreaking",
+    "point",
+    "precision_factors",
+]
+
+Array = NDArray[np.float64]
+
+# A component that holds less than this of a row is empty: what is left of it is rounding.
+EMPTY = 1e-100
+# Variances below this, where those of the whole data are 1, are rounding.
+SMALLEST_VARIANCE = 1e-26
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """K Gaussians, or what mean field makes of them: E[Lambda], E[log|Lambda|], and a slack.
+
+    Attributes
+    ----------
+    means : (K, D)
+    factor : A with A'A = Lambda; (K, D, D), (1, D, D) if tied, (K, D) if diagonal, (K, 1) if
+        spherical
+    log_det : (K,) or (1,)
+        log|Lambda|, or its expectation.
+    slack : (K,)
+        What the uncertainty of the means takes from each score, E[(x-mu)'Lambda(x-mu)]/2 beyond
+        |A(x-m)|^2/2; zero for a point.
+    """
+
+    means: Array
+    factor: Array
+    log_det: Array
+    slack: Array
+
+
+class Dirichlet:
+    """Dirichlet(concentration) over K weights (Bishop B.16).
+
+    Parameters
+    ----------
+    concentration : ndarray of shape (K,)
+    """
+
+    def __init__(self, concentration: Array) -> None:
+        self.concentration = concentration
+
+    def mode(self) -> Array:
+        """Return the weights of highest density, (K,), for concentrations >= 1 (B.22 ff.).
+
+        All concentrations 1 have no single mode; the answer then is the mean.
+        """
+        excess = self.concentration - 1
+        if np.any(excess < 0):
+            raise ValueError("a Dirichlet distribution with a concentration < 1 has no mode")
+        total = excess.sum()
+        return excess / total if total > 0 else self.mean()
+
+    def mean(self) -> Array:
+        """E[pi], (K,) (B.17)."""
+        return self.concentration / self.concentration.sum()
+
+    def mean_log(self) -> Array:
+        """E[log pi], (K,) (B.21)."""
+        expected: Array = digamma(self.concentration) - digamma(self.concentration.sum())
+        return expected
+
+    def sample(self, rng: np.random.Generator) -> Array:
+        """Return weights drawn, (K,)."""
+        return rng.dirichlet(self.concentration)
+
+    def log_normalizer(self) -> float:
+        """Log of the integral of prod pi^(concentration - 1)."""
+        return float(gammaln(self.concentration).sum() - gammaln(self.concentration.sum()))
+
+    def log_density(self, weights: Array) -> float:
+        """log p(weights)."""
+        return float(xlogy(self.concentration - 1, weights).sum()) - self.log_normalizer()
+
+    def log_density_terms(self, weights: Array) -> tuple[float, Array]:
+        """The density of `weights` with components in any order.
+
+        Returns a number c and a matrix M (K, K) with log p(weights after sigma) = c +
+        sum_k M[sigma(k), k] when component sigma(k) plays k's part.
+        """
+        return -self.log_normalizer(), np.asarray(
+            xlogy(self.concentration[:, None] - 1, weights[None, :])
+        )
+
+    def kl(self, prior: Dirichlet) -> float:
+        """KL(self || prior)."""
+        difference = self.concentration - prior.concentration
+        return float(difference @ self.mean_log()) - self.log_normalizer() + prior.log_normalizer()
+
+
+class StickBreaking:
+    """Weights pi_k = v_k prod_{j<k} (1 - v_j), v_k ~ Beta(a_k, b_k) for k < K and v_K = 1.
+
+    The truncated stick-breaking form of a Dirichlet process (Blei & Jordan 2006, section 3).
+
+    Parameters
+    ----------
+    sticks : ndarray of shape (K - 1, 2)
+        a and b.
+    """
+
+    def __init__(self, sticks: Array) -> None:
+        self.a, self.b = sticks[:, 0], sticks[:, 1]
+
+    @staticmethod
+    def weights(v: Array) -> Array:
+        """Weights (K,) of stick proportions (K - 1,)."""
+        left = np.concatenate([[1.0], np.cumprod(1 - v)])
+        return np.concatenate([v, [1.0]]) * left
+
+    def mode(self) -> Array:
+        """Return the weights at the mode of the density of the v_k, for a, b >= 1."""
+        if np.any(self.a < 1) or np.any(self.b < 1):
+            raise ValueError("a Beta distribution with a parameter < 1 has no mode")
+        total = self.a + self.b - 2
+        half = np.full_like(total, 0.5)
+        return self.weights(np.divide(self.a - 1, total, out=half, where=total > 0))
+
+    def mean(self) -> Array:
+        """E[pi], (K,)."""
+        return self.weights(self.a / (self.a + self.b))
+
+    def mean_log(self) -> Array:
+        """E[log pi], (K,) (Blei & Jordan 2006, section 3.2)."""
+        both = digamma(self.a + self.b)
+        kept = np.concatenate([digamma(self.a) - both, [0.0]])
+        left = np.concatenate([[0.0], np.cumsum(digamma(self.b) - both)])
+        return kept + left
+
+    def sample(self, rng: np.random.Generator) -> Array:
+        """Return weights drawn, (K,)."""
+        return self.weights(rng.beta(self.a, self.b))
+
+    def _proportions(self, weights: Array) -> Array:
+        left = np.cumsum(weights[::-1])[::-1][:-1]
+        one = np.ones_like(left)
+        return np.minimum(np.divide(weights[:-1], left, out=one, where=left > 0), 1.0)
+
+    def log_density(self, weights: Array) -> float:
+        """Log density of the stick proportions v that give `weights`."""
+        v = self._proportions(weights)
+        return float(
+            (xlogy(self.a - 1, v) + xlog1py(self.b - 1, -v) - betaln(self.a, self.b)).sum()
+        )
+
+    def kl(self, prior: StickBreaking) -> float:
+        """KL(self || prior), a sum of those of the Betas."""
+        both = digamma(self.a + self.b)
+        return float(
+            (
+                (self.a - prior.a) * (digamma(self.a) - both)
+                + (self.b - prior.b) * (digamma(self.b) - both)
+                - betaln(self.a, self.b)
+                + betaln(prior.a, prior.b)
+            ).sum()
+        )
+
+
+def _cholesky(matrices: Array, tiny: float) -> Array:
+    """Lower Cholesky factors of (G, D, D); DegenerateError names the first that has none.
+
+    `tiny` is the smallest squared pivot that is taken for more than rounding.
+    """
+    try:
+        factors = np.linalg.cholesky(matrices)
+        pivots = np.diagonal(factors, axis1=1, axis2=2) ** 2
+        n_features = matrices.shape[1]
+        rounding = 2 * n_features * np.finfo(float).eps * np.diagonal(matrices, axis1=1, axis2=2)
+        bad = ~np.all(pivots > np.maximum(rounding, tiny), axis=1)
+    except np.linalg.LinAlgError:
+        bad = np.array([np.linalg.eigvalsh(matrix)[0] <= tiny for matrix in matrices])
+        if not bad.any():
+            bad[0] = True
+        factors = np.empty(0)
+    if bad.any():
+        raise _degenerate(int(np.flatnonzero(bad)[0]))
+    return factors
+
+
+def _degenerate(component: int) -> DegenerateError:
+    return DegenerateError(
+        f"component {component} has shrunk onto too few distinct rows for its covariance to be "
+        "positive definite (the likelihood is unbounded there): use fewer components, a simpler "
+        "covariance_type, a larger reg_covar or a prior"
+    )
+
+
+def _inverse_lower(factors: Array) -> Array:
+    """Inverses of lower triangular matrices (G, D, D)."""
+    out = np.empty_like(factors)
+    for inverse, factor in zip(out, factors, strict=True):
+        # LAPACK works by columns: the transpose of a C-ordered matrix, upper triangular.
+        inverse[...] = lapack.dtrtri(factor.T, lower=0)[0].T
+    return out
+
+
+def precision_factors(covariances: Array) -> Array:
+    """Return A with A'A = covariance^-1, for (G, D, D), or for variances (G, D) or (G, 1)."""
+    if covariances.ndim == 2:
+        return np.asarray(covariances**-0.5)
+    return _inverse_lower(_cholesky(covariances, 0.0))
+
+
+def point(means: Array, factor: Array) -> Gaussians:
+    """Return the Gaussians of these means (K, D) and precision factors."""
+    if factor.ndim == 3:
+        log_det = 2 * np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
+    else:
+        log_det = 2 * np.log(factor).sum(axis=1) * (means.shape[1] // factor.shape[1])
+    return Gaussians(means, factor, log_det, np.zeros(len(means)))
+
+
+def _log_student(squared: Array, dof: Array, n_features: int, log_det: Array) -> Array:
+    """Log density of Student's t (Bishop B.68) at a squared distance in its own metric."""
+    constant = gammaln(0.5 * (dof + n_features)) - gammaln(0.5 * dof)
+    constant = constant - 0.5 * n_features * np.log(np.pi * dof) + 0.5 * log_det
+    return np.asarray(constant - 0.5 * (dof + n_features) * np.log1p(squared / dof))
+
+
+class NormalWishart:
+    """mu_k | Lambda ~ N(mean_k, (strength_k Lambda)^-1), Lambda ~ Wishart(W, dof), W^-1 = scatter.
+
+    Bishop B.79 and 10.40. K means on K precision matrices, or (tied) all on one. An improper one,
+    of zero strength or scatter, is a flat prior; it has a mode with data added.
+
+    Parameters
+    ----------
+    mean : (K, D); strength : (K,); dof : (G,); scatter : (G, D, D)
+        G = K, or 1 if tied.
+    """
+
+    def __init__(self, mean: Array, strength: Array, dof: Array, scatter: Array) -> None:
+        self.means = mean
+        self.strength = strength
+        self.dof = dof
+        self.scatter = scatter
+        self.n_features = mean.shape[1]
+        self.means_per_precision = len(mean) // len(scatter)
+
+    @property
+    def proper(self) -> bool:
+        """Whether the density can be normalised."""
+        return bool(
+            np.all(self.strength > 0)
+            and np.all(self.dof > self.n_features - 1)
+            and np.all(np.diagonal(self.scatter, axis1=1, axis2=2) > 0)
+        )
+
+    @property
+    def exponent(self) -> Array:
+        """Power of |Lambda|^(1/2) in the joint density, (G,)."""
+        return self.dof - self.n_features - 1 + self.means_per_precision
+
+    def _factor(self, scale: Array, tiny: float) -> Array:
+        """A with A'A = scale * scatter^-1."""
+        root = _cholesky(self.scatter / scale[:, None, None], tiny)
+        return _inverse_lower(root)
+
+    def mode(self) -> Gaussians:
+        """Return the joint mode in (mu, Lambda): Lambda = exponent * scatter^-1.
+
+        An empty component takes the mean 0 and precision 1, those of the whole of standardised
+        data.
+        """
+        exponent = self.exponent
+        empty = exponent < EMPTY
+        usable = NormalWishart(
+            self.means,
+            self.strength,
+            np.where(empty, self.dof - exponent + 1, self.dof),
+            np.where(empty[:, None, None], np.eye(self.n_features), self.scatter),
+        )
+        factor = usable._factor(usable.exponent, SMALLEST_VARIANCE)
+        return point(np.where((self.strength < EMPTY)[:, None], 0.0, self.means), factor)
+
+    def mean(self) -> Gaussians:
+        """E[Lambda] = dof W, E[log|Lambda|] (B.81) and D/(2 strength) (10.64)."""
+        factor = self._factor(self.dof, 0.0)
+        half = 0.5 * (self.dof[:, None] - np.arange(self.n_features))
+        log_det = 2 * np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
+        log_det = log_det + (digamma(half) - np.log(0.5 * self.dof[:, None])).sum(axis=1)
+        return Gaussians(self.means, factor, log_det, 0.5 * self.n_features / self.strength)
+
+    def sample(self, rng: np.random.Generator) -> Gaussians:
+        """Draw by Bartlett's decomposition: A = T C^-1 with scatter = CC'.
+
+        T lower triangular, T_ij ~ N(0, 1) below the diagonal, T_ii^2 ~ chi^2(dof - D + 1 + i).
+        """
+        n, n_features = len(self.scatter), self.n_features
+        t = np.tril(rng.standard_normal((n, n_features, n_features)), -1)
+        i = np.arange(n_features)
+        t[:, i, i] = np.sqrt(rng.chisquare(self.dof[:, None] - n_features + 1 + i))
+        factor = np.tril(t @ self._factor(np.ones(n), 0.0))
+        z = rng.standard_normal(self.means.shape)
+        shift = (_inverse_lower(factor) @ z[:, :, None])[:, :, 0]
+        return point(self.means + shift / np.sqrt(self.strength)[:, None], factor)
+
+    def predictive(self) -> tuple[Gaussians, Array]:
+        """Return factor and degrees of freedom (K,) of x's Student density (Bishop 10.81-10.82)."""
+        dof = self.dof + 1 - self.n_features
+        share = self.strength / (1 + self.strength)
+        root = self._factor(np.ones(len(self.dof)), 0.0)
+        factor = np.sqrt(dof * share)[:, None, None] * root
+        return point(self.means, factor), np.broadcast_to(dof, share.shape)
+
+    def log_predictive(self, x: Array) -> Array:
+        """log p(x | component), parameters integrated out, (N, K) for x (N, D)."""
+        student, dof = self.predictive()
+        out = np.empty((len(x), len(dof)))
+        for k, factor in enumerate(student.factor):
+            out[:, k] = (((x - self.means[k]) @ factor.T) ** 2).sum(axis=1)
+        return _log_student(out, dof, self.n_features, student.log_det)
+
+    def _log_density_means(self, theta: Gaussians, own: bool) -> Array:
+        """Part of the density that has the means: (K,), or (K, K) of each with each."""
+        mine = self.means if own else self.means[:, None, :]
+        difference = theta.means - mine
+        y = (theta.factor @ difference[..., None])[..., 0]
+        strength = self.strength if own else self.strength[:, None]
+        return np.asarray(-0.5 * strength * (y**2).sum(axis=-1))
+
+    def log_normalizer(self) -> Array:
+        """Log of the integral of the density without its constants, (G,) (B.79)."""
+        d = self.n_features
+        log_det = 2 * np.log(np.diagonal(_cholesky(self.scatter, 0.0), axis1=1, axis2=2)).sum(
+            axis=1
+        )
+        means = (0.5 * d * np.log(2 * np.pi / self.strength)).reshape(len(self.scatter), -1)
+        return np.asarray(
+            means.sum(axis=1)
+            - 0.5 * self.dof * log_det
+            + 0.5 * self.dof * d * np.log(2)
+            + multigammaln_each(0.5 * self.dof, d)
+        )
+
+    def _trace(self, factor: Array, own: bool) -> Array:
+        """tr(scatter Lambda), (G,) or (G, G)."""
+        precision = np.swapaxes(factor, -1, -2) @ factor
+        if own:
+            return np.einsum("gij,gij->g", self.scatter, precision)
+        return np.einsum("gij,hij->gh", self.scatter, precision)
+
+    def log_density(self, theta: Gaussians) -> float:
+        """log p(mu, Lambda), all components; without its constant where improper."""
+        value = (
+            0.5 * self.exponent @ theta.log_det
+            - 0.5 * self._trace(theta.factor, True).sum()
+            + self._log_density_means(theta, True).sum()
+        )
+        return float(value - (self.log_normalizer().sum() if self.proper else 0.0))
+
+    def log_density_terms(self, theta: Gaussians) -> tuple[float, Array]:
+        """The same with components in any order: see `Dirichlet.log_density_terms`."""
+        if len(self.scatter) == len(self.means):
+            own = (
+                0.5 * self.exponent[:, None] * theta.log_det[None, :]
+                - 0.5 * self._trace(theta.factor, False)
+                - self.log_normalizer()[:, None]
+            )
+            return 0.0, own + self._log_density_means(theta, False)
+        common = 0.5 * self.exponent * theta.log_det - 0.5 * self._trace(theta.factor, True)
+        return float((common - self.log_normalizer())[0]), self._log_density_means(theta, False)
+
+    def kl(self, prior: NormalWishart) -> float:
+        """KL(self || prior) = E[log q] - E[log p] (Bishop 10.74, 10.77)."""
+        return self._expected_log_density(self) - prior._expected_log_density(self)
+
+    def _expected_log_density(self, q: NormalWishart) -> float:
+        """E under q of log p(mu, Lambda), p being self."""
+        e = q.mean()
+        gap = self._log_density_means(e, True) - 0.5 * self.n_features * self.strength / q.strength
+        value = (
+            0.5 * self.exponent @ e.log_det
+            - 0.5 * self._trace(e.factor, True).sum()
+            + gap.sum()
+            - self.log_normalizer().sum()
+        )
+        return float(value)
+
+
+def multigammaln_each(a: Array, d: int) -> Array:
+    """Log of the multivariate gamma function, entry by entry."""
+    return np.array([multigammaln(value, d) for value in a])
+
+
+class NormalGamma:
+    """mu ~ N(mean, 1/(strength lambda)), lambda ~ Gamma(dof/2, rate scatter/2).
+
+    Bishop B.39 with a = dof/2, b = scatter/2, each feature apart (diagonal precision), or all
+    features of a component on one lambda (spherical).
+
+    Parameters
+    ----------
+    mean : (K, D); strength : (K,); dof : (K,); scatter : (K, D), or (K, 1) if spherical
+    """
+
+    def __init__(self, mean: Array, strength: Array, dof: Array, scatter: Array) -> None:
+        self.means = mean
+        self.strength = strength
+        self.dof = dof
+        self.scatter = scatter
+        self.n_features = mean.shape[1]
+        self.means_per_precision = self.n_features // scatter.shape[1]
+
+    @property
+    def proper(self) -> bool:
+        """Whether the density can be normalised."""
+        return bool(np.all(self.strength > 0) and np.all(self.dof > 0) and np.all(self.scatter > 0))
+
+    @property
+    def exponent(self) -> Array:
+        """Power of lambda^(1/2) in the joint density, (K,)."""
+        return self.dof - 2 + self.means_per_precision
+
+    def _log_det(self, log_precision: Array) -> Array:
+        return self.means_per_precision * log_precision.sum(axis=1)
+
+    def mode(self) -> Gaussians:
+        """Return the joint mode in (mu, lambda): lambda = exponent / scatter.
+
+        An empty component takes the mean 0 and precision 1.
+        """
+        exponent = self.exponent[:, None]
+        empty = np.broadcast_to(exponent < EMPTY, self.scatter.shape)
+        variance = np.divide(self.scatter, exponent, out=np.ones_like(self.scatter), where=~empty)
+        degenerate = ~np.all(variance > SMALLEST_VARIANCE, axis=1)
+        if degenerate.any():
+            raise _degenerate(int(np.flatnonzero(degenerate)[0]))
+        means = np.where((self.strength < EMPTY)[:, None], 0.0, self.means)
+        return point(means, 1 / np.sqrt(variance))
+
+    def mean(self) -> Gaussians:
+        """E[lambda] = dof/scatter, E[log lambda] (B.28, B.30) and D/(2 strength)."""
+        dof = self.dof[:, None]
+        log_precision = digamma(0.5 * dof) - np.log(0.5 * self.scatter)
+        return Gaussians(
+            self.means,
+            np.sqrt(dof / self.scatter),
+            self._log_det(log_precision),
+            0.5 * self.n_features / self.strength,
+        )
+
+    def sample(self, rng: np.random.Generator) -> Gaussians:
+        """Draw lambda, then mu given lambda."""
+        shape = np.broadcast_to(0.5 * self.dof[:, None], self.scatter.shape)
+        factor = np.sqrt(rng.standard_gamma(shape) / (0.5 * self.scatter))
+        z = rng.standard_normal(self.means.shape)
+        return point(self.means + z / (np.sqrt(self.strength)[:, None] * factor), factor)
+
+    def predictive(self) -> tuple[Gaussians, Array]:
+        """Return factor and degrees of freedom of x's Student densities.
+
+        One density for all features of a spherical component, dof (K, 1); one for each feature of
+        a diagonal one, dof (K, D).
+        """
+        share = self.strength / (1 + self.strength)
+        factor = np.sqrt((self.dof * share)[:, None] / self.scatter)
+        dof = np.broadcast_to(self.dof[:, None], self.scatter.shape)
+        return point(self.means, factor), dof
+
+    def log_predictive(self, x: Array) -> Array:
+        """log p(x | component), parameters integrated out, (N, K) for x (N, D)."""
+        student, dof = self.predictive()
+        n = self.means_per_precision
+        out = np.empty((len(x), len(dof)))
+        for k, factor in enumerate(student.factor):
+            squared = ((x - self.means[k]) * factor) ** 2
+            if n > 1:
+                squared = squared.sum(axis=1, keepdims=True)
+            log_det = 2 * n * np.log(factor)
+            out[:, k] = _log_student(squared, dof[k], n, log_det).sum(axis=1)
+        return out
+
+    def log_normalizer(self) -> Array:
+        """Log of the integral of the density without its constants, (K,)."""
+        half = 0.5 * self.dof[:, None]
+        each = gammaln(half) - half * np.log(0.5 * self.scatter)
+        means = 0.5 * self.n_features * np.log(2 * np.pi / self.strength)
+        return np.asarray(each.sum(axis=1) + means)
+
+    def _log_density_each(self, theta: Gaussians, own: bool) -> Array:
+        """Without constants: (K,), or (K, K) of each own component with each of theta's."""
+        rows = slice(None) if own else (slice(None), None)
+        precision = theta.factor**2
+        difference = theta.means - self.means[rows]
+        return np.asarray(
+            0.5 * self.exponent[rows] * theta.log_det / self.means_per_precision
+            - 0.5 * (self.scatter[rows] * precision).sum(axis=-1)
+            - 0.5 * self.strength[rows] * (precision * difference**2).sum(axis=-1)
+        )
+
+    def log_density(self, theta: Gaussians) -> float:
+        """log p(mu, lambda), all components; without its constant where improper."""
+        value = self._log_density_each(theta, True).sum()
+        return float(value - (self.log_normalizer().sum() if self.proper else 0.0))
+
+    def log_density_terms(self, theta: Gaussians) -> tuple[float, Array]:
+        """The same with components in any order: see `Dirichlet.log_density_terms`."""
+        return 0.0, self._log_density_each(theta, False) - self.log_normalizer()[:, None]
+
+    def kl(self, prior: NormalGamma) -> float:
+        """KL(self || prior) = E[log q] - E[log p]."""
+        return self._expected_log_density(self) - prior._expected_log_density(self)
+
+    def _expected_log_density(self, q: NormalGamma) -> float:
+        e = q.mean()
+        slack = 0.5 * self.n_features * self.strength / q.strength
+        return float((self._log_density_each(e, True) - slack - self.log_normalizer()).sum())

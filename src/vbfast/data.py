@@ -1,0 +1,263 @@
+"""Data: where rows lie, and how a visit reaches all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _kernels
+from ._kernels.inputs import Assignment, Block, Coefficients
+from ._threads import resolve_threads
+from .stats import Stats
+
+__all__ = ["ArrayData", "Frame", "as_rows", "check_finite", "check_weights"]
+
+Array = NDArray[np.float64]
+ThetaT = TypeVar("ThetaT")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Units that kernels compute in: (x - origin) * scale, feature by feature.
+
+    In them the data have mean 0 and variance 1, so that no shift or scale of the data can make a
+    sum cancel, overflow or vanish.
+
+    Attributes
+    ----------
+    origin, scale : (D,)
+    variance : (D,)
+        Variance of the data in these units: 1, but for a scale common to all features. A constant
+        feature has scale and variance 1.
+    """
+
+    origin: Array
+    scale: Array
+    variance: Array
+
+
+def as_rows(X: ArrayLike, name: str = "X") -> NDArray[Any]:
+    """Return X as (N, D) float64 or float32, not copied where it is that already.
+
+    Memory maps, read-only and strided arrays are taken as they are; whole numbers and other
+    floats become float64.
+
+    Raises
+    ------
+    ValueError
+        If X is not two-dimensional, has no row or no column, or holds complex numbers or text.
+    """
+    if hasattr(X, "toarray") and hasattr(X, "nnz"):
+        raise TypeError(
+            f"{name} is a sparse matrix; vbfast takes dense arrays: pass {name}.toarray()"
+        )
+    values = np.asarray(X)
+    if values.dtype.kind == "c":
+        raise ValueError(f"{name}: Complex data not supported, got dtype {values.dtype}")
+    if values.dtype.kind not in "fiub":
+        try:
+            values = values.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"{name} must hold real numbers, not dtype {np.asarray(X).dtype}: {error}"
+            ) from None
+    if values.ndim != 2:
+        raise ValueError(
+            f"{name} must be two-dimensional (rows, features), got shape {values.shape}. "
+            "Reshape your data: X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if it is "
+            "one row"
+        )
+    if values.shape[0] == 0 or values.shape[1] == 0:
+        what = "sample" if values.shape[0] == 0 else "feature"
+        raise ValueError(
+            f"{name}: 0 {what}(s) (shape={values.shape}) while a minimum of 1 is required."
+        )
+    if values.dtype not in (np.float32, np.float64) or not values.dtype.isnative:
+        values = values.astype(np.float32 if values.dtype == np.float32 else np.float64)
+    if not values.flags.aligned:
+        values = values.copy()
+    return values
+
+
+def check_finite(
+    values: NDArray[Any], weights: Array | None = None, name: str = "X"
+) -> tuple[Array, Array]:
+    """Return each column's smallest and largest value; ValueError where one isn't finite."""
+    low, high = np.empty((2, values.shape[1]))
+    bad = _kernels.columns.ranges(values, weights, low, high)
+    if bad is not None:
+        row, column = bad
+        value = values[row, column]
+        what = "NaN" if np.isnan(value) else "infinity"
+        raise ValueError(
+            f"Input {name} contains {what} at row {row}, column {column}; vbfast takes finite "
+            "values only"
+        )
+    return low, high
+
+
+@dataclass(frozen=True)
+class ArrayData:
+    """Rows of a NumPy array or memory map, with weights.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N, D)
+        float64 or float32, as `as_rows` gives it.
+    weights : ndarray of shape (N,), optional
+        Non-negative; a row of weight 2 is two rows, of weight 0 none.
+    frame : Frame
+    n_threads : int
+    labels : ndarray of shape (N,), int64, optional
+
+    Notes
+    -----
+    ``ArrayData.of(X, sample_weight)`` checks its arguments and finds the frame.
+    """
+
+    values: NDArray[Any]
+    weights: Array | None
+    frame: Frame
+    n_threads: int = 1
+    labels: NDArray[np.int64] | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        X: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        isotropic: bool = False,
+        n_threads: int | None = None,
+    ) -> ArrayData:
+        """Check X and its weights and choose units in which X has mean 0 and variance 1.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+        sample_weight : array-like of shape (N,), optional
+        isotropic : bool
+            One scale for all features, as a spherical covariance needs.
+        n_threads : int, optional
+
+        Raises
+        ------
+        ValueError
+            If X or sample_weight is ill-shaped or not finite, or a weight is negative, or all are
+            zero.
+        """
+        threads = resolve_threads(n_threads)
+        values = as_rows(X)
+        weights = check_weights(sample_weight, len(values))
+        low, high = check_finite(values, weights)
+        return cls(values, weights, _frame(values, weights, low, high, isotropic, threads), threads)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in memory, whatever their weight."""
+        return len(self.values)
+
+    @property
+    def total_weight(self) -> float:
+        """Rows that the data stand for: the sum of the weights."""
+        return float(self.n_rows if self.weights is None else self.weights.sum())
+
+    @property
+    def block(self) -> Block:
+        """All rows."""
+        return Block(
+            self.values,
+            self.weights,
+            self.labels,
+            self.frame.origin,
+            self.frame.scale,
+            0,
+            self.n_threads,
+        )
+
+    def with_labels(self, labels: NDArray[np.int64]) -> ArrayData:
+        """Return the same rows, each with its component given."""
+        return replace(self, labels=labels)
+
+    def sum(
+        self,
+        visit: Callable[[Block, ThetaT, Assignment], Stats],
+        theta: ThetaT,
+        assignment: Assignment,
+    ) -> Stats:
+        """Return the statistics of all rows."""
+        return visit(self.block, theta, assignment)
+
+
+def check_weights(sample_weight: ArrayLike | None, n_rows: int) -> Array | None:
+    """Return weights as float64 (N,); ValueError says which one is not allowed."""
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight)
+    if weights.dtype.kind not in "fiub":
+        raise ValueError(f"sample_weight must hold real numbers, not dtype {weights.dtype}")
+    if weights.ndim == 0:
+        weights = np.full(n_rows, weights)
+    if weights.shape != (n_rows,):
+        raise ValueError(
+            f"sample_weight must have shape ({n_rows},), one weight a row of X, got {weights.shape}"
+        )
+    weights = np.ascontiguousarray(weights, dtype=np.float64)
+    bad = np.flatnonzero(~(weights >= 0) | ~np.isfinite(weights))
+    if len(bad):
+        raise ValueError(
+            f"sample_weight[{bad[0]}] is {weights[bad[0]]}; weights must be finite and >= 0 "
+            "(Negative values are not allowed)"
+        )
+    if not weights.any():
+        raise ValueError("sample_weight is zero for every row; one at least must be positive")
+    return weights
+
+
+def _frame(
+    values: NDArray[Any],
+    weights: Array | None,
+    low: Array,
+    high: Array,
+    isotropic: bool,
+    n_threads: int,
+) -> Frame:
+    n_features = values.shape[1]
+    # Narrower than this its inverse, or a square in its units, would leave the normal range.
+    constant = high - low < 1e-300
+    if not np.all(np.isfinite(high - low)):
+        column = int(np.flatnonzero(~np.isfinite(high - low))[0])
+        raise ValueError(
+            f"column {column} of X runs from {low[column]} to {high[column]}: further than a "
+            "float64 can tell"
+        )
+    # First in units of the range, where nothing can overflow, then in those of the spread.
+    middle = np.where(constant, low, low + 0.5 * (high - low))
+    unit = np.where(constant, 1.0, 1.0 / np.where(constant, 1.0, high - low))
+    kernel = _kernels.mixture
+    theta = Coefficients(
+        _kernels.gaussian.diag,
+        np.concatenate([np.zeros(n_features), np.ones(n_features), np.zeros(n_features)]),
+        np.zeros(1),
+    )
+    raw = np.empty(kernel.statistics_size(theta.emission, 1, n_features))
+    block = Block(values, weights, None, middle, unit, 0, n_threads)
+    kernel.visit(block, theta, Assignment("hard"), statistics=raw)
+    total, first, second = raw[1], raw[2 : 2 + n_features], raw[2 + n_features :]
+    mean = first / total
+    deviation = np.sqrt(np.maximum(second / total - mean**2, 0.0))
+    # Rounding can leave nothing of a spread that is there: the range then stands in.
+    deviation = np.where(constant, 1.0, np.where(deviation > 0, deviation, 1.0)) / unit
+    origin = np.where(constant, low, middle + mean / unit)
+    if not isotropic:
+        return Frame(origin, 1.0 / deviation, np.ones(n_features))
+    spread = np.where(constant, 0.0, deviation)
+    largest = spread.max()
+    if largest == 0:
+        return Frame(origin, np.ones(n_features), np.ones(n_features))
+    common = largest * np.sqrt(np.mean((spread / largest) ** 2))
+    return Frame(origin, np.full(n_features, 1.0 / common), (spread / common) ** 2)

@@ -1,0 +1,136 @@
+"""What is done with draws: order of components, evidence, convergence."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.special import logsumexp
+
+__all__ = ["effective_sample_size", "evidence", "order", "r_hat"]
+
+Array = NDArray[np.float64]
+
+# Summing over all orders of the components takes 2^K K steps a draw.
+MOST_COMPONENTS = 12
+
+
+def order(terms: Array) -> NDArray[np.int64]:
+    """Return for each component k the draw's component that plays its part, (K,).
+
+    The order of highest density: `terms` (K, K) as of `Model.log_density_terms`.
+    """
+    floor = terms[np.isfinite(terms)].min(initial=0.0) - 1e6
+    rows, columns = linear_sum_assignment(np.maximum(terms, floor), maximize=True)
+    return np.asarray(rows[np.argsort(columns)])
+
+
+def log_permanents(terms: Array) -> Array:
+    """Log of sum over permutations sigma of prod_k exp terms[g, sigma(k), k], (G,).
+
+    By subsets: the first k columns taken by every set of k rows. Positive terms only, so nothing
+    cancels.
+    """
+    n_draws, n_components, _ = terms.shape
+    top = terms.max(axis=1)
+    values = np.exp(terms - top[:, None, :])
+    total = np.zeros((n_draws, 2**n_components))
+    total[:, 0] = 1.0
+    subsets = np.arange(2**n_components)
+    size = np.array([bin(subset).count("1") for subset in subsets])
+    for k in range(1, n_components + 1):
+        of_size = subsets[size == k]
+        for row in range(n_components):
+            with_row = of_size[(of_size >> row) & 1 == 1]
+            total[:, with_row] += total[:, with_row ^ (1 << row)] * values[:, row, k - 1, None]
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(total[:, -1]) + top.sum(axis=1))
+
+
+def evidence(
+    log_joint: float, common: Array, terms: Array, *, exchangeable: bool
+) -> tuple[float, float]:
+    """log p(X) and its standard error, by Chib's identity at one point theta.
+
+    log p(X) = log p(X | theta) + log p(theta) - log p(theta | X), the last as the average of
+    p(theta | X, T) over draws of T (Chib 1995), here also over all K! orders of the components,
+    since a chain seldom visits all of the posterior's K! equal modes (Neal 1999; Berkhof, van
+    Mechelen & Gelman 2003).
+
+    Parameters
+    ----------
+    log_joint : float
+        log p(X | theta) + log p(theta).
+    common, terms : ndarray of shape (chain, draw), (chain, draw, K, K)
+        log p(theta | X, T) of each draw, as of `Model.log_density_terms`.
+    exchangeable : bool
+        Whether the prior is the same for every order; if not, only the one order counts.
+
+    Returns
+    -------
+    log_evidence, standard_error : float
+        NaN where an exchangeable model has more than 12 components: the sum over orders would
+        take too long.
+    """
+    n_components = terms.shape[-1]
+    if not exchangeable:
+        log_density = common + np.trace(terms, axis1=2, axis2=3)
+    elif n_components <= MOST_COMPONENTS:
+        flat = terms.reshape(-1, n_components, n_components)
+        step = max(1, 2**22 // 2**n_components)
+        parts = [log_permanents(flat[i : i + step]) for i in range(0, len(flat), step)]
+        log_orders = np.cumsum(np.log(np.arange(1, n_components + 1)))[-1]
+        log_density = common + np.concatenate(parts).reshape(common.shape) - log_orders
+    else:
+        return np.nan, np.nan
+    log_mean = float(logsumexp(log_density) - np.log(log_density.size))
+    share = np.exp(log_density - log_mean)
+    error = float(np.sqrt(share.var() / effective_sample_size(share)))
+    return log_joint - log_mean, error
+
+
+def _autocovariance(draws: Array) -> Array:
+    n = draws.shape[1]
+    centred = draws - draws.mean(axis=1, keepdims=True)
+    spectrum = np.fft.rfft(centred, 2 * n, axis=1)
+    return np.asarray(np.fft.irfft(np.abs(spectrum) ** 2, axis=1)[:, :n] / n)
+
+
+def effective_sample_size(draws: Array) -> float:
+    """Return how many independent draws tell as much about the mean (Gelman et al. 2013, 11.5).
+
+    Parameters
+    ----------
+    draws : ndarray of shape (chain, draw)
+    """
+    m, n = draws.shape
+    covariance = _autocovariance(draws)
+    within = covariance[:, 0].mean() * n / max(n - 1, 1)
+    between = draws.mean(axis=1).var(ddof=1) if m > 1 else 0.0
+    total = within * (n - 1) / n + between
+    if not total > 0:
+        return float(m * n)
+    correlation = 1 - (within - covariance.mean(axis=0)) / total
+    pairs = correlation[: n // 2 * 2].reshape(-1, 2).sum(axis=1)
+    # Geyer's initial positive, monotone sequence.
+    negative = np.flatnonzero(pairs < 0)
+    pairs = np.minimum.accumulate(pairs[: negative[0]] if len(negative) else pairs)
+    return float(min(m * n / max(2 * pairs.sum() - 1, 1e-12), m * n))
+
+
+def r_hat(draws: Array) -> float:
+    """Split R-hat (Gelman et al. 2013, 11.4); NaN for fewer than 4 draws a chain.
+
+    Parameters
+    ----------
+    draws : ndarray of shape (chain, draw)
+    """
+    half = draws.shape[1] // 2
+    if half < 2:
+        return np.nan
+    split = np.concatenate([draws[:, :half], draws[:, -half:]])
+    within = split.var(axis=1, ddof=1).mean()
+    between = half * split.mean(axis=1).var(ddof=1)
+    if within == 0:
+        return 1.0 if between == 0 else np.inf
+    return float(np.sqrt((half - 1) / half + between / (half * within)))

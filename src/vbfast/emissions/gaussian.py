@@ -1,0 +1,252 @@
+"""Gaussian emissions with full, tied, diagonal or spherical covariances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .. import _kernels
+from ..conjugate import Gaussians, NormalGamma, NormalWishart, point
+from ..data import Frame
+from ..stats import Moments, Stats
+
+__all__ = ["CovarianceType", "Gaussian"]
+
+Array = NDArray[np.float64]
+CovarianceType = Literal["full", "tied", "diag", "spherical"]
+
+
+def _spread_full(weight: Array, difference: Array) -> Array:
+    return np.asarray(
+        (weight[:, None] * difference)[:, :, None] * difference[:, None, :]
+    )
+
+
+def _spread_tied(weight: Array, difference: Array) -> Array:
+    return np.asarray(((weight[:, None] * difference).T @ difference)[None])
+
+
+def _spread_diag(weight: Array, difference: Array) -> Array:
+    return np.asarray(weight[:, None] * difference**2)
+
+
+def _spread_spherical(weight: Array, difference: Array) -> Array:
+    return _spread_diag(weight, difference).sum(axis=1, keepdims=True)
+
+
+_SPREAD = {
+    "full": _spread_full,
+    "tied": _spread_tied,
+    "diag": _spread_diag,
+    "spherical": _spread_spherical,
+}
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """x | t = k ~ N(mu_k, Lambda_k^-1), with a Normal-Wishart or Normal-Gamma prior.
+
+    What is not given of the prior is flat, so that with none given a mode is the maximum of the
+    likelihood. Everything is given in the units of the data; the computation runs in those of
+    `frame`.
+
+    Parameters
+    ----------
+    n_features : int
+    covariance_type : {"full", "tied", "diag", "spherical"}
+    mean_prior : array-like of shape (D,), optional
+        Prior mean of every mu_k.
+    mean_precision : float, optional
+        Its weight in rows (kappa_0).
+    degrees_of_freedom : float, optional
+        nu_0. "diag": lambda ~ Gamma(nu_0/2, rate scatter_d/2) for each feature. "spherical":
+        lambda ~ Gamma(D nu_0/2, rate D scatter/2).
+    scatter : array-like, optional
+        W_0^-1: (D, D) for "full" and "tied", (D,) for "diag", a number for "spherical".
+    reg_covar : float
+        Each row is taken for a cloud of this variance, in units of the features' variances
+        `frame.variance`: it is added to every covariance, and the scores' expectation is taken
+        over the cloud, which keeps all objectives monotone.
+    frame : Frame, optional
+        Units of the data that the kernels see; by default those of the data itself.
+
+    Notes
+    -----
+    The mode is the joint one in (mu, Lambda); flat means flat in these. Sums of statistics and
+    conjugate updates: Bishop (2006), 10.51-10.53 and 10.60-10.63.
+    """
+
+    n_features: int
+    covariance_type: CovarianceType = "full"
+    mean_prior: ArrayLike | None = None
+    mean_precision: float | None = None
+    degrees_of_freedom: float | None = None
+    scatter: ArrayLike | None = None
+    reg_covar: float = 0.0
+    frame: Frame | None = None
+
+    @property
+    def units(self) -> Frame:
+        """The frame, or that of the data itself."""
+        if self.frame is not None:
+            return self.frame
+        d = self.n_features
+        return Frame(np.zeros(d), np.ones(d), np.ones(d))
+
+    @property
+    def kernel(self) -> Any:
+        """Compiled scores and statistics. A spherical factor is a diagonal one."""
+        name = "diag" if self.covariance_type == "spherical" else self.covariance_type
+        return getattr(_kernels.gaussian, name)
+
+    def _scatter_shape(self, n_components: int) -> tuple[int, ...]:
+        d = self.n_features
+        return {
+            "full": (n_components, d, d),
+            "tied": (1, d, d),
+            "diag": (n_components, d),
+            "spherical": (n_components, 1),
+        }[self.covariance_type]
+
+    @property
+    def _rows_per_dof(self) -> int:
+        """Degrees of freedom that a row brings to its component's precision."""
+        return self.n_features if self.covariance_type == "spherical" else 1
+
+    def fields(self, n_components: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Names and shapes of this emission's statistics."""
+        shape = self._scatter_shape(n_components)
+        return (
+            ("strength", (n_components,)),
+            ("mean", (n_components, self.n_features)),
+            ("dof", shape[:1]),
+            ("scatter", shape),
+        )
+
+    @property
+    def moments(self) -> Moments:
+        """How those statistics add up."""
+        return Moments("strength", "mean", "scatter", _SPREAD[self.covariance_type])
+
+    def prior(self, n_components: int) -> dict[str, ArrayLike]:
+        """Hyperparameters, in the units of the frame."""
+        units = self.units
+        flat = self.distribution(
+            {name: np.zeros(shape) for name, shape in self.fields(n_components)}
+        )
+        if self.degrees_of_freedom is None:
+            dof = -float(flat.exponent[0])
+        else:
+            dof = self.degrees_of_freedom * self._rows_per_dof
+        mean: ArrayLike = 0.0
+        if self.mean_prior is not None:
+            mean = (np.asarray(self.mean_prior) - units.origin) * units.scale
+        scatter: ArrayLike = 0.0
+        if self.scatter is not None:
+            scatter = np.asarray(self.scatter, dtype=float)
+            if self.covariance_type in ("full", "tied"):
+                scatter = scatter * units.scale[:, None] * units.scale
+            elif self.covariance_type == "diag":
+                scatter = scatter * units.scale**2
+            else:
+                scatter = scatter * units.scale[0] ** 2 * self.n_features
+        return {
+            "strength": self.mean_precision or 0.0,
+            "mean": mean,
+            "dof": dof,
+            "scatter": scatter,
+        }
+
+    def distribution(self, stats: Stats | Mapping[str, Array]) -> NormalWishart | NormalGamma:
+        """Statistics read as a distribution over (mu, Lambda)."""
+        kind = NormalWishart if self.covariance_type in ("full", "tied") else NormalGamma
+        return kind(stats["mean"], stats["strength"], stats["dof"], stats["scatter"])
+
+    def collect(self, raw: Array, counts: Array, reference: Array) -> dict[str, Array]:
+        """Statistics of a kernel, sums about `reference` (K, D), in centred form."""
+        n_components, d = reference.shape
+        first = raw[: n_components * d].reshape(n_components, d)
+        rest = raw[n_components * d :]
+        shift = np.divide(first, counts[:, None], out=np.zeros_like(first), where=first != 0)
+        if self.covariance_type in ("full", "tied"):
+            second = np.empty(self._scatter_shape(n_components))
+            i, j = np.tril_indices(d)
+            packed = rest.reshape(-1, len(i))
+            second[:, i, j] = packed
+            second[:, j, i] = packed
+        else:
+            second = rest.reshape(n_components, d)
+            if self.covariance_type == "spherical":
+                second = second.sum(axis=1, keepdims=True)
+        scatter = second - self.moments.spread(counts, shift)
+        scatter += self._diagonal(counts, self.reg_covar * self.units.variance)
+        return self._fields(counts, reference + shift, scatter)
+
+    def around(self, means: Array, counts: Array) -> dict[str, Array]:
+        """Statistics of `counts` rows (K,) about `means` (K, D), with the variance of all rows."""
+        return self._fields(counts, means, self._diagonal(counts, self.units.variance))
+
+    def unit(self, means: Array) -> Gaussians:
+        """Gaussians of precision 1 about `means`."""
+        if self.covariance_type in ("diag", "spherical"):
+            return point(means, np.ones_like(means))
+        groups = self._scatter_shape(len(means))[0]
+        return point(means, np.repeat(np.eye(self.n_features)[None], groups, axis=0))
+
+    def _fields(self, counts: Array, means: Array, scatter: Array) -> dict[str, Array]:
+        dof = counts * self._rows_per_dof
+        if self.covariance_type == "tied":
+            dof = counts.sum(keepdims=True)
+        return {"strength": counts, "mean": means, "dof": dof, "scatter": scatter}
+
+    def _diagonal(self, counts: Array, variance: Array) -> Array:
+        """Scatter of `counts` rows (K,) of independent features of this variance (D,)."""
+        each = counts[:, None] * variance
+        if self.covariance_type == "full":
+            return np.asarray(each[:, :, None] * np.eye(self.n_features))
+        if self.covariance_type == "tied":
+            return np.asarray(np.diag(each.sum(axis=0))[None])
+        return each if self.covariance_type == "diag" else each.sum(axis=1, keepdims=True)
+
+    def coefficients(self, theta: Gaussians) -> Array:
+        """Pack what the kernel reads of theta: see gaussian.pyx."""
+        means, factor = theta.means, theta.factor
+        parts = [means, factor]
+        if self.covariance_type == "tied":
+            parts = [means, means @ factor[0].T, factor]
+        elif self.covariance_type in ("diag", "spherical"):
+            factor = np.broadcast_to(factor, means.shape)
+            parts = [means, factor, factor * means]
+        return np.concatenate([np.ravel(part) for part in parts])
+
+    def offsets(self, theta: Gaussians) -> Array:
+        """Scores at squared distance zero, (K,), in the units of the data."""
+        units = self.units
+        squares = theta.factor**2
+        if self.covariance_type in ("full", "tied"):
+            trace = (squares * units.variance).sum(axis=(1, 2))
+        else:
+            trace = (squares * units.variance).sum(axis=1)
+        constant = -0.5 * self.n_features * np.log(2 * np.pi) + np.log(units.scale).sum()
+        return np.asarray(
+            constant + 0.5 * theta.log_det - theta.slack - 0.5 * self.reg_covar * trace
+        )
+
+    def log_prior(self, prior: Stats, theta: Gaussians) -> float:
+        """log p(mu, Lambda) at theta, in the units of the data; 0 for a flat prior."""
+        distribution = self.distribution(prior)
+        value = distribution.log_density(theta)
+        log_scale = float(np.log(self.units.scale).sum())
+        groups, d = len(prior["scatter"]), self.n_features
+        if distribution.proper:
+            # Volume elements: d mu scales by prod s, d Lambda by prod s^-(D+1), s^-2 or s^-2D.
+            means = len(prior["mean"]) * log_scale
+            powers = {"full": d + 1, "tied": d + 1, "diag": 2, "spherical": 2 / d}
+            return value + means - groups * powers[self.covariance_type] * log_scale
+        # Improper: the density without its constant, of precisions in the units of the data.
+        per_log_scale = 1 if self.covariance_type != "spherical" else 1 / d
+        return value + float(distribution.exponent.sum()) * per_log_scale * log_scale

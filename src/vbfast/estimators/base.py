@@ -1,0 +1,162 @@
+"""What every estimator does: parameters, checks of arguments, scikit-learn's tags.
+
+scikit-learn isn't imported: an estimator only does what its conventions ask for.
+"""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..data import as_rows
+from ..exceptions import not_fitted_error
+
+__all__ = ["Estimator", "as_generator", "check_choice", "check_number"]
+
+
+class Estimator:
+    """Parameters by introspection of the constructor, as scikit-learn has them."""
+
+    n_features_in_: int
+
+    @classmethod
+    def _parameter_names(cls) -> list[str]:
+        return sorted(name for name in inspect.signature(cls.__init__).parameters if name != "self")
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor's parameters and their values.
+
+        Parameters
+        ----------
+        deep : bool
+            Taken for scikit-learn's sake; no parameter is an estimator.
+        """
+        return {name: getattr(self, name) for name in self._parameter_names()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of the constructor by name; returns the estimator.
+
+        Raises
+        ------
+        ValueError
+            If a name is not a parameter; nothing is set then.
+        """
+        names = self._parameter_names()
+        for name in params:
+            if name not in names:
+                raise ValueError(
+                    f"Invalid parameter {name!r} for estimator {self}. Valid parameters are: "
+                    f"{names}."
+                )
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self).__init__).parameters
+        parts = [
+            f"{name}={value!r}"
+            for name, value in self.get_params().items()
+            if value is not defaults[name].default and repr(value) != repr(defaults[name].default)
+        ]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="density_estimator",
+            target_tags=TargetTags(required=False),
+            input_tags=InputTags(),
+        )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "n_features_in_")
+
+    def _check_is_fitted(self) -> None:
+        if not self.__sklearn_is_fitted__():
+            raise not_fitted_error(
+                f"This {type(self).__name__} instance is not fitted yet. Call 'fit' with "
+                "appropriate arguments before using this estimator."
+            )
+
+    def _rows(self, X: ArrayLike) -> NDArray[Any]:
+        """X as rows of as many features as were fitted."""
+        values = as_rows(X)
+        if values.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {values.shape[1]} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input"
+            )
+        fitted, given = getattr(self, "feature_names_in_", None), feature_names(X)
+        if fitted is not None and given is not None and list(fitted) != list(given):
+            raise ValueError(
+                "The feature names should match those that were passed during fit: "
+                f"{list(fitted)}, not {list(given)}"
+            )
+        return values
+
+
+def feature_names(X: Any) -> NDArray[np.object_] | None:
+    """Column names of a data frame where all are strings, else None."""
+    columns = getattr(X, "columns", None)
+    if columns is None or not all(isinstance(name, str) for name in columns):
+        return None
+    return np.asarray(list(columns), dtype=object)
+
+
+def as_generator(random_state: Any) -> np.random.Generator:
+    """Return a Generator for None, a seed, a Generator or a RandomState.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything else, or a negative seed.
+    """
+    if random_state is None or isinstance(random_state, np.random.Generator):
+        return np.random.default_rng(random_state)
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(2**31, size=4))
+    if isinstance(random_state, numbers.Integral) and not isinstance(random_state, bool):
+        if random_state < 0:
+            raise ValueError(f"random_state must be >= 0, not {random_state!r}")
+        return np.random.default_rng(int(random_state))
+    raise TypeError(
+        "random_state must be None, an integer >= 0, a numpy.random.Generator or a "
+        f"numpy.random.RandomState, not {random_state!r}"
+    )
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    whole: bool = False,
+    least: float = -np.inf,
+    above: float = -np.inf,
+    optional: bool = False,
+) -> None:
+    """Raise TypeError or ValueError where `value` is not a finite number in range."""
+    if value is None and optional:
+        return
+    kind = numbers.Integral if whole else numbers.Real
+    bounds = [f">= {least:g}"] if least > -np.inf else []
+    bounds += [f"> {above:g}"] if above > -np.inf else []
+    allowed = " ".join(
+        (["None or"] if optional else [])
+        + ["an integer" if whole else "a finite number", " and ".join(bounds)]
+    ).strip()
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, kind):
+        raise TypeError(f"{name} must be {allowed}, not {value!r}")
+    if not np.isfinite(value) or value < least or value <= above:
+        raise ValueError(f"{name} must be {allowed}, not {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raise ValueError where `value` is not one of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")

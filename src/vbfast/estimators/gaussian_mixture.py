@@ -1,0 +1,1164 @@
+"""Gaussian mixtures by every method, with scikit-learn's parameters and attributes."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from time import perf_counter
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import entr, logsumexp, softmax
+
+from .. import _kernels, draws, starts
+from .._kernels.inputs import Assignment, Block, Coefficients
+from .._threads import resolve_threads
+from ..conjugate import Gaussians, NormalGamma, NormalWishart, StickBreaking, point, precision_factors
+from ..data import ArrayData, Frame, check_finite
+from ..emissions import Gaussian
+from ..emissions.gaussian import CovarianceType
+from ..exceptions import ConvergenceWarning, DegenerateError
+from ..latents import Mixture
+from ..latents.mixture import WeightPrior
+from ..methods import METHODS, Fit, FullInference, Method
+from ..model import Model, Theta
+from ..stats import Stats
+from .base import Estimator, as_generator, check_choice, check_number, feature_names
+
+__all__ = ["BayesianGaussianMixture", "GaussianMixture"]
+
+Array = NDArray[np.float64]
+MethodName = Literal["full", "mean_field", "em", "variational_em", "crisp_em"]
+
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+INITS = ("kmeans", "k-means++", "random", "random_from_data")
+WEIGHT_PRIORS = ("dirichlet_distribution", "dirichlet_process")
+
+# What predictions are made from, and somebody may set by hand.
+_PARAMETER_NAMES = ("weights_", "means_", "precisions_cholesky_")
+# Doubles that a prediction holds at a time beside its output.
+PREDICTION_BLOCK = 2**21
+
+
+class _Parameters(NamedTuple):
+    """Mixture parameters in the units of a frame."""
+
+    weights: Array
+    gaussians: Gaussians
+
+
+class _GaussianMixtureBase(Estimator):
+    """All that the two estimators share; they differ in defaults and one unit."""
+
+    # Set by the subclasses' constructors.
+    n_components: int
+    method: Any
+    covariance_type: CovarianceType
+    tol: float
+    reg_covar: float
+    max_iter: int
+    n_init: int
+    init_params: starts.Init
+    weights_init: ArrayLike | None
+    means_init: ArrayLike | None
+    precisions_init: ArrayLike | None
+    weight_concentration_prior_type: WeightPrior
+    weight_concentration_prior: float | None
+    mean_precision_prior: float | None
+    mean_prior: ArrayLike | None
+    degrees_of_freedom_prior: float | None
+    covariance_prior: ArrayLike | None
+    random_state: Any
+    warm_start: bool
+    verbose: int
+    verbose_interval: int
+    n_threads: int | None
+
+    # Set by fit.
+    weights_: Array
+    means_: Array
+    covariances_: Array
+    precisions_: Array
+    precisions_cholesky_: Array
+    converged_: bool
+    n_iter_: int
+    lower_bound_: float
+    lower_bounds_: Array
+    objective_: float
+
+    # Whether priors that are not given are weakly informative for every method, or flat for those
+    # that can do with flat ones; and whether lower_bound_ is per row.
+    _informative: ClassVar[bool]
+    _bound_per_row: ClassVar[bool]
+
+    # -- fitting ------------------------------------------------------------------------------
+
+    def fit(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Fit the mixture.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+            float64 or float32 is read where it lies, in any layout (memory maps too); other real
+            types are converted to float64.
+        y : ignored
+        sample_weight : array-like of shape (N,), optional
+            A row of weight 2 counts as two rows, one of weight 0 as none. Full inference takes
+            whole numbers only.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument or a parameter is not allowed; nothing has changed then.
+        DegenerateError
+            If the likelihood has no bound and neither `reg_covar` nor a prior gives it one.
+        MemoryError
+            If the fit would need more memory than there is.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `max_iter` came first, or chains disagree.
+        """
+        self._fit(X, sample_weight)
+        return self
+
+    def fit_predict(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> NDArray[np.int64]:
+        """Fit, and return each row's most probable component, (N,)."""
+        return self.fit(X, y, sample_weight).predict(X)
+
+    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> None:
+        method = self._check_parameters()
+        rng = as_generator(self.random_state)
+        data = ArrayData.of(
+            X,
+            sample_weight,
+            isotropic=self.covariance_type == "spherical",
+            n_threads=self.n_threads,
+        )
+        self._check_data(data, method)
+        model, priors = self._model(data, method)
+        given = self._given_parameters(data.values.shape[1])
+        names = feature_names(X)
+        n_starts = method.n_chains if isinstance(method, FullInference) else self.n_init
+        previous = self._previous(data) if self.warm_start else None
+        if previous is not None:
+            given, n_starts = previous, (n_starts if isinstance(method, FullInference) else 1)
+        posteriors = (
+            self._start(model, data, given, method, rng) for _ in range(n_starts)
+        )
+        if isinstance(method, FullInference):
+            fitted = self._sample(model, data, list(posteriors), method, rng)
+        else:
+            fitted = self._climb(model, data, posteriors, method)
+        fitted |= priors
+        fitted["_fitted_arrays"] = tuple(fitted[name] for name in _PARAMETER_NAMES)
+        fitted["n_features_in_"] = data.values.shape[1]
+        fitted["_frame"] = data.frame
+        fitted["method_"] = method
+        if names is not None:
+            fitted["feature_names_in_"] = names
+        for name in [name for name in vars(self) if name.endswith("_") or name[0] == "_"]:
+            delattr(self, name)
+        vars(self).update(fitted)
+
+    def _climb(self, model: Model, data: ArrayData, posteriors: Any, method: Any) -> dict[str, Any]:
+        """Best of several starts."""
+        best: Fit[Theta] | None = None
+        failure: DegenerateError | None = None
+        for number, posterior in enumerate(posteriors):
+            try:
+                fit = method.fit(model, data, posterior, report=self._report(number))
+            except DegenerateError as error:
+                failure = error
+                continue
+            if best is None or fit.objective > best.objective:
+                best = fit
+        if best is None:
+            assert failure is not None
+            raise failure
+        if not best.converged:
+            warnings.warn(
+                f"{method.name} did not converge in {method.max_iter} iterations: the objective "
+                f"last changed by more than tol={method.tol:g} per row. Raise max_iter or tol, or "
+                "try other starts (n_init, init_params)",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        unit = data.total_weight if self._bound_per_row else 1.0
+        posterior = best.posterior
+        if method.read == "mean":
+            weights = model.latent.distribution(posterior).mean()
+            parameters = model.emission.distribution(posterior).mean()
+        else:
+            weights, parameters = best.theta.weights, best.theta.parameters
+        return {
+            **self._parameter_attributes(data.frame, weights, parameters),
+            **self._posterior_attributes(model, posterior, method),
+            "_parameters": _Parameters(best.theta.weights, best.theta.parameters),
+            "converged_": best.converged,
+            "n_iter_": best.n_iter,
+            "objective_": best.objective,
+            "lower_bound_": best.objective / unit,
+            "lower_bounds_": best.objectives / unit,
+        }
+
+    def _sample(
+        self,
+        model: Model,
+        data: ArrayData,
+        posteriors: list[Stats],
+        method: FullInference,
+        rng: np.random.Generator,
+    ) -> dict[str, Any]:
+        """Draws, their relabelled means, and the evidence."""
+        drawn = method.fit(
+            model,
+            data,
+            posteriors,
+            rng,
+            observe=model.log_density_terms,
+            report=self._report(0),
+        )
+        shape = drawn.log_joint.shape
+        k = model.latent.n_components
+        common = np.array([[c for c, _ in chain] for chain in drawn.ordinates])
+        terms = np.array([[m for _, m in chain] for chain in drawn.ordinates])
+        at_best = data.sum(model.visit, drawn.best, Assignment("exact"))
+        log_evidence, error = draws.evidence(
+            float(at_best["log_z"]) + drawn.best.log_prior,
+            common,
+            terms,
+            exchangeable=model.latent.exchangeable,
+        )
+        theta = [
+            [_in_order(t, draws.order(m)) for t, m in zip(chain, matrices, strict=True)]
+            for chain, matrices in zip(drawn.theta, terms, strict=True)
+        ]
+        flat = [t for chain in theta for t in chain]
+        weights = np.array([t.weights for t in flat])
+        means = np.array([t.gaussians.means for t in flat])
+        factors = np.array([t.gaussians.factor for t in flat])
+        covariances = _covariances(factors)
+        frame = data.frame
+        parameters = point(means.mean(axis=0), precision_factors(covariances.mean(axis=0)))
+        mixing = draws.r_hat(drawn.log_joint)
+        converged = bool(mixing < 1.05) or bool(np.isnan(mixing))
+        if not converged:
+            warnings.warn(
+                f"chains have not mixed: split R-hat of the log joint is {mixing:.3f}, not below "
+                "1.05. Raise n_tune and n_draws of FullInference",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        unit = data.total_weight if self._bound_per_row else 1.0
+        objective = float(drawn.log_joint.max())
+        raw_means = frame.origin + means / frame.scale
+        raw_covariances = self._raw_covariances(frame, covariances)
+        return {
+            **self._parameter_attributes(frame, weights.mean(axis=0), parameters),
+            "draws_": {
+                "weights": weights.reshape(*shape, k),
+                "means": raw_means.reshape(*shape, k, -1),
+                "covariances": raw_covariances.reshape(*shape, *raw_covariances.shape[1:]),
+                "log_joint": drawn.log_joint,
+            },
+            "_draws": (weights, means, factors),
+            "log_evidence_": log_evidence,
+            "log_evidence_se_": error,
+            "r_hat_": mixing,
+            "converged_": converged,
+            "n_iter_": method.n_sweeps,
+            "objective_": objective,
+            "lower_bound_": objective / unit,
+            "lower_bounds_": drawn.log_joint.ravel() / unit,
+        }
+
+    def _report(self, start: int) -> Any:
+        """Progress on standard output, as scikit-learn prints it."""
+        if not self.verbose:
+            return None
+        print(f"Initialization {start}")
+        since = perf_counter()
+        last = np.nan
+
+        def report(n: int, objective: float) -> None:
+            nonlocal last
+            if n % self.verbose_interval == 0:
+                more = f"\t time lapse {perf_counter() - since:.5f}s\t change {objective - last:.5f}"
+                print(f"  Iteration {n}\t objective {objective:.6f}" + more * (self.verbose > 1))
+            last = objective
+
+        return report
+
+    # -- checks -------------------------------------------------------------------------------
+
+    def _check_parameters(self) -> Method:
+        check_number("n_components", self.n_components, whole=True, least=1)
+        check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
+        check_number("tol", self.tol, least=0)
+        check_number("reg_covar", self.reg_covar, least=0)
+        check_number("max_iter", self.max_iter, whole=True, least=1)
+        check_number("n_init", self.n_init, whole=True, least=1)
+        check_choice("init_params", self.init_params, INITS)
+        check_choice(
+            "weight_concentration_prior_type", self.weight_concentration_prior_type, WEIGHT_PRIORS
+        )
+        check_number("weight_concentration_prior", self.weight_concentration_prior, above=0,
+                     optional=True)  # fmt: skip
+        check_number("mean_precision_prior", self.mean_precision_prior, above=0, optional=True)
+        check_number("degrees_of_freedom_prior", self.degrees_of_freedom_prior, above=0,
+                     optional=True)  # fmt: skip
+        if not isinstance(self.warm_start, (bool, np.bool_)):
+            raise TypeError(f"warm_start must be True or False, not {self.warm_start!r}")
+        if not isinstance(self.verbose, (bool, np.bool_)):
+            check_number("verbose", self.verbose, whole=True, least=0)
+        check_number("verbose_interval", self.verbose_interval, whole=True, least=1)
+        resolve_threads(self.n_threads)
+        return self._resolve_method()
+
+    def _resolve_method(self) -> Method:
+        method = self.method
+        if isinstance(method, tuple(METHODS.values())):
+            return method
+        if not isinstance(method, str) or method not in METHODS:
+            raise ValueError(
+                f"method must be one of {', '.join(map(repr, METHODS))}, or an object such as "
+                f"vbfast.EM(max_iter=100), not {method!r}"
+            )
+        if method == "full":
+            return FullInference()
+        climb: Any = METHODS[method]
+        resolved: Method = climb(max_iter=self.max_iter, tol=self.tol)
+        return resolved
+
+    def _check_data(self, data: ArrayData, method: Method) -> None:
+        present = data.n_rows if data.weights is None else int(np.count_nonzero(data.weights))
+        if present < self.n_components:
+            raise ValueError(
+                f"n_components={self.n_components} is more than the {present} rows of X (of "
+                f"positive weight): Expected n_samples >= n_components but got n_components = "
+                f"{self.n_components}, n_samples = {present}"
+            )
+        if (
+            isinstance(method, FullInference)
+            and data.weights is not None
+            and np.any(data.weights != np.floor(data.weights))
+        ):
+            index = int(np.flatnonzero(data.weights != np.floor(data.weights))[0])
+            raise ValueError(
+                f"sample_weight[{index}] is {data.weights[index]}; full inference draws a component "
+                "for each row and takes whole weights only (other methods take any)"
+            )
+        self._check_memory(data, method)
+
+    def _check_memory(self, data: ArrayData, method: Method) -> None:
+        k, d = self.n_components, data.values.shape[1]
+        per_component = {"full": d * d, "tied": d, "diag": d, "spherical": d}[self.covariance_type]
+        # Statistics of the fewest chunks, and some posteriors, thetas and attributes.
+        needed = 8.0 * k * (per_component + 2 * d) * (8 + 12)
+        if isinstance(method, FullInference):
+            needed += 8.0 * method.n_chains * method.n_draws * k * (3 * per_component + 2 * k)
+        available = _available_memory()
+        if needed > available:
+            raise MemoryError(
+                f"n_components={k} with {d} features and covariance_type="
+                f"{self.covariance_type!r} would need about {needed / 2**30:.1f} GiB; "
+                f"{available / 2**30:.1f} GiB are available"
+            )
+
+    # -- model, priors, starts ----------------------------------------------------------------
+
+    def _model(self, data: ArrayData, method: Method) -> tuple[Model, dict[str, Any]]:
+        """Return the model with its priors, and the attributes that tell of them."""
+        d, k = data.values.shape[1], self.n_components
+        proper = self._informative or method.read != "mode"
+        concentration = self.weight_concentration_prior
+        if concentration is None and proper:
+            # 1/K has no mode, which a point estimate needs.
+            concentration = 1.0 if method.read == "mode" else 1.0 / k
+        elif concentration is not None and concentration < 1 and method.read == "mode":
+            raise ValueError(
+                f"weight_concentration_prior={concentration!r} is below 1: p(theta) then has no "
+                f"mode for {method.name!r} to find; give 1 or more, or use 'mean_field' or 'full'"
+            )
+        dof = self.degrees_of_freedom_prior
+        if dof is None:
+            dof = float(d) if proper else None
+        elif dof <= d - 1:
+            raise ValueError(
+                f"degrees_of_freedom_prior must be greater than {d - 1} (features - 1), not {dof!r}"
+            )
+        elif dof < d and method.read == "mode":
+            raise ValueError(
+                f"degrees_of_freedom_prior={dof!r} is below {d}, the number of features: p(theta) "
+                f"then has no mode for {method.name!r} to find"
+            )
+        mean_precision = self.mean_precision_prior
+        if mean_precision is None:
+            mean_precision = 1.0 if proper or self.mean_prior is not None else None
+        mean = self._mean_prior(d)
+        if mean is None and mean_precision is not None:
+            mean = data.frame.origin.copy()
+        scatter = self._covariance_prior(d)
+        if scatter is None and proper:
+            scatter = self._empirical_covariance(data)
+        emission = Gaussian(
+            d,
+            self.covariance_type,
+            mean_prior=mean,
+            mean_precision=mean_precision,
+            degrees_of_freedom=dof,
+            scatter=scatter,
+            reg_covar=self.reg_covar,
+            frame=data.frame,
+        )
+        model = Model(
+            Mixture(k, self.weight_concentration_prior_type, concentration), emission
+        )
+        return model, {
+            "weight_concentration_prior_": concentration,
+            "mean_precision_prior_": mean_precision,
+            "mean_prior_": mean,
+            "degrees_of_freedom_prior_": dof,
+            "covariance_prior_": scatter,
+        }
+
+    def _mean_prior(self, d: int) -> Array | None:
+        if self.mean_prior is None:
+            return None
+        return _as_array("mean_prior", self.mean_prior, (d,))
+
+    def _covariance_prior(self, d: int) -> Array | None:
+        if self.covariance_prior is None:
+            return None
+        shape = {"full": (d, d), "tied": (d, d), "diag": (d,), "spherical": ()}
+        scatter = _as_array("covariance_prior", self.covariance_prior, shape[self.covariance_type])
+        _check_positive("covariance_prior", scatter, self.covariance_type in ("full", "tied"))
+        return scatter
+
+    def _empirical_covariance(self, data: ArrayData) -> Array:
+        """Covariance of all rows, with a part of the variance where it is singular."""
+        d = data.values.shape[1]
+        emission = Gaussian(d, self.covariance_type, frame=data.frame)
+        whole = Model(Mixture(1), emission)
+        stats = starts.from_labels(whole, data, np.zeros(data.n_rows, dtype=np.int64))
+        scatter = stats["scatter"][0] / max(data.total_weight - 1, 1)
+        if self.covariance_type in ("full", "tied"):
+            smallest = float(np.linalg.eigvalsh(scatter)[0])
+            if smallest < d * np.finfo(float).eps * np.trace(scatter):
+                scatter = scatter + max(self.reg_covar, 1e-12) * np.diag(data.frame.variance)
+            return np.asarray(scatter / data.frame.scale[:, None] / data.frame.scale)
+        if self.covariance_type == "spherical":
+            scatter = scatter[0] / d
+            floor = data.frame.variance.mean()
+            scatter = scatter if scatter > 0 else max(self.reg_covar, 1e-12) * floor
+            return np.asarray(scatter / data.frame.scale[0] ** 2)
+        scatter = np.where(
+            scatter > 0, scatter, max(self.reg_covar, 1e-12) * data.frame.variance
+        )
+        return np.asarray(scatter / data.frame.scale**2)
+
+    def _given_parameters(self, d: int) -> dict[str, Array | None]:
+        """weights_init, means_init and the covariances of precisions_init, checked."""
+        k = self.n_components
+        weights = means = covariances = None
+        if self.weights_init is not None:
+            weights = _as_array("weights_init", self.weights_init, (k,))
+            bad = np.flatnonzero((weights < 0) | (weights > 1))
+            if len(bad):
+                raise ValueError(
+                    f"weights_init[{bad[0]}] is {weights[bad[0]]}; weights must lie in [0, 1]"
+                )
+            if not np.isclose(weights.sum(), 1.0, rtol=1e-6):
+                raise ValueError(f"weights_init must sum to 1, not to {weights.sum():.8g}")
+        if self.means_init is not None:
+            means = _as_array("means_init", self.means_init, (k, d))
+        if self.precisions_init is not None:
+            shape = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}
+            precisions = _as_array(
+                "precisions_init", self.precisions_init, shape[self.covariance_type]
+            )
+            matrices = self.covariance_type in ("full", "tied")
+            _check_positive("precisions_init", precisions, matrices)
+            covariances = np.linalg.inv(precisions) if matrices else 1 / precisions
+        return {"weights": weights, "means": means, "covariances": covariances}
+
+    def _previous(self, data: ArrayData) -> dict[str, Array | None] | None:
+        """Parameters of the last fit, for a warm start."""
+        if not self.__sklearn_is_fitted__():
+            return None
+        shape = (self.n_components, data.values.shape[1])
+        if self.means_.shape != shape:
+            raise ValueError(
+                f"warm_start: the last fit had means of shape {self.means_.shape}, this one has "
+                f"{shape}; set warm_start=False to start anew"
+            )
+        return {
+            "weights": self.weights_,
+            "means": self.means_,
+            "covariances": self.covariances_,
+        }
+
+    def _start(
+        self,
+        model: Model,
+        data: ArrayData,
+        given: dict[str, Array | None],
+        method: Method,
+        rng: np.random.Generator,
+    ) -> Stats:
+        """Return the posterior that a fit begins with."""
+        frame, d = data.frame, data.values.shape[1]
+        weights, means, covariances = given["weights"], given["means"], given["covariances"]
+        if means is not None:
+            means = (means - frame.origin) * frame.scale
+        if covariances is not None:
+            if self.covariance_type in ("full", "tied"):
+                covariances = covariances * frame.scale[:, None] * frame.scale
+                covariances = covariances.reshape(-1, d, d)
+            elif self.covariance_type == "diag":
+                covariances = covariances * frame.scale**2
+            else:
+                covariances = (covariances * frame.scale[0] ** 2)[:, None]
+        if weights is not None and means is not None and covariances is not None:
+            posterior = model.prior + model.around(means, data.total_weight * weights)
+        else:
+            labels = starts.labels(data, self.n_components, self.init_params, rng)
+            posterior = starts.from_labels(model, data, labels)
+        if weights is None and means is None and covariances is None:
+            return posterior
+        return starts.from_parameters(
+            model,
+            posterior,
+            method.read,
+            weights=weights,
+            means=means,
+            covariances=covariances,
+        )
+
+    # -- attributes ---------------------------------------------------------------------------
+
+    def _raw_covariances(self, frame: Frame, covariances: Array) -> Array:
+        """(draws, groups, ...) in the frame's units to scikit-learn's shapes in the data's."""
+        if self.covariance_type in ("full", "tied"):
+            raw = covariances / frame.scale[:, None] / frame.scale
+            return np.asarray(raw[:, 0] if self.covariance_type == "tied" else raw)
+        if self.covariance_type == "diag":
+            return np.asarray(covariances / frame.scale**2)
+        return np.asarray(covariances[..., 0] / frame.scale[0] ** 2)
+
+    def _parameter_attributes(
+        self, frame: Frame, weights: Array, gaussians: Gaussians
+    ) -> dict[str, Any]:
+        factor = gaussians.factor
+        covariances = self._raw_covariances(frame, _covariances(factor)[None])[0]
+        if self.covariance_type in ("full", "tied"):
+            cholesky = np.swapaxes(factor * frame.scale, 1, 2)
+            precisions = cholesky @ np.swapaxes(cholesky, 1, 2)
+            if self.covariance_type == "tied":
+                cholesky, precisions = cholesky[0], precisions[0]
+        else:
+            cholesky = factor * frame.scale if self.covariance_type == "diag" else (
+                factor[:, 0] * frame.scale[0]
+            )  # fmt: skip
+            precisions = cholesky**2
+        return {
+            "weights_": weights,
+            "means_": frame.origin + gaussians.means / frame.scale,
+            "covariances_": covariances,
+            "precisions_": precisions,
+            "precisions_cholesky_": cholesky,
+        }
+
+    def _posterior_attributes(
+        self, model: Model, posterior: Stats, method: Method
+    ) -> dict[str, Any]:
+        """What scikit-learn's BayesianGaussianMixture tells of q(theta)."""
+        if method.read != "mean":
+            return {}
+        weights = model.latent.distribution(posterior)
+        if isinstance(weights, StickBreaking):
+            prior = model.latent.concentration
+            concentration: Any = (np.append(weights.a, 1.0), np.append(weights.b, prior))
+        else:
+            concentration = weights.concentration.copy()
+        dof = posterior["dof"] / model.emission._rows_per_dof
+        return {
+            "weight_concentration_": concentration,
+            "mean_precision_": posterior["strength"].copy(),
+            "degrees_of_freedom_": float(dof[0]) if self.covariance_type == "tied" else dof,
+            "_predictive": model.emission.distribution(posterior.copy()),
+        }
+
+    # -- predictions --------------------------------------------------------------------------
+
+    @property
+    def _as_fitted(self) -> bool:
+        """Whether the parameters are those of the fit, or somebody has set them since."""
+        now = tuple(getattr(self, name) for name in _PARAMETER_NAMES)
+        fitted = getattr(self, "_fitted_arrays", None)
+        return fitted is not None and all(a is b for a, b in zip(now, fitted, strict=True))
+
+    def _current(self) -> tuple[Frame, _Parameters]:
+        """Return the parameters that assign rows: for mean field exp E[log pi], E[Lambda] ..."""
+        if self._as_fitted and hasattr(self, "_parameters"):
+            return self._frame, self._parameters
+        weights, means, cholesky = (
+            np.asarray(getattr(self, name), dtype=np.float64) for name in _PARAMETER_NAMES
+        )
+        d = means.shape[1]
+        frame = Frame(np.zeros(d), np.ones(d), np.ones(d))
+        if self.covariance_type in ("full", "tied"):
+            factor = np.ascontiguousarray(np.swapaxes(cholesky.reshape(-1, d, d), 1, 2))
+        else:
+            factor = cholesky.reshape(len(means), -1)
+        return frame, _Parameters(weights, point(means, factor))
+
+    _frame: Frame
+    _parameters: _Parameters
+    _predictive: NormalWishart | NormalGamma
+    _draws: tuple[Array, Array, Array]
+
+    def _prepare(self, X: ArrayLike) -> tuple[NDArray[Any], int]:
+        self._check_is_fitted()
+        values = self._rows(X)
+        check_finite(values)
+        return values, resolve_threads(self.n_threads)
+
+    def _coefficients(
+        self, frame: Frame, parameters: _Parameters, covariance_type: CovarianceType
+    ) -> Coefficients:
+        emission = Gaussian(parameters.gaussians.means.shape[1], covariance_type, frame=frame)
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(parameters.weights)
+        return Coefficients(
+            emission.kernel,
+            emission.coefficients(parameters.gaussians),
+            log_weights + emission.offsets(parameters.gaussians),
+        )
+
+    def _visit(self, values: NDArray[Any], assignment: str, threads: int, **out: Array) -> None:
+        """Run the kernel over rows."""
+        frame, parameters = self._current()
+        theta = self._coefficients(frame, parameters, self.covariance_type)
+        block = Block(values, None, None, frame.origin, frame.scale, 0, threads)
+        _kernels.mixture.visit(block, theta, Assignment(assignment), **out)
+
+    def _draw_scores(self, values: NDArray[Any], threads: int) -> tuple[Array, Array]:
+        """Log predictive density (N,), and p(t | x, X) (N, K), over all draws.
+
+        The draws together are one mixture of K components a draw: the kernel scores many draws'
+        components at once.
+        """
+        weights, means, factors = self._draws
+        frame = self._frame
+        n_draws, k, d = means.shape
+        tied = self.covariance_type == "tied"
+        total = np.full((len(values), k), -np.inf)
+        width = max(1, PREDICTION_BLOCK // (8 * k * (d * d + 2 * d)))
+        for first in range(0, n_draws, width):
+            part = slice(first, first + width)
+            factor = factors[part]
+            if tied:
+                factor = np.repeat(factor, k, axis=1)
+            factor = factor.reshape(-1, *factor.shape[2:])
+            gaussians = point(means[part].reshape(-1, d), factor)
+            theta = self._coefficients(
+                frame,
+                _Parameters(weights[part].ravel(), gaussians),
+                "full" if tied else self.covariance_type,
+            )
+            rows = max(1, PREDICTION_BLOCK // len(theta.offsets))
+            for row in range(0, len(values), rows):
+                block_values = values[row : row + rows]
+                scores = np.empty((len(block_values), len(theta.offsets)))
+                block = Block(block_values, None, None, frame.origin, frame.scale, 0, threads)
+                _kernels.mixture.visit(block, theta, Assignment("scores"), q=scores)
+                each = logsumexp(scores.reshape(len(block_values), -1, k), axis=1)
+                there = total[row : row + rows]
+                np.logaddexp(there, each, out=there)
+        return logsumexp(total, axis=1) - np.log(n_draws), _responsibilities(total)
+
+    def _student_scores(self, values: NDArray[Any]) -> Array:
+        """Log of a mixture of Student's t densities, (N,)."""
+        frame = self._frame
+        k, d = self.means_.shape
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(self.weights_) + np.log(frame.scale).sum()
+        out = np.empty(len(values))
+        rows = max(1, PREDICTION_BLOCK // (k * d))
+        for row in range(0, len(values), rows):
+            x = (values[row : row + rows].astype(np.float64) - frame.origin) * frame.scale
+            out[row : row + rows] = logsumexp(
+                log_weights + self._predictive.log_predictive(x), axis=1
+            )
+        return out
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """Probability of each component for each row.
+
+        p(t | x, theta) for a point estimate, q(t) for mean field, p(t | x, X) averaged over
+        (relabelled) draws for full inference.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+
+        Returns
+        -------
+        ndarray of shape (N, K)
+            Rows sum to 1, for a row however far away.
+        """
+        values, threads = self._prepare(X)
+        if hasattr(self, "_draws") and self._as_fitted:
+            return self._draw_scores(values, threads)[1]
+        out = np.empty((len(values), len(self.weights_)))
+        self._visit(values, "exact", threads, q=out)
+        return out
+
+    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
+        """Return the most probable component of each row, (N,)."""
+        values, threads = self._prepare(X)
+        if hasattr(self, "_draws") and self._as_fitted:
+            return np.asarray(self._draw_scores(values, threads)[1].argmax(axis=1))
+        out = np.empty(len(values), dtype=np.int64)
+        self._visit(values, "hard", threads, labels=out)
+        return out
+
+    def score_samples(self, X: ArrayLike) -> Array:
+        """Log density of each row, in nats.
+
+        log p(x | theta) for a point estimate; the log posterior predictive density for mean field
+        (a mixture of Student's t, Bishop 10.81) and full inference (averaged over draws).
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+
+        Returns
+        -------
+        ndarray of shape (N,)
+        """
+        values, threads = self._prepare(X)
+        if hasattr(self, "_draws") and self._as_fitted:
+            return self._draw_scores(values, threads)[0]
+        if hasattr(self, "_predictive") and self._as_fitted:
+            return self._student_scores(values)
+        out = np.empty(len(values))
+        self._visit(values, "exact", threads, log_z=out)
+        return out
+
+    def score(self, X: ArrayLike, y: object = None) -> float:
+        """Mean of `score_samples(X)`: log density per row, in nats."""
+        return float(self.score_samples(X).mean())
+
+    def co_assignment(self, X: ArrayLike) -> Array:
+        """Probability that two rows share a component, (N, N): free of the components' order.
+
+        From `predict_proba` for a point estimate and mean field; averaged over draws for full
+        inference.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+        """
+        values, threads = self._prepare(X)
+        if not (hasattr(self, "_draws") and self._as_fitted):
+            q = self.predict_proba(X)
+            together = q @ q.T
+        else:
+            weights, means, factors = self._draws
+            together = np.zeros((len(values), len(values)))
+            q = np.empty((len(values), weights.shape[1]))
+            frame = self._frame
+            block = Block(values, None, None, frame.origin, frame.scale, 0, threads)
+            for one in zip(weights, means, factors, strict=True):
+                parameters = _Parameters(one[0], point(one[1], one[2]))
+                theta = self._coefficients(frame, parameters, self.covariance_type)
+                _kernels.mixture.visit(block, theta, Assignment("exact"), q=q)
+                together += q @ q.T
+            together /= len(weights)
+        np.fill_diagonal(together, 1.0)
+        return np.minimum(together, 1.0)
+
+    def sample(self, n_samples: int = 1) -> tuple[Array, NDArray[np.int64]]:
+        """Draw rows from the density that `score_samples` tells of.
+
+        Parameters
+        ----------
+        n_samples : int
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, D)
+        y : ndarray of shape (n_samples,)
+            Components.
+        """
+        self._check_is_fitted()
+        check_number("n_samples", n_samples, whole=True, least=1)
+        rng = as_generator(self.random_state)
+        d = self.means_.shape[1]
+        z = rng.standard_normal((n_samples, d))
+        if hasattr(self, "_draws") and self._as_fitted:
+            weights, means, factors = self._draws
+            of = rng.integers(len(weights), size=n_samples)
+            y = (rng.random((n_samples, 1)) >= np.cumsum(weights[of], axis=1)[:, :-1]).sum(axis=1)
+            group = np.zeros_like(y) if self.covariance_type == "tied" else y
+            frame, mean, factor = self._frame, means[of, y], factors[of, group]
+        else:
+            weights = np.asarray(self.weights_)
+            y = rng.choice(len(weights), size=n_samples, p=weights / weights.sum())
+            frame, parameters = self._current()
+            gaussians = parameters.gaussians
+            spread: Array | float = 1.0
+            if hasattr(self, "_predictive") and self._as_fitted:
+                gaussians, dof = self._predictive.predictive()
+                each = dof[y].reshape(n_samples, -1)
+                spread = np.sqrt(rng.chisquare(each) / each)
+            group = y if len(gaussians.factor) > 1 else np.zeros_like(y)
+            mean, factor = gaussians.means[y], gaussians.factor[group]
+            z = z / spread
+        if factor.ndim == 3:
+            z = np.linalg.solve(factor, z[:, :, None])[:, :, 0]
+        else:
+            z = z / factor
+        return frame.origin + (mean + z) / frame.scale, y
+
+    def _n_parameters(self) -> int:
+        """Free parameters: weights, means and covariances."""
+        k, d = self.means_.shape
+        covariances = {
+            "full": k * d * (d + 1) // 2,
+            "tied": d * (d + 1) // 2,
+            "diag": k * d,
+            "spherical": k,
+        }
+        return k - 1 + k * d + covariances[self.covariance_type]
+
+    def bic(self, X: ArrayLike) -> float:
+        """Bayesian information criterion, -2 log p(X | theta) + p log N: the lower the better."""
+        log_density = self.score_samples(X)
+        return float(-2 * log_density.sum() + self._n_parameters() * np.log(len(log_density)))
+
+    def aic(self, X: ArrayLike) -> float:
+        """Akaike's information criterion, -2 log p(X | theta) + 2 p: the lower the better."""
+        return float(-2 * self.score_samples(X).sum() + 2 * self._n_parameters())
+
+    def icl(self, X: ArrayLike) -> float:
+        """Integrated completed likelihood: BIC + twice the entropy of the responsibilities.
+
+        Biernacki, Celeux & Govaert (2000), in BIC's sign: the lower the better.
+        """
+        return self.bic(X) + 2 * float(entr(self.predict_proba(X)).sum())
+
+
+def _in_order(theta: Theta, order: NDArray[np.int64]) -> _Parameters:
+    """Draw with its components in the order given."""
+    gaussians = theta.parameters
+    tied = len(gaussians.factor) == 1
+    return _Parameters(
+        theta.weights[order],
+        Gaussians(
+            gaussians.means[order],
+            gaussians.factor if tied else gaussians.factor[order],
+            gaussians.log_det if tied else gaussians.log_det[order],
+            gaussians.slack,
+        ),
+    )
+
+
+def _covariances(factor: Array) -> Array:
+    """Covariances of precision factors, for any number of leading axes."""
+    if factor.ndim >= 3 and factor.shape[-1] == factor.shape[-2]:
+        root = np.linalg.inv(factor)
+        return np.asarray(root @ np.swapaxes(root, -1, -2))
+    return np.asarray(factor**-2.0)
+
+
+def _responsibilities(scores: Array) -> Array:
+    """Softmax over components; a row impossible under all of them is shared equally."""
+    impossible = np.isneginf(scores).all(axis=1)
+    return np.asarray(softmax(np.where(impossible[:, None], 0.0, scores), axis=1))
+
+
+def _as_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Return a float64 array of this shape, finite; the error names what is wrong with it."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind == "c":
+            raise TypeError("complex")
+        array = np.array(array, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must hold real numbers, not {value!r}") from None
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        index = tuple(int(i) for i in bad[0])
+        raise ValueError(f"{name}{list(index)} is {array[index]}; values must be finite")
+    return array
+
+
+def _check_positive(name: str, values: Array, matrices: bool) -> None:
+    """Raise ValueError where a matrix isn't symmetric positive definite, or a number not > 0."""
+    if not matrices:
+        bad = np.argwhere(np.atleast_1d(values) <= 0)
+        if len(bad):
+            index = [int(i) for i in bad[0]]
+            where = f"{name}{index}" if values.ndim else name
+            raise ValueError(
+                f"{where} is {np.atleast_1d(values)[tuple(index)]}; values must be > 0"
+            )
+        return
+    for number, matrix in enumerate(values.reshape(-1, *values.shape[-2:])):
+        which = f"{name}[{number}]" if values.ndim == 3 else name
+        if not np.allclose(matrix, matrix.T, rtol=1e-6, atol=0.0):
+            raise ValueError(f"{which} must be symmetric")
+        try:
+            np.linalg.cholesky(matrix)
+        except np.linalg.LinAlgError:
+            raise ValueError(
+                f"{which} must be positive definite; its smallest eigenvalue is "
+                f"{np.linalg.eigvalsh(matrix)[0]:g}"
+            ) from None
+
+
+def _available_memory() -> float:
+    """Bytes that this process may still take: what the system has free, within its limits."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = {line.split(":")[0]: 1024.0 * int(line.split()[1]) for line in lines}
+        available = free["MemAvailable"]
+    except (OSError, KeyError, ValueError):
+        try:
+            available = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        except (AttributeError, OSError, ValueError):
+            return np.inf
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = Path("/sys/fs/cgroup/memory.current").read_text()
+        return available if limit == "max" else min(available, float(limit) - float(used))
+    except (OSError, ValueError):
+        return available
+
+
+_DOC = """{summary}
+
+    Parameters
+    ----------
+    n_components : int
+        K.
+    method : {{"em", "mean_field", "full", "variational_em", "crisp_em"}} or object
+        By name, with `max_iter` and `tol` from here; or an object that brings its own, such as
+        ``vbfast.VariationalEM(truncation=3)`` or ``vbfast.FullInference(n_draws=2000)``.
+    covariance_type : {{"full", "tied", "diag", "spherical"}}
+    tol : float
+        Stop when the objective changes by no more than this a row (nats).
+    reg_covar : float
+        Added to the diagonal of covariances, in units of each feature's variance in X (of 1 for
+        a constant feature). All objectives stay monotone: each row is taken for a cloud of this
+        variance.
+    max_iter : int
+        Updates at most, for methods given by name.
+    n_init : int
+        Starts, of which the best objective is kept. Full inference starts each chain anew instead.
+    init_params : {{"kmeans", "k-means++", "random", "random_from_data"}}
+        Rows start in the component of the nearest centroid (after k-means; of those that
+        k-means++ chose; of rows drawn), or in a random one. Distances are in units of each
+        feature's standard deviation (spherical: of one for all).
+    weights_init, means_init, precisions_init : array-like, optional
+        (K,), (K, D), and in the shape of `precisions_`; these take the place of what
+        `init_params` gives.
+    weight_concentration_prior_type : {{"dirichlet_distribution", "dirichlet_process"}}
+        Dirichlet(alpha, ..., alpha), or sticks v_k ~ Beta(1, alpha) truncated at K with v_K = 1.
+    weight_concentration_prior : float, optional
+        alpha. A point estimate needs alpha >= 1.
+    mean_precision_prior : float, optional
+        kappa_0: how many rows the prior mean is worth.
+    mean_prior : array-like of shape (D,), optional
+    degrees_of_freedom_prior : float, optional
+        nu_0 > D - 1; a point estimate needs nu_0 >= D.
+    covariance_prior : array-like, optional
+        W_0^-1: (D, D) for "full" and "tied", (D,) for "diag", a number for "spherical".
+    random_state : None, int, numpy.random.Generator or numpy.random.RandomState
+    warm_start : bool
+        Start from the last fit's parameters.
+    verbose, verbose_interval : int
+    n_threads : int, optional
+        None takes the smallest of CPU affinity, cgroup quota and OMP_NUM_THREADS. Results have
+        the same bits for every number.
+{defaults}
+
+    Attributes
+    ----------
+    weights_, means_, covariances_, precisions_, precisions_cholesky_ : ndarray
+        As scikit-learn's. theta_MP for a point estimate; under q(theta) E[pi], E[mu],
+        E[Lambda]^-1 for mean field; means of relabelled draws for full inference.
+    objective_ : float
+        Of the whole data, in nats, with all constants: the evidence lower bound for mean field,
+        log p(X | theta) + log p(theta) for EM, free energy + log p(theta) for variational EM,
+        log p(X, T | theta) + log p(theta) for crisp EM, the largest log p(X, T, theta) drawn for
+        full inference. A flat prior adds nothing.
+    lower_bound_ : float
+        The same{unit}.
+    lower_bounds_ : ndarray
+        After 0, 1, ..., n_iter_ updates (full inference: of each draw).
+    converged_ : bool
+    n_iter_ : int
+    method_ : object
+        The method as it was used.
+    n_features_in_ : int
+    feature_names_in_ : ndarray
+        Where X is a data frame with names.
+    weight_concentration_prior_, mean_precision_prior_, mean_prior_, degrees_of_freedom_prior_, covariance_prior_
+        Priors as used; None where flat.
+    weight_concentration_, mean_precision_, degrees_of_freedom_
+        Of q(theta), with mean field.
+    draws_ : dict of ndarray
+        With full inference: "weights" (chain, draw, K), "means" (chain, draw, K, D),
+        "covariances" (chain, draw, ...), "log_joint" (chain, draw), relabelled.
+    log_evidence_, log_evidence_se_ : float
+        With full inference: estimate of log p(X) and its standard error (Chib 1995, averaged over
+        the components' orders; NaN for more than 12 components).
+    r_hat_ : float
+        With full inference: split R-hat of the log joint; `converged_` is r_hat_ < 1.05.
+
+    Notes
+    -----
+    The joint mode is taken in (weights, mu, Lambda): Bishop (2006), chapter 9; mean field: his
+    section 10.2; blocked Gibbs sampling: Diebolt & Robert (1994). A component that holds no row
+    has weight 0 (flat prior) and takes the mean and variances of all rows.
+    """
+
+
+class GaussianMixture(_GaussianMixtureBase):
+    __doc__ = _DOC.format(
+        summary="Gaussian mixture; by default maximum likelihood by EM.",
+        defaults="""
+    Priors that are not given are flat for EM, variational EM and crisp EM, and those of
+    `BayesianGaussianMixture` for mean field and full inference, which need proper ones.""",
+        unit=" per row (unit of weight), as in scikit-learn",
+    )
+    _informative = False
+    _bound_per_row = True
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        method: MethodName | Method = "em",
+        covariance_type: CovarianceType = "full",
+        tol: float = 1e-3,
+        reg_covar: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: starts.Init = "kmeans",
+        weights_init: ArrayLike | None = None,
+        means_init: ArrayLike | None = None,
+        precisions_init: ArrayLike | None = None,
+        weight_concentration_prior_type: WeightPrior = "dirichlet_distribution",
+        weight_concentration_prior: float | None = None,
+        mean_precision_prior: float | None = None,
+        mean_prior: ArrayLike | None = None,
+        degrees_of_freedom_prior: float | None = None,
+        covariance_prior: ArrayLike | None = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        n_threads: int | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.method = method
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.weight_concentration_prior_type = weight_concentration_prior_type
+        self.weight_concentration_prior = weight_concentration_prior
+        self.mean_precision_prior = mean_precision_prior
+        self.mean_prior = mean_prior
+        self.degrees_of_freedom_prior = degrees_of_freedom_prior
+        self.covariance_prior = covariance_prior
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.n_threads = n_threads
+
+
+class BayesianGaussianMixture(_GaussianMixtureBase):
+    __doc__ = _DOC.format(
+        summary="Gaussian mixture with priors; by default mean field.",
+        defaults="""
+    Priors that are not given are scikit-learn's for every method: alpha = 1/K (1 for a point
+    estimate, which needs a mode), kappa_0 = 1, the mean of X, nu_0 = D, the covariance of X.""",
+        unit=", as in scikit-learn",
+    )
+    _informative = True
+    _bound_per_row = False
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        method: MethodName | Method = "mean_field",
+        covariance_type: CovarianceType = "full",
+        tol: float = 1e-3,
+        reg_covar: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: starts.Init = "kmeans",
+        weights_init: ArrayLike | None = None,
+        means_init: ArrayLike | None = None,
+        precisions_init: ArrayLike | None = None,
+        weight_concentration_prior_type: WeightPrior = "dirichlet_process",
+        weight_concentration_prior: float | None = None,
+        mean_precision_prior: float | None = None,
+        mean_prior: ArrayLike | None = None,
+        degrees_of_freedom_prior: float | None = None,
+        covariance_prior: ArrayLike | None = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        n_threads: int | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.method = method
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.weight_concentration_prior_type = weight_concentration_prior_type
+        self.weight_concentration_prior = weight_concentration_prior
+        self.mean_precision_prior = mean_precision_prior
+        self.mean_prior = mean_prior
+        self.degrees_of_freedom_prior = degrees_of_freedom_prior
+        self.covariance_prior = covariance_prior
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.n_threads = n_threads

@@ -1,0 +1,41 @@
+"""Errors and warnings of our own."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+__all__ = [
+    "ConvergenceWarning",
+    "DegenerateError",
+    "NotFittedError",
+    "ObjectiveFellWarning",
+    "not_fitted_error",
+]
+
+
+class NotFittedError(ValueError, AttributeError):
+    """An estimator was asked for what only `fit` can give."""
+
+
+class DegenerateError(np.linalg.LinAlgError):
+    """The likelihood is unbounded here: a component has shrunk onto too few points."""
+
+
+class ConvergenceWarning(UserWarning):
+    """A fit stopped at `max_iter` before its objective settled, or chains have not mixed."""
+
+
+class ObjectiveFellWarning(RuntimeWarning):
+    """An objective that can't fall did: more rounding than expected, or a defect."""
+
+
+def not_fitted_error(message: str) -> Exception:
+    """Return a NotFittedError that is scikit-learn's too where scikit-learn is in use."""
+    theirs = sys.modules.get("sklearn.exceptions")
+    if theirs is None:
+        return NotFittedError(message)
+    both = type("NotFittedError", (NotFittedError, theirs.NotFittedError), {})
+    error: Exception = both(message)
+    return error

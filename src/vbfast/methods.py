@@ -1,0 +1,466 @@
+"""The one loop, and the methods on it.
+
+A method is two words: how it reads theta off a posterior, and how it assigns T given theta.
+
+=================  =========  ==========================  =====================================
+method             theta      T                           objective
+=================  =========  ==========================  =====================================
+`FullInference`    sample     draw                        log p(X, T, theta) of each draw
+`MeanField`        mean       exact                       evidence lower bound
+`EM`               mode       exact                       log p(X | theta) + log p(theta)
+`VariationalEM`    mode       factorised, or truncated    free energy + log p(theta)
+`CrispEM`          mode       hard                        log p(X, T | theta) + log p(theta)
+=================  =========  ==========================  =====================================
+
+Neal & Hinton (1998): EM and its variational forms climb one free energy, by turns in q(T) and in
+theta.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._kernels.inputs import Assignment, Block
+from .exceptions import ObjectiveFellWarning
+from .stats import Stats
+
+__all__ = [
+    "EM",
+    "METHODS",
+    "CrispEM",
+    "Draws",
+    "Fit",
+    "FullInference",
+    "MeanField",
+    "Method",
+    "Sweep",
+    "VariationalEM",
+    "sweeps",
+]
+
+# An objective may fall by this share of itself: rounding.
+ROUNDING = 1e-10
+
+
+class ThetaLike(Protocol):
+    """What a method sees of theta: what it adds to the objective."""
+
+    @property
+    def log_prior(self) -> float:
+        """log p(theta) of a point, or -KL(q || p) of a mean."""
+
+
+T = TypeVar("T", bound=ThetaLike)
+
+
+class ModelLike(Protocol[T]):
+    """What a method asks of a model."""
+
+    @property
+    def prior(self) -> Stats:
+        """Hyperparameters."""
+
+    def mode(self, posterior: Stats, /) -> T:
+        """theta_MP."""
+
+    def mean(self, posterior: Stats, /) -> T:
+        """Expected natural parameters."""
+
+    def sample(self, posterior: Stats, rng: np.random.Generator, /) -> T:
+        """Draw theta."""
+
+    def visit(self, block: Block, theta: T, assignment: Assignment, /) -> Stats:
+        """Statistics of a block of rows."""
+
+
+class DataLike(Protocol):
+    """What a method asks of data."""
+
+    @property
+    def total_weight(self) -> float:
+        """Rows that the data stand for."""
+
+    def sum(
+        self, visit: Callable[[Block, T, Assignment], Stats], theta: T, assignment: Assignment
+    ) -> Stats:
+        """Statistics of all rows."""
+
+
+@dataclass(frozen=True)
+class Sweep(Generic[T]):
+    """One turn of the loop.
+
+    Attributes
+    ----------
+    posterior : Stats
+        What theta was read from.
+    theta : Theta
+    stats : Stats
+        What the data say of T given theta.
+    """
+
+    posterior: Stats
+    theta: T
+    stats: Stats
+
+    @property
+    def objective(self) -> float:
+        """The method's objective at `posterior`, in nats, with all constants."""
+        return float(self.stats["log_z"]) + self.theta.log_prior
+
+
+def sweeps(
+    model: ModelLike[T],
+    data: DataLike,
+    posterior: Stats,
+    read: Callable[[Stats], T],
+    assign: Callable[[int], Assignment],
+) -> Iterator[Sweep[T]]:
+    """Yield sweeps for ever: read theta, assign T, add up.
+
+    Parameters
+    ----------
+    model, data
+    posterior : Stats
+        Where to start.
+    read : callable
+        ``read(posterior)`` gives theta: a method of the model.
+    assign : callable
+        ``assign(n)`` gives the assignment of sweep n = 0, 1, ...
+    """
+    n = 0
+    while True:
+        theta = read(posterior)
+        stats = data.sum(model.visit, theta, assign(n))
+        yield Sweep(posterior, theta, stats)
+        posterior = model.prior + stats
+        n += 1
+
+
+@dataclass(frozen=True)
+class Fit(Generic[T]):
+    """Where a method ended.
+
+    Attributes
+    ----------
+    posterior : Stats
+    theta : Theta
+        Read off that posterior.
+    objective : float
+        At that posterior, in nats.
+    objectives : ndarray of shape (n_iter + 1,)
+        After 0, 1, ... updates.
+    n_iter : int
+        Updates of the posterior.
+    converged : bool
+    """
+
+    posterior: Stats
+    theta: T
+    objective: float
+    objectives: NDArray[np.float64]
+    n_iter: int
+    converged: bool
+
+
+@dataclass(frozen=True)
+class _Climb:
+    """A method that climbs its objective until it changes by less than `tol` a row.
+
+    Parameters
+    ----------
+    max_iter : int
+        Updates of the posterior at most.
+    tol : float
+        Stop when an update changes the objective per row (unit of weight) by no more, in nats.
+    """
+
+    max_iter: int = 100
+    tol: float = 1e-3
+
+    name: ClassVar[str]
+    read: ClassVar[str]
+    objective: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        _check_integer("max_iter", self.max_iter, 1)
+        if isinstance(self.tol, bool) or not isinstance(self.tol, (int, float, np.number)):
+            raise TypeError(f"tol must be a number >= 0, not {self.tol!r}")
+        if not 0 <= self.tol < np.inf:
+            raise ValueError(f"tol must be a finite number >= 0, not {self.tol!r}")
+
+    def assign(self, n: int) -> Assignment:
+        """How sweep n assigns T."""
+        return Assignment("exact")
+
+    def fit(
+        self,
+        model: ModelLike[T],
+        data: DataLike,
+        posterior: Stats,
+        *,
+        report: Callable[[int, float], None] | None = None,
+    ) -> Fit[T]:
+        """Climb from `posterior`.
+
+        Parameters
+        ----------
+        model, data
+        posterior : Stats
+        report : callable, optional
+            ``report(n, objective)`` after every sweep.
+
+        Raises
+        ------
+        DegenerateError
+            Where the likelihood has no bound.
+
+        Warns
+        -----
+        ObjectiveFellWarning
+            If the objective falls by more than rounding.
+        """
+        objectives: list[float] = []
+        converged = False
+        for sweep in sweeps(model, data, posterior, getattr(model, self.read), self.assign):
+            objectives.append(sweep.objective)
+            if report is not None:
+                report(len(objectives) - 1, sweep.objective)
+            if len(objectives) > 1:
+                change = objectives[-1] - objectives[-2]
+                if change < -ROUNDING * max(abs(objectives[-1]), data.total_weight):
+                    warnings.warn(
+                        f"the {self.objective} fell by {-change:g} to {objectives[-1]:.10g} in "
+                        f"sweep {len(objectives) - 1} of {self.name}",
+                        ObjectiveFellWarning,
+                        stacklevel=3,
+                    )
+                converged = abs(change) <= self.tol * data.total_weight
+            if converged or len(objectives) > self.max_iter:
+                break
+        return Fit(
+            sweep.posterior,
+            sweep.theta,
+            objectives[-1],
+            np.array(objectives),
+            len(objectives) - 1,
+            converged,
+        )
+
+
+@dataclass(frozen=True)
+class MeanField(_Climb):
+    """Mean field (variational Bayes): q(T) q(theta); the objective is the evidence lower bound.
+
+    With q(T) factorised over rows, which for a mixture is no restriction.
+    """
+
+    name: ClassVar[str] = "mean_field"
+    read: ClassVar[str] = "mean"
+    objective: ClassVar[str] = "evidence lower bound"
+
+
+@dataclass(frozen=True)
+class EM(_Climb):
+    """EM: exact q(T), point theta_MP; maximum likelihood where the prior is flat."""
+
+    name: ClassVar[str] = "em"
+    read: ClassVar[str] = "mode"
+    objective: ClassVar[str] = "log p(X | theta) + log p(theta)"
+
+
+@dataclass(frozen=True)
+class VariationalEM(_Climb):
+    """EM with q(T) from a restricted family, q_1(T_1) ... q_d(T_d).
+
+    For a mixture, q factorised over rows is exact, and this is EM. `truncation` restricts each
+    row further, to its C best components: the free energy is then a lower bound of
+    log p(X | theta), and C = 1 is crisp EM.
+
+    Parameters
+    ----------
+    max_iter, tol
+    truncation : int, optional
+        C >= 1; all components where not given, or where there are no more.
+    """
+
+    truncation: int | None = None
+
+    name: ClassVar[str] = "variational_em"
+    read: ClassVar[str] = "mode"
+    objective: ClassVar[str] = "free energy + log p(theta)"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.truncation is not None:
+            _check_integer("truncation", self.truncation, 1)
+
+    def assign(self, n: int) -> Assignment:
+        """How sweep n assigns T."""
+        if self.truncation is None:
+            return Assignment("exact")
+        return Assignment("best", truncation=self.truncation)
+
+
+@dataclass(frozen=True)
+class CrispEM(_Climb):
+    """EM with all of each row on its best component (classification EM; k-means is a case)."""
+
+    name: ClassVar[str] = "crisp_em"
+    read: ClassVar[str] = "mode"
+    objective: ClassVar[str] = "log p(X, T | theta) + log p(theta)"
+
+    def assign(self, n: int) -> Assignment:
+        """How sweep n assigns T."""
+        return Assignment("hard")
+
+
+@dataclass(frozen=True)
+class Draws(Generic[T]):
+    """Draws of several chains, and the chains' ends.
+
+    Attributes
+    ----------
+    theta : list of list of Theta
+        ``theta[chain][draw]``
+    log_joint : ndarray of shape (chain, draw)
+        log p(X, T, theta) of each.
+    best : Theta
+        The draw of highest log p(X, T, theta) in the tuning phase of any chain.
+    ordinates : list of list
+        For each draw, what `observe` made of the posterior it led to.
+    posteriors : list of Stats
+        Each chain's last.
+    """
+
+    theta: list[list[T]]
+    log_joint: NDArray[np.float64]
+    best: T
+    ordinates: list[list[tuple[float, NDArray[np.float64]]]]
+    posteriors: list[Stats]
+
+
+@dataclass(frozen=True)
+class FullInference:
+    """Full inference p(T, theta | X) by blocked Gibbs sampling: T given theta, theta given T.
+
+    Parameters
+    ----------
+    n_draws : int
+        Draws kept of each chain.
+    n_tune : int
+        Sweeps before them, not kept.
+    n_chains : int
+    thin : int
+        Sweeps from one kept draw to the next.
+    """
+
+    n_draws: int = 1000
+    n_tune: int = 500
+    n_chains: int = 4
+    thin: int = 1
+
+    name: ClassVar[str] = "full"
+    read: ClassVar[str] = "sample"
+    objective: ClassVar[str] = "log p(X, T, theta)"
+
+    def __post_init__(self) -> None:
+        _check_integer("n_draws", self.n_draws, 1)
+        _check_integer("n_tune", self.n_tune, 0)
+        _check_integer("n_chains", self.n_chains, 1)
+        _check_integer("thin", self.thin, 1)
+
+    @property
+    def n_sweeps(self) -> int:
+        """Sweeps of all chains together."""
+        return self.n_chains * (self.n_tune + self.thin * self.n_draws)
+
+    def chain(
+        self, model: ModelLike[T], data: DataLike, posterior: Stats, rng: np.random.Generator
+    ) -> Iterator[Sweep[T]]:
+        """Yield sweeps of one chain for ever: the draw of T is the next posterior's."""
+        seed = int(rng.integers(2**63))
+        return sweeps(
+            model,
+            data,
+            posterior,
+            lambda p: model.sample(p, rng),
+            lambda n: Assignment("draw", seed=seed, sweep=n % 2**32),
+        )
+
+    def fit(
+        self,
+        model: ModelLike[T],
+        data: DataLike,
+        posteriors: list[Stats],
+        rng: np.random.Generator,
+        *,
+        observe: Callable[[Stats, T], tuple[float, NDArray[np.float64]]] | None = None,
+        report: Callable[[int, float], None] | None = None,
+    ) -> Draws[T]:
+        """Run the chains.
+
+        Parameters
+        ----------
+        model, data
+        posteriors : list of Stats
+            Where each chain starts.
+        rng : numpy.random.Generator
+        observe : callable, optional
+            ``observe(posterior, best)`` is called for every kept draw with p(theta | X, T) at
+            its T and the best theta of tuning; what it returns is kept in `Draws.ordinates`.
+        report : callable, optional
+            ``report(n, log joint)`` after every sweep of the first chain.
+        """
+        chains = [
+            self.chain(model, data, posterior, child)
+            for posterior, child in zip(posteriors, rng.spawn(self.n_chains), strict=True)
+        ]
+        best, highest = None, -np.inf
+        for number, chain in enumerate(chains):
+            for n in range(max(self.n_tune, 1)):
+                sweep = next(chain)
+                if best is None or sweep.objective > highest:
+                    best, highest = sweep.theta, sweep.objective
+                if report is not None and number == 0:
+                    report(n, sweep.objective)
+        assert best is not None
+        theta: list[list[T]] = []
+        ordinates: list[list[tuple[float, NDArray[np.float64]]]] = []
+        ends: list[Stats] = []
+        log_joint = np.empty((self.n_chains, self.n_draws))
+        for number, chain in enumerate(chains):
+            theta.append([])
+            ordinates.append([])
+            for n in range(self.n_draws):
+                for _ in range(self.thin):
+                    sweep = next(chain)
+                theta[-1].append(sweep.theta)
+                log_joint[number, n] = sweep.objective
+                posterior = model.prior + sweep.stats
+                if observe is not None:
+                    ordinates[-1].append(observe(posterior, best))
+                if report is not None and number == 0:
+                    report(self.n_tune + n, sweep.objective)
+            ends.append(posterior)
+        return Draws(theta, log_joint, best, ordinates, ends)
+
+
+Method = MeanField | EM | VariationalEM | CrispEM | FullInference
+
+METHODS: dict[str, type[MeanField | EM | VariationalEM | CrispEM | FullInference]] = {
+    method.name: method for method in (FullInference, MeanField, EM, VariationalEM, CrispEM)
+}
+
+
+def _check_integer(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer >= {least}, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be an integer >= {least}, not {value!r}")

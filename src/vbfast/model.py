@@ -1,0 +1,142 @@
+"""A model: a latent structure and an emission, and what a method can ask of the two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+import numpy as np
+from numpy.typing import NDArray
+
+from ._kernels.inputs import Assignment, Block, Coefficients
+from .conjugate import Gaussians
+from .emissions import Gaussian
+from .latents import Mixture
+from .stats import Layout, Stats
+
+__all__ = ["Model", "Theta"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Theta(Coefficients):
+    """What a sweep reads off a posterior over theta; kernels see its `Coefficients`.
+
+    Attributes
+    ----------
+    log_prior : float
+        What theta adds to the objective: log p(theta) for a point, -KL(q || p) for a mean.
+    weights : ndarray of shape (K,)
+        Mixture weights, or exp E[log pi].
+    parameters : Gaussians
+    """
+
+    log_prior: float
+    weights: Array
+    parameters: Gaussians
+
+
+@dataclass(frozen=True)
+class Model:
+    """Independent rows t ~ latent, x | t ~ emission, with conjugate priors on theta.
+
+    Parameters
+    ----------
+    latent : Mixture
+    emission : Gaussian
+
+    Attributes
+    ----------
+    prior : Stats
+        Hyperparameters, of the same type as the statistics of data: a posterior is
+        ``model.prior + statistics``.
+    """
+
+    latent: Mixture
+    emission: Gaussian
+    layout: Layout = field(init=False, repr=False)
+    prior: Stats = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        n_components = self.latent.n_components
+        layout = Layout(
+            (("log_z", ()), *self.latent.fields(), *self.emission.fields(n_components)),
+            self.emission.moments,
+        )
+        object.__setattr__(self, "layout", layout)
+        prior = {**self.latent.prior(), **self.emission.prior(n_components)}
+        object.__setattr__(self, "prior", layout.stats(prior))
+
+    def mode(self, posterior: Stats) -> Theta:
+        """theta_MP: the mode of the posterior in (weights, mu, Lambda)."""
+        weights = self.latent.distribution(posterior).mode()
+        return self._point(weights, self.emission.distribution(posterior).mode())
+
+    def sample(self, posterior: Stats, rng: np.random.Generator) -> Theta:
+        """Draw theta from the posterior."""
+        weights = self.latent.distribution(posterior).sample(rng)
+        return self._point(weights, self.emission.distribution(posterior).sample(rng))
+
+    def mean(self, posterior: Stats) -> Theta:
+        """Expected natural parameters, E[log pi], E[Lambda], ... (Bishop 10.46)."""
+        weights = self.latent.distribution(posterior)
+        parameters = self.emission.distribution(posterior)
+        prior_weights = self.latent.distribution(self.prior)
+        prior_parameters = self.emission.distribution(self.prior)
+        kl = weights.kl(prior_weights) + parameters.kl(prior_parameters)  # type: ignore[arg-type]
+        return self._theta(weights.mean_log(), parameters.mean(), -kl)
+
+    def _point(self, weights: Array, parameters: Gaussians) -> Theta:
+        log_prior = self.latent.log_prior(self.prior, weights)
+        log_prior += self.emission.log_prior(self.prior, parameters)
+        with np.errstate(divide="ignore"):
+            return self._theta(np.log(weights), parameters, log_prior)
+
+    def _theta(self, log_weights: Array, parameters: Gaussians, log_prior: float) -> Theta:
+        return Theta(
+            self.emission.kernel,
+            self.emission.coefficients(parameters),
+            log_weights + self.emission.offsets(parameters),
+            log_prior,
+            np.exp(log_weights),
+            parameters,
+        )
+
+    def about(self, means: Array) -> Theta:
+        """Theta of equal weights and precision 1: a reference to take moments about."""
+        k = self.latent.n_components
+        return self._theta(np.full(k, -np.log(k)), self.emission.unit(means), 0.0)
+
+    def around(self, means: Array, counts: Array) -> Stats:
+        """Statistics of `counts` rows (K,) about `means` (K, D), with the variance of all rows."""
+        return self.layout.stats(
+            {**self.latent.collect(counts), **self.emission.around(means, counts)}
+        )
+
+    def visit(self, block: Block, theta: Theta, assignment: Assignment) -> Stats:
+        """Assign the rows of a block to components and return their expected statistics."""
+        n_components, d = theta.parameters.means.shape
+        kernel = self.latent.kernel
+        raw = np.empty(kernel.statistics_size(theta.emission, n_components, d))
+        kernel.visit(block, theta, assignment, statistics=raw)
+        counts = raw[1 : 1 + n_components].copy()
+        return self.layout.stats(
+            {
+                "log_z": raw[0],
+                **self.latent.collect(counts),
+                **self.emission.collect(raw[1 + n_components :], counts, theta.parameters.means),
+            }
+        )
+
+    def log_density_terms(self, posterior: Stats, theta: Theta) -> tuple[float, Array]:
+        """Density of theta under a posterior, components in any order, for `draws.evidence`.
+
+        Returns c and M (K, K): c + sum_k M[sigma(k), k] is the log density when the posterior's
+        component sigma(k) plays theta's component k. Only for an exchangeable prior.
+        """
+        weights = self.latent.distribution(posterior)
+        common, terms = self.emission.distribution(posterior).log_density_terms(theta.parameters)
+        if self.latent.exchangeable:
+            more, more_terms = weights.log_density_terms(theta.weights)  # type: ignore[union-attr]
+            return common + more, terms + more_terms
+        return common + weights.log_density(theta.weights), terms

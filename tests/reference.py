@@ -1,0 +1,674 @@
+"""Slow, plain references for the tests: every formula once more, straight from the book.
+
+Nothing here imports the package.  "Bishop" is Bishop, *Pattern Recognition and Machine Learning*
+(2006).  N rows, D features, K components; q is the (N, K) array of responsibilities.
+
+A precision is called Lambda, its Wishart scale W, and S = inv(W) throughout.  Where the covariance
+is no full matrix the Wishart turns into gammas, lambda ~ Gamma(nu/2, rate S/2):
+
+==========  ==============  =====================================  ==================
+type        precisions      means that share one                   posterior nu
+==========  ==============  =====================================  ==================
+full        K, (D, D)       1 vector                               nu0 + n_k
+tied        1, (D, D)       K vectors                              nu0 + N
+diag        K x D scalars   1 scalar                               nu0 + n_k
+spherical   K scalars       D scalars                              nu0 + D n_k
+==========  ==============  =====================================  ==================
+"""
+
+import csv
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+from scipy.linalg import solve_triangular
+from scipy.special import betaln, digamma, gammaln, logsumexp, multigammaln, xlogy
+
+DATA = Path(__file__).parent / "data"
+LOG_2PI = np.log(2 * np.pi)
+
+SIXTEEN = np.array(
+    [-2.1, -1.6, -1.1, -0.9, -0.4, -0.2, 0.1, 0.3, 0.8, 1.0, 1.3, 1.9, 2.4, 3.0, 4.2, 4.9]
+)
+
+
+# Data -------------------------------------------------------------------------------------------
+
+
+def load(name):
+    """Return a data set of tests/data as a float array; a missing answer is NaN."""
+    return np.genfromtxt(DATA / f"{name}.csv", delimiter=",", skip_header=1, ndmin=2)
+
+
+def labels(name):
+    """Return a data set's starting labels, integers (N, 6): column K - 1 is for K components."""
+    return np.loadtxt(DATA / f"{name}_initial_labels.csv", delimiter=",", skiprows=1, dtype=int)
+
+
+def mclust():
+    """Return the rows of mclust_reference.csv as dicts, numbers as numbers."""
+    with open(DATA / "mclust_reference.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    kinds = {"n": int, "d": int, "K": int, "log_likelihood": float, "bic": float}
+    return [{key: kinds.get(key, str)(value) for key, value in row.items()} for row in rows]
+
+
+def one_hot(components, n_components):
+    """Return labels (N,) as responsibilities (N, K)."""
+    return np.eye(n_components)[components]
+
+
+# What visits the data: scores, assignment, statistics -------------------------------------------
+
+
+def full_covariances(covariances, covariance_type, n_components, n_features):
+    """Return covariances of any of scikit-learn's shapes as (K, D, D)."""
+    shape = (n_components, n_features, n_features)
+    if covariance_type in ("full", "tied"):
+        return np.broadcast_to(covariances, shape)
+    variances = np.reshape(covariances, (n_components, -1))  # diag (K, D), spherical (K, 1)
+    return np.eye(n_features) * variances[:, :, None]
+
+
+def gaussian_scores(X, weights, means, covariances, covariance_type):
+    """Return log pi_k + log N(x_n | mu_k, Sigma_k), shape (N, K).  Bishop 2.43, 9.7."""
+    n_components, n_features = means.shape
+    scores = np.empty((len(X), n_components))
+    with np.errstate(divide="ignore"):  # an empty component's log weight is -inf
+        log_weights = np.log(weights)
+    full = full_covariances(covariances, covariance_type, n_components, n_features)
+    for k in range(n_components):
+        chol = np.linalg.cholesky(full[k])
+        z = solve_triangular(chol, (X - means[k]).T, lower=True)
+        log_det = 2 * np.log(np.diag(chol)).sum()
+        scores[:, k] = log_weights[k] - (n_features * LOG_2PI + log_det + (z**2).sum(0)) / 2
+    return scores
+
+
+def assign(scores, kind, truncation=None):
+    """Return log_z (N,) and q (N, K) from scores.
+
+    "exact": q = softmax, log_z = log-sum-exp (Bishop 9.13, 10.49).  "hard": all on the first
+    maximum, log_z = the maximum.  "best": softmax over the `truncation` largest (ties: the first).
+    A row whose scores are all -inf has log_z = -inf, and its q treats them as equal.
+    """
+    order = np.argsort(-scores, axis=1, kind="stable")
+    n_kept = {"exact": scores.shape[1], "hard": 1, "best": truncation}[kind]
+    log_z, q = np.empty(len(scores)), np.zeros(scores.shape)
+    for n, row in enumerate(scores):
+        kept = order[n, :n_kept]
+        largest = row[kept[0]]
+        gap = np.zeros(len(kept)) if largest == -np.inf else row[kept] - largest
+        log_z[n] = largest + np.log(np.exp(gap).sum()) if largest > -np.inf else -np.inf
+        q[n, kept] = np.exp(gap) / np.exp(gap).sum()
+    return log_z, q
+
+
+def moments(X, q, covariance_type, sample_weight=None):
+    """Return n (K,), means (K, D) and the scatter about them.
+
+    Bishop 10.51-10.53 (his S_k is scatter / n).  Scatter: full (K, D, D); tied (D, D), summed over
+    components; diag (K, D); spherical (K,), summed over features.  A component without data has
+    mean 0.
+    """
+    q = q if sample_weight is None else q * np.asarray(sample_weight)[:, None]
+    n = q.sum(0)
+    means = (q.T @ X) / np.where(n > 0, n, 1)[:, None]
+    centred = [X - mean for mean in means]
+    full = np.array([(c * q[:, [k]]).T @ c for k, c in enumerate(centred)])
+    return n, means, narrow(full, covariance_type)
+
+
+def narrow(full, covariance_type):
+    """Return matrices (K, D, D) as what a covariance type keeps of them."""
+    if covariance_type == "full":
+        return full
+    if covariance_type == "tied":
+        return full.sum(0)
+    diagonal = np.diagonal(full, axis1=1, axis2=2)
+    return diagonal if covariance_type == "diag" else diagonal.sum(1)
+
+
+# Conjugate pieces --------------------------------------------------------------------------------
+
+
+def dirichlet_log_density(weights, alpha):
+    """Return log Dir(pi | alpha).  Bishop B.16, B.23."""
+    return gammaln(alpha.sum()) - gammaln(alpha).sum() + xlogy(alpha - 1, weights).sum()
+
+
+def dirichlet_mean(alpha):
+    """Return E[pi].  Bishop B.17."""
+    return alpha / alpha.sum()
+
+
+def dirichlet_mean_log(alpha):
+    """Return E[log pi].  Bishop B.21."""
+    return digamma(alpha) - digamma(alpha.sum())
+
+
+def dirichlet_mode(alpha):
+    """Return the mode, Bishop B.20; where alpha < 1 draws a weight to the boundary it is 0."""
+    raised = np.maximum(alpha - 1, 0)
+    return raised / raised.sum()
+
+
+def dirichlet_kl(alpha, alpha0):
+    """Return KL(Dir(alpha) || Dir(alpha0)) = E[log q - log p], by B.16 and B.21."""
+    log_norm = gammaln(alpha.sum()) - gammaln(alpha).sum()
+    log_norm0 = gammaln(alpha0.sum()) - gammaln(alpha0).sum()
+    return log_norm - log_norm0 + ((alpha - alpha0) * dirichlet_mean_log(alpha)).sum()
+
+
+def beta_log_density(v, a, b):
+    """Return log Beta(v | a, b).  Bishop B.6."""
+    return xlogy(a - 1, v) + xlogy(b - 1, 1 - v) - betaln(a, b)
+
+
+def beta_mean(a, b):
+    """Return E[v].  Bishop B.7."""
+    return a / (a + b)
+
+
+def beta_mode(a, b):
+    """Return the mode, Bishop B.9: at a boundary where a < 1 or b < 1, 1/2 where flat."""
+    up, down = np.maximum(a - 1, 0), np.maximum(b - 1, 0)
+    return np.where(up + down > 0, up / np.where(up + down > 0, up + down, 1), 0.5)
+
+
+def beta_kl(a, b, a0, b0):
+    """Return KL(Beta(a, b) || Beta(a0, b0)), elementwise; a Beta is a Dirichlet of two."""
+    mean_log = (a - a0) * digamma(a) + (b - b0) * digamma(b) - (a + b - a0 - b0) * digamma(a + b)
+    return betaln(a0, b0) - betaln(a, b) + mean_log
+
+
+def log_det(matrix):
+    """Return the log determinant of a positive definite matrix."""
+    return 2 * np.log(np.diag(np.linalg.cholesky(matrix))).sum()
+
+
+def wishart_log_norm(nu, S):
+    """Return log B(W, nu), Bishop B.79, with W = inv(S)."""
+    d = len(S)
+    return nu / 2 * log_det(S) - nu * d / 2 * np.log(2) - multigammaln(nu / 2, d)
+
+
+def wishart_mean_log_det(nu, S):
+    """Return E[log |Lambda|].  Bishop B.81."""
+    d = len(S)
+    return digamma((nu - np.arange(d)) / 2).sum() + d * np.log(2) - log_det(S)
+
+
+def normal_wishart_log_density(mu, precision, m, kappa, nu, S):
+    """Return log of prod_j N(mu_j | m_j, inv(kappa_j Lambda)) W(Lambda | inv(S), nu).
+
+    Bishop 2.157, B.78; mu, m (J, D) and kappa (J,): J means share the precision, J = 1 in the book.
+    """
+    d = len(S)
+    value = wishart_log_norm(nu, S)
+    value += (nu - d - 1) / 2 * log_det(precision) - np.trace(S @ precision) / 2
+    for mu_j, m_j, kappa_j in zip(mu, m, kappa, strict=True):
+        square = kappa_j * (mu_j - m_j) @ precision @ (mu_j - m_j)
+        value += (d * np.log(kappa_j) - d * LOG_2PI + log_det(precision) - square) / 2
+    return value
+
+
+def normal_wishart_mean(m, kappa, nu, S):
+    """Return E[mu] and E[Lambda] = nu W.  Bishop B.80."""
+    return m, nu * np.linalg.inv(S)
+
+
+def normal_wishart_mode(m, kappa, nu, S):
+    """Return mu and the covariance inv(Lambda) at the joint mode in (mu_1..mu_J, Lambda).
+
+    Lambda = (nu - D - 1 + J) W: the exponent of |Lambda| is (nu - D - 1)/2 (B.78) and 1/2 more for
+    each mean (2.157).
+    """
+    return m, S / (nu - len(S) - 1 + len(m))
+
+
+def normal_wishart_kl(m, kappa, nu, S, m0, kappa0, nu0, S0):
+    """Return KL(q || p) of two Normal-Wisharts with J means: E[log q - log p].
+
+    Bishop 10.77 minus 10.74, by B.78-B.81.
+    """
+    d = len(S)
+    mean_precision = nu * np.linalg.inv(S)
+    value = wishart_log_norm(nu, S) - wishart_log_norm(nu0, S0)
+    value += (nu - nu0) / 2 * wishart_mean_log_det(nu, S)
+    value -= (nu * d - np.trace(S0 @ mean_precision)) / 2
+    for m_j, kappa_j, m0_j, kappa0_j in zip(m, kappa, m0, kappa0, strict=True):
+        ratio = kappa0_j / kappa_j
+        square = kappa0_j * (m_j - m0_j) @ mean_precision @ (m_j - m0_j)
+        value += (d * (ratio - 1 - np.log(ratio)) + square) / 2
+    return value
+
+
+def normal_gamma_log_density(mu, precision, m, kappa, nu, s):
+    """Return log of prod_j N(mu_j | m_j, 1/(kappa lambda)) Gamma(lambda | nu/2, rate s/2).
+
+    Bishop 2.154, B.26; mu, m (J,): J means share one scalar precision, J = 1 in the book.
+    """
+    value = stats.gamma.logpdf(precision, nu / 2, scale=2 / s)
+    return value + stats.norm.logpdf(mu, m, (kappa * precision) ** -0.5).sum()
+
+
+def normal_gamma_mean(m, kappa, nu, s):
+    """Return E[mu] and E[lambda] = nu/s.  Bishop B.27."""
+    return m, nu / s
+
+
+def normal_gamma_mode(m, kappa, nu, s):
+    """Return mu and the variance 1/lambda at the joint mode in (mu_1..mu_J, lambda).
+
+    lambda = (nu - 2 + J) / s: its exponent is nu/2 - 1 (B.26) and 1/2 more for each mean (2.154).
+    """
+    return m, s / (nu - 2 + len(m))
+
+
+def normal_gamma_kl(m, kappa, nu, s, m0, kappa0, nu0, s0):
+    """Return KL(q || p) of two Normal-Gammas with J means, E[log q - log p]: B.26, B.27, B.30."""
+    ratio = kappa0 / kappa
+    square = kappa0 * nu / s * ((m - m0) ** 2).sum()
+    kl_means = (len(m) * (ratio - 1 - np.log(ratio)) + square) / 2
+    return kl_means + gamma_kl(nu / 2, s / 2, nu0 / 2, s0 / 2)
+
+
+def gamma_kl(a, b, a0, b0):
+    """Return KL(Gamma(a, rate b) || Gamma(a0, rate b0)), elementwise.  By B.26, B.27, B.30."""
+    value = (a - a0) * digamma(a) - gammaln(a) + gammaln(a0)
+    return value + a0 * np.log(b / b0) + a * (b0 / b - 1)
+
+
+# Prior and posterior of a Gaussian mixture -------------------------------------------------------
+
+
+@dataclass
+class Prior:
+    """Prior of the weights and the Gaussians; None instead of one means flat.
+
+    Weights ~ Dirichlet(alpha0, .., alpha0), or stick-breaking: v_k ~ Beta(1, alpha0) for k < K and
+    v_K = 1 (Blei & Jordan 2006, section 3).
+    S0: (D, D) for full and tied, (D,) for diag, a number for spherical.
+    """
+
+    alpha0: float
+    m0: np.ndarray
+    kappa0: float
+    nu0: float
+    S0: np.ndarray
+    stick_breaking: bool = False
+
+
+@dataclass
+class Posterior:
+    """q(theta), or p(theta | X, T): of the prior's form.
+
+    alpha: (K,), or (2, K - 1), rows a and b of the Betas of the sticks.  m (K, D), kappa (K,),
+    nu (K,) or one number where tied, S of the covariance's shape.
+    """
+
+    alpha: np.ndarray
+    m: np.ndarray
+    kappa: np.ndarray
+    nu: np.ndarray
+    S: np.ndarray
+    stick_breaking: bool
+
+
+def flat_prior(covariance_type, n_components, n_features):
+    """Return the improper prior constant in (pi, mu, Lambda): its mode is maximum likelihood."""
+    nu0 = {
+        "full": n_features,
+        "tied": n_features + 1 - n_components,
+        "diag": 1,
+        "spherical": 2 - n_features,
+    }
+    return Prior(1.0, np.zeros(n_features), 0.0, nu0[covariance_type], 0.0)
+
+
+def prior_as_posterior(prior, covariance_type, n_components, n_features):
+    """Return the prior in the posterior's shapes: the posterior of no data."""
+    none = np.zeros((1, n_features)), np.zeros((1, n_components))
+    return update(prior, covariance_type, *moments(*none, covariance_type))
+
+
+def update(prior, covariance_type, n, means, scatter):
+    """Return prior + statistics.  Dirichlet and Normal-Wishart: Bishop 10.58-10.63 (W = inv(S)).
+
+    Sticks: Beta(1 + n_k, alpha0 + sum of n_j over j > k), Blei & Jordan 2006, section 3.
+    """
+    n_features = means.shape[1]
+    if prior.stick_breaking:
+        after = n[::-1].cumsum()[::-1] - n
+        alpha = np.array([1 + n[:-1], prior.alpha0 + after[:-1]])
+    else:
+        alpha = prior.alpha0 + n
+    kappa = prior.kappa0 + n
+    if np.any(kappa == 0):
+        raise ZeroDivisionError("a component without data has no maximum-likelihood mean")
+    m = (prior.kappa0 * np.asarray(prior.m0) + n[:, None] * means) / kappa[:, None]
+    away = means - prior.m0
+    between = (prior.kappa0 * n / kappa)[:, None, None] * away[:, :, None] * away[:, None, :]
+    S = prior.S0 + scatter + narrow(between, covariance_type)
+    counted = {"full": n, "tied": n.sum(), "diag": n, "spherical": n_features * n}
+    return Posterior(alpha, m, kappa, prior.nu0 + counted[covariance_type], S, prior.stick_breaking)
+
+
+def blocks(posterior, covariance_type):
+    """Yield (m, kappa, nu, S) of the independent Normal-Wisharts (full, tied) or Normal-Gammas."""
+    m, kappa, nu, S = posterior.m, posterior.kappa, posterior.nu, posterior.S
+    if covariance_type == "tied":
+        yield m, kappa, nu, S
+        return
+    for k in range(len(m)):
+        if covariance_type == "full":
+            yield m[k : k + 1], kappa[k : k + 1], nu[k], S[k]
+        elif covariance_type == "spherical":
+            yield m[k], kappa[k], nu[k], S[k]
+        else:
+            for d in range(m.shape[1]):
+                yield m[k, d : d + 1], kappa[k], nu[k], S[k, d]
+
+
+def sticks_to_weights(v):
+    """Return pi_k = v_k prod_{j<k} (1 - v_j), v_K = 1.  Blei & Jordan 2006, section 2."""
+    return np.append(v, 1.0) * np.append(1.0, np.cumprod(1 - v))
+
+
+def weights_to_sticks(weights):
+    """Return v (K - 1,), the inverse of sticks_to_weights."""
+    left = weights[::-1].cumsum()[::-1][:-1]
+    return np.divide(weights[:-1], left, out=np.zeros(len(left)), where=left > 0)
+
+
+def mean_weights(posterior):
+    """Return E[pi]; sticks are independent, so their means multiply."""
+    if posterior.stick_breaking:
+        return sticks_to_weights(beta_mean(*posterior.alpha))
+    return dirichlet_mean(posterior.alpha)
+
+
+def mode(posterior, covariance_type):
+    """Return weights, means, covariances at the joint mode in (pi or sticks v, mu, Lambda)."""
+    if posterior.stick_breaking:
+        weights = sticks_to_weights(beta_mode(*posterior.alpha))
+    else:
+        weights = dirichlet_mode(posterior.alpha)
+    block_mode = normal_wishart_mode if covariance_type in ("full", "tied") else normal_gamma_mode
+    covariances = [block_mode(*block)[1] for block in blocks(posterior, covariance_type)]
+    return weights, posterior.m, np.reshape(covariances, posterior.S.shape)
+
+
+def log_prior(weights, means, covariances, covariance_type, prior):
+    """Return log p(theta), a density in (pi or v, mu, Lambda); 0 for prior None."""
+    if prior is None:
+        return 0.0
+    n_components, n_features = means.shape
+    p = prior_as_posterior(prior, covariance_type, n_components, n_features)
+    if p.stick_breaking:
+        value = beta_log_density(weights_to_sticks(weights), *p.alpha).sum()
+    else:
+        value = dirichlet_log_density(weights, p.alpha)
+    theta = Posterior(p.alpha, means, p.kappa, p.nu, covariances, p.stick_breaking)
+    pairs = zip(blocks(theta, covariance_type), blocks(p, covariance_type), strict=True)
+    for (mu, _, _, covariance), block in pairs:
+        if covariance_type in ("full", "tied"):
+            value += normal_wishart_log_density(mu, np.linalg.inv(covariance), *block)
+        else:
+            value += normal_gamma_log_density(mu, 1 / covariance, *block)
+    return value
+
+
+def kl(posterior, covariance_type, prior):
+    """Return KL(q(theta) || p(theta)), all blocks."""
+    p = prior_as_posterior(prior, covariance_type, *posterior.m.shape)
+    if p.stick_breaking:
+        value = beta_kl(*posterior.alpha, *p.alpha).sum()
+    else:
+        value = dirichlet_kl(posterior.alpha, p.alpha)
+    block_kl = normal_wishart_kl if covariance_type in ("full", "tied") else normal_gamma_kl
+    for q_block, p_block in zip(
+        blocks(posterior, covariance_type), blocks(p, covariance_type), strict=True
+    ):
+        value += block_kl(*q_block, *p_block)
+    return value
+
+
+def expected_scores(X, posterior, covariance_type):
+    """Return E[log pi_k + log N(x_n | mu_k, inv(Lambda_k))] under q(theta), (N, K).
+
+    Bishop 10.46, 10.64-10.66.  Sticks: E[log v_k] + sum_{j<k} E[log(1 - v_j)], Blei & Jordan 2006,
+    section 3.
+    """
+    n_components, n_features = posterior.m.shape
+    if posterior.stick_breaking:
+        a, b = posterior.alpha
+        log_v, log_rest = digamma(a) - digamma(a + b), digamma(b) - digamma(a + b)
+        log_weights = np.append(log_v, 0.0) + np.append(0.0, log_rest.cumsum())
+    else:
+        log_weights = dirichlet_mean_log(posterior.alpha)
+    scores = np.empty((len(X), n_components))
+    nu = np.broadcast_to(posterior.nu, n_components)
+    for k, (m, kappa) in enumerate(zip(posterior.m, posterior.kappa, strict=True)):
+        S = posterior.S if covariance_type == "tied" else posterior.S[k]
+        away = X - m
+        if covariance_type in ("full", "tied"):
+            mean_log_det = wishart_mean_log_det(nu[k], S)  # 10.65
+            square = nu[k] * (away * np.linalg.solve(S, away.T).T).sum(1)
+        else:  # E[log lambda] = psi(nu/2) - log(S/2), B.30, once for each feature
+            mean_log_det = (digamma(nu[k] / 2) - np.log(S / 2) + np.zeros(n_features)).sum()
+            square = (nu[k] / S * away**2).sum(1)
+        square = n_features / kappa + square  # 10.64
+        scores[:, k] = log_weights[k] + (mean_log_det - n_features * LOG_2PI - square) / 2
+    return scores
+
+
+def elbo(X, q, posterior, covariance_type, prior, sample_weight=None):
+    """Return the evidence lower bound for any q(T) q(theta), constants included.
+
+    Bishop 10.70 with its terms gathered: E[log p(X|T,theta)] + E[log p(T|pi)] (10.71, 10.72)
+    - E[log q(T)] (10.75) - KL(q(theta) || p(theta)) (10.73, 10.74, 10.76, 10.77).
+    """
+    rows = (q * expected_scores(X, posterior, covariance_type) - xlogy(q, q)).sum(1)
+    rows = rows if sample_weight is None else rows * sample_weight
+    return rows.sum() - kl(posterior, covariance_type, prior)
+
+
+# Complete methods --------------------------------------------------------------------------------
+#
+# Each starts from q0 (responsibilities (N, K), or labels (N,)) with an M-step, so that trace[i] is
+# the objective at the parameters of M-step i + 1.  They stop after n_sweeps, or once the objective
+# has changed by no more than tol per unit of weight.
+
+
+def em(
+    X,
+    q0,
+    covariance_type,
+    prior=None,
+    *,
+    n_sweeps=10_000,
+    tol=0.0,
+    sample_weight=None,
+    kind="exact",
+    truncation=None,
+):
+    """EM, maximum likelihood or (with a prior) MAP.  Bishop 9.23-9.28 and section 9.4.
+
+    Objective: log p(X | theta) + log p(theta).  Returns a dict: weights, means, covariances, q,
+    log_z, objective, trace, converged.
+    """
+    w = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, float)
+    q = one_hot(q0, np.max(q0) + 1) if np.ndim(q0) == 1 else np.asarray(q0)
+    form = prior or flat_prior(covariance_type, q.shape[1], X.shape[1])
+    trace, converged = [], False
+    for _ in range(n_sweeps):
+        theta = mode(
+            update(form, covariance_type, *moments(X, q, covariance_type, w)), covariance_type
+        )
+        log_z, q = assign(gaussian_scores(X, *theta, covariance_type), kind, truncation)
+        trace.append(w @ log_z + log_prior(*theta, covariance_type, prior))
+        converged = len(trace) > 1 and abs(trace[-1] - trace[-2]) <= tol * w.sum()
+        if converged:
+            break
+    return {
+        "weights": theta[0],
+        "means": theta[1],
+        "covariances": theta[2],
+        "q": q,
+        "log_z": log_z,
+        "objective": trace[-1],
+        "trace": np.array(trace),
+        "converged": converged,
+    }
+
+
+def crisp_em(X, q0, covariance_type, prior=None, **options):
+    """EM with T at its maximum: classification EM, Celeux & Govaert 1992.
+
+    Objective: log p(X, T | theta) + log p(theta).
+    """
+    return em(X, q0, covariance_type, prior, kind="hard", **options)
+
+
+def truncated_em(X, q0, covariance_type, truncation, prior=None, **options):
+    """EM with q(t_n) on the `truncation` best components.  Neal & Hinton 1998.
+
+    Objective: free energy + log p(theta).  The best q on a set of components is the softmax over
+    it, and its free energy their log-sum-exp.
+    """
+    return em(X, q0, covariance_type, prior, kind="best", truncation=truncation, **options)
+
+
+def mean_field(X, q0, covariance_type, prior, *, n_sweeps=10_000, tol=0.0, sample_weight=None):
+    """Variational Bayes, q(T) q(pi) q(mu, Lambda).  Bishop 10.2; sticks: Blei & Jordan 2006.
+
+    Returns a dict: posterior, q, log_z, objective (the ELBO), trace, converged.
+    """
+    w = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, float)
+    q = one_hot(q0, np.max(q0) + 1) if np.ndim(q0) == 1 else np.asarray(q0)
+    trace, converged = [], False
+    for _ in range(n_sweeps):
+        posterior = update(prior, covariance_type, *moments(X, q, covariance_type, w))
+        log_z, q = assign(expected_scores(X, posterior, covariance_type), "exact")
+        trace.append(elbo(X, q, posterior, covariance_type, prior, w))
+        converged = len(trace) > 1 and abs(trace[-1] - trace[-2]) <= tol * w.sum()
+        if converged:
+            break
+    return {
+        "posterior": posterior,
+        "q": q,
+        "log_z": log_z,
+        "objective": trace[-1],
+        "trace": np.array(trace),
+        "converged": converged,
+    }
+
+
+def predictive_log_density(X, posterior, covariance_type):
+    """Return log p(x | q(theta)) of each row, a mixture of Student's t.  Bishop 10.81-10.82.
+
+    Full and tied: nu + 1 - D degrees of freedom, scale S (1 + kappa) / (kappa (nu + 1 - D)).  Of nu
+    degrees and scale S (1 + kappa) / (kappa nu): diag, a product over features; spherical, one t.
+    """
+    n_components, n_features = posterior.m.shape
+    log_weights = np.log(mean_weights(posterior))
+    nu = np.broadcast_to(posterior.nu, n_components)
+    scores = np.empty((len(X), n_components))
+    for k, (m, kappa) in enumerate(zip(posterior.m, posterior.kappa, strict=True)):
+        S = (posterior.S if covariance_type == "tied" else posterior.S[k]) * (1 + kappa) / kappa
+        if covariance_type == "diag":
+            log_t = stats.t.logpdf(X, nu[k], m, np.sqrt(S / nu[k])).sum(1)
+        elif covariance_type == "spherical":
+            log_t = stats.multivariate_t.logpdf(X, m, S / nu[k] * np.eye(n_features), nu[k])
+        else:
+            degrees = nu[k] + 1 - n_features
+            log_t = stats.multivariate_t.logpdf(X, m, S / degrees, degrees)
+        scores[:, k] = log_weights[k] + log_t
+    return logsumexp(scores, axis=1)
+
+
+def mean_field_semiconjugate(y, q0, m0, v0, a0, b0, alpha0, *, n_sweeps=10_000, tol=0.0):
+    """One feature, q(T) q(pi) q(mu) q(sigma2): mu ~ N(m0, v0) independent of sigma2 ~ IG(a0, b0).
+
+    Coordinate ascent as in Bishop 10.1.3 (there for one Gaussian): q(mu_k) = N(m_k, v_k) and
+    1/sigma2_k ~ Gamma(a_k, rate b_k).  Returns a dict: alpha, m, v, a, b, q, objective, trace.
+    """
+    y = np.ravel(y)[:, None]
+    q = one_hot(q0, np.max(q0) + 1) if np.ndim(q0) == 1 else np.asarray(q0)
+    mean_precision = np.full(q.shape[1], 1 / np.var(y))
+    trace = []
+    for _ in range(n_sweeps):
+        n, sums = q.sum(0), (q * y).sum(0)
+        alpha = alpha0 + n
+        v = 1 / (1 / v0 + mean_precision * n)
+        m = v * (m0 / v0 + mean_precision * sums)
+        square = (y - m) ** 2 + v  # E[(y_n - mu_k)^2]
+        a, b = a0 + n / 2, b0 + (q * square).sum(0) / 2
+        mean_precision, mean_log = a / b, digamma(a) - np.log(b)
+        scores = dirichlet_mean_log(alpha) + (mean_log - LOG_2PI - mean_precision * square) / 2
+        log_z, q = assign(scores, "exact")
+        kl_mu = (v / v0 - 1 - np.log(v / v0) + (m - m0) ** 2 / v0) / 2
+        kl_lambda = gamma_kl(a, b, a0, b0)
+        kl_weights = dirichlet_kl(alpha, np.full(len(alpha), float(alpha0)))
+        trace.append(log_z.sum() - kl_weights - kl_mu.sum() - kl_lambda.sum())
+        if len(trace) > 1 and abs(trace[-1] - trace[-2]) <= tol * len(y):
+            break
+    fitted = {"alpha": alpha, "m": m, "v": v, "a": a, "b": b, "q": q}
+    return {**fitted, "objective": trace[-1], "trace": np.array(trace)}
+
+
+# Exact truth by enumeration ----------------------------------------------------------------------
+
+
+def enumerate_mixture(y, n_components, alpha, m, kappa, a, b, grid=()):
+    """Sum over all K^N assignments of a one-dimensional mixture with a conjugate prior.
+
+    pi ~ Dirichlet(alpha), lambda ~ Gamma(a, rate b), mu ~ N(m, 1/(kappa lambda)).  With theta
+    integrated out, p(X, T) = DirichletMultinomial(T) prod_k p(X_k), where p(X_k) and the predictive
+    are Murphy, "Conjugate Bayesian analysis of the Gaussian distribution" (2007), section 3.
+
+    Returns a dict: log_evidence (log p(X)), co_assignment (N, N) (p(t_i = t_j | X)),
+    predictive (log p(x | X) for each x of grid), assignments (K^N, N) and log_joint (log p(X, T)).
+    """
+    y = np.ravel(y)
+    n_rows = len(y)
+    alpha = np.broadcast_to(np.asarray(alpha, float), n_components)
+    count = n_components**n_rows
+    if count > 5_000_000:
+        raise ValueError(f"{count} assignments are too many to enumerate")
+    powers = n_components ** np.arange(n_rows)
+    assignments = ((np.arange(count)[:, None] // powers) % n_components).astype(np.int8)
+    log_joint = np.full(count, gammaln(alpha.sum()) - gammaln(alpha.sum() + n_rows))
+    predictive = np.zeros((len(grid), count))
+    for k in range(n_components):
+        member = (assignments == k).astype(float)
+        n, total = member.sum(1), member @ y
+        mean = total / np.maximum(n, 1)
+        scatter = np.maximum(member @ y**2 - n * mean**2, 0)
+        kappa_n, a_n = kappa + n, a + n / 2
+        m_n = (kappa * m + total) / kappa_n
+        b_n = b + (scatter + kappa * n / kappa_n * (mean - m) ** 2) / 2
+        log_joint += gammaln(alpha[k] + n) - gammaln(alpha[k])
+        log_joint += gammaln(a_n) - gammaln(a) + a * np.log(b) - a_n * np.log(b_n)
+        log_joint += (np.log(kappa / kappa_n) - n * LOG_2PI) / 2
+        share = (alpha[k] + n) / (alpha.sum() + n_rows)
+        scale = np.sqrt(b_n * (kappa_n + 1) / (a_n * kappa_n))
+        for i, x in enumerate(grid):
+            predictive[i] += share * stats.t.pdf(x, 2 * a_n, m_n, scale)
+    log_evidence = logsumexp(log_joint)
+    posterior = np.exp(log_joint - log_evidence)
+    co_assignment = np.eye(n_rows)
+    for i, j in itertools.combinations(range(n_rows), 2):
+        together = posterior[assignments[:, i] == assignments[:, j]].sum()
+        co_assignment[i, j] = co_assignment[j, i] = together
+    return {
+        "log_evidence": log_evidence,
+        "co_assignment": co_assignment,
+        "predictive": np.log(predictive @ posterior),
+        "assignments": assignments,
+        "log_joint": log_joint,
+    }
