@@ -27,8 +27,8 @@ from . import datasets
 from .compare import (
     DESCRIPTIONS,
     LADDER,
-    SYMMETRIC_WEIGHTS,
     compare,
+    default_priors,
     figures,
     json_number,
     make_method,
@@ -348,7 +348,7 @@ def _run_fit(args: argparse.Namespace) -> None:
             n_init=starts(method, args.starts),
             random_state=args.seed,
             n_threads=args.threads,
-            **SYMMETRIC_WEIGHTS,
+            **default_priors(X.shape[1]),
         ).fit(X)
         seconds = time.perf_counter() - start
         probabilities = estimator.predict_proba(X)

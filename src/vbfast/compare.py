@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,16 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .estimators import BayesianGaussianMixture
+from .exceptions import ConvergenceWarning
 from .methods import EM, CrispEM, FullInference, MeanField, Method, VariationalEM
 
 __all__ = ["LADDER", "Comparison", "ComparisonRow", "compare"]
-
-# Finitely many components under a uniform prior on their weights: the mode of the weights then
-# exists, which the point methods need, and components are exchangeable, which log K! relies on.
-SYMMETRIC_WEIGHTS: dict[str, Any] = {
-    "weight_concentration_prior_type": "dirichlet_distribution",
-    "weight_concentration_prior": 1.0,
-}
 
 
 @dataclass(frozen=True)
@@ -76,6 +71,8 @@ class ComparisonRow:
         Mean log density of a row that the fit has not seen, by cross-validation.
     held_out_error : float or None
         Its standard error over the rows.
+    held_out_converged : bool or None
+        Whether the fits to all training folds converged.
     objective : float
         What the method made large.
     objective_kind : str
@@ -99,6 +96,7 @@ class ComparisonRow:
     log_marginal_all_labellings: float | None
     held_out: float | None
     held_out_error: float | None
+    held_out_converged: bool | None
     objective: float
     objective_kind: str
     sweeps: int
@@ -153,8 +151,10 @@ class Comparison:
                 f"{row.log_marginal:.2f}",
                 "-" if row.log_marginal_error is None else _error(row.log_marginal_error),
                 row.kind,
-                "-" if row.held_out is None else f"{row.held_out:.4f}",
-                f"{row.sweeps}" if row.converged else f"*{row.sweeps}",
+                "-"
+                if row.held_out is None
+                else _star(row.held_out_converged) + f"{row.held_out:.4f}",
+                _star(row.converged) + f"{row.sweeps}",
                 f"{row.seconds:.3f}" if row.seconds < 10 else f"{row.seconds:.1f}",
             ]
             for row in self.rows
@@ -197,8 +197,8 @@ class Comparison:
                 f"best of {self.n_init} starts (full inference: its chains): "
                 "sweeps of the best start, seconds of all."
             )
-        if not all(row.converged for row in self.rows):
-            notes.append("*: not converged.")
+        if any(not row.converged or row.held_out_converged is False for row in self.rows):
+            notes.append("*: not converged (held-out: in a fold at least).")
         return notes
 
     def __str__(self) -> str:
@@ -252,7 +252,8 @@ def compare(
         When to stop: tighter than the estimators' defaults, so that the methods differ and not
         their stopping.
     mean_precision_prior, mean_prior, degrees_of_freedom_prior, covariance_prior
-        The priors, as BayesianGaussianMixture takes them.
+        The priors, as BayesianGaussianMixture takes them, but for the degrees of freedom, which by
+        default are n_features + 2: an empty component's covariance then has a mean and a mode.
     n_threads : int or None
 
     Returns
@@ -299,10 +300,12 @@ def compare(
         "random_state": random_state,
         "mean_precision_prior": mean_precision_prior,
         "mean_prior": mean_prior,
-        "degrees_of_freedom_prior": degrees_of_freedom_prior,
         "covariance_prior": covariance_prior,
         "n_threads": n_threads,
+        **default_priors(X.shape[1]),
     }
+    if degrees_of_freedom_prior is not None:
+        options["degrees_of_freedom_prior"] = degrees_of_freedom_prior
     rows = [
         _run(X, method, folds, options | {"n_init": starts(method, n_init)}) for method in chosen
     ]
@@ -316,6 +319,21 @@ def compare(
         random_state=random_state,
         rows=tuple(rows),
     )
+
+
+def default_priors(n_features: int) -> dict[str, Any]:
+    """Return the priors under which every method has an answer; the others are set from the data.
+
+    Finitely many components with uniformly distributed weights: the weights then have a mode, which
+    point methods need, and components are exchangeable, which log K! relies on. Two degrees of
+    freedom more than features: a covariance then has a mode and a mean a priori, the mean being the
+    data's, so that they exist a posteriori for an empty component too.
+    """
+    return {
+        "weight_concentration_prior_type": "dirichlet_distribution",
+        "weight_concentration_prior": 1.0,
+        "degrees_of_freedom_prior": n_features + 2.0,
+    }
 
 
 def make_method(name: str, n_components: int, *, tol: float, max_iter: int) -> Method:
@@ -371,20 +389,24 @@ def starts(method: Method, n_init: int) -> int:
 
 def _run(X: NDArray[Any], method: Method, folds: int, options: dict[str, Any]) -> ComparisonRow:
     def fitted(rows: NDArray[Any]) -> BayesianGaussianMixture:
-        return BayesianGaussianMixture(method=method, **SYMMETRIC_WEIGHTS, **options).fit(rows)
+        return BayesianGaussianMixture(method=method, **options).fit(rows)
 
     start = time.perf_counter()
     estimator = fitted(X)
     seconds = time.perf_counter() - start
 
-    held_out = held_out_error = None
+    held_out = held_out_error = held_out_converged = None
     if folds:
         # The same split for every method.
         shuffled = np.random.default_rng(options["random_state"]).permutation(len(X))
         scores = []
+        held_out_converged = True
         for test in np.array_split(shuffled, folds):
-            train = np.setdiff1d(shuffled, test)
-            scores.append(fitted(X[train]).score_samples(X[test]))
+            with warnings.catch_warnings():  # told once, by held_out_converged
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                model = fitted(X[np.setdiff1d(shuffled, test)])
+            scores.append(model.score_samples(X[test]))
+            held_out_converged &= bool(model.converged_)
         density = np.concatenate(scores)
         held_out = float(density.mean())
         with np.errstate(invalid="ignore"):  # a density of 0 is -inf
@@ -399,6 +421,7 @@ def _run(X: NDArray[Any], method: Method, folds: int, options: dict[str, Any]) -
         **figures(method, estimator, X),
         held_out=held_out,
         held_out_error=held_out_error,
+        held_out_converged=held_out_converged,
         seconds=seconds,
         estimator=estimator,
     )
@@ -426,6 +449,10 @@ def _check_folds(folds: int, n_rows: int, n_components: int) -> None:
             f"{n_rows} rows in {folds} folds leave {training} to train on, "
             f"too few for {n_components} components"
         )
+
+
+def _star(converged: bool | None) -> str:
+    return "" if converged else "*"
 
 
 def _error(error: float) -> str:

@@ -22,6 +22,7 @@ from .exceptions import DegenerateError
 __all__ = [
     "Dirichlet",
     "Gaussians",
+    "IndependentNormalGamma",
     "NormalGamma",
     "NormalWishart",
     "StickBreaking",
@@ -231,6 +232,11 @@ def precision_factors(covariances: Array) -> Array:
     return _inverse_lower(_cholesky(covariances, 0.0))
 
 
+def _solve_lower(factor: Array, z: Array) -> Array:
+    """A^-1 z, row by row: factor (N, D, D), z (N, D)."""
+    return np.asarray(np.linalg.solve(factor, z[:, :, None])[:, :, 0])
+
+
 def point(means: Array, factor: Array) -> Gaussians:
     """Return the Gaussians of these means (K, D) and precision factors."""
     if factor.ndim == 3:
@@ -325,21 +331,27 @@ class NormalWishart:
         shift = (_inverse_lower(factor) @ z[:, :, None])[:, :, 0]
         return point(self.means + shift / np.sqrt(self.strength)[:, None], factor)
 
-    def predictive(self) -> tuple[Gaussians, Array]:
-        """Return factor and degrees of freedom (K,) of x's Student density (Bishop 10.81-10.82)."""
-        dof = self.dof + 1 - self.n_features
+    def _predictive(self) -> tuple[Array, Array]:
+        """Factor (K, D, D) and degrees of freedom (K,) of x's density, Student's t (10.81-10.82)."""
+        dof = np.broadcast_to(self.dof + 1 - self.n_features, self.strength.shape)
         share = self.strength / (1 + self.strength)
         root = self._factor(np.ones(len(self.dof)), 0.0)
-        factor = np.sqrt(dof * share)[:, None, None] * root
-        return point(self.means, factor), np.broadcast_to(dof, share.shape)
+        return np.sqrt(dof * share)[:, None, None] * root, dof
 
     def log_predictive(self, x: Array) -> Array:
         """log p(x | component), parameters integrated out, (N, K) for x (N, D)."""
-        student, dof = self.predictive()
+        factors, dof = self._predictive()
         out = np.empty((len(x), len(dof)))
-        for k, factor in enumerate(student.factor):
+        for k, factor in enumerate(factors):
             out[:, k] = (((x - self.means[k]) @ factor.T) ** 2).sum(axis=1)
-        return _log_student(out, dof, self.n_features, student.log_det)
+        return _log_student(out, dof, self.n_features, point(self.means, factors).log_det)
+
+    def sample_rows(self, components: NDArray[np.int64], rng: np.random.Generator) -> Array:
+        """Draw a row from each of `components`, parameters integrated out, (N, D)."""
+        factors, dof = self._predictive()
+        z = rng.standard_normal((len(components), self.n_features))
+        z /= np.sqrt(rng.chisquare(dof[components]) / dof[components])[:, None]
+        return self.means[components] + _solve_lower(factors[components], z)
 
     def _log_density_means(self, theta: Gaussians, own: bool) -> Array:
         """Part of the density that has the means: (K,), or (K, K) of each with each."""
@@ -477,29 +489,30 @@ class NormalGamma:
         z = rng.standard_normal(self.means.shape)
         return point(self.means + z / (np.sqrt(self.strength)[:, None] * factor), factor)
 
-    def predictive(self) -> tuple[Gaussians, Array]:
-        """Return factor and degrees of freedom of x's Student densities.
+    def log_predictive(self, x: Array) -> Array:
+        """log p(x | component), parameters integrated out, (N, K) for x (N, D).
 
-        One density for all features of a spherical component, dof (K, 1); one for each feature of
-        a diagonal one, dof (K, D).
+        Student's t, one for all features of a spherical component, one for each of a diagonal.
         """
         share = self.strength / (1 + self.strength)
-        factor = np.sqrt((self.dof * share)[:, None] / self.scatter)
-        dof = np.broadcast_to(self.dof[:, None], self.scatter.shape)
-        return point(self.means, factor), dof
-
-    def log_predictive(self, x: Array) -> Array:
-        """log p(x | component), parameters integrated out, (N, K) for x (N, D)."""
-        student, dof = self.predictive()
+        factors = np.sqrt((self.dof * share)[:, None] / self.scatter)
         n = self.means_per_precision
-        out = np.empty((len(x), len(dof)))
-        for k, factor in enumerate(student.factor):
+        out = np.empty((len(x), len(factors)))
+        for k, factor in enumerate(factors):
             squared = ((x - self.means[k]) * factor) ** 2
             if n > 1:
                 squared = squared.sum(axis=1, keepdims=True)
-            log_det = 2 * n * np.log(factor)
-            out[:, k] = _log_student(squared, dof[k], n, log_det).sum(axis=1)
+            out[:, k] = _log_student(squared, self.dof[k], n, 2 * n * np.log(factor)).sum(axis=1)
         return out
+
+    def sample_rows(self, components: NDArray[np.int64], rng: np.random.Generator) -> Array:
+        """Draw a row from each of `components`, parameters integrated out, (N, D)."""
+        scatter = self.scatter[components]
+        shape = np.broadcast_to(0.5 * self.dof[components, None], scatter.shape)
+        precision = rng.standard_gamma(shape) / (0.5 * scatter)
+        spread = np.sqrt((1 + 1 / self.strength[components, None]) / precision)
+        z = rng.standard_normal((len(components), self.n_features))
+        return np.asarray(self.means[components] + z * spread)
 
     def log_normalizer(self) -> Array:
         """Log of the integral of the density without its constants, (K,)."""
@@ -536,3 +549,248 @@ class NormalGamma:
         e = q.mean()
         slack = 0.5 * self.n_features * self.strength / q.strength
         return float((self._log_density_each(e, True) - slack - self.log_normalizer()).sum())
+
+
+class IndependentNormalGamma:
+    """mu ~ N(center, 1/pull) and lambda ~ Gamma(dof/2, rate scatter/2), independent a priori.
+
+    The prior of Diebolt & Robert (1994) and Richardson & Green (1997). With rows added, of weight
+    `strength` about `mean`, the density is
+
+    lambda^(dof/2 - 1) exp(-lambda (scatter + strength (mean - mu)^2)/2 - pull (mu - center)^2/2),
+
+    no longer of a standard form, but mode, mean field q(mu) q(lambda), exact draws and
+    normalisers are all to be had from one precision at a time. Each feature apart (diagonal), or
+    all P = D features of a component on one lambda (spherical).
+
+    Parameters
+    ----------
+    mean : (K, D); strength : (K,); dof : (K,); scatter : (K, D), or (K, 1) if spherical
+    center, pull : (D,)
+    """
+
+    # Steps of the fixed points that mode and mean solve.
+    STEPS = 1000
+    # Points of the rule that integrates over log lambda.
+    POINTS = 257
+
+    def __init__(
+        self,
+        mean: Array,
+        strength: Array,
+        dof: Array,
+        scatter: Array,
+        center: Array,
+        pull: Array,
+    ) -> None:
+        self.rows_mean = mean
+        self.strength = strength[:, None]
+        self.dof = dof[:, None]
+        self.scatter = scatter
+        self.center = center
+        self.pull = pull
+        self.n_features = mean.shape[1]
+        self.means_per_precision = self.n_features // scatter.shape[1]
+
+    @property
+    def proper(self) -> bool:
+        """Whether the density can be normalised."""
+        return bool(np.all(self.dof > 0) and np.all(self.scatter > 0))
+
+    @property
+    def exponent(self) -> Array:
+        """Power of lambda^(1/2) in the joint density, (K,)."""
+        return (self.dof - 2)[:, 0]
+
+    def _pooled(self, each: Array) -> Array:
+        """Sum over the features that share a precision."""
+        return each.sum(axis=1, keepdims=True) if self.means_per_precision > 1 else each
+
+    def _log_det(self, log_precision: Array) -> Array:
+        return np.asarray(self.means_per_precision * log_precision.sum(axis=1))
+
+    def _given_precision(self, precision: Array) -> tuple[Array, Array]:
+        """Mean and variance (K, D) of mu given (expected) lambda, (K, D) or (K, 1)."""
+        weight = self.strength * precision
+        variance = 1 / (self.pull + weight)
+        return variance * (self.pull * self.center + weight * self.rows_mean), variance
+
+    def _fixed_point(self, power: Array, uncertain: float) -> tuple[Array, Array, Array]:
+        """Solve lambda = power / (scatter + strength (gap^2 + uncertain * variance))."""
+        power = np.broadcast_to(power, self.scatter.shape)
+        empty = (power < EMPTY) | (self.scatter <= 0)
+        precision = np.divide(power, self.scatter, out=np.ones_like(self.scatter), where=~empty)
+        for _ in range(self.STEPS):
+            means, variance = self._given_precision(precision)
+            gap = (means - self.rows_mean) ** 2 + uncertain * variance
+            scatter = self.scatter + self.strength * self._pooled(gap)
+            last = precision
+            precision = np.divide(power, scatter, out=np.ones_like(last), where=power >= EMPTY)
+            if np.all(np.abs(precision - last) <= 1e-15 * precision):
+                break
+        degenerate = ~np.all(precision < 1 / SMALLEST_VARIANCE, axis=1)
+        if degenerate.any():
+            raise _degenerate(int(np.flatnonzero(degenerate)[0]))
+        means, variance = self._given_precision(precision)
+        return means, variance, precision
+
+    def mode(self) -> Gaussians:
+        """Return the joint mode in (mu, lambda), by turns in each."""
+        means, _, precision = self._fixed_point(self.dof - 2, 0.0)
+        return point(means, np.sqrt(precision))
+
+    def mean(self) -> Gaussians:
+        """Expectations under the best q(mu) q(lambda), by turns in each (Bishop 10.24-10.31)."""
+        means, variance, precision = self._fixed_point(self.dof, 1.0)
+        log_precision = digamma(0.5 * self.dof) - np.log(0.5 * self.dof) + np.log(precision)
+        slack = 0.5 * (precision * self._pooled(variance)).sum(axis=1)
+        return Gaussians(means, np.sqrt(precision), self._log_det(log_precision), slack)
+
+    def kl(self, prior: IndependentNormalGamma) -> float:
+        """KL(q(mu) q(lambda) || prior), the prior having no rows."""
+        means, variance, precision = self._fixed_point(self.dof, 1.0)
+        normal = 0.5 * (
+            self.pull * (variance + (means - self.center) ** 2) - 1 - np.log(self.pull * variance)
+        )
+        a, b = 0.5 * self.dof, 0.5 * self.dof / precision
+        a0, b0 = 0.5 * prior.dof, 0.5 * prior.scatter
+        gamma = (
+            (a - a0) * digamma(a) - gammaln(a) + gammaln(a0)
+            + a0 * (np.log(b) - np.log(b0)) + a * (b0 - b) / b
+        )  # fmt: skip
+        return float(normal.sum() + gamma.sum())
+
+    def _log_marginal(self, precision: Array) -> Array:
+        """Log density of lambda, mu integrated out, without its constant.
+
+        precision (..., K, G) gives the same shape.
+        """
+        weight = self.strength * precision
+        share = np.log(self.pull / (self.pull + weight))
+        gap = self.pull * weight / (self.pull + weight) * (self.rows_mean - self.center) ** 2
+        more = 0.5 * (share - gap)
+        if self.means_per_precision > 1:
+            more = more.sum(axis=-1, keepdims=True)
+        return np.asarray(
+            (0.5 * self.dof - 1) * np.log(precision) - 0.5 * self.scatter * precision + more
+        )
+
+    def _grid(self) -> tuple[Array, Array, Array]:
+        """Even points u (POINTS, K, G) in log lambda, their log densities, and the step (K, G).
+
+        They reach to where the density of u has fallen by exp(-40): exp(a u) on the left, a
+        double exponential on the right, a = dof/2.
+        """
+        _, _, centre = self._fixed_point(np.maximum(self.dof, 1.0), 1.0)
+        a = 0.5 * np.broadcast_to(self.dof, centre.shape)
+        left, right = 40 / a + 9 / np.sqrt(a), np.log1p(40 / a) + 9 / np.sqrt(a)
+        step = (left + right) / (self.POINTS - 1)
+        u = np.log(centre) - left + step * np.arange(self.POINTS)[:, None, None]
+        return u, self._log_marginal(np.exp(u)) + u, step
+
+    def _log_integral(self) -> Array:
+        """Log of the integral of exp(_log_marginal) over lambda, (K, G).
+
+        By the trapezoidal rule in log lambda, whose error falls exponentially with the points.
+        """
+        _, values, step = self._grid()
+        top = values.max(axis=0)
+        return np.asarray(np.log(np.exp(values - top).sum(axis=0)) + top + np.log(step))
+
+    def _sample_precision(self, rng: np.random.Generator) -> Array:
+        """Draw lambda, (K, G), by rejection from the density interpolated between grid points.
+
+        Where log lambda's density is concave it exceeds its chords by less than 5%.
+        """
+        u, values, step = self._grid()
+        density = np.exp(values - values.max(axis=0))
+        mass = np.cumsum(density[1:] + density[:-1], axis=0)
+        out = np.empty_like(step)
+        for index in np.ndindex(out.shape):
+            f, c = density[:, *index], mass[:, *index]
+            while True:
+                cell = int(np.searchsorted(c, rng.random() * c[-1], side="right"))
+                # A linear density on the cell: its own quantile function.
+                low, high = f[cell], f[cell + 1]
+                v = rng.random()
+                t = v * (low + high) / (low + np.sqrt(low**2 + v * (high**2 - low**2)))
+                chord = low + t * (high - low)
+                x = u[cell, *index] + t * step[index]
+                log_f = self._log_marginal_at(np.exp(x), index) + x - values[:, *index].max()
+                if rng.random() * 1.05 * chord < np.exp(log_f):
+                    out[index] = np.exp(x)
+                    break
+        return out
+
+    def _log_marginal_at(self, precision: float, index: tuple[int, ...]) -> float:
+        k, group = index
+        features = slice(None) if self.means_per_precision > 1 else slice(group, group + 1)
+        weight = self.strength[k, 0] * precision
+        pull = self.pull[features]
+        gap = pull * weight / (pull + weight)
+        gap = gap * (self.rows_mean[k, features] - self.center[features]) ** 2
+        return float(
+            (0.5 * self.dof[k, 0] - 1) * np.log(precision)
+            - 0.5 * self.scatter[k, group] * precision
+            + 0.5 * (np.log(pull / (pull + weight)) - gap).sum()
+        )
+
+    def sample(self, rng: np.random.Generator) -> Gaussians:
+        """Draw lambda from its marginal density, then mu given lambda."""
+        precision = self._sample_precision(rng)
+        means, variance = self._given_precision(precision)
+        z = rng.standard_normal(means.shape)
+        return point(means + z * np.sqrt(variance), np.sqrt(precision))
+
+    def log_density(self, theta: Gaussians) -> float:
+        """log p(mu, lambda) of the prior, all components; without constants where improper."""
+        precision = theta.factor**2
+        normal = np.log(self.pull / (2 * np.pi)) - self.pull * (theta.means - self.center) ** 2
+        gamma = (0.5 * self.dof - 1) * np.log(precision) - 0.5 * self.scatter * precision
+        if self.proper:
+            gamma = gamma + 0.5 * self.dof * np.log(0.5 * self.scatter) - gammaln(0.5 * self.dof)
+        return float(0.5 * normal.sum() + gamma.sum())
+
+    def log_density_terms(self, theta: Gaussians) -> tuple[float, Array]:
+        """The same with components in any order: see `Dirichlet.log_density_terms`."""
+        integral = self._log_integral()
+        out = np.empty((len(self.rows_mean),) * 2)
+        for k, (mean, factor) in enumerate(zip(theta.means, theta.factor, strict=True)):
+            precision = np.broadcast_to(factor**2, self.scatter.shape)
+            marginal = (self._log_marginal(precision) - integral).sum(axis=1)
+            means, variance = self._given_precision(precision)
+            normal = -0.5 * (np.log(2 * np.pi * variance) + (mean - means) ** 2 / variance)
+            out[:, k] = marginal + normal.sum(axis=1)
+        return 0.0, out
+
+    def log_predictive(self, x: Array) -> Array:
+        """log of E[N(x | mu, 1/lambda)] under q(mu) q(lambda), (N, K) for x (N, D).
+
+        Over lambda by the trapezoidal rule in log lambda, 65 points.
+        """
+        means, variance, precision = self._fixed_point(self.dof, 1.0)
+        a = 0.5 * np.broadcast_to(self.dof, precision.shape)
+        t = np.linspace(0, 1, 65)[:, None, None]
+        left, right = 40 / a + 9 / np.sqrt(a), np.log1p(40 / a) + 9 / np.sqrt(a)
+        u = -left + (left + right) * t
+        # Gamma(a, rate a) of lambda / E[lambda], its normaliser by the same rule.
+        weight = a * (u - np.exp(u))
+        weight -= np.log(np.exp(weight - weight.max(axis=0)).sum(axis=0)) + weight.max(axis=0)
+        spread = 1 / (precision * np.exp(u)) + variance
+        out = np.empty((len(x), len(means)))
+        for k in range(len(means)):
+            gap = (x[:, None, :] - means[k]) ** 2
+            normal = -0.5 * (np.log(2 * np.pi * spread[:, k]) + gap / spread[:, k])
+            if self.means_per_precision > 1:
+                normal = normal.sum(axis=2, keepdims=True)
+            out[:, k] = np.logaddexp.reduce(weight[:, k] + normal, axis=1).sum(axis=1)
+        return out
+
+    def sample_rows(self, components: NDArray[np.int64], rng: np.random.Generator) -> Array:
+        """Draw a row from each of `components` under q(mu) q(lambda), (N, D)."""
+        means, variance, precision = self._fixed_point(self.dof, 1.0)
+        each = precision[components]
+        shape = np.broadcast_to(0.5 * self.dof[components], each.shape)
+        each = each * rng.standard_gamma(shape) / shape
+        z = rng.standard_normal((len(components), self.n_features))
+        return np.asarray(means[components] + z * np.sqrt(1 / each + variance[components]))

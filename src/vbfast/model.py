@@ -136,6 +136,7 @@ class Model:
         """
         weights = self.latent.distribution(posterior)
         common, terms = self.emission.distribution(posterior).log_density_terms(theta.parameters)
+        common += self.emission.log_volume(posterior)
         if self.latent.exchangeable:
             more, more_terms = weights.log_density_terms(theta.weights)  # type: ignore[union-attr]
             return common + more, terms + more_terms

@@ -91,11 +91,10 @@ def plot_comparison(
     matplotlib Figure
     """
     rows = comparison.rows
-    columns = max(len(rows), 3)
-    figure = _new_figure((3.1 * columns, 6.4))
+    figure = _new_figure((max(3.1 * len(rows), 13), 6.4))
     grid = figure.add_gridspec(2, 1, height_ratios=(1, 0.8))
 
-    top = grid[0].subgridspec(1, columns)
+    top = grid[0].subgridspec(1, len(rows))
     first = None
     for j, row in enumerate(rows):
         ax = figure.add_subplot(top[j], sharex=first, sharey=first)
@@ -108,28 +107,26 @@ def plot_comparison(
             ax.set_ylabel("")
             ax.tick_params(labelleft=False)
 
-    bottom = grid[1].subgridspec(1, 3)
-    panels = [figure.add_subplot(bottom[j]) for j in range(3)]
-    for panel in panels[:2]:
-        panel.ticklabel_format(useOffset=False)
+    titles = ["log p(X)   (open circle: + log K!)", "seconds"]
+    if comparison.folds:
+        titles.insert(1, f"held-out log density per row ({comparison.folds}-fold)")
+    bottom = grid[1].subgridspec(1, len(titles))
+    panels = [figure.add_subplot(bottom[j], title=title) for j, title in enumerate(titles)]
     _draw_log_marginal(comparison, panels[0])
-    _draw_dots(panels[1], [row.held_out for row in rows], "{:.4f}")
-    panels[1].set_title(
-        f"held-out log density per row ({comparison.folds}-fold)"
-        if comparison.folds
-        else "held-out: not run",
-        fontsize=10,
-    )
-    _draw_dots(panels[2], [row.seconds for row in rows], "{:.3g} s")
-    panels[2].set_xscale("log")
-    panels[2].set_title("seconds", fontsize=10)
-    panels[2].margins(x=0.3)
+    if comparison.folds:
+        _draw_dots(panels[1], [row.held_out for row in rows], "{:.4f}")
+    _draw_dots(panels[-1], [row.seconds for row in rows], "{:.3g} s")
     for panel in panels:
+        panel.title.set_fontsize(10)
+        panel.margins(x=0.5)  # room for the labels of the outermost dots
+        panel.ticklabel_format(axis="x", useOffset=False)
+        panel.locator_params(axis="x", nbins=5)
         panel.set_yticks(range(len(rows)), [row.label for row in rows])
         panel.set_ylim(len(rows) - 0.4, -0.8)
         panel.grid(axis="x", alpha=0.3)
     for panel in panels[1:]:
         panel.tick_params(labelleft=False)
+    panels[-1].set_xscale("log")
 
     if path is not None:
         figure.savefig(path, dpi=120)
@@ -203,6 +200,11 @@ def _draw_ellipses(estimator: Any, X: NDArray[Any], ax: Axes) -> None:
                 )
             )
         ax.plot(mean[0], mean[1], "+", color="black", markersize=7)
+    # The data's frame, whatever the ellipses: an empty component's is as wide as its prior.
+    low, high = X[:, :2].min(axis=0), X[:, :2].max(axis=0)
+    margin = np.where(high > low, 0.12 * (high - low), 0.5)
+    ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
+    ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
 
 
 def _draw_densities(estimator: Any, x: NDArray[Any], ax: Axes) -> None:
@@ -231,8 +233,6 @@ def _draw_log_marginal(comparison: Comparison, ax: Axes) -> None:
         beyond = row.log_marginal_all_labellings
         if beyond is not None and comparison.n_components > 1:
             ax.plot(beyond, j, "o", markerfacecolor="none", color=_COLORS[0])
-    ax.set_title("log p(X)   (open circle: + log K!)", fontsize=10)
-    ax.margins(x=0.3)
 
 
 def _draw_dots(ax: Axes, values: list[float | None], form: str) -> None:
@@ -240,7 +240,6 @@ def _draw_dots(ax: Axes, values: list[float | None], form: str) -> None:
         if value is not None and np.isfinite(value):
             ax.plot(value, j, "o", color=_COLORS[0])
             _label(ax, value, j, form.format(value))
-    ax.margins(x=0.25)
 
 
 def _label(ax: Axes, x: float, y: float, text: str) -> None:

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _kernels
-from ..conjugate import Gaussians, NormalGamma, NormalWishart, point
+from ..conjugate import Gaussians, IndependentNormalGamma, NormalGamma, NormalWishart, point
 from ..data import Frame
 from ..stats import Moments, Stats
 
 __all__ = ["CovarianceType", "Gaussian"]
 
 Array = NDArray[np.float64]
+Distribution = NormalWishart | NormalGamma | IndependentNormalGamma
 CovarianceType = Literal["full", "tied", "diag", "spherical"]
 
 
@@ -65,6 +66,9 @@ class Gaussian:
     degrees_of_freedom : float, optional
         nu_0. "diag": lambda ~ Gamma(nu_0/2, rate scatter_d/2) for each feature. "spherical":
         lambda ~ Gamma(D nu_0/2, rate D scatter/2).
+    mean_variance : array-like of shape (D,) or float, optional
+        In place of `mean_precision`: mu ~ N(mean_prior, mean_variance) whatever Lambda is. For
+        "diag" and "spherical".
     scatter : array-like, optional
         W_0^-1: (D, D) for "full" and "tied", (D,) for "diag", a number for "spherical".
     reg_covar : float
@@ -84,6 +88,7 @@ class Gaussian:
     covariance_type: CovarianceType = "full"
     mean_prior: ArrayLike | None = None
     mean_precision: float | None = None
+    mean_variance: ArrayLike | None = None
     degrees_of_freedom: float | None = None
     scatter: ArrayLike | None = None
     reg_covar: float = 0.0
@@ -132,6 +137,14 @@ class Gaussian:
         """How those statistics add up."""
         return Moments("strength", "mean", "scatter", _SPREAD[self.covariance_type])
 
+    @property
+    def _independent_mean(self) -> tuple[Array, Array]:
+        """Mean and precision (D,) of a prior on mu that is independent of Lambda."""
+        units, d = self.units, self.n_features
+        mean = np.zeros(d) if self.mean_prior is None else np.asarray(self.mean_prior)
+        variance = np.broadcast_to(np.asarray(self.mean_variance, dtype=float), (d,))
+        return (mean - units.origin) * units.scale, 1 / (variance * units.scale**2)
+
     def prior(self, n_components: int) -> dict[str, ArrayLike]:
         """Hyperparameters, in the units of the frame."""
         units = self.units
@@ -161,8 +174,13 @@ class Gaussian:
             "scatter": scatter,
         }
 
-    def distribution(self, stats: Stats | Mapping[str, Array]) -> NormalWishart | NormalGamma:
+    def distribution(self, stats: Stats | Mapping[str, Array]) -> Distribution:
         """Statistics read as a distribution over (mu, Lambda)."""
+        if self.mean_variance is not None:
+            center, pull = self._independent_mean
+            return IndependentNormalGamma(
+                stats["mean"], stats["strength"], stats["dof"], stats["scatter"], center, pull
+            )
         kind = NormalWishart if self.covariance_type in ("full", "tied") else NormalGamma
         return kind(stats["mean"], stats["strength"], stats["dof"], stats["scatter"])
 
@@ -236,17 +254,27 @@ class Gaussian:
             constant + 0.5 * theta.log_det - theta.slack - 0.5 * self.reg_covar * trace
         )
 
+    @property
+    def _log_scale(self) -> float:
+        return float(np.log(self.units.scale).sum())
+
+    def log_volume(self, stats: Stats) -> float:
+        """Turn a density of (mu, Lambda) in the frame's units into one in the data's, by adding.
+
+        d mu scales by prod s, d Lambda by prod s^-(D+1) (full, tied), s^-2 each (diag), s^-2 for
+        all (spherical).
+        """
+        n_means, d = stats["mean"].shape
+        powers = {"full": d + 1, "tied": d + 1, "diag": 2, "spherical": 2 / d}
+        groups = len(stats["scatter"])
+        return (n_means - groups * powers[self.covariance_type]) * self._log_scale
+
     def log_prior(self, prior: Stats, theta: Gaussians) -> float:
         """log p(mu, Lambda) at theta, in the units of the data; 0 for a flat prior."""
         distribution = self.distribution(prior)
         value = distribution.log_density(theta)
-        log_scale = float(np.log(self.units.scale).sum())
-        groups, d = len(prior["scatter"]), self.n_features
         if distribution.proper:
-            # Volume elements: d mu scales by prod s, d Lambda by prod s^-(D+1), s^-2 or s^-2D.
-            means = len(prior["mean"]) * log_scale
-            powers = {"full": d + 1, "tied": d + 1, "diag": 2, "spherical": 2 / d}
-            return value + means - groups * powers[self.covariance_type] * log_scale
+            return value + self.log_volume(prior)
         # Improper: the density without its constant, of precisions in the units of the data.
-        per_log_scale = 1 if self.covariance_type != "spherical" else 1 / d
-        return value + float(distribution.exponent.sum()) * per_log_scale * log_scale
+        per_log_scale = 1 if self.covariance_type != "spherical" else 1 / self.n_features
+        return value + float(distribution.exponent.sum()) * per_log_scale * self._log_scale

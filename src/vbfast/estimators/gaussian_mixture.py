@@ -15,10 +15,10 @@ from scipy.special import entr, logsumexp, softmax
 from .. import _kernels, draws, starts
 from .._kernels.inputs import Assignment, Block, Coefficients
 from .._threads import resolve_threads
-from ..conjugate import Gaussians, NormalGamma, NormalWishart, StickBreaking, point, precision_factors
+from ..conjugate import Gaussians, StickBreaking, point, precision_factors
 from ..data import ArrayData, Frame, check_finite
 from ..emissions import Gaussian
-from ..emissions.gaussian import CovarianceType
+from ..emissions.gaussian import CovarianceType, Distribution
 from ..exceptions import ConvergenceWarning, DegenerateError
 from ..latents import Mixture
 from ..latents.mixture import WeightPrior
@@ -67,6 +67,7 @@ class _GaussianMixtureBase(Estimator):
     weight_concentration_prior_type: WeightPrior
     weight_concentration_prior: float | None
     mean_precision_prior: float | None
+    mean_variance_prior: ArrayLike | None
     mean_prior: ArrayLike | None
     degrees_of_freedom_prior: float | None
     covariance_prior: ArrayLike | None
@@ -405,10 +406,11 @@ class _GaussianMixtureBase(Estimator):
                 f"then has no mode for {method.name!r} to find"
             )
         mean_precision = self.mean_precision_prior
-        if mean_precision is None:
+        mean_variance = self._mean_variance_prior(d)
+        if mean_precision is None and mean_variance is None:
             mean_precision = 1.0 if proper or self.mean_prior is not None else None
         mean = self._mean_prior(d)
-        if mean is None and mean_precision is not None:
+        if mean is None and not (mean_precision is None and mean_variance is None):
             mean = data.frame.origin.copy()
         scatter = self._covariance_prior(d)
         if scatter is None and proper:
@@ -418,6 +420,7 @@ class _GaussianMixtureBase(Estimator):
             self.covariance_type,
             mean_prior=mean,
             mean_precision=mean_precision,
+            mean_variance=mean_variance,
             degrees_of_freedom=dof,
             scatter=scatter,
             reg_covar=self.reg_covar,
@@ -429,6 +432,7 @@ class _GaussianMixtureBase(Estimator):
         return model, {
             "weight_concentration_prior_": concentration,
             "mean_precision_prior_": mean_precision,
+            "mean_variance_prior_": mean_variance,
             "mean_prior_": mean,
             "degrees_of_freedom_prior_": dof,
             "covariance_prior_": scatter,
@@ -438,6 +442,21 @@ class _GaussianMixtureBase(Estimator):
         if self.mean_prior is None:
             return None
         return _as_array("mean_prior", self.mean_prior, (d,))
+
+    def _mean_variance_prior(self, d: int) -> Array | None:
+        if self.mean_variance_prior is None:
+            return None
+        if self.mean_precision_prior is not None:
+            raise ValueError("give mean_precision_prior or mean_variance_prior, not both")
+        if self.covariance_type not in ("diag", "spherical"):
+            raise ValueError(
+                "mean_variance_prior is for covariance_type 'diag' and 'spherical', not "
+                f"{self.covariance_type!r}, which has mean_precision_prior"
+            )
+        shape = () if np.ndim(self.mean_variance_prior) == 0 else (d,)
+        variance = _as_array("mean_variance_prior", self.mean_variance_prior, shape)
+        _check_positive("mean_variance_prior", variance, False)
+        return variance
 
     def _covariance_prior(self, d: int) -> Array | None:
         if self.covariance_prior is None:
@@ -627,7 +646,7 @@ class _GaussianMixtureBase(Estimator):
 
     _frame: Frame
     _parameters: _Parameters
-    _predictive: NormalWishart | NormalGamma
+    _predictive: Distribution
     _draws: tuple[Array, Array, Array]
 
     def _prepare(self, X: ArrayLike) -> tuple[NDArray[Any], int]:
@@ -808,8 +827,6 @@ class _GaussianMixtureBase(Estimator):
         self._check_is_fitted()
         check_number("n_samples", n_samples, whole=True, least=1)
         rng = as_generator(self.random_state)
-        d = self.means_.shape[1]
-        z = rng.standard_normal((n_samples, d))
         if hasattr(self, "_draws") and self._as_fitted:
             weights, means, factors = self._draws
             of = rng.integers(len(weights), size=n_samples)
@@ -821,18 +838,13 @@ class _GaussianMixtureBase(Estimator):
             y = rng.choice(len(weights), size=n_samples, p=weights / weights.sum())
             frame, parameters = self._current()
             gaussians = parameters.gaussians
-            spread: Array | float = 1.0
             if hasattr(self, "_predictive") and self._as_fitted:
-                gaussians, dof = self._predictive.predictive()
-                each = dof[y].reshape(n_samples, -1)
-                spread = np.sqrt(rng.chisquare(each) / each)
+                rows = self._predictive.sample_rows(y, rng)
+                return frame.origin + rows / frame.scale, y
             group = y if len(gaussians.factor) > 1 else np.zeros_like(y)
             mean, factor = gaussians.means[y], gaussians.factor[group]
-            z = z / spread
-        if factor.ndim == 3:
-            z = np.linalg.solve(factor, z[:, :, None])[:, :, 0]
-        else:
-            z = z / factor
+        z = rng.standard_normal(mean.shape)
+        z = np.linalg.solve(factor, z[:, :, None])[:, :, 0] if factor.ndim == 3 else z / factor
         return frame.origin + (mean + z) / frame.scale, y
 
     def _n_parameters(self) -> int:
@@ -986,6 +998,9 @@ _DOC = """{summary}
         alpha. A point estimate needs alpha >= 1.
     mean_precision_prior : float, optional
         kappa_0: how many rows the prior mean is worth.
+    mean_variance_prior : array-like of shape (D,) or float, optional
+        In place of mean_precision_prior: mu ~ N(mean_prior, mean_variance_prior), independent of
+        Lambda. For "diag" and "spherical".
     mean_prior : array-like of shape (D,), optional
     degrees_of_freedom_prior : float, optional
         nu_0 > D - 1; a point estimate needs nu_0 >= D.
@@ -1021,7 +1036,7 @@ _DOC = """{summary}
     n_features_in_ : int
     feature_names_in_ : ndarray
         Where X is a data frame with names.
-    weight_concentration_prior_, mean_precision_prior_, mean_prior_, degrees_of_freedom_prior_, covariance_prior_
+    weight_concentration_prior_, mean_precision_prior_, mean_variance_prior_, mean_prior_, degrees_of_freedom_prior_, covariance_prior_
         Priors as used; None where flat.
     weight_concentration_, mean_precision_, degrees_of_freedom_
         Of q(theta), with mean field.
@@ -1070,6 +1085,7 @@ class GaussianMixture(_GaussianMixtureBase):
         weight_concentration_prior_type: WeightPrior = "dirichlet_distribution",
         weight_concentration_prior: float | None = None,
         mean_precision_prior: float | None = None,
+        mean_variance_prior: ArrayLike | None = None,
         mean_prior: ArrayLike | None = None,
         degrees_of_freedom_prior: float | None = None,
         covariance_prior: ArrayLike | None = None,
@@ -1093,6 +1109,7 @@ class GaussianMixture(_GaussianMixtureBase):
         self.weight_concentration_prior_type = weight_concentration_prior_type
         self.weight_concentration_prior = weight_concentration_prior
         self.mean_precision_prior = mean_precision_prior
+        self.mean_variance_prior = mean_variance_prior
         self.mean_prior = mean_prior
         self.degrees_of_freedom_prior = degrees_of_freedom_prior
         self.covariance_prior = covariance_prior
@@ -1131,6 +1148,7 @@ class BayesianGaussianMixture(_GaussianMixtureBase):
         weight_concentration_prior_type: WeightPrior = "dirichlet_process",
         weight_concentration_prior: float | None = None,
         mean_precision_prior: float | None = None,
+        mean_variance_prior: ArrayLike | None = None,
         mean_prior: ArrayLike | None = None,
         degrees_of_freedom_prior: float | None = None,
         covariance_prior: ArrayLike | None = None,
@@ -1154,6 +1172,7 @@ class BayesianGaussianMixture(_GaussianMixtureBase):
         self.weight_concentration_prior_type = weight_concentration_prior_type
         self.weight_concentration_prior = weight_concentration_prior
         self.mean_precision_prior = mean_precision_prior
+        self.mean_variance_prior = mean_variance_prior
         self.mean_prior = mean_prior
         self.degrees_of_freedom_prior = degrees_of_freedom_prior
         self.covariance_prior = covariance_prior
