@@ -34,6 +34,8 @@ Array = NDArray[np.float64]
 
 # A component that holds less than this of a row is empty: what is left of it is rounding.
 EMPTY = 1e-100
+# Where a prior's mode lies at infinite variance, this share of its scatter's inverse stands in.
+VANISHING = 1e-10
 # Variances below this, where those of the whole data are 1, are rounding.
 SMALLEST_VARIANCE = 1e-26
 
@@ -225,6 +227,11 @@ def _inverse_lower(factors: Array) -> Array:
     return out
 
 
+def _factor(scatter: Array, scale: Array, tiny: float) -> Array:
+    """A with A'A = scale * scatter^-1, (G, D, D)."""
+    return _inverse_lower(_cholesky(scatter / scale[:, None, None], tiny))
+
+
 def precision_factors(covariances: Array) -> Array:
     """Return A with A'A = covariance^-1, for (G, D, D), or for variances (G, D) or (G, 1)."""
     if covariances.ndim == 2:
@@ -287,31 +294,23 @@ class NormalWishart:
         """Power of |Lambda|^(1/2) in the joint density, (G,)."""
         return self.dof - self.n_features - 1 + self.means_per_precision
 
-    def _factor(self, scale: Array, tiny: float) -> Array:
-        """A with A'A = scale * scatter^-1."""
-        root = _cholesky(self.scatter / scale[:, None, None], tiny)
-        return _inverse_lower(root)
-
     def mode(self) -> Gaussians:
         """Return the joint mode in (mu, Lambda): Lambda = exponent * scatter^-1.
 
-        An empty component takes the mean 0 and precision 1, those of the whole of standardised
-        data.
+        An empty component under a flat prior takes the mean 0 and precision 1, those of the whole
+        of standardised data. Under a prior of exponent 0 the mode is at Lambda = 0, and a precision
+        close to that is returned.
         """
         exponent = self.exponent
-        empty = exponent < EMPTY
-        usable = NormalWishart(
-            self.means,
-            self.strength,
-            np.where(empty, self.dof - exponent + 1, self.dof),
-            np.where(empty[:, None, None], np.eye(self.n_features), self.scatter),
-        )
-        factor = usable._factor(usable.exponent, SMALLEST_VARIANCE)
+        flat = (exponent < EMPTY) & ~self.scatter.any(axis=(1, 2))
+        scatter = np.where(flat[:, None, None], np.eye(self.n_features), self.scatter)
+        scale = np.where(flat, 1.0, np.maximum(exponent, VANISHING))
+        factor = _factor(scatter, scale, SMALLEST_VARIANCE)
         return point(np.where((self.strength < EMPTY)[:, None], 0.0, self.means), factor)
 
     def mean(self) -> Gaussians:
         """E[Lambda] = dof W, E[log|Lambda|] (B.81) and D/(2 strength) (10.64)."""
-        factor = self._factor(self.dof, 0.0)
+        factor = _factor(self.scatter, self.dof, 0.0)
         half = 0.5 * (self.dof[:, None] - np.arange(self.n_features))
         log_det = 2 * np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
         log_det = log_det + (digamma(half) - np.log(0.5 * self.dof[:, None])).sum(axis=1)
@@ -326,16 +325,16 @@ class NormalWishart:
         t = np.tril(rng.standard_normal((n, n_features, n_features)), -1)
         i = np.arange(n_features)
         t[:, i, i] = np.sqrt(rng.chisquare(self.dof[:, None] - n_features + 1 + i))
-        factor = np.tril(t @ self._factor(np.ones(n), 0.0))
+        factor = np.tril(t @ _factor(self.scatter, np.ones(n), 0.0))
         z = rng.standard_normal(self.means.shape)
         shift = (_inverse_lower(factor) @ z[:, :, None])[:, :, 0]
         return point(self.means + shift / np.sqrt(self.strength)[:, None], factor)
 
     def _predictive(self) -> tuple[Array, Array]:
-        """Factor (K, D, D) and degrees of freedom (K,) of x's density, Student's t (10.81-10.82)."""
+        """Factor (K, D, D) and degrees of freedom (K,) of x's Student density (10.81-10.82)."""
         dof = np.broadcast_to(self.dof + 1 - self.n_features, self.strength.shape)
         share = self.strength / (1 + self.strength)
-        root = self._factor(np.ones(len(self.dof)), 0.0)
+        root = _factor(self.scatter, np.ones(len(self.dof)), 0.0)
         return np.sqrt(dof * share)[:, None, None] * root, dof
 
     def log_predictive(self, x: Array) -> Array:
@@ -460,11 +459,11 @@ class NormalGamma:
     def mode(self) -> Gaussians:
         """Return the joint mode in (mu, lambda): lambda = exponent / scatter.
 
-        An empty component takes the mean 0 and precision 1.
+        An empty component takes what `NormalWishart.mode` gives it.
         """
         exponent = self.exponent[:, None]
-        empty = np.broadcast_to(exponent < EMPTY, self.scatter.shape)
-        variance = np.divide(self.scatter, exponent, out=np.ones_like(self.scatter), where=~empty)
+        flat = (exponent < EMPTY) & (self.scatter == 0)
+        variance = np.where(flat, 1.0, self.scatter / np.maximum(exponent, VANISHING))
         degenerate = ~np.all(variance > SMALLEST_VARIANCE, axis=1)
         if degenerate.any():
             raise _degenerate(int(np.flatnonzero(degenerate)[0]))
@@ -617,15 +616,16 @@ class IndependentNormalGamma:
 
     def _fixed_point(self, power: Array, uncertain: float) -> tuple[Array, Array, Array]:
         """Solve lambda = power / (scatter + strength (gap^2 + uncertain * variance))."""
-        power = np.broadcast_to(power, self.scatter.shape)
-        empty = (power < EMPTY) | (self.scatter <= 0)
-        precision = np.divide(power, self.scatter, out=np.ones_like(self.scatter), where=~empty)
+        flat = (power < EMPTY) & (self.scatter == 0)
+        power = np.where(flat, 1.0, np.maximum(power, VANISHING))
+        own = np.where(flat, 1.0, self.scatter)
+        # A first guess: the precision about the rows' own mean, or 1 where that is none.
+        precision = np.divide(power, own, out=np.ones_like(own), where=own > 0)
         for _ in range(self.STEPS):
             means, variance = self._given_precision(precision)
             gap = (means - self.rows_mean) ** 2 + uncertain * variance
-            scatter = self.scatter + self.strength * self._pooled(gap)
             last = precision
-            precision = np.divide(power, scatter, out=np.ones_like(last), where=power >= EMPTY)
+            precision = power / np.maximum(own + self.strength * self._pooled(gap), 1e-300)
             if np.all(np.abs(precision - last) <= 1e-15 * precision):
                 break
         degenerate = ~np.all(precision < 1 / SMALLEST_VARIANCE, axis=1)

@@ -6,14 +6,14 @@ k-means is crisp EM on a model of its own, `Centroids`: equal weights, unit vari
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _kernels
 from ._kernels.inputs import Assignment, Block, Coefficients
-from .conjugate import Gaussians, point
+from .conjugate import point
 from .data import ArrayData
 from .emissions import Gaussian
 from .methods import CrispEM
@@ -31,12 +31,9 @@ KMEANS_SWEEPS = 30
 
 
 @dataclass(frozen=True)
-class _Means:
-    """Centroids as theta: kernels see `Coefficients`, a method sees a flat prior."""
+class _Means(Coefficients):
+    """Centroids as theta, under a flat prior."""
 
-    emission: Any
-    coefficients: Array
-    offsets: Array
     means: Array
     log_prior: float = 0.0
 

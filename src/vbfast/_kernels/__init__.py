@@ -24,7 +24,9 @@ def available_levels() -> list[str]:
     """SIMD levels that this build has and this processor can run, lowest first."""
     highest = cpu.level()
     names = ["base"] if highest == 0 else [f"v{n}" for n in range(2, highest + 1)]
-    return [name for name in dict.fromkeys([*names, "base"]) if find_spec(f"{__name__}.mixture_{name}")]
+    return [
+        name for name in dict.fromkeys([*names, "base"]) if find_spec(f"{__name__}.mixture_{name}")
+    ]
 
 
 def _choose_level() -> str:

@@ -22,9 +22,7 @@ CovarianceType = Literal["full", "tied", "diag", "spherical"]
 
 
 def _spread_full(weight: Array, difference: Array) -> Array:
-    return np.asarray(
-        (weight[:, None] * difference)[:, :, None] * difference[:, None, :]
-    )
+    return np.asarray((weight[:, None] * difference)[:, :, None] * difference[:, None, :])
 
 
 def _spread_tied(weight: Array, difference: Array) -> Array:

@@ -96,9 +96,7 @@ class _GaussianMixtureBase(Estimator):
 
     # -- fitting ------------------------------------------------------------------------------
 
-    def fit(
-        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
-    ) -> Self:
+    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the mixture.
 
         Parameters
@@ -155,9 +153,7 @@ class _GaussianMixtureBase(Estimator):
         previous = self._previous(data) if self.warm_start else None
         if previous is not None:
             given, n_starts = previous, (n_starts if isinstance(method, FullInference) else 1)
-        posteriors = (
-            self._start(model, data, given, method, rng) for _ in range(n_starts)
-        )
+        posteriors = (self._start(model, data, given, method, rng) for _ in range(n_starts))
         if isinstance(method, FullInference):
             fitted = self._sample(model, data, list(posteriors), method, rng)
         else:
@@ -296,7 +292,9 @@ class _GaussianMixtureBase(Estimator):
         def report(n: int, objective: float) -> None:
             nonlocal last
             if n % self.verbose_interval == 0:
-                more = f"\t time lapse {perf_counter() - since:.5f}s\t change {objective - last:.5f}"
+                more = (
+                    f"\t time lapse {perf_counter() - since:.5f}s\t change {objective - last:.5f}"
+                )
                 print(f"  Iteration {n}\t objective {objective:.6f}" + more * (self.verbose > 1))
             last = objective
 
@@ -426,9 +424,7 @@ class _GaussianMixtureBase(Estimator):
             reg_covar=self.reg_covar,
             frame=data.frame,
         )
-        model = Model(
-            Mixture(k, self.weight_concentration_prior_type, concentration), emission
-        )
+        model = Model(Mixture(k, self.weight_concentration_prior_type, concentration), emission)
         return model, {
             "weight_concentration_prior_": concentration,
             "mean_precision_prior_": mean_precision,
@@ -483,9 +479,7 @@ class _GaussianMixtureBase(Estimator):
             floor = data.frame.variance.mean()
             scatter = scatter if scatter > 0 else max(self.reg_covar, 1e-12) * floor
             return np.asarray(scatter / data.frame.scale[0] ** 2)
-        scatter = np.where(
-            scatter > 0, scatter, max(self.reg_covar, 1e-12) * data.frame.variance
-        )
+        scatter = np.where(scatter > 0, scatter, max(self.reg_covar, 1e-12) * data.frame.variance)
         return np.asarray(scatter / data.frame.scale**2)
 
     def _given_parameters(self, d: int) -> dict[str, Array | None]:

@@ -60,9 +60,7 @@ class Mixture:
             return {"concentration": concentration}
         return {"sticks": np.array([1.0, concentration])}
 
-    def distribution(
-        self, stats: Stats | Mapping[str, Array]
-    ) -> Dirichlet | StickBreaking:
+    def distribution(self, stats: Stats | Mapping[str, Array]) -> Dirichlet | StickBreaking:
         """Statistics read as a distribution over the weights."""
         if self.exchangeable:
             return Dirichlet(stats["concentration"])
