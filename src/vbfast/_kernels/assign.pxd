@@ -13,6 +13,7 @@ from .tile cimport (
     lanes_max,
     lanes_set,
     philox_uniform,
+    stride_of,
 )
 
 
@@ -44,6 +45,7 @@ cdef inline void exponentials(
 ) noexcept nogil:
     """scores = exp(scores - top), top the maximum over components, total their sum."""
     cdef Py_ssize_t n_vectors = n_rows // LANES
+    cdef Py_ssize_t stride = stride_of(n_rows) // LANES
     cdef lanes* score = <lanes*>scores
     cdef lanes high, sum_, e
     cdef Py_ssize_t k, v
@@ -51,11 +53,11 @@ cdef inline void exponentials(
         # Never -inf, so that -inf - high is -inf and not NaN.
         high = lanes_set(LOWEST)
         for k in range(n_components):
-            high = lanes_max(score[k * n_vectors + v], high)
+            high = lanes_max(score[k * stride + v], high)
         sum_ = lanes_set(0.0)
         for k in range(n_components):
-            e = lanes_exp(score[k * n_vectors + v] - high)
-            score[k * n_vectors + v] = e
+            e = lanes_exp(score[k * stride + v] - high)
+            score[k * stride + v] = e
             sum_ = sum_ + e
         (<lanes*>top)[v] = high
         (<lanes*>total)[v] = sum_
@@ -66,6 +68,7 @@ cdef inline void assign_exact(
     double* log_z, double* total,
 ) noexcept nogil:
     cdef Py_ssize_t n_vectors = n_rows // LANES
+    cdef Py_ssize_t stride = stride_of(n_rows) // LANES
     cdef lanes* score = <lanes*>scores
     cdef lanes factor
     cdef Py_ssize_t k, v, row
@@ -74,14 +77,14 @@ cdef inline void assign_exact(
         factor = (<const lanes*>weight)[v] / (<lanes*>total)[v]
         (<lanes*>log_z)[v] = (<lanes*>log_z)[v] + lanes_log((<lanes*>total)[v])
         for k in range(n_components):
-            score[k * n_vectors + v] = score[k * n_vectors + v] * factor
+            score[k * stride + v] = score[k * stride + v] * factor
     for row in range(n_rows):
         # A row so far away that every score overflows (or, by inf - inf, is NaN) is impossible
         # under all components alike: log 0, and nothing to tell them apart.
         if not log_z[row] > LOWEST:
             log_z[row] = -INFINITY
             for k in range(n_components):
-                scores[k * n_rows + row] = weight[row] / n_components
+                scores[k * stride_of(n_rows) + row] = weight[row] / n_components
 
 
 cdef inline void keep_best(
@@ -96,8 +99,8 @@ cdef inline void keep_best(
             kept[place] = -INFINITY
             component[place] = 0
         for k in range(n_components):
-            score = scores[k * n_rows + row]
-            scores[k * n_rows + row] = -INFINITY
+            score = scores[k * stride_of(n_rows) + row]
+            scores[k * stride_of(n_rows) + row] = -INFINITY
             if not score > kept[truncation - 1]:
                 continue
             place = truncation - 1
@@ -109,7 +112,7 @@ cdef inline void keep_best(
             component[place] = k
         for place in range(truncation):
             if kept[place] > -INFINITY:
-                scores[component[place] * n_rows + row] = kept[place]
+                scores[component[place] * stride_of(n_rows) + row] = kept[place]
 
 
 cdef inline void assign_given(
@@ -119,7 +122,7 @@ cdef inline void assign_given(
     cdef Py_ssize_t k, row
     for k in range(n_components):
         for row in range(n_rows):
-            scores[k * n_rows + row] = weight[row] if labels[row] == k else 0.0
+            scores[k * stride_of(n_rows) + row] = weight[row] if labels[row] == k else 0.0
     for row in range(n_rows):
         log_z[row] = 0.0
 
@@ -135,12 +138,12 @@ cdef inline void assign_hard(
         top[row] = scores[row]
         labels[row] = 0
     for k in range(1, n_components):
-        score = scores + k * n_rows
+        score = scores + k * stride_of(n_rows)
         for row in range(n_rows):
             labels[row] = k if score[row] > top[row] else labels[row]
             top[row] = score[row] if score[row] > top[row] else top[row]
     for k in range(n_components):
-        score = scores + k * n_rows
+        score = scores + k * stride_of(n_rows)
         for row in range(n_rows):
             score[row] = weight[row] if labels[row] == k else 0.0
 
@@ -155,6 +158,7 @@ cdef inline void assign_draw(
     log_z becomes the sum of the drawn components' scores.
     """
     cdef Py_ssize_t n_vectors = n_rows // LANES
+    cdef Py_ssize_t stride = stride_of(n_rows) // LANES
     cdef lanes* score = <lanes*>scores
     cdef lanes low, high, mark, e, chosen, drawn
     cdef lanes one = lanes_set(1.0)
@@ -173,11 +177,11 @@ cdef inline void assign_draw(
             low = lanes_set(0.0)
             chosen = low
             for k in range(n_components):
-                e = score[k * n_vectors + v]
+                e = score[k * stride + v]
                 high = low + e
                 drawn = lanes_keep_between(one, low, mark, high)
                 chosen = chosen + drawn * e
-                score[k * n_vectors + v] = drawn * (<const lanes*>weight)[v]
+                score[k * stride + v] = drawn * (<const lanes*>weight)[v]
                 low = high
             (<lanes*>log_z)[v] = (<lanes*>log_z)[v] + lanes_log(chosen)
         return
@@ -193,10 +197,10 @@ cdef inline void assign_draw(
             cumulative = scores[row]
             while target >= cumulative and k + 1 < n_components:
                 k += 1
-                cumulative += scores[k * n_rows + row]
+                cumulative += scores[k * stride_of(n_rows) + row]
             counts[k] += 1
         log_z[row] = copies * log_z[row]
         for k in range(n_components):
             if counts[k] > 0:
-                log_z[row] += counts[k] * log(scores[k * n_rows + row])
-            scores[k * n_rows + row] = counts[k]
+                log_z[row] += counts[k] * log(scores[k * stride_of(n_rows) + row])
+            scores[k * stride_of(n_rows) + row] = counts[k]

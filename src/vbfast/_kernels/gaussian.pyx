@@ -12,28 +12,31 @@ from .tile cimport (
     Emission,
     Shape,
     lanes,
+    lanes_add_sums,
     lanes_set,
     lanes_sum,
+    stride_of,
 )
 
 
-cdef inline Py_ssize_t triangle(Py_ssize_t n) noexcept nogil:
-    return n * (n + 1) // 2
+cdef inline Py_ssize_t square(Py_ssize_t n) noexcept nogil:
+    """Doubles of a matrix of second moments: D rows and columns, rounded up to blocks of 2 x 4."""
+    return (n + 1) // 2 * 2 * ((n + 3) // 4 * 4)
 
 
 # Coefficients: means (K, D), factors A (K, D, D). Statistics: first moments (K, D), second
-# moments (K, D(D+1)/2), the lower triangle by rows.
+# moments as `square` has them, of which the lower triangle counts.
 
 cdef Py_ssize_t full_workspace_size(Shape shape, Py_ssize_t n_rows) noexcept nogil:
-    # Differences and weighted differences, with a feature of padding each.
-    return 2 * (shape.n_features + 1) * n_rows
+    # Differences and weighted differences, with up to three features of padding each.
+    return 2 * (shape.n_features + 3) * stride_of(n_rows)
 
 
 cdef Py_ssize_t full_statistics_size(Shape shape) noexcept nogil:
-    return shape.n_components * (shape.n_features + triangle(shape.n_features))
+    return shape.n_components * (shape.n_features + square(shape.n_features))
 
 
-cdef inline void squared_distances(
+cdef void squared_distances(
     Py_ssize_t n_features, const double* factor, const lanes* difference, lanes* squared
 ) noexcept nogil:
     """squared[0:4] = |A d|^2 of four vectors of rows; difference is (D, 4)."""
@@ -120,37 +123,35 @@ cdef void full_scores(
         for k in range(shape.n_components):
             for d in range(n_features):
                 mean = lanes_set(means[k * n_features + d])
-                rows = <const lanes*>(tile + d * n_rows + 4 * LANES * block)
+                rows = <const lanes*>(tile + d * stride_of(n_rows) + 4 * LANES * block)
                 for v in range(4):
                     difference[4 * d + v] = rows[v] - mean
             squared_distances(n_features, factors + k * n_features * n_features, difference, squared)
             offset = lanes_set(offsets[k])
-            out = <lanes*>(scores + k * n_rows + 4 * LANES * block)
+            out = <lanes*>(scores + k * stride_of(n_rows) + 4 * LANES * block)
             for v in range(4):
                 out[v] = offset + minus_half * squared[v]
 
 
-cdef inline void second_moments(
-    Py_ssize_t n_features, Py_ssize_t n_vectors, const lanes* difference, const lanes* weighted,
-    double* moments,
+cdef void second_moments(
+    Py_ssize_t n_features, Py_ssize_t n_vectors, Py_ssize_t stride,
+    const lanes* difference, const lanes* weighted, double* moments,
 ) noexcept nogil:
-    """moments[i, j] += sum over rows of weighted[i] * difference[j], j <= i, packed by rows."""
+    """moments[i, j] += sum over rows of weighted[i] * difference[j], j <= i, in blocks of 2 x 4.
+
+    Features beyond the last are padding: they may hold any finite number.
+    """
+    cdef Py_ssize_t columns = (n_features + 3) // 4 * 4
     cdef Py_ssize_t i, j, v
     cdef const lanes* left
     cdef const lanes* next_left
     cdef const lanes* right
-    cdef double* row
-    cdef double* next_row
     cdef lanes a0, a1, a2, a3, b0, b1, b2, b3, first, second
     for i in range(0, n_features, 2):
-        # Rows i and i + 1 of the triangle; where D is odd the last i + 1 is padding, not stored.
-        left = weighted + i * n_vectors
-        next_left = left + n_vectors
-        row = moments + triangle(i)
-        next_row = row + i + 1
-        j = 0
-        while j + 4 <= i + 2:
-            right = difference + j * n_vectors
+        left = weighted + i * stride
+        next_left = left + stride
+        for j in range(0, i + 2, 4):
+            right = difference + j * stride
             a0 = lanes_set(0.0)
             a1 = a0
             a2 = a0
@@ -159,52 +160,39 @@ cdef inline void second_moments(
             b1 = a0
             b2 = a0
             b3 = a0
-            for v in range(n_vectors):
-                first = left[v]
-                second = next_left[v]
-                a0 = a0 + first * right[v]
-                a1 = a1 + first * right[n_vectors + v]
-                a2 = a2 + first * right[2 * n_vectors + v]
-                a3 = a3 + first * right[3 * n_vectors + v]
-                b0 = b0 + second * right[v]
-                b1 = b1 + second * right[n_vectors + v]
-                b2 = b2 + second * right[2 * n_vectors + v]
-                b3 = b3 + second * right[3 * n_vectors + v]
-            row[j] += lanes_sum(a0)
-            row[j + 1] += lanes_sum(a1)
-            row[j + 2] += lanes_sum(a2)
-            if j + 3 <= i:
-                row[j + 3] += lanes_sum(a3)
-            if i + 1 < n_features:
-                next_row[j] += lanes_sum(b0)
-                next_row[j + 1] += lanes_sum(b1)
-                next_row[j + 2] += lanes_sum(b2)
-                next_row[j + 3] += lanes_sum(b3)
-            j += 4
-        if j < i + 2:
-            right = difference + j * n_vectors
-            a0 = lanes_set(0.0)
-            b0 = a0
-            b1 = a0
-            a1 = a0
-            for v in range(n_vectors):
-                first = left[v]
-                second = next_left[v]
-                a0 = a0 + first * right[v]
-                b0 = b0 + second * right[v]
-                b1 = b1 + second * right[n_vectors + v]
-            row[j] += lanes_sum(a0)
-            if i + 1 < n_features:
-                next_row[j] += lanes_sum(b0)
-                next_row[j + 1] += lanes_sum(b1)
+            if j + 4 <= i + 2:
+                for v in range(n_vectors):
+                    first = left[v]
+                    second = next_left[v]
+                    a0 = a0 + first * right[v]
+                    a1 = a1 + first * right[stride + v]
+                    a2 = a2 + first * right[2 * stride + v]
+                    a3 = a3 + first * right[3 * stride + v]
+                    b0 = b0 + second * right[v]
+                    b1 = b1 + second * right[stride + v]
+                    b2 = b2 + second * right[2 * stride + v]
+                    b3 = b3 + second * right[3 * stride + v]
+            else:
+                for v in range(n_vectors):
+                    first = left[v]
+                    second = next_left[v]
+                    a0 = a0 + first * right[v]
+                    a1 = a1 + first * right[stride + v]
+                    b0 = b0 + second * right[v]
+                    b1 = b1 + second * right[stride + v]
+            lanes_add_sums(
+                a0, a1, a2, a3, b0, b1, b2, b3,
+                moments + i * columns + j, moments + (i + 1) * columns + j,
+            )
 
 
-cdef inline bint weighted_differences(
+cdef bint weighted_differences(
     Py_ssize_t n_features, const double* mean, const double* tile, Py_ssize_t n_rows,
     const double* q, double* workspace, double* first_moments,
 ) noexcept nogil:
     """Write x - m and q (x - m) to the workspace and add the latter up; False where q is all 0."""
     cdef Py_ssize_t n_vectors = n_rows // LANES
+    cdef Py_ssize_t stride = stride_of(n_rows)
     cdef const lanes* weight = <const lanes*>q
     cdef const lanes* rows
     cdef lanes* difference
@@ -217,9 +205,9 @@ cdef inline bint weighted_differences(
         return False
     for d in range(n_features):
         center = lanes_set(mean[d])
-        rows = <const lanes*>(tile + d * n_rows)
-        difference = <lanes*>(workspace + d * n_rows)
-        weighted = <lanes*>(workspace + (n_features + 1 + d) * n_rows)
+        rows = <const lanes*>(tile + d * stride)
+        difference = <lanes*>(workspace + d * stride)
+        weighted = <lanes*>(workspace + (n_features + 3 + d) * stride)
         total = lanes_set(0.0)
         for v in range(n_vectors):
             d0 = rows[v] - center
@@ -233,25 +221,25 @@ cdef inline bint weighted_differences(
 
 cdef void accumulate_moments(
     Shape shape, const double* means, const double* tile, Py_ssize_t n_rows, const double* q,
-    double* workspace, double* statistics, Py_ssize_t stride,
+    double* workspace, double* statistics, Py_ssize_t between,
 ) noexcept nogil:
-    """Component k's second moments are added at k * stride: stride 0 pools them."""
+    """Component k's second moments are added at k * between: between 0 pools them."""
     cdef Py_ssize_t n_features = shape.n_features
-    cdef Py_ssize_t n_vectors = n_rows // LANES
-    cdef double* padding = workspace + n_features * n_rows
+    cdef Py_ssize_t stride = stride_of(n_rows)
+    cdef double* weighted = workspace + (n_features + 3) * stride
     cdef double* second = statistics + shape.n_components * n_features
     cdef Py_ssize_t k, row
-    for row in range(n_rows):
-        padding[row] = 0.0
-        padding[(n_features + 1) * n_rows + row] = 0.0
+    for row in range(3 * stride):
+        workspace[n_features * stride + row] = 0.0
+        weighted[n_features * stride + row] = 0.0
     for k in range(shape.n_components):
         if weighted_differences(
-            n_features, means + k * n_features, tile, n_rows, q + k * n_rows, workspace,
+            n_features, means + k * n_features, tile, n_rows, q + k * stride, workspace,
             statistics + k * n_features,
         ):
             second_moments(
-                n_features, n_vectors, <const lanes*>workspace,
-                <const lanes*>(workspace + (n_features + 1) * n_rows), second + k * stride,
+                n_features, n_rows // LANES, stride // LANES, <const lanes*>workspace,
+                <const lanes*>weighted, second + k * between,
             )
 
 
@@ -260,15 +248,15 @@ cdef void full_accumulate(
     const double* q, double* workspace, double* statistics,
 ) noexcept nogil:
     accumulate_moments(
-        shape, coefficients, tile, n_rows, q, workspace, statistics, triangle(shape.n_features)
+        shape, coefficients, tile, n_rows, q, workspace, statistics, square(shape.n_features)
     )
 
 
 # One factor for all components. Coefficients: means m (K, D), transformed means A m (K, D), factor
-# A (D, D). Statistics: first moments (K, D), pooled second moments (D(D+1)/2).
+# A (D, D). Statistics: first moments (K, D), pooled second moments.
 
 cdef Py_ssize_t tied_statistics_size(Shape shape) noexcept nogil:
-    return shape.n_components * shape.n_features + triangle(shape.n_features)
+    return shape.n_components * shape.n_features + square(shape.n_features)
 
 
 cdef void tied_scores(
@@ -291,7 +279,7 @@ cdef void tied_scores(
             a3 = a0
             for j in range(i + 1):
                 c = lanes_set(factor[i * n_features + j])
-                rows = <const lanes*>(tile + j * n_rows + 4 * LANES * block)
+                rows = <const lanes*>(tile + j * stride_of(n_rows) + 4 * LANES * block)
                 a0 = a0 + c * rows[0]
                 a1 = a1 + c * rows[1]
                 a2 = a2 + c * rows[2]
@@ -316,7 +304,7 @@ cdef void tied_scores(
                 a2 = a2 + d2 * d2
                 a3 = a3 + d3 * d3
             c = lanes_set(offsets[k])
-            out = <lanes*>(scores + k * n_rows + 4 * LANES * block)
+            out = <lanes*>(scores + k * stride_of(n_rows) + 4 * LANES * block)
             out[0] = c - 0.5 * a0
             out[1] = c - 0.5 * a1
             out[2] = c - 0.5 * a2
@@ -361,7 +349,7 @@ cdef void diag_scores(
             for d in range(n_features):
                 factor = lanes_set(factors[k * n_features + d])
                 shift = lanes_set(shifts[k * n_features + d])
-                rows = <const lanes*>(tile + d * n_rows + 4 * LANES * block)
+                rows = <const lanes*>(tile + d * stride_of(n_rows) + 4 * LANES * block)
                 y0 = factor * rows[0] - shift
                 y1 = factor * rows[1] - shift
                 y2 = factor * rows[2] - shift
@@ -371,7 +359,7 @@ cdef void diag_scores(
                 a2 = a2 + y2 * y2
                 a3 = a3 + y3 * y3
             factor = lanes_set(offsets[k])
-            out = <lanes*>(scores + k * n_rows + 4 * LANES * block)
+            out = <lanes*>(scores + k * stride_of(n_rows) + 4 * LANES * block)
             out[0] = factor - 0.5 * a0
             out[1] = factor - 0.5 * a1
             out[2] = factor - 0.5 * a2
@@ -396,15 +384,15 @@ cdef void diag_accumulate(
         first = statistics + k * n_features
         second = first + shape.n_components * n_features
         mean = coefficients + k * n_features
-        weight = <const lanes*>(q + k * n_rows)
+        weight = <const lanes*>(q + k * stride_of(n_rows))
         for d in range(0, n_features, 2):
             # Two features at a time; where D is odd the last is paired with itself, not stored.
-            x0 = <const lanes*>(tile + d * n_rows)
+            x0 = <const lanes*>(tile + d * stride_of(n_rows))
             m0 = lanes_set(mean[d])
             x1 = x0
             m1 = m0
             if d + 1 < n_features:
-                x1 = <const lanes*>(tile + (d + 1) * n_rows)
+                x1 = <const lanes*>(tile + (d + 1) * stride_of(n_rows))
                 m1 = lanes_set(mean[d + 1])
             f0 = lanes_set(0.0)
             f1 = f0

@@ -85,6 +85,47 @@ static inline lanes lanes_from_bits(lanes_bits b) { lanes x; memcpy(&x, &b, 8); 
 
 #endif
 
+/* first[j] += sum of a_j's lanes, second[j] += sum of b_j's, j = 0..3: eight sums by one tree. */
+static inline void lanes_add_sums(lanes a0, lanes a1, lanes a2, lanes a3, lanes b0, lanes b1,
+                                  lanes b2, lanes b3, double *first, double *second)
+{
+#if LANES == 8
+#define PAIR(x, y) \
+    _mm512_add_pd(_mm512_unpacklo_pd((__m512d)(x), (__m512d)(y)), \
+                  _mm512_unpackhi_pd((__m512d)(x), (__m512d)(y)))
+#define FOUR(x, y) \
+    _mm512_add_pd(_mm512_shuffle_f64x2(x, y, 0x44), _mm512_shuffle_f64x2(x, y, 0xEE))
+    __m512d a = FOUR(PAIR(a0, a1), PAIR(a2, a3));
+    __m512d b = FOUR(PAIR(b0, b1), PAIR(b2, b3));
+    __m512d all = _mm512_add_pd(_mm512_shuffle_f64x2(a, b, 0x88), _mm512_shuffle_f64x2(a, b, 0xDD));
+    _mm256_storeu_pd(first, _mm256_add_pd(_mm256_loadu_pd(first), _mm512_castpd512_pd256(all)));
+    _mm256_storeu_pd(second,
+                     _mm256_add_pd(_mm256_loadu_pd(second), _mm512_extractf64x4_pd(all, 1)));
+#undef PAIR
+#undef FOUR
+#elif LANES == 4
+#define FOUR(x0, x1, x2, x3) \
+    __m256d x0##low = _mm256_hadd_pd((__m256d)(x0), (__m256d)(x1)); \
+    __m256d x0##high = _mm256_hadd_pd((__m256d)(x2), (__m256d)(x3)); \
+    __m256d x0##sums = _mm256_add_pd(_mm256_permute2f128_pd(x0##low, x0##high, 0x20), \
+                                     _mm256_permute2f128_pd(x0##low, x0##high, 0x31))
+    FOUR(a0, a1, a2, a3);
+    FOUR(b0, b1, b2, b3);
+    _mm256_storeu_pd(first, _mm256_add_pd(_mm256_loadu_pd(first), a0sums));
+    _mm256_storeu_pd(second, _mm256_add_pd(_mm256_loadu_pd(second), b0sums));
+#undef FOUR
+#else
+    first[0] += lanes_sum(a0);
+    first[1] += lanes_sum(a1);
+    first[2] += lanes_sum(a2);
+    first[3] += lanes_sum(a3);
+    second[0] += lanes_sum(b0);
+    second[1] += lanes_sum(b1);
+    second[2] += lanes_sum(b2);
+    second[3] += lanes_sum(b3);
+#endif
+}
+
 /* exp(x) for x <= 709, within 2 ulp; 0 below -708, where the result would leave the normal range.
  *
  * x = n log 2 + r with |r| <= log(2)/2, n taken from the low bits of x/log 2 + 1.5 2^52; exp(r) by

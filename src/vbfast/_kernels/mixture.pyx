@@ -12,7 +12,7 @@ from cpython.buffer cimport (
 )
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from .assign cimport (
@@ -23,7 +23,6 @@ from .assign cimport (
     HARD,
     SCORES,
     Assignment,
-    Kind,
     assign_draw,
     assign_exact,
     assign_given,
@@ -45,6 +44,7 @@ from .tile cimport (
     rows_of_chunk,
     rows_of_tile,
     seconds,
+    stride_of,
     thread_index,
 )
 
@@ -115,8 +115,9 @@ cdef void visit_tile(
     cdef Py_ssize_t n_components = job.shape.n_components
     cdef Py_ssize_t k, row, v
     cdef double* tile = workspace
-    cdef double* scores = tile + job.shape.n_features * n_rows
-    cdef double* weight = scores + n_components * n_rows
+    cdef Py_ssize_t stride = stride_of(n_rows)
+    cdef double* scores = tile + job.shape.n_features * stride
+    cdef double* weight = scores + n_components * stride
     cdef double* log_z = weight + n_rows
     cdef double* total = log_z + n_rows
     cdef double* uniform = total + n_rows
@@ -142,7 +143,7 @@ cdef void visit_tile(
         for row in range(n_used):
             if weight[row] == 0.0:
                 for k in range(job.shape.n_features):
-                    tile[k * n_rows + row] = 0.0
+                    tile[k * stride + row] = 0.0
 
     if assignment.kind == GIVEN:
         for row in range(n_rows):
@@ -167,7 +168,7 @@ cdef void visit_tile(
     if job.q != NULL:
         for row in range(n_used):
             for k in range(n_components):
-                job.q[(first + row) * n_components + k] = scores[k * n_rows + row]
+                job.q[(first + row) * n_components + k] = scores[k * stride + row]
     if job.labels != NULL:
         for row in range(n_used):
             job.labels[first + row] = labels[row]
@@ -190,7 +191,7 @@ cdef void visit_tile(
     for k in range(n_components):
         count = lanes_set(0.0)
         for v in range(n_rows // LANES):
-            count = count + (<const lanes*>(scores + k * n_rows))[v]
+            count = count + (<const lanes*>(scores + k * stride))[v]
         statistics[1 + k] += lanes_sum(count)
     job.emission.accumulate(
         job.shape, job.coefficients, tile, n_rows, scores, emission_workspace,
@@ -293,7 +294,7 @@ def visit(
         job.statistics_size = 1 + job.shape.n_components + job.emission.statistics_size(job.shape)
         per_row = (
             job.shape.n_features + job.shape.n_components
-            + job.emission.workspace_size(job.shape, 1)
+            + job.emission.workspace_size(job.shape, ROW_BLOCK) // ROW_BLOCK
         )
         job.tile_rows = min(
             rows_of_tile(per_row), (job.n_rows + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK
@@ -305,7 +306,9 @@ def visit(
             n_threads = 1
         # Tile, scores, the emission's workspace, five more values a row, two more a component.
         job.workspace_size = (
-            job.tile_rows * (per_row + 5) + 2 * job.shape.n_components + 16
+            stride_of(job.tile_rows) * (job.shape.n_features + job.shape.n_components)
+            + job.emission.workspace_size(job.shape, job.tile_rows)
+            + 5 * job.tile_rows + 2 * job.shape.n_components + 16
         ) // 8 * 8
         statistics_bytes = 0 if statistics is None else n_chunks * job.statistics_size
         size = (n_threads * job.workspace_size + statistics_bytes) * sizeof(double)

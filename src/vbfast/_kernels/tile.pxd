@@ -10,6 +10,10 @@ cdef extern from "lanes.h" nogil:
     lanes lanes_set(double x)
     lanes lanes_max(lanes a, lanes b)
     double lanes_sum(lanes a)
+    void lanes_add_sums(
+        lanes a0, lanes a1, lanes a2, lanes a3, lanes b0, lanes b1, lanes b2, lanes b3,
+        double* first, double* second,
+    )
     lanes lanes_keep_between(lanes value, lanes low, lanes x, lanes high)
     lanes lanes_exp(lanes x)
     lanes lanes_log(lanes x)
@@ -34,6 +38,15 @@ cdef enum:
     ROW_BLOCK = 32
 
 
+cdef inline Py_ssize_t stride_of(Py_ssize_t n_rows) noexcept nogil:
+    """Doubles from one feature or component of a tile to the next.
+
+    A cache line more than the rows: a power of two would put the same row of all of them into the
+    same few places of the cache.
+    """
+    return n_rows + 8
+
+
 cdef struct Shape:
     Py_ssize_t n_components
     Py_ssize_t n_features
@@ -42,7 +55,8 @@ cdef struct Shape:
 # What a latent structure's kernel knows of an emission: four functions. `coefficients` is one
 # buffer, written by the Python side of the emission and read by nobody else.
 cdef struct Emission:
-    # Doubles of workspace for a tile of n_rows, and doubles of statistics.
+    # Doubles of workspace for a tile of n_rows, and doubles of statistics. Tile, scores and q are
+    # (features or components, rows), stride_of(n_rows) apart.
     Py_ssize_t (*workspace_size)(Shape shape, Py_ssize_t n_rows) noexcept nogil
     Py_ssize_t (*statistics_size)(Shape shape) noexcept nogil
     # scores[k, row] = offsets[k] + log p(row | k), up to what offsets hold.
@@ -81,7 +95,7 @@ cdef inline void read_tile(
     for d in range(n_features):
         origin = source.origin[d]
         scale = source.scale[d]
-        out = tile + d * n_rows
+        out = tile + d * stride_of(n_rows)
         values = source.values + first * source.row_stride + d * source.column_stride
         if source.single:
             for row in range(n_used):
@@ -98,7 +112,7 @@ cdef inline void read_tile(
 cdef inline Py_ssize_t rows_of_tile(Py_ssize_t doubles_per_row) noexcept nogil:
     """Rows that keep a tile and what is computed from it within a common second-level cache."""
     cdef Py_ssize_t n_rows = 65536 // doubles_per_row // ROW_BLOCK * ROW_BLOCK
-    return max(4 * ROW_BLOCK, min(16 * ROW_BLOCK, n_rows))
+    return max(4 * ROW_BLOCK, min(8 * ROW_BLOCK, n_rows))
 
 
 cdef inline Py_ssize_t rows_of_chunk(

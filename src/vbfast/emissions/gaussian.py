@@ -189,11 +189,10 @@ class Gaussian:
         rest = raw[n_components * d :]
         shift = np.divide(first, counts[:, None], out=np.zeros_like(first), where=first != 0)
         if self.covariance_type in ("full", "tied"):
-            second = np.empty(self._scatter_shape(n_components))
-            i, j = np.tril_indices(d)
-            packed = rest.reshape(-1, len(i))
-            second[:, i, j] = packed
-            second[:, j, i] = packed
+            # The kernel rounds D up to 2 rows and 4 columns; the lower triangle counts.
+            padded = rest.reshape(-1, (d + 1) // 2 * 2, (d + 3) // 4 * 4)
+            lower = np.tril(padded[:, :d, :d])
+            second = lower + np.swapaxes(np.tril(lower, -1), 1, 2)
         else:
             second = rest.reshape(n_components, d)
             if self.covariance_type == "spherical":
