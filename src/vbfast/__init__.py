@@ -7,9 +7,9 @@ parts themselves, `Model`, the methods and `sweeps`.
 
 from __future__ import annotations
 
-from importlib.metadata import version as _version
-
 from ._config import show_config
+from ._version import __version__
+from .compare import Comparison, compare
 from .data import ArrayData
 from .emissions import Gaussian
 from .estimators import BayesianGaussianMixture, GaussianMixture
@@ -24,12 +24,11 @@ from .methods import EM, CrispEM, FullInference, MeanField, VariationalEM, sweep
 from .model import Model
 from .stats import Stats
 
-__version__ = _version("vbfast")
-
 __all__ = [
     "EM",
     "ArrayData",
     "BayesianGaussianMixture",
+    "Comparison",
     "ConvergenceWarning",
     "CrispEM",
     "DegenerateError",
@@ -44,6 +43,7 @@ __all__ = [
     "Stats",
     "VariationalEM",
     "__version__",
+    "compare",
     "show_config",
     "sweeps",
 ]

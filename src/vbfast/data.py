@@ -19,6 +19,10 @@ __all__ = ["ArrayData", "Frame", "as_rows", "check_finite", "check_weights"]
 Array = NDArray[np.float64]
 ThetaT = TypeVar("ThetaT")
 
+# Ranges of a column between which its variance and precision, and those of a part of the rows, are
+# normal float64 numbers.
+NARROWEST, WIDEST = 1e-151, 1e152
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -227,17 +231,22 @@ def _frame(
     n_threads: int,
 ) -> Frame:
     n_features = values.shape[1]
-    # Narrower than this its inverse, or a square in its units, would leave the normal range.
-    constant = high - low < 1e-300
-    if not np.all(np.isfinite(high - low)):
-        column = int(np.flatnonzero(~np.isfinite(high - low))[0])
+    with np.errstate(over="ignore"):
+        extent = high - low
+    # Further apart, or closer together, and a variance or a precision would not be a float64.
+    bad = np.flatnonzero((extent > WIDEST) | (extent < NARROWEST) & (extent > 0))
+    if isotropic and extent.max() >= NARROWEST:
+        bad = np.flatnonzero(extent > WIDEST)
+    if len(bad):
+        column = int(bad[0])
         raise ValueError(
-            f"column {column} of X runs from {low[column]} to {high[column]}: further than a "
-            "float64 can tell"
+            f"column {column} of X runs from {low[column]} to {high[column]}; all values equal, or "
+            f"a range from {NARROWEST} to {WIDEST}, is allowed: give X in other units"
         )
+    constant = extent < NARROWEST
     # First in units of the range, where nothing can overflow, then in those of the spread.
-    middle = np.where(constant, low, low + 0.5 * (high - low))
-    unit = np.where(constant, 1.0, 1.0 / np.where(constant, 1.0, high - low))
+    middle = np.where(constant, low, low + 0.5 * extent)
+    unit = np.where(constant, 1.0, 1.0 / np.where(constant, 1.0, extent))
     kernel = _kernels.mixture
     theta = Coefficients(
         _kernels.gaussian.diag,

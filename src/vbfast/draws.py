@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from scipy.special import logsumexp
 
 __all__ = ["effective_sample_size", "evidence", "order", "r_hat"]
@@ -20,6 +19,9 @@ def order(terms: Array) -> NDArray[np.int64]:
 
     The order of highest density: `terms` (K, K) as of `Model.log_density_terms`.
     """
+    # Imported when used: it takes longer to import than all of vbfast.
+    from scipy.optimize import linear_sum_assignment
+
     floor = terms[np.isfinite(terms)].min(initial=0.0) - 1e6
     rows, columns = linear_sum_assignment(np.maximum(terms, floor), maximize=True)
     return np.asarray(rows[np.argsort(columns)])

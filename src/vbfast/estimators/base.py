@@ -75,7 +75,7 @@ class Estimator:
         )
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "n_features_in_")
+        raise NotImplementedError
 
     def _check_is_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
@@ -84,13 +84,13 @@ class Estimator:
                 "appropriate arguments before using this estimator."
             )
 
-    def _rows(self, X: ArrayLike) -> NDArray[Any]:
+    def _rows(self, X: ArrayLike, n_features: int) -> NDArray[Any]:
         """X as rows of as many features as were fitted."""
         values = as_rows(X)
-        if values.shape[1] != self.n_features_in_:
+        if values.shape[1] != n_features:
             raise ValueError(
                 f"X has {values.shape[1]} features, but {type(self).__name__} is expecting "
-                f"{self.n_features_in_} features as input"
+                f"{n_features} features as input"
             )
         fitted, given = getattr(self, "feature_names_in_", None), feature_names(X)
         if fitted is not None and given is not None and list(fitted) != list(given):

@@ -40,6 +40,9 @@ WEIGHT_PRIORS = ("dirichlet_distribution", "dirichlet_process")
 _PARAMETER_NAMES = ("weights_", "means_", "precisions_cholesky_")
 # Doubles that a prediction holds at a time beside its output.
 PREDICTION_BLOCK = 2**21
+# Standard deviations of the data, further than which a row's predictive density under mean field is
+# taken for that at this distance: squares would overflow.
+FAR = 1e100
 
 
 class _Parameters(NamedTuple):
@@ -159,15 +162,18 @@ class _GaussianMixtureBase(Estimator):
         else:
             fitted = self._climb(model, data, posteriors, method)
         fitted |= priors
-        fitted["_fitted_arrays"] = tuple(fitted[name] for name in _PARAMETER_NAMES)
+        arrays = tuple(fitted[name].copy() for name in _PARAMETER_NAMES)
+        fitted["_made"] = (self.covariance_type, arrays)
         fitted["n_features_in_"] = data.values.shape[1]
         fitted["_frame"] = data.frame
         fitted["method_"] = method
         if names is not None:
             fitted["feature_names_in_"] = names
-        for name in [name for name in vars(self) if name.endswith("_") or name[0] == "_"]:
-            delattr(self, name)
-        vars(self).update(fitted)
+        fitted["_fitted_names"] = frozenset(fitted)
+        stale = getattr(self, "_fitted_names", frozenset())
+        kept = {name: value for name, value in vars(self).items() if name not in stale}
+        # One assignment, so that Ctrl-C finds the old state or the new one.
+        self.__dict__ = {**kept, **fitted}
 
     def _climb(self, model: Model, data: ArrayData, posteriors: Any, method: Any) -> dict[str, Any]:
         """Best of several starts."""
@@ -246,7 +252,7 @@ class _GaussianMixtureBase(Estimator):
         weights = np.array([t.weights for t in flat])
         means = np.array([t.gaussians.means for t in flat])
         factors = np.array([t.gaussians.factor for t in flat])
-        covariances = _covariances(factors)
+        covariances = _covariances(factors, self.covariance_type)
         frame = data.frame
         parameters = point(means.mean(axis=0), precision_factors(covariances.mean(axis=0)))
         mixing = draws.r_hat(drawn.log_joint)
@@ -471,7 +477,7 @@ class _GaussianMixtureBase(Estimator):
         scatter = stats["scatter"][0] / max(data.total_weight - 1, 1)
         if self.covariance_type in ("full", "tied"):
             smallest = float(np.linalg.eigvalsh(scatter)[0])
-            if smallest < d * np.finfo(float).eps * np.trace(scatter):
+            if smallest <= d * np.finfo(float).eps * np.trace(scatter):
                 scatter = scatter + max(self.reg_covar, 1e-12) * np.diag(data.frame.variance)
             return np.asarray(scatter / data.frame.scale[:, None] / data.frame.scale)
         if self.covariance_type == "spherical":
@@ -575,7 +581,8 @@ class _GaussianMixtureBase(Estimator):
         self, frame: Frame, weights: Array, gaussians: Gaussians
     ) -> dict[str, Any]:
         factor = gaussians.factor
-        covariances = self._raw_covariances(frame, _covariances(factor)[None])[0]
+        covariances = _covariances(factor, self.covariance_type)
+        covariances = self._raw_covariances(frame, covariances[None])[0]
         if self.covariance_type in ("full", "tied"):
             cholesky = np.swapaxes(factor * frame.scale, 1, 2)
             precisions = cholesky @ np.swapaxes(cholesky, 1, 2)
@@ -619,23 +626,27 @@ class _GaussianMixtureBase(Estimator):
     @property
     def _as_fitted(self) -> bool:
         """Whether the parameters are those of the fit, or somebody has set them since."""
-        now = tuple(getattr(self, name) for name in _PARAMETER_NAMES)
-        fitted = getattr(self, "_fitted_arrays", None)
-        return fitted is not None and all(a is b for a, b in zip(now, fitted, strict=True))
+        covariance_type, arrays = getattr(self, "_made", (None, ()))
+        now = (getattr(self, name) for name in _PARAMETER_NAMES)
+        return covariance_type == self.covariance_type and all(map(np.array_equal, now, arrays))
 
     def _current(self) -> tuple[Frame, _Parameters]:
         """Return the parameters that assign rows: for mean field exp E[log pi], E[Lambda] ..."""
         if self._as_fitted and hasattr(self, "_parameters"):
             return self._frame, self._parameters
-        weights, means, cholesky = (
-            np.asarray(getattr(self, name), dtype=np.float64) for name in _PARAMETER_NAMES
+        k, d = np.shape(self.means_)
+        shape = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}
+        weights = _as_array("weights_", self.weights_, (k,))
+        means = _as_array("means_", self.means_, (k, d))
+        cholesky = _as_array(
+            "precisions_cholesky_", self.precisions_cholesky_, shape[self.covariance_type]
         )
-        d = means.shape[1]
-        frame = Frame(np.zeros(d), np.ones(d), np.ones(d))
+        frame = Frame(means.mean(axis=0), np.ones(d), np.ones(d))
         if self.covariance_type in ("full", "tied"):
             factor = np.ascontiguousarray(np.swapaxes(cholesky.reshape(-1, d, d), 1, 2))
         else:
-            factor = cholesky.reshape(len(means), -1)
+            factor = cholesky.reshape(k, -1)
+        means = means - frame.origin
         return frame, _Parameters(weights, point(means, factor))
 
     _frame: Frame
@@ -643,9 +654,12 @@ class _GaussianMixtureBase(Estimator):
     _predictive: Distribution
     _draws: tuple[Array, Array, Array]
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return all(hasattr(self, name) for name in _PARAMETER_NAMES)
+
     def _prepare(self, X: ArrayLike) -> tuple[NDArray[Any], int]:
         self._check_is_fitted()
-        values = self._rows(X)
+        values = self._rows(X, np.shape(self.means_)[-1])
         check_finite(values)
         return values, resolve_threads(self.n_threads)
 
@@ -698,6 +712,8 @@ class _GaussianMixtureBase(Estimator):
                 scores = np.empty((len(block_values), len(theta.offsets)))
                 block = Block(block_values, None, None, frame.origin, frame.scale, 0, threads)
                 _kernels.mixture.visit(block, theta, Assignment("scores"), q=scores)
+                # A row so far away that its score is NaN, by inf - inf, is impossible.
+                np.fmax(scores, -np.inf, out=scores)
                 each = logsumexp(scores.reshape(len(block_values), -1, k), axis=1)
                 there = total[row : row + rows]
                 np.logaddexp(there, each, out=there)
@@ -712,9 +728,10 @@ class _GaussianMixtureBase(Estimator):
         out = np.empty(len(values))
         rows = max(1, PREDICTION_BLOCK // (k * d))
         for row in range(0, len(values), rows):
-            x = (values[row : row + rows].astype(np.float64) - frame.origin) * frame.scale
+            with np.errstate(over="ignore"):
+                x = (values[row : row + rows].astype(np.float64) - frame.origin) * frame.scale
             out[row : row + rows] = logsumexp(
-                log_weights + self._predictive.log_predictive(x), axis=1
+                log_weights + self._predictive.log_predictive(np.clip(x, -FAR, FAR)), axis=1
             )
         return out
 
@@ -828,9 +845,9 @@ class _GaussianMixtureBase(Estimator):
             group = np.zeros_like(y) if self.covariance_type == "tied" else y
             frame, mean, factor = self._frame, means[of, y], factors[of, group]
         else:
+            frame, parameters = self._current()
             weights = np.asarray(self.weights_)
             y = rng.choice(len(weights), size=n_samples, p=weights / weights.sum())
-            frame, parameters = self._current()
             gaussians = parameters.gaussians
             if hasattr(self, "_predictive") and self._as_fitted:
                 rows = self._predictive.sample_rows(y, rng)
@@ -884,9 +901,9 @@ def _in_order(theta: Theta, order: NDArray[np.int64]) -> _Parameters:
     )
 
 
-def _covariances(factor: Array) -> Array:
+def _covariances(factor: Array, covariance_type: CovarianceType) -> Array:
     """Covariances of precision factors, for any number of leading axes."""
-    if factor.ndim >= 3 and factor.shape[-1] == factor.shape[-2]:
+    if covariance_type in ("full", "tied"):
         root = np.linalg.inv(factor)
         return np.asarray(root @ np.swapaxes(root, -1, -2))
     return np.asarray(factor**-2.0)
