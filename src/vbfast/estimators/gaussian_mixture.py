@@ -488,6 +488,11 @@ class _GaussianMixtureBase(Estimator):
         scatter = np.where(scatter > 0, scatter, max(self.reg_covar, 1e-12) * data.frame.variance)
         return np.asarray(scatter / data.frame.scale**2)
 
+    def _parameter_shape(self, k: int, d: int) -> tuple[int, ...]:
+        """Shape of covariances and precisions."""
+        shapes = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}
+        return shapes[self.covariance_type]
+
     def _given_parameters(self, d: int) -> dict[str, Array | None]:
         """weights_init, means_init and the covariances of precisions_init, checked."""
         k = self.n_components
@@ -504,9 +509,8 @@ class _GaussianMixtureBase(Estimator):
         if self.means_init is not None:
             means = _as_array("means_init", self.means_init, (k, d))
         if self.precisions_init is not None:
-            shape = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}
             precisions = _as_array(
-                "precisions_init", self.precisions_init, shape[self.covariance_type]
+                "precisions_init", self.precisions_init, self._parameter_shape(k, d)
             )
             matrices = self.covariance_type in ("full", "tied")
             _check_positive("precisions_init", precisions, matrices)
@@ -517,12 +521,15 @@ class _GaussianMixtureBase(Estimator):
         """Parameters of the last fit, for a warm start."""
         if not self.__sklearn_is_fitted__():
             return None
-        shape = (self.n_components, data.values.shape[1])
-        if self.means_.shape != shape:
-            raise ValueError(
-                f"warm_start: the last fit had means of shape {self.means_.shape}, this one has "
-                f"{shape}; set warm_start=False to start anew"
-            )
+        k, d = self.n_components, data.values.shape[1]
+        shapes = {"means_": (k, d), "covariances_": self._parameter_shape(k, d)}
+        for name, shape in shapes.items():
+            last = np.shape(getattr(self, name))
+            if last != shape:
+                raise ValueError(
+                    f"warm_start: the last fit had {name} of shape {last}, this one has {shape}; "
+                    "set warm_start=False to start anew"
+                )
         return {
             "weights": self.weights_,
             "means": self.means_,
@@ -635,11 +642,10 @@ class _GaussianMixtureBase(Estimator):
         if self._as_fitted and hasattr(self, "_parameters"):
             return self._frame, self._parameters
         k, d = np.shape(self.means_)
-        shape = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}
         weights = _as_array("weights_", self.weights_, (k,))
         means = _as_array("means_", self.means_, (k, d))
         cholesky = _as_array(
-            "precisions_cholesky_", self.precisions_cholesky_, shape[self.covariance_type]
+            "precisions_cholesky_", self.precisions_cholesky_, self._parameter_shape(k, d)
         )
         frame = Frame(means.mean(axis=0), np.ones(d), np.ones(d))
         if self.covariance_type in ("full", "tied"):
