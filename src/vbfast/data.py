@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _kernels
-from ._kernels.inputs import Assignment, Block, Coefficients
+from ._kernels.inputs import Assignment, Block
 from ._threads import resolve_threads
 from .stats import Stats
 
@@ -88,11 +88,10 @@ def as_rows(X: ArrayLike, name: str = "X") -> NDArray[Any]:
 
 
 def check_finite(
-    values: NDArray[Any], weights: Array | None = None, name: str = "X"
+    values: NDArray[Any], weights: Array | None, n_threads: int, name: str = "X"
 ) -> tuple[Array, Array]:
     """Return each column's smallest and largest value; ValueError where one isn't finite."""
-    low, high = np.empty((2, values.shape[1]))
-    bad = _kernels.columns.ranges(values, weights, low, high)
+    low, high, bad = _kernels.columns.ranges(values, weights, n_threads)
     if bad is not None:
         row, column = bad
         value = values[row, column]
@@ -157,7 +156,7 @@ class ArrayData:
         threads = resolve_threads(n_threads)
         values = as_rows(X)
         weights = check_weights(sample_weight, len(values))
-        low, high = check_finite(values, weights)
+        low, high = check_finite(values, weights, threads)
         return cls(values, weights, _frame(values, weights, low, high, isotropic, threads), threads)
 
     @property
@@ -247,18 +246,8 @@ def _frame(
     # First in units of the range, where nothing can overflow, then in those of the spread.
     middle = np.where(constant, low, low + 0.5 * extent)
     unit = np.where(constant, 1.0, 1.0 / np.where(constant, 1.0, extent))
-    kernel = _kernels.mixture
-    theta = Coefficients(
-        _kernels.gaussian.diag,
-        np.concatenate([np.zeros(n_features), np.ones(n_features), np.zeros(n_features)]),
-        np.zeros(1),
-    )
-    raw = np.empty(kernel.statistics_size(theta.emission, 1, n_features))
-    block = Block(values, weights, None, middle, unit, 0, n_threads)
-    kernel.visit(block, theta, Assignment("hard"), statistics=raw)
-    total, first, second = raw[1], raw[2 : 2 + n_features], raw[2 + n_features :]
-    mean = first / total
-    deviation = np.sqrt(np.maximum(second / total - mean**2, 0.0))
+    mean, variance = _kernels.columns.moments(values, weights, middle, unit, n_threads)
+    deviation = np.sqrt(variance)
     # Rounding can leave nothing of a spread that is there: the range then stands in.
     deviation = np.where(constant, 1.0, np.where(deviation > 0, deviation, 1.0)) / unit
     origin = np.where(constant, low, middle + mean / unit)

@@ -29,11 +29,14 @@ class Theta(Coefficients):
     weights : ndarray of shape (K,)
         Mixture weights, or exp E[log pi].
     parameters : Gaussians
+    reference : ndarray of shape (K, D)
+        What statistics are taken about.
     """
 
     log_prior: float
     weights: Array
     parameters: Gaussians
+    reference: Array
 
 
 @dataclass(frozen=True)
@@ -92,20 +95,29 @@ class Model:
         with np.errstate(divide="ignore"):
             return self._theta(np.log(weights), parameters, log_prior)
 
-    def _theta(self, log_weights: Array, parameters: Gaussians, log_prior: float) -> Theta:
+    def _theta(
+        self,
+        log_weights: Array,
+        parameters: Gaussians,
+        log_prior: float,
+        reference: Array | None = None,
+    ) -> Theta:
+        if reference is None:
+            reference = self.emission.reference(parameters)
         return Theta(
             self.emission.kernel,
-            self.emission.coefficients(parameters),
+            self.emission.coefficients(parameters, reference),
             log_weights + self.emission.offsets(parameters),
             log_prior,
             np.exp(log_weights),
             parameters,
+            reference,
         )
 
     def about(self, means: Array) -> Theta:
         """Theta of equal weights and precision 1: a reference to take moments about."""
         k = self.latent.n_components
-        return self._theta(np.full(k, -np.log(k)), self.emission.unit(means), 0.0)
+        return self._theta(np.full(k, -np.log(k)), self.emission.unit(means), 0.0, means)
 
     def around(self, means: Array, counts: Array) -> Stats:
         """Statistics of `counts` rows (K,) about `means` (K, D), with the variance of all rows."""
@@ -124,7 +136,7 @@ class Model:
             {
                 "log_z": raw[0],
                 **self.latent.collect(counts),
-                **self.emission.collect(raw[1 + n_components :], counts, theta.parameters.means),
+                **self.emission.collect(raw[1 + n_components :], counts, theta.reference),
             }
         )
 

@@ -62,7 +62,8 @@ class Centroids:
         """Theta with these centroids."""
         emission = self._emission
         unit = point(means, np.ones((len(means), 1)))
-        return _Means(emission.kernel, emission.coefficients(unit), np.zeros(len(means)), means)
+        coefficients = emission.coefficients(unit, means)
+        return _Means(emission.kernel, coefficients, np.zeros(len(means)), means)
 
     def mode(self, posterior: Stats) -> _Means:
         """Means of the rows of each component; an empty one goes out of reach."""

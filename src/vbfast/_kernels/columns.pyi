@@ -2,8 +2,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 def ranges(
+    values: NDArray[np.floating], weights: NDArray[np.float64] | None, n_threads: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[int, int] | None]: ...
+def moments(
     values: NDArray[np.floating],
     weights: NDArray[np.float64] | None,
-    low: NDArray[np.float64],
-    high: NDArray[np.float64],
-) -> tuple[int, int] | None: ...
+    origin: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    n_threads: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...

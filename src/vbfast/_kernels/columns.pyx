@@ -1,49 +1,163 @@
-# One pass over raw data before any arithmetic: each column's range, and the first value that is
-# not finite.
+# Passes over raw data before a fit: each column's range, the first value that is not finite, and
+# each column's mean and variance. Chunks are fixed by the shape, so that no result depends on the
+# number of threads.
 
 from cpython.buffer cimport PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
+from cython.parallel cimport prange
 from libc.math cimport isfinite
 
+import numpy as np
 
-cdef inline double value_at(const char* values, bint single) noexcept nogil:
-    return (<const float*>values)[0] if single else (<const double*>values)[0]
+# Values below which waking other threads costs more than they save.
+cdef Py_ssize_t LITTLE_WORK = 100_000
 
 
-def ranges(values, const double[::1] weights, double[::1] low, double[::1] high):
-    """Fill low and high (D,) with each column's extremes over rows of weight > 0.
+cdef struct Columns:
+    const char* values
+    Py_ssize_t row_stride
+    Py_ssize_t column_stride
+    bint single
+    Py_ssize_t n_rows
+    Py_ssize_t n_features
+    const double* weights
+    Py_ssize_t chunk_rows
 
-    Returns (row, column) of the first value, by rows, that is NaN or infinite (whatever its
-    weight), or None.
+
+cdef Columns columns_of(Py_buffer* view, const double[::1] weights) noexcept:
+    cdef Columns columns
+    columns.values = <const char*>view.buf
+    columns.row_stride = view.strides[0]
+    columns.column_stride = view.strides[1]
+    columns.single = view.itemsize == 4
+    columns.n_rows = view.shape[0]
+    columns.n_features = view.shape[1]
+    columns.weights = NULL if weights is None else &weights[0]
+    columns.chunk_rows = (columns.n_rows + 63) // 64
+    return columns
+
+
+cdef inline double value_at(Columns columns, Py_ssize_t row, Py_ssize_t d) noexcept nogil:
+    cdef const char* place = (
+        columns.values + row * columns.row_stride + d * columns.column_stride
+    )
+    return (<const float*>place)[0] if columns.single else (<const double*>place)[0]
+
+
+cdef inline double weight_at(Columns columns, Py_ssize_t row) noexcept nogil:
+    return 1.0 if columns.weights == NULL else columns.weights[row]
+
+
+cdef void chunk_ranges(
+    Columns columns, Py_ssize_t chunk, double* low, double* high, Py_ssize_t* bad
+) noexcept nogil:
+    """low and high (D,) over rows of weight > 0; bad, the first (row, column) not finite, or -1."""
+    cdef Py_ssize_t row, d
+    cdef double x
+    cdef bint present
+    bad[0] = -1
+    for d in range(columns.n_features):
+        low[d] = 1.7976931348623157e308
+        high[d] = -1.7976931348623157e308
+    for row in range(
+        chunk * columns.chunk_rows, min((chunk + 1) * columns.chunk_rows, columns.n_rows)
+    ):
+        present = weight_at(columns, row) > 0.0
+        for d in range(columns.n_features):
+            x = value_at(columns, row, d)
+            if not isfinite(x):
+                bad[0] = row
+                bad[1] = d
+                return
+            if present:
+                low[d] = min(low[d], x)
+                high[d] = max(high[d], x)
+
+
+cdef void chunk_moments(
+    Columns columns, Py_ssize_t chunk, const double* origin, const double* scale, double* sums
+) noexcept nogil:
+    """sums: total weight, then first and second moments (D,) of (x - origin) * scale."""
+    cdef Py_ssize_t row, d
+    cdef double x, w
+    cdef double* first = sums + 1
+    cdef double* second = first + columns.n_features
+    for d in range(1 + 2 * columns.n_features):
+        sums[d] = 0.0
+    for row in range(
+        chunk * columns.chunk_rows, min((chunk + 1) * columns.chunk_rows, columns.n_rows)
+    ):
+        w = weight_at(columns, row)
+        if w == 0.0:
+            continue
+        sums[0] += w
+        for d in range(columns.n_features):
+            x = (value_at(columns, row, d) - origin[d]) * scale[d]
+            first[d] += w * x
+            second[d] += w * x * x
+
+
+def ranges(values, const double[::1] weights, int n_threads):
+    """Return low (D,), high (D,) over rows of weight > 0, and the first value that isn't finite.
+
+    The last as (row, column), by rows and whatever the row's weight, or None.
     """
     cdef Py_buffer view
-    cdef Py_ssize_t row, d, n_rows, n_features
-    cdef bint single, counts
-    cdef double x
-    cdef const char* place
-    cdef Py_ssize_t bad_row = -1, bad_column = -1
+    cdef Columns columns
+    cdef Py_ssize_t chunk, n_chunks
+    cdef double[:, ::1] low
+    cdef double[:, ::1] high
+    cdef Py_ssize_t[:, ::1] bad
     PyObject_GetBuffer(values, &view, PyBUF_STRIDES)
     try:
-        n_rows = view.shape[0]
-        n_features = view.shape[1]
-        single = view.itemsize == 4
+        columns = columns_of(&view, weights)
+        n_chunks = (columns.n_rows + columns.chunk_rows - 1) // columns.chunk_rows
+        if columns.n_rows * columns.n_features < LITTLE_WORK:
+            n_threads = 1
+        low = np.empty((n_chunks, columns.n_features))
+        high = np.empty((n_chunks, columns.n_features))
+        bad = np.empty((n_chunks, 2), dtype=np.intp)
         with nogil:
-            for d in range(n_features):
-                low[d] = 1.7976931348623157e308
-                high[d] = -1.7976931348623157e308
-            for row in range(n_rows):
-                place = <const char*>view.buf + row * view.strides[0]
-                counts = weights is None or weights[row] > 0.0
-                for d in range(n_features):
-                    x = value_at(place + d * view.strides[1], single)
-                    if not isfinite(x):
-                        bad_row = row
-                        bad_column = d
-                        break
-                    if counts:
-                        low[d] = min(low[d], x)
-                        high[d] = max(high[d], x)
-                if bad_row >= 0:
-                    break
+            if n_threads == 1:
+                for chunk in range(n_chunks):
+                    chunk_ranges(columns, chunk, &low[chunk, 0], &high[chunk, 0], &bad[chunk, 0])
+            else:
+                for chunk in prange(n_chunks, schedule="dynamic", num_threads=n_threads):
+                    chunk_ranges(columns, chunk, &low[chunk, 0], &high[chunk, 0], &bad[chunk, 0])
     finally:
         PyBuffer_Release(&view)
-    return None if bad_row < 0 else (bad_row, bad_column)
+    for chunk in range(n_chunks):
+        if bad[chunk, 0] >= 0:
+            return None, None, (bad[chunk, 0], bad[chunk, 1])
+    return np.asarray(low).min(axis=0), np.asarray(high).max(axis=0), None
+
+
+def moments(
+    values, const double[::1] weights, const double[::1] origin, const double[::1] scale,
+    int n_threads,
+):
+    """Return mean (D,) and variance (D,) of (x - origin) * scale."""
+    cdef Py_buffer view
+    cdef Columns columns
+    cdef Py_ssize_t chunk, n_chunks
+    cdef double[:, ::1] sums
+    PyObject_GetBuffer(values, &view, PyBUF_STRIDES)
+    try:
+        columns = columns_of(&view, weights)
+        n_chunks = (columns.n_rows + columns.chunk_rows - 1) // columns.chunk_rows
+        if columns.n_rows * columns.n_features < LITTLE_WORK:
+            n_threads = 1
+        sums = np.empty((n_chunks, 1 + 2 * columns.n_features))
+        with nogil:
+            if n_threads == 1:
+                for chunk in range(n_chunks):
+                    chunk_moments(columns, chunk, &origin[0], &scale[0], &sums[chunk, 0])
+            else:
+                for chunk in prange(n_chunks, schedule="dynamic", num_threads=n_threads):
+                    chunk_moments(columns, chunk, &origin[0], &scale[0], &sums[chunk, 0])
+    finally:
+        PyBuffer_Release(&view)
+    total, first, second = np.split(
+        np.asarray(sums).sum(axis=0), [1, 1 + columns.n_features]
+    )
+    mean = first / total
+    return mean, np.maximum(second / total - mean**2, 0.0)

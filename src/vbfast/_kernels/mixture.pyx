@@ -32,6 +32,8 @@ from .assign cimport (
 from .tile cimport (
     LANES,
     ROW_BLOCK,
+    SCORES_PADDING,
+    TILE_PADDING,
     Emission,
     Shape,
     Source,
@@ -116,8 +118,8 @@ cdef void visit_tile(
     cdef Py_ssize_t k, row, v
     cdef double* tile = workspace
     cdef Py_ssize_t stride = stride_of(n_rows)
-    cdef double* scores = tile + job.shape.n_features * stride
-    cdef double* weight = scores + n_components * stride
+    cdef double* scores = tile + (job.shape.n_features + TILE_PADDING) * stride
+    cdef double* weight = scores + (n_components + SCORES_PADDING) * stride
     cdef double* log_z = weight + n_rows
     cdef double* total = log_z + n_rows
     cdef double* uniform = total + n_rows
@@ -306,7 +308,9 @@ def visit(
             n_threads = 1
         # Tile, scores, the emission's workspace, five more values a row, two more a component.
         job.workspace_size = (
-            stride_of(job.tile_rows) * (job.shape.n_features + job.shape.n_components)
+            stride_of(job.tile_rows) * (
+                job.shape.n_features + TILE_PADDING + job.shape.n_components + SCORES_PADDING
+            )
             + job.emission.workspace_size(job.shape, job.tile_rows)
             + 5 * job.tile_rows + 2 * job.shape.n_components + 16
         ) // 8 * 8
@@ -315,6 +319,8 @@ def visit(
         memory = <double*>aligned_memory(size)
         if memory == NULL:
             raise MemoryError(f"no {size} bytes for the workspace of {n_threads} threads")
+        # What is padding is never written, and must not be slow to compute with.
+        memset(memory, 0, n_threads * job.workspace_size * sizeof(double))
         job.workspace = memory
         partial = memory + n_threads * job.workspace_size
         job.statistics = NULL if statistics is None else partial

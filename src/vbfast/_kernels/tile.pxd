@@ -36,6 +36,10 @@ cdef extern from "threads.h" nogil:
 # them the order of every sum, never depend on what the rest of a machine looks like.
 cdef enum:
     ROW_BLOCK = 32
+    # Features after a tile's last, and components after the scores' last, that a kernel working in
+    # blocks may read without using them.
+    TILE_PADDING = 3
+    SCORES_PADDING = 1
 
 
 cdef inline Py_ssize_t stride_of(Py_ssize_t n_rows) noexcept nogil:

@@ -37,6 +37,14 @@ def _spread_spherical(weight: Array, difference: Array) -> Array:
     return _spread_diag(weight, difference).sum(axis=1, keepdims=True)
 
 
+def _even(n: int) -> int:
+    return (n + 1) // 2 * 2
+
+
+def _fours(n: int) -> int:
+    return (n + 3) // 4 * 4
+
+
 _SPREAD = {
     "full": _spread_full,
     "tied": _spread_tied,
@@ -185,16 +193,16 @@ class Gaussian:
     def collect(self, raw: Array, counts: Array, reference: Array) -> dict[str, Array]:
         """Statistics of a kernel, sums about `reference` (K, D), in centred form."""
         n_components, d = reference.shape
-        first = raw[: n_components * d].reshape(n_components, d)
-        rest = raw[n_components * d :]
+        # The kernel works in blocks: of its rows and columns the last are padding.
+        rows, columns = _even(n_components), _fours(d)
+        first = raw[: rows * columns].reshape(rows, columns)[:n_components, :d]
+        rest = raw[rows * columns :]
         shift = np.divide(first, counts[:, None], out=np.zeros_like(first), where=first != 0)
         if self.covariance_type in ("full", "tied"):
-            # The kernel rounds D up to 2 rows and 4 columns; the lower triangle counts.
-            padded = rest.reshape(-1, (d + 1) // 2 * 2, (d + 3) // 4 * 4)
-            lower = np.tril(padded[:, :d, :d])
+            lower = np.tril(rest.reshape(-1, _even(d), columns)[:, :d, :d])
             second = lower + np.swapaxes(np.tril(lower, -1), 1, 2)
         else:
-            second = rest.reshape(n_components, d)
+            second = rest.reshape(rows, columns)[:n_components, :d]
             if self.covariance_type == "spherical":
                 second = second.sum(axis=1, keepdims=True)
         scatter = second - self.moments.spread(counts, shift)
@@ -227,15 +235,34 @@ class Gaussian:
             return np.asarray(np.diag(each.sum(axis=0))[None])
         return each if self.covariance_type == "diag" else each.sum(axis=1, keepdims=True)
 
-    def coefficients(self, theta: Gaussians) -> Array:
+    def reference(self, theta: Gaussians) -> Array:
+        """Points (K, D) that the kernel takes moments about: the origin or a component's mean.
+
+        About the origin sums cost least. Of a component further than 32 of its own standard
+        deviations from it, |A m|^2 > 1024, such sums would cancel by more than three digits, so its
+        own mean is taken. Where the kernel adds components up together, all are near or all far.
+        """
+        if self.covariance_type in ("full", "tied"):
+            distance = (theta.factor @ theta.means[:, :, None])[:, :, 0]
+        else:
+            distance = theta.factor * theta.means
+        far = (distance**2).sum(axis=1) > 1024
+        if self.covariance_type != "full":
+            far[:] = far.any()
+        return np.where(far[:, None], theta.means, 0.0)
+
+    def coefficients(self, theta: Gaussians, reference: Array) -> Array:
         """Pack what the kernel reads of theta: see gaussian.pyx."""
         means, factor = theta.means, theta.factor
-        parts = [means, factor]
-        if self.covariance_type == "tied":
-            parts = [means, means @ factor[0].T, factor]
-        elif self.covariance_type in ("diag", "spherical"):
+        far = reference.any(axis=1)
+        if self.covariance_type == "full":
+            shifts = (factor @ (means - reference)[:, :, None])[:, :, 0]
+            parts = [far, means, shifts, factor]
+        elif self.covariance_type == "tied":
+            parts = [far, means, means @ factor[0].T, factor]
+        else:
             factor = np.broadcast_to(factor, means.shape)
-            parts = [means, factor, factor * means]
+            parts = [far, means, factor, factor * means]
         return np.concatenate([np.ravel(part) for part in parts])
 
     def offsets(self, theta: Gaussians) -> Array:

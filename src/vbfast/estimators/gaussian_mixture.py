@@ -666,8 +666,9 @@ class _GaussianMixtureBase(Estimator):
     def _prepare(self, X: ArrayLike) -> tuple[NDArray[Any], int]:
         self._check_is_fitted()
         values = self._rows(X, np.shape(self.means_)[-1])
-        check_finite(values)
-        return values, resolve_threads(self.n_threads)
+        threads = resolve_threads(self.n_threads)
+        check_finite(values, None, threads)
+        return values, threads
 
     def _coefficients(
         self, frame: Frame, parameters: _Parameters, covariance_type: CovarianceType
@@ -677,7 +678,7 @@ class _GaussianMixtureBase(Estimator):
             log_weights = np.log(parameters.weights)
         return Coefficients(
             emission.kernel,
-            emission.coefficients(parameters.gaussians),
+            emission.coefficients(parameters.gaussians, emission.reference(parameters.gaussians)),
             log_weights + emission.offsets(parameters.gaussians),
         )
 
