@@ -12,6 +12,9 @@ from . import _kernels
 
 __all__ = ["available_threads", "resolve_threads"]
 
+# More than there are chunks of rows would stay idle.
+MOST_THREADS = 1024
+
 _forked = False
 
 
@@ -60,4 +63,4 @@ def resolve_threads(n_threads: int | None) -> int:
         raise TypeError(f"n_threads must be None or an integer >= 1, not {n_threads!r}")
     if n_threads < 1:
         raise ValueError(f"n_threads must be None or an integer >= 1, not {n_threads!r}")
-    return 1 if _forked or not _kernels.cpu.openmp() else int(n_threads)
+    return 1 if _forked or not _kernels.cpu.openmp() else min(int(n_threads), MOST_THREADS)

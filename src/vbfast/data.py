@@ -22,6 +22,8 @@ ThetaT = TypeVar("ThetaT")
 # Ranges of a column between which its variance and precision, and those of a part of the rows, are
 # normal float64 numbers.
 NARROWEST, WIDEST = 1e-151, 1e152
+# Sums of weights that can be told from an empty component's, and squared.
+LIGHTEST, HEAVIEST = 1e-50, 1e50
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,21 @@ def as_rows(X: ArrayLike, name: str = "X") -> NDArray[Any]:
         raise TypeError(
             f"{name} is a sparse matrix; vbfast takes dense arrays: pass {name}.toarray()"
         )
-    values = np.asarray(X)
+    if np.ma.is_masked(X):
+        raise ValueError(f"{name} has masked entries; vbfast takes arrays without")
+    try:
+        values = np.asarray(X)
+    except ValueError as error:
+        raise ValueError(f"{name} must be two-dimensional (rows, features): {error}") from None
     if values.dtype.kind == "c":
         raise ValueError(f"{name}: Complex data not supported, got dtype {values.dtype}")
-    if values.dtype.kind not in "fiub":
+    if values.dtype.kind not in "fiubO":
+        raise ValueError(f"{name} must hold real numbers, not dtype {values.dtype}")
+    if values.dtype.kind == "O":
         try:
             values = values.astype(np.float64)
         except (TypeError, ValueError) as error:
-            raise type(error)(
-                f"{name} must hold real numbers, not dtype {np.asarray(X).dtype}: {error}"
-            ) from None
+            raise type(error)(f"{name} must hold real numbers: {error}") from None
     if values.ndim != 2:
         raise ValueError(
             f"{name} must be two-dimensional (rows, features), got shape {values.shape}. "
@@ -81,7 +88,8 @@ def as_rows(X: ArrayLike, name: str = "X") -> NDArray[Any]:
             f"{name}: 0 {what}(s) (shape={values.shape}) while a minimum of 1 is required."
         )
     if values.dtype not in (np.float32, np.float64) or not values.dtype.isnative:
-        values = values.astype(np.float32 if values.dtype == np.float32 else np.float64)
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32 if values.dtype == np.float32 else np.float64)
     if not values.flags.aligned:
         values = values.copy()
     return values
@@ -218,6 +226,12 @@ def check_weights(sample_weight: ArrayLike | None, n_rows: int) -> Array | None:
         )
     if not weights.any():
         raise ValueError("sample_weight is zero for every row; one at least must be positive")
+    with np.errstate(over="ignore"):
+        total = weights.sum()
+    if not LIGHTEST <= total <= HEAVIEST:
+        raise ValueError(
+            f"sample_weight sums to {total}; a sum from {LIGHTEST} to {HEAVIEST} is allowed"
+        )
     return weights
 
 
