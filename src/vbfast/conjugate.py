@@ -11,11 +11,12 @@ kernels compute.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
-from scipy.special import betaln, digamma, gammaln, multigammaln, xlog1py, xlogy
+from scipy.special import betaln, digamma, gammaln, xlog1py, xlogy
 
 from .exceptions import DegenerateError
 
@@ -97,13 +98,14 @@ class Dirichlet:
         """Return weights drawn, (K,)."""
         return rng.dirichlet(self.concentration)
 
+    @cached_property
     def log_normalizer(self) -> float:
         """Log of the integral of prod pi^(concentration - 1)."""
         return float(gammaln(self.concentration).sum() - gammaln(self.concentration.sum()))
 
     def log_density(self, weights: Array) -> float:
         """log p(weights)."""
-        return float(xlogy(self.concentration - 1, weights).sum()) - self.log_normalizer()
+        return float(xlogy(self.concentration - 1, weights).sum()) - self.log_normalizer
 
     def log_density_terms(self, weights: Array) -> tuple[float, Array]:
         """The density of `weights` with components in any order.
@@ -111,14 +113,14 @@ class Dirichlet:
         Returns a number c and a matrix M (K, K) with log p(weights after sigma) = c +
         sum_k M[sigma(k), k] when component sigma(k) plays k's part.
         """
-        return -self.log_normalizer(), np.asarray(
+        return -self.log_normalizer, np.asarray(
             xlogy(self.concentration[:, None] - 1, weights[None, :])
         )
 
     def kl(self, prior: Dirichlet) -> float:
         """KL(self || prior)."""
         difference = self.concentration - prior.concentration
-        return float(difference @ self.mean_log()) - self.log_normalizer() + prior.log_normalizer()
+        return float(difference @ self.mean_log()) - self.log_normalizer + prior.log_normalizer
 
 
 class StickBreaking:
@@ -280,7 +282,7 @@ class NormalWishart:
         self.n_features = mean.shape[1]
         self.means_per_precision = len(mean) // len(scatter)
 
-    @property
+    @cached_property
     def proper(self) -> bool:
         """Whether the density can be normalised."""
         return bool(
@@ -360,18 +362,21 @@ class NormalWishart:
         strength = self.strength if own else self.strength[:, None]
         return np.asarray(-0.5 * strength * (y**2).sum(axis=-1))
 
+    @cached_property
     def log_normalizer(self) -> Array:
         """Log of the integral of the density without its constants, (G,) (B.79)."""
         d = self.n_features
         log_det = 2 * np.log(np.diagonal(_cholesky(self.scatter, 0.0), axis1=1, axis2=2)).sum(
             axis=1
         )
+        # Of a Wishart density (B.78) and of the normal one of its means.
         means = (0.5 * d * np.log(2 * np.pi / self.strength)).reshape(len(self.scatter), -1)
         return np.asarray(
             means.sum(axis=1)
             - 0.5 * self.dof * log_det
             + 0.5 * self.dof * d * np.log(2)
-            + multigammaln_each(0.5 * self.dof, d)
+            + 0.25 * d * (d - 1) * np.log(np.pi)
+            + gammaln(0.5 * (self.dof[:, None] - np.arange(d))).sum(axis=1)
         )
 
     def _trace(self, factor: Array, own: bool) -> Array:
@@ -388,7 +393,7 @@ class NormalWishart:
             - 0.5 * self._trace(theta.factor, True).sum()
             + self._log_density_means(theta, True).sum()
         )
-        return float(value - (self.log_normalizer().sum() if self.proper else 0.0))
+        return float(value - (self.log_normalizer.sum() if self.proper else 0.0))
 
     def log_density_terms(self, theta: Gaussians) -> tuple[float, Array]:
         """The same with components in any order: see `Dirichlet.log_density_terms`."""
@@ -396,11 +401,11 @@ class NormalWishart:
             own = (
                 0.5 * self.exponent[:, None] * theta.log_det[None, :]
                 - 0.5 * self._trace(theta.factor, False)
-                - self.log_normalizer()[:, None]
+                - self.log_normalizer[:, None]
             )
             return 0.0, own + self._log_density_means(theta, False)
         common = 0.5 * self.exponent * theta.log_det - 0.5 * self._trace(theta.factor, True)
-        return float((common - self.log_normalizer())[0]), self._log_density_means(theta, False)
+        return float((common - self.log_normalizer)[0]), self._log_density_means(theta, False)
 
     def kl(self, prior: NormalWishart) -> float:
         """KL(self || prior) = E[log q] - E[log p] (Bishop 10.74, 10.77)."""
@@ -414,14 +419,9 @@ class NormalWishart:
             0.5 * self.exponent @ e.log_det
             - 0.5 * self._trace(e.factor, True).sum()
             + gap.sum()
-            - self.log_normalizer().sum()
+            - self.log_normalizer.sum()
         )
         return float(value)
-
-
-def multigammaln_each(a: Array, d: int) -> Array:
-    """Log of the multivariate gamma function, entry by entry."""
-    return np.array([multigammaln(value, d) for value in a])
 
 
 class NormalGamma:
@@ -443,7 +443,7 @@ class NormalGamma:
         self.n_features = mean.shape[1]
         self.means_per_precision = self.n_features // scatter.shape[1]
 
-    @property
+    @cached_property
     def proper(self) -> bool:
         """Whether the density can be normalised."""
         return bool(np.all(self.strength > 0) and np.all(self.dof > 0) and np.all(self.scatter > 0))
@@ -513,6 +513,7 @@ class NormalGamma:
         z = rng.standard_normal((len(components), self.n_features))
         return np.asarray(self.means[components] + z * spread)
 
+    @cached_property
     def log_normalizer(self) -> Array:
         """Log of the integral of the density without its constants, (K,)."""
         half = 0.5 * self.dof[:, None]
@@ -534,11 +535,11 @@ class NormalGamma:
     def log_density(self, theta: Gaussians) -> float:
         """log p(mu, lambda), all components; without its constant where improper."""
         value = self._log_density_each(theta, True).sum()
-        return float(value - (self.log_normalizer().sum() if self.proper else 0.0))
+        return float(value - (self.log_normalizer.sum() if self.proper else 0.0))
 
     def log_density_terms(self, theta: Gaussians) -> tuple[float, Array]:
         """The same with components in any order: see `Dirichlet.log_density_terms`."""
-        return 0.0, self._log_density_each(theta, False) - self.log_normalizer()[:, None]
+        return 0.0, self._log_density_each(theta, False) - self.log_normalizer[:, None]
 
     def kl(self, prior: NormalGamma) -> float:
         """KL(self || prior) = E[log q] - E[log p]."""
@@ -547,7 +548,7 @@ class NormalGamma:
     def _expected_log_density(self, q: NormalGamma) -> float:
         e = q.mean()
         slack = 0.5 * self.n_features * self.strength / q.strength
-        return float((self._log_density_each(e, True) - slack - self.log_normalizer()).sum())
+        return float((self._log_density_each(e, True) - slack - self.log_normalizer).sum())
 
 
 class IndependentNormalGamma:
@@ -591,7 +592,7 @@ class IndependentNormalGamma:
         self.n_features = mean.shape[1]
         self.means_per_precision = self.n_features // scatter.shape[1]
 
-    @property
+    @cached_property
     def proper(self) -> bool:
         """Whether the density can be normalised."""
         return bool(np.all(self.dof > 0) and np.all(self.scatter > 0))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._kernels.inputs import Assignment, Block, Coefficients
-from .conjugate import Gaussians
+from .conjugate import Dirichlet, Gaussians, StickBreaking
 from .emissions import Gaussian
+from .emissions.gaussian import Distribution
 from .latents import Mixture
 from .stats import Layout, Stats
 
@@ -70,6 +72,14 @@ class Model:
         prior = {**self.latent.prior(), **self.emission.prior(n_components)}
         object.__setattr__(self, "prior", layout.stats(prior))
 
+    @cached_property
+    def _prior_weights(self) -> Dirichlet | StickBreaking:
+        return self.latent.distribution(self.prior)
+
+    @cached_property
+    def _prior_parameters(self) -> Distribution:
+        return self.emission.distribution(self.prior)
+
     def mode(self, posterior: Stats) -> Theta:
         """theta_MP: the mode of the posterior in (weights, mu, Lambda)."""
         weights = self.latent.distribution(posterior).mode()
@@ -84,14 +94,13 @@ class Model:
         """Expected natural parameters, E[log pi], E[Lambda], ... (Bishop 10.46)."""
         weights = self.latent.distribution(posterior)
         parameters = self.emission.distribution(posterior)
-        prior_weights = self.latent.distribution(self.prior)
-        prior_parameters = self.emission.distribution(self.prior)
-        kl = weights.kl(prior_weights) + parameters.kl(prior_parameters)  # type: ignore[arg-type]
+        kl = weights.kl(self._prior_weights)  # type: ignore[arg-type]
+        kl += parameters.kl(self._prior_parameters)  # type: ignore[arg-type]
         return self._theta(weights.mean_log(), parameters.mean(), -kl)
 
     def _point(self, weights: Array, parameters: Gaussians) -> Theta:
-        log_prior = self.latent.log_prior(self.prior, weights)
-        log_prior += self.emission.log_prior(self.prior, parameters)
+        log_prior = self.latent.log_prior(self._prior_weights, weights)
+        log_prior += self.emission.log_prior(self._prior_parameters, parameters)
         with np.errstate(divide="ignore"):
             return self._theta(np.log(weights), parameters, log_prior)
 
@@ -148,7 +157,7 @@ class Model:
         """
         weights = self.latent.distribution(posterior)
         common, terms = self.emission.distribution(posterior).log_density_terms(theta.parameters)
-        common += self.emission.log_volume(posterior)
+        common += self.emission.log_volume(self.latent.n_components)
         if self.latent.exchangeable:
             more, more_terms = weights.log_density_terms(theta.weights)  # type: ignore[union-attr]
             return common + more, terms + more_terms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -100,7 +101,7 @@ class Gaussian:
     reg_covar: float = 0.0
     frame: Frame | None = None
 
-    @property
+    @cached_property
     def units(self) -> Frame:
         """The frame, or that of the data itself."""
         if self.frame is not None:
@@ -108,7 +109,7 @@ class Gaussian:
         d = self.n_features
         return Frame(np.zeros(d), np.ones(d), np.ones(d))
 
-    @property
+    @cached_property
     def kernel(self) -> Any:
         """Compiled scores and statistics. A spherical factor is a diagonal one."""
         name = "diag" if self.covariance_type == "spherical" else self.covariance_type
@@ -138,12 +139,12 @@ class Gaussian:
             ("scatter", shape),
         )
 
-    @property
+    @cached_property
     def moments(self) -> Moments:
         """How those statistics add up."""
         return Moments("strength", "mean", "scatter", _SPREAD[self.covariance_type])
 
-    @property
+    @cached_property
     def _independent_mean(self) -> tuple[Array, Array]:
         """Mean and precision (D,) of a prior on mu that is independent of Lambda."""
         units, d = self.units, self.n_features
@@ -278,27 +279,26 @@ class Gaussian:
             constant + 0.5 * theta.log_det - theta.slack - 0.5 * self.reg_covar * trace
         )
 
-    @property
+    @cached_property
     def _log_scale(self) -> float:
         return float(np.log(self.units.scale).sum())
 
-    def log_volume(self, stats: Stats) -> float:
+    def log_volume(self, n_components: int) -> float:
         """Turn a density of (mu, Lambda) in the frame's units into one in the data's, by adding.
 
         d mu scales by prod s, d Lambda by prod s^-(D+1) (full, tied), s^-2 each (diag), s^-2 for
         all (spherical).
         """
-        n_means, d = stats["mean"].shape
+        d = self.n_features
         powers = {"full": d + 1, "tied": d + 1, "diag": 2, "spherical": 2 / d}
-        groups = len(stats["scatter"])
-        return (n_means - groups * powers[self.covariance_type]) * self._log_scale
+        groups = self._scatter_shape(n_components)[0]
+        return (n_components - groups * powers[self.covariance_type]) * self._log_scale
 
-    def log_prior(self, prior: Stats, theta: Gaussians) -> float:
+    def log_prior(self, prior: Distribution, theta: Gaussians) -> float:
         """log p(mu, Lambda) at theta, in the units of the data; 0 for a flat prior."""
-        distribution = self.distribution(prior)
-        value = distribution.log_density(theta)
-        if distribution.proper:
-            return value + self.log_volume(prior)
+        value = prior.log_density(theta)
+        if prior.proper:
+            return value + self.log_volume(len(theta.means))
         # Improper: the density without its constant, of precisions in the units of the data.
         per_log_scale = 1 if self.covariance_type != "spherical" else 1 / self.n_features
-        return value + float(distribution.exponent.sum()) * per_log_scale * self._log_scale
+        return value + float(prior.exponent.sum()) * per_log_scale * self._log_scale

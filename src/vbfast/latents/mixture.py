@@ -73,8 +73,6 @@ class Mixture:
         beyond = np.cumsum(counts[::-1])[::-1][1:]
         return {"sticks": np.stack([counts[:-1], beyond], axis=1)}
 
-    def log_prior(self, prior: Stats, weights: Array) -> float:
+    def log_prior(self, prior: Dirichlet | StickBreaking, weights: Array) -> float:
         """log p(weights); 0 for a flat prior."""
-        if self.concentration is None:
-            return 0.0
-        return self.distribution(prior).log_density(weights)
+        return 0.0 if self.concentration is None else prior.log_density(weights)
