@@ -152,7 +152,8 @@ def check_number(
     ).strip()
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, kind):
         raise TypeError(f"{name} must be {allowed}, not {value!r}")
-    if not np.isfinite(value) or value < least or value <= above:
+    number: Any = value
+    if not least <= number < np.inf or number <= above:
         raise ValueError(f"{name} must be {allowed}, not {value!r}")
 
 

@@ -43,6 +43,11 @@ PREDICTION_BLOCK = 2**21
 # Standard deviations of the data, further than which a row's predictive density under mean field is
 # taken for that at this distance: squares would overflow.
 FAR = 1e100
+# Standard deviations of the data between its mean and one to start from, whose squares keep half
+# of their digits; or a prior's, whose squares don't overflow.
+FARTHEST_START, FARTHEST_PRIOR = 1e8, 1e100
+# Precisions to start from, in units of the data's.
+LEAST_PRECISION, MOST_PRECISION = 1e-100, 1e25
 
 
 class _Parameters(NamedTuple):
@@ -91,6 +96,11 @@ class _GaussianMixtureBase(Estimator):
     lower_bound_: float
     lower_bounds_: Array
     objective_: float
+    # With full inference.
+    draws_: dict[str, Array]
+    log_evidence_: float
+    log_evidence_se_: float
+    r_hat_: float
 
     # Whether priors that are not given are weakly informative for every method, or flat for those
     # that can do with flat ones; and whether lower_bound_ is per row.
@@ -150,7 +160,7 @@ class _GaussianMixtureBase(Estimator):
         )
         self._check_data(data, method)
         model, priors = self._model(data, method)
-        given = self._given_parameters(data.values.shape[1])
+        given = self._given_parameters(data.frame)
         names = feature_names(X)
         n_starts = method.n_chains if isinstance(method, FullInference) else self.n_init
         previous = self._previous(data) if self.warm_start else None
@@ -170,7 +180,7 @@ class _GaussianMixtureBase(Estimator):
         if names is not None:
             fitted["feature_names_in_"] = names
         fitted["_fitted_names"] = frozenset(fitted)
-        stale = getattr(self, "_fitted_names", frozenset())
+        stale: frozenset[str] = getattr(self, "_fitted_names", frozenset())
         kept = {name: value for name, value in vars(self).items() if name not in stale}
         # One assignment, so that Ctrl-C finds the old state or the new one.
         self.__dict__ = {**kept, **fitted}
@@ -335,7 +345,8 @@ class _GaussianMixtureBase(Estimator):
     def _resolve_method(self) -> Method:
         method = self.method
         if isinstance(method, tuple(METHODS.values())):
-            return method
+            given: Method = self.method
+            return given
         if not isinstance(method, str) or method not in METHODS:
             raise ValueError(
                 f"method must be one of {', '.join(map(repr, METHODS))}, or an object such as "
@@ -362,8 +373,8 @@ class _GaussianMixtureBase(Estimator):
         ):
             index = int(np.flatnonzero(data.weights != np.floor(data.weights))[0])
             raise ValueError(
-                f"sample_weight[{index}] is {data.weights[index]}; full inference draws a component "
-                "for each row and takes whole weights only (other methods take any)"
+                f"sample_weight[{index}] is {data.weights[index]}; full inference draws a "
+                "component for each row and takes whole weights only (other methods take any)"
             )
         self._check_memory(data, method)
 
@@ -413,7 +424,7 @@ class _GaussianMixtureBase(Estimator):
         mean_variance = self._mean_variance_prior(d)
         if mean_precision is None and mean_variance is None:
             mean_precision = 1.0 if proper or self.mean_prior is not None else None
-        mean = self._mean_prior(d)
+        mean = self._mean_prior(data.frame)
         if mean is None and not (mean_precision is None and mean_variance is None):
             mean = data.frame.origin.copy()
         scatter = self._covariance_prior(d)
@@ -440,10 +451,12 @@ class _GaussianMixtureBase(Estimator):
             "covariance_prior_": scatter,
         }
 
-    def _mean_prior(self, d: int) -> Array | None:
+    def _mean_prior(self, frame: Frame) -> Array | None:
         if self.mean_prior is None:
             return None
-        return _as_array("mean_prior", self.mean_prior, (d,))
+        mean = _as_array("mean_prior", self.mean_prior, frame.origin.shape)
+        _check_distance("mean_prior", mean, frame, FARTHEST_PRIOR)
+        return mean
 
     def _mean_variance_prior(self, d: int) -> Array | None:
         if self.mean_variance_prior is None:
@@ -493,9 +506,9 @@ class _GaussianMixtureBase(Estimator):
         shapes = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}
         return shapes[self.covariance_type]
 
-    def _given_parameters(self, d: int) -> dict[str, Array | None]:
+    def _given_parameters(self, frame: Frame) -> dict[str, Array | None]:
         """weights_init, means_init and the covariances of precisions_init, checked."""
-        k = self.n_components
+        k, d = self.n_components, len(frame.origin)
         weights = means = covariances = None
         if self.weights_init is not None:
             weights = _as_array("weights_init", self.weights_init, (k,))
@@ -508,14 +521,32 @@ class _GaussianMixtureBase(Estimator):
                 raise ValueError(f"weights_init must sum to 1, not to {weights.sum():.8g}")
         if self.means_init is not None:
             means = _as_array("means_init", self.means_init, (k, d))
+            _check_distance("means_init", means, frame, FARTHEST_START)
         if self.precisions_init is not None:
             precisions = _as_array(
                 "precisions_init", self.precisions_init, self._parameter_shape(k, d)
             )
             matrices = self.covariance_type in ("full", "tied")
             _check_positive("precisions_init", precisions, matrices)
-            covariances = np.linalg.inv(precisions) if matrices else 1 / precisions
+            self._check_precisions(precisions, frame)
+            covariances = np.asarray(np.linalg.inv(precisions) if matrices else 1 / precisions)
         return {"weights": weights, "means": means, "covariances": covariances}
+
+    def _check_precisions(self, precisions: Array, frame: Frame) -> None:
+        """Raise ValueError where a variance is out of all proportion to that of the data."""
+        matrices = self.covariance_type in ("full", "tied")
+        each = np.diagonal(precisions, axis1=-2, axis2=-1) if matrices else precisions
+        scale = frame.scale[0] if self.covariance_type == "spherical" else frame.scale
+        with np.errstate(over="ignore", under="ignore"):
+            relative = each / scale / scale
+        bad = np.argwhere(~((relative >= LEAST_PRECISION) & (relative <= MOST_PRECISION)))
+        if len(bad):
+            index = [int(i) for i in bad[0]]
+            where = index + index[-1:] if matrices else index
+            raise ValueError(
+                f"precisions_init{where} is {each[tuple(index)]:g}, {relative[tuple(index)]:g} "
+                f"times that of X; {LEAST_PRECISION:g} to {MOST_PRECISION:g} times are allowed"
+            )
 
     def _previous(self, data: ArrayData) -> dict[str, Array | None] | None:
         """Parameters of the last fit, for a warm start."""
@@ -530,6 +561,7 @@ class _GaussianMixtureBase(Estimator):
                     f"warm_start: the last fit had {name} of shape {last}, this one has {shape}; "
                     "set warm_start=False to start anew"
                 )
+        _check_distance("warm_start: means_", np.asarray(self.means_), data.frame, FARTHEST_START)
         return {
             "weights": self.weights_,
             "means": self.means_,
@@ -616,7 +648,7 @@ class _GaussianMixtureBase(Estimator):
             return {}
         weights = model.latent.distribution(posterior)
         if isinstance(weights, StickBreaking):
-            prior = model.latent.concentration
+            prior = model.latent.concentration or 1.0
             concentration: Any = (np.append(weights.a, 1.0), np.append(weights.b, prior))
         else:
             concentration = weights.concentration.copy()
@@ -682,7 +714,7 @@ class _GaussianMixtureBase(Estimator):
             log_weights + emission.offsets(parameters.gaussians),
         )
 
-    def _visit(self, values: NDArray[Any], assignment: str, threads: int, **out: Array) -> None:
+    def _visit(self, values: NDArray[Any], assignment: str, threads: int, **out: Any) -> None:
         """Run the kernel over rows."""
         frame, parameters = self._current()
         theta = self._coefficients(frame, parameters, self.covariance_type)
@@ -918,8 +950,8 @@ def _covariances(factor: Array, covariance_type: CovarianceType) -> Array:
 
 def _responsibilities(scores: Array) -> Array:
     """Softmax over components; a row impossible under all of them is shared equally."""
-    impossible = np.isneginf(scores).all(axis=1)
-    return np.asarray(softmax(np.where(impossible[:, None], 0.0, scores), axis=1))
+    impossible = np.all(scores == -np.inf, axis=1, keepdims=True)
+    return np.asarray(softmax(np.where(impossible, 0.0, scores), axis=1))
 
 
 def _as_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
@@ -938,6 +970,19 @@ def _as_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
         index = tuple(int(i) for i in bad[0])
         raise ValueError(f"{name}{list(index)} is {array[index]}; values must be finite")
     return array
+
+
+def _check_distance(name: str, means: Array, frame: Frame, most: float) -> None:
+    """Raise ValueError where a mean is more than `most` standard deviations from the data's."""
+    with np.errstate(over="ignore"):
+        distance = np.abs((means - frame.origin) * frame.scale)
+    bad = np.argwhere(~(distance <= most))
+    if len(bad):
+        index = tuple(int(i) for i in bad[0])
+        raise ValueError(
+            f"{name}{list(index)} is {means[index]:g}, {distance[index]:.1g} standard deviations "
+            f"from the mean of X; {most:g} at most are allowed"
+        )
 
 
 def _check_positive(name: str, values: Array, matrices: bool) -> None:
@@ -1054,7 +1099,8 @@ _DOC = """{summary}
     n_features_in_ : int
     feature_names_in_ : ndarray
         Where X is a data frame with names.
-    weight_concentration_prior_, mean_precision_prior_, mean_variance_prior_, mean_prior_, degrees_of_freedom_prior_, covariance_prior_
+    weight_concentration_prior_, mean_precision_prior_, mean_variance_prior_, mean_prior_
+    degrees_of_freedom_prior_, covariance_prior_
         Priors as used; None where flat.
     weight_concentration_, mean_precision_, degrees_of_freedom_
         Of q(theta), with mean field.
@@ -1075,7 +1121,7 @@ _DOC = """{summary}
     """
 
 
-class GaussianMixture(_GaussianMixtureBase):
+class GaussianMixture(_GaussianMixtureBase):  # noqa: D101
     __doc__ = _DOC.format(
         summary="Gaussian mixture; by default maximum likelihood by EM.",
         defaults="""
@@ -1138,7 +1184,7 @@ class GaussianMixture(_GaussianMixtureBase):
         self.n_threads = n_threads
 
 
-class BayesianGaussianMixture(_GaussianMixtureBase):
+class BayesianGaussianMixture(_GaussianMixtureBase):  # noqa: D101
     __doc__ = _DOC.format(
         summary="Gaussian mixture with priors; by default mean field.",
         defaults="""
