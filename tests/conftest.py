@@ -1,0 +1,153 @@
+"""What tests share: the hypothesis profiles, and the table of models that they run over."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import reference as ref
+from hypothesis import HealthCheck, settings
+from scipy import stats
+
+import vbfast
+
+settings.register_profile(
+    "vbfast", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("vbfast-ci", settings.get_profile("vbfast"), derandomize=True)
+settings.load_profile("vbfast-ci" if os.environ.get("CI") else "vbfast")
+
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+
+
+@dataclass(frozen=True)
+class MixtureRow:
+    """A Gaussian mixture: covariance type, prior on the weights, kind of prior on the rest.
+
+    "flat" has no prior at all (maximum likelihood), "partial" one on the covariances only,
+    "conjugate" the full one, "independent" one on means that is independent of the precisions.
+    """
+
+    covariance_type: str
+    weights: str = "dirichlet_distribution"
+    prior: str = "conjugate"
+
+    alpha = 1.6
+    kappa = 0.4
+
+    def __str__(self):
+        return "-".join([self.covariance_type, self.weights.partition("_")[2], self.prior])
+
+    @property
+    def proper(self):
+        return self.prior in ("conjugate", "independent")
+
+    def hyperparameters(self, d):
+        """Prior mean, its variance (independent), degrees of freedom and scatter."""
+        matrix = 0.5 * np.eye(d) + 0.1
+        scatter = {
+            "full": matrix,
+            "tied": matrix,
+            "diag": np.linspace(0.4, 0.9, d),
+            "spherical": 0.7,
+        }
+        return (
+            np.linspace(-0.5, 0.4, d),
+            np.linspace(3.0, 5.0, d),
+            d + 1.5,
+            scatter[self.covariance_type],
+        )
+
+    def model(self, n_components, n_features, frame=None, reg_covar=0.0):
+        mean, variance, dof, scatter = self.hyperparameters(n_features)
+        given = {"reg_covar": reg_covar, "frame": frame}
+        if self.prior != "flat":
+            given |= {"degrees_of_freedom": dof, "scatter": scatter}
+        if self.prior == "conjugate":
+            given |= {"mean_prior": mean, "mean_precision": self.kappa}
+        if self.prior == "independent":
+            given |= {"mean_prior": mean, "mean_variance": variance}
+        return vbfast.Model(
+            vbfast.Mixture(n_components, self.weights, self.alpha if self.proper else None),
+            vbfast.Gaussian(n_features, self.covariance_type, **given),
+        )
+
+    def data(self, X, sample_weight=None, n_threads=1):
+        isotropic = self.covariance_type == "spherical"
+        return vbfast.ArrayData.of(X, sample_weight, isotropic=isotropic, n_threads=n_threads)
+
+    def reference(self, d):
+        """The prior as reference.py has it: None where flat, no such thing where independent."""
+        if self.prior == "flat":
+            return None
+        assert self.prior == "conjugate"
+        mean, _, dof, scatter = self.hyperparameters(d)
+        rows = d if self.covariance_type == "spherical" else 1
+        sticks = self.weights == "dirichlet_process"
+        return ref.Prior(self.alpha, mean, self.kappa, rows * dof, rows * scatter, sticks)
+
+    def log_prior(self, weights, means, covariances):
+        """Plain log p(theta), a density in (pi or v, mu, Lambda)."""
+        k, d = means.shape
+        if self.prior != "independent":
+            prior = self.reference(d)
+            return ref.log_prior(weights, means, covariances, self.covariance_type, prior)
+        mean, variance, dof, scatter = self.hyperparameters(d)
+        if self.weights == "dirichlet_process":
+            a, b = np.ones(k - 1), np.full(k - 1, self.alpha)
+            value = ref.beta_log_density(ref.weights_to_sticks(weights), a, b).sum()
+        else:
+            value = ref.dirichlet_log_density(weights, np.full(k, self.alpha))
+        rows = d if self.covariance_type == "spherical" else 1
+        value += stats.norm.logpdf(means, mean, np.sqrt(variance)).sum()
+        gamma = stats.gamma(rows * dof / 2, scale=2 / (rows * scatter))
+        return value + gamma.logpdf(1 / covariances).sum()
+
+    def draw_prior(self, size, k, d, rng):
+        """`size` draws of weights, means and covariances, by NumPy and SciPy alone."""
+        mean, variance, dof, scatter = self.hyperparameters(d)
+        if self.weights == "dirichlet_process":
+            v = rng.beta(1, self.alpha, (size, k - 1))
+            weights = np.array([ref.sticks_to_weights(one) for one in v])
+        else:
+            weights = rng.dirichlet(np.full(k, self.alpha), size)
+        z = rng.standard_normal((size, k, d))
+        if self.covariance_type in ("full", "tied"):
+            groups = k if self.covariance_type == "full" else 1
+            covariances = stats.invwishart.rvs(dof, scatter, size * groups, rng)
+            covariances = covariances.reshape(size, groups, d, d)
+            deviations = (np.linalg.cholesky(covariances) @ z[..., None])[..., 0]
+            covariances = covariances if groups == k else covariances[:, 0]
+        elif self.covariance_type == "diag":
+            covariances = scatter / 2 / rng.standard_gamma(dof / 2, (size, k, d))
+            deviations = np.sqrt(covariances) * z
+        else:
+            covariances = d * scatter / 2 / rng.standard_gamma(d * dof / 2, (size, k))
+            deviations = np.sqrt(covariances)[..., None] * z
+        if self.prior == "independent":
+            return weights, mean + np.sqrt(variance) * z, covariances
+        return weights, mean + deviations / np.sqrt(self.kappa), covariances
+
+
+MIXTURES = [
+    MixtureRow(covariance_type, weights, prior)
+    for covariance_type in COVARIANCE_TYPES
+    for weights in ("dirichlet_distribution", "dirichlet_process")
+    for prior in ("flat", "partial", "conjugate", "independent")
+    if not (prior == "independent" and covariance_type in ("full", "tied"))
+]
+
+
+def raw_parameters(row, theta, frame):
+    """Weights, means, covariances of a theta that is a point, in the units of the data."""
+    gaussians = theta.parameters
+    factor = gaussians.factor
+    means = frame.origin + gaussians.means / frame.scale
+    if row.covariance_type in ("full", "tied"):
+        root = np.linalg.inv(factor * frame.scale)
+        covariances = root @ np.swapaxes(root, 1, 2)
+        covariances = covariances[0] if row.covariance_type == "tied" else covariances
+    elif row.covariance_type == "diag":
+        covariances = (factor * frame.scale) ** -2.0
+    else:
+        covariances = (factor[:, 0] * frame.scale[0]) ** -2.0
+    return theta.weights, means, covariances

@@ -1,0 +1,407 @@
+"""Bad input: what is refused, by which error, with which words; and that nothing has changed then.
+
+An error names the argument, the index, the value and what is allowed.
+"""
+
+import re
+
+import numpy as np
+import pytest
+
+import vbfast
+from vbfast import BayesianGaussianMixture, GaussianMixture
+
+NAN, INF = np.nan, np.inf
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(20, 2))
+X[10:] += 5.0
+
+PREDICTIONS = (
+    "predict",
+    "predict_proba",
+    "score_samples",
+    "score",
+    "bic",
+    "aic",
+    "icl",
+    "co_assignment",
+)
+
+
+def with_value(value, row=7, column=1, dtype=np.float64):
+    rows = X.astype(dtype)
+    rows[row, column] = value
+    return rows
+
+
+def frozen(estimator):
+    """All that a fit has set, arrays by value, everything else by identity."""
+    parameters = estimator.get_params()
+    return {
+        name: (id(value), value.tobytes() if isinstance(value, np.ndarray) else None)
+        for name, value in vars(estimator).items()
+        if name not in parameters
+    }
+
+
+def refuses(estimator, error, *words, rows=X, sample_weight=None):
+    """The fit raises this very error, with these words, and leaves a fitted estimator alone."""
+    options = estimator.get_params()
+    fitted = type(estimator)(2, random_state=0).fit(X).set_params(**options)
+    before = frozen(fitted)
+    for candidate in (estimator, fitted):
+        with pytest.raises(error, match=".*".join(map(re.escape, words))) as raised:
+            candidate.fit(rows, sample_weight=sample_weight)
+        assert type(raised.value) is error
+    assert frozen(fitted) == before
+    assert frozen(estimator) == {}
+    # It still predicts, with the type of covariances that it was fitted with.
+    fitted.set_params(covariance_type="full", n_threads=None).predict(X)
+
+
+# -- X ------------------------------------------------------------------------------------------
+
+BAD_ROWS = {
+    "NaN": (with_value(NAN), ValueError, "X contains NaN at row 7, column 1"),
+    "infinity": (with_value(INF), ValueError, "X contains infinity at row 7, column 1"),
+    "minus infinity": (with_value(-INF, 19, 0), ValueError, "X contains infinity at row 19, col"),
+    "NaN in float32": (with_value(NAN, 3, 0, np.float32), ValueError, "NaN at row 3, column 0"),
+    "NaN in columns": (np.asfortranarray(with_value(NAN)), ValueError, "NaN at row 7, column 1"),
+    "None": ([[1.0, None], [2.0, 3.0]], ValueError, "NaN at row 0, column 1"),
+    "beyond float64": (
+        X.astype(np.longdouble) * np.longdouble("1e400"), ValueError, "infinity at row 0, column 0"
+    ),
+    "0-D": (3.0, ValueError, "X must be two-dimensional", "got shape ()"),
+    "1-D": (X[:, 0], ValueError, "X must be two-dimensional", "got shape (20,)", "reshape"),
+    "3-D": (X[None], ValueError, "X must be two-dimensional", "got shape (1, 20, 2)"),
+    "nothing": (None, ValueError, "X must"),
+    "ragged": ([[1.0, 2.0], [3.0]], ValueError, "X must be two-dimensional"),
+    "no rows": (X[:0], ValueError, "X: 0 sample(s)", "(0, 2)", "minimum of 1"),
+    "no columns": (X[:, :0], ValueError, "X: 0 feature(s)", "(20, 0)", "minimum of 1"),
+    "strings": ([["a", "b"], ["c", "d"]], ValueError, "X must hold real numbers", "<U1"),
+    "numbers as strings": ([["1", "2"], ["3", "4"]], ValueError, "X must hold real", "<U1"),
+    "bytes": (np.array([[b"1"]]), ValueError, "X must hold real numbers", "|S1"),
+    "string among objects": (
+        np.array([[1, "a"], [2, 3]], dtype=object), ValueError, "X must hold real numbers", "'a'"
+    ),
+    "dates": (np.zeros((3, 2), "M8[s]"), ValueError, "X must hold real numbers", "datetime64"),
+    "records": (np.zeros(3, [("a", float)]), ValueError, "X must hold real numbers"),
+    "complex": (X + 1j, ValueError, "X", "Complex data not supported", "complex128"),
+    "complex objects": (
+        np.array([[1, 1j], [2, 3]], dtype=object), TypeError, "X must hold real numbers", "complex"
+    ),
+    "dictionary": ({"a": 1}, TypeError, "X must hold real numbers", "dict"),
+    "masked": (np.ma.masked_greater(X, 1.0), ValueError, "X has masked entries"),
+    "wider than float64": (
+        [[-1e308, 0.0], [1e308, 1.0]], ValueError, "column 0", "-1e+308 to 1e+308", "other units"
+    ),
+    "narrower than variances": (
+        X * [1.0, 1e-200], ValueError, "column 1", "1e-151", "allowed", "other units"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_fit_refuses_rows(name):
+    rows, error, *words = BAD_ROWS[name]
+    refuses(GaussianMixture(), error, *words, rows=rows)
+
+
+def test_a_mask_that_hides_nothing_is_taken():
+    GaussianMixture().fit(np.ma.masked_array(X, mask=False))
+
+
+def test_sparse_rows():
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    rows = scipy_sparse.csr_array(X)
+    refuses(GaussianMixture(), TypeError, "X is a sparse matrix", "toarray", rows=rows)
+
+
+@pytest.mark.parametrize("function", PREDICTIONS)
+def test_predictions_refuse_rows(function):
+    mixture = GaussianMixture(2, random_state=0).fit(X)
+    predict = getattr(mixture, function)
+    for name in ("NaN", "infinity", "1-D", "3-D", "no rows", "strings", "complex", "masked"):
+        rows, error, *words = BAD_ROWS[name]
+        with pytest.raises(error, match=".*".join(map(re.escape, words))):
+            predict(rows)
+    for columns in (1, 3):
+        with pytest.raises(ValueError, match=f"X has {columns} features.*expecting 2 features"):
+            predict(np.zeros((4, columns)))
+
+
+@pytest.mark.parametrize("function", [*PREDICTIONS, "sample"])
+def test_not_fitted(function):
+    # As both libraries' error, so that either is caught.
+    from sklearn.exceptions import NotFittedError
+
+    for error in (vbfast.NotFittedError, NotFittedError, ValueError, AttributeError):
+        with pytest.raises(error, match=r"This GaussianMixture instance is not fitted yet.*'fit'"):
+            getattr(GaussianMixture(), function)(*([] if function == "sample" else [X]))
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (None, TypeError)]
+)
+def test_sample_refuses(value, error):
+    mixture = GaussianMixture().fit(X)
+    with pytest.raises(error, match=f"n_samples must be an integer >= 1, not {value!r}"):
+        mixture.sample(value)
+
+
+# -- weights ------------------------------------------------------------------------------------
+
+
+def weight_but(value, index=4):
+    weight = np.ones(20)
+    weight[index] = value
+    return weight
+
+
+@pytest.mark.parametrize(
+    ("sample_weight", "words"),
+    [
+        (weight_but(-1.0), ["sample_weight[4] is -1.0", "must be finite and >= 0"]),
+        (weight_but(NAN), ["sample_weight[4] is nan", "must be finite and >= 0"]),
+        (weight_but(INF, 19), ["sample_weight[19] is inf", "must be finite and >= 0"]),
+        (np.ones(3), ["sample_weight must have shape (20,)", "got (3,)"]),
+        (np.ones((20, 1)), ["sample_weight must have shape (20,)", "got (20, 1)"]),
+        (np.zeros(20), ["sample_weight is zero for every row"]),
+        (["a"] * 20, ["sample_weight must hold real numbers", "<U1"]),
+        (np.ones(20) * 1j, ["sample_weight must hold real numbers", "complex"]),
+        ([None] * 20, ["sample_weight must hold real numbers", "object"]),
+        (np.full(20, 1e-320), ["sample_weight sums to 2e-319", "1e-50 to 1e+50"]),
+        (np.full(20, 1e308), ["sample_weight sums to inf", "1e-50 to 1e+50"]),
+    ],
+)
+def test_fit_refuses_weights(sample_weight, words):
+    refuses(GaussianMixture(), ValueError, *words, sample_weight=sample_weight)
+
+
+def test_full_inference_takes_whole_weights():
+    words = ["sample_weight[4] is 0.5", "full inference", "whole weights"]
+    refuses(GaussianMixture(method="full"), ValueError, *words, sample_weight=weight_but(0.5))
+
+
+@pytest.mark.parametrize("Estimator", [GaussianMixture, BayesianGaussianMixture])
+def test_fewer_rows_than_components(Estimator):
+    refuses(Estimator(4), ValueError, "n_components=4 is more than the 3 rows", rows=X[:3])
+    weight = (np.arange(20) < 3).astype(float)
+    words = ["n_components=4 is more than the 3 rows", "positive weight"]
+    refuses(Estimator(4), ValueError, *words, sample_weight=weight)
+
+
+# -- parameters ---------------------------------------------------------------------------------
+
+WHOLE = [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError), (True, TypeError)]
+WHOLE_OR_ZERO = [(-1, ValueError), (1.5, TypeError), ("a", TypeError), (None, TypeError)]
+NON_NEGATIVE = [
+    (-1e-9, ValueError), (NAN, ValueError), (INF, ValueError), ("a", TypeError), (None, TypeError),
+    (1j, TypeError), (True, TypeError),
+]  # fmt: skip
+POSITIVE = [(0.0, ValueError), (-1.0, ValueError), (NAN, ValueError), (INF, ValueError),
+            ("a", TypeError), (1j, TypeError), ([1.0], TypeError)]  # fmt: skip
+CHOICE = [("other", ValueError), (None, ValueError), (3, ValueError), (["full"], ValueError)]
+BAD_NUMBERS = {
+    "n_components": ([*WHOLE, (None, TypeError), (NAN, TypeError)], "an integer >= 1"),
+    "max_iter": ([*WHOLE, (None, TypeError)], "an integer >= 1"),
+    "n_init": ([*WHOLE, (None, TypeError)], "an integer >= 1"),
+    "verbose": (WHOLE_OR_ZERO, "an integer >= 0"),
+    "verbose_interval": ([*WHOLE, (None, TypeError)], "an integer >= 1"),
+    "n_threads": (WHOLE, "None or an integer >= 1"),
+    "tol": (NON_NEGATIVE, "a finite number >= 0"),
+    "reg_covar": (NON_NEGATIVE, "a finite number >= 0"),
+    "weight_concentration_prior": (POSITIVE, "None or a finite number > 0"),
+    "mean_precision_prior": (POSITIVE, "None or a finite number > 0"),
+    "degrees_of_freedom_prior": (POSITIVE, "None or a finite number > 0"),
+    "covariance_type": (CHOICE, "one of 'full', 'tied', 'diag', 'spherical'"),
+    "init_params": (CHOICE, "one of 'kmeans', 'k-means++', 'random', 'random_from_data'"),
+    "weight_concentration_prior_type": (
+        CHOICE, "one of 'dirichlet_distribution', 'dirichlet_process'"
+    ),
+    "method": ([*CHOICE[:3], (vbfast.EM, ValueError)], "one of 'full', 'mean_field', 'em', "),
+    "warm_start": ([("yes", TypeError), (1, TypeError), (None, TypeError)], "True or False"),
+    "random_state": (
+        [("a", TypeError), (1.5, TypeError), (True, TypeError)], "None, an integer >= 0, a numpy"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "allowed"),
+    [
+        (name, value, error, allowed)
+        for name, (cases, allowed) in BAD_NUMBERS.items()
+        for value, error in cases
+    ],
+)
+def test_parameters_out_of_range_or_of_a_wrong_type(name, value, error, allowed):
+    options = {"n_components": 2} | {name: value}
+    refuses(GaussianMixture(**options), error, f"{name} must be {allowed}", f"not {value!r}")
+
+
+def test_a_negative_seed():
+    refuses(GaussianMixture(random_state=-1), ValueError, "random_state must be >= 0, not -1")
+
+
+def test_parameters_that_numpy_made_are_taken():
+    mixture = GaussianMixture(
+        np.int64(2), tol=np.float32(1e-3), max_iter=np.int32(200), reg_covar=0,
+        warm_start=np.bool_(False), n_threads=np.int64(1), random_state=np.int64(3),
+    )  # fmt: skip
+    assert mixture.fit(X).converged_
+    # No machine has so many; idle threads are no error.
+    GaussianMixture(2, n_threads=10**12, random_state=0).fit(X)
+
+
+BAD_ARRAYS = [
+    ("full", "weights_init", [0.5, 0.2, 0.3], ValueError, "must have shape (2,), got (3,)"),
+    ("full", "weights_init", [[0.5, 0.5]], ValueError, "must have shape (2,), got (1, 2)"),
+    ("full", "weights_init", [NAN, 1.0], ValueError, "[0] is nan; values must be finite"),
+    ("full", "weights_init", [1.5, -0.5], ValueError, "[0] is 1.5; weights must lie in [0, 1]"),
+    ("full", "weights_init", [0.5, 0.4], ValueError, "must sum to 1, not to 0.9"),
+    ("full", "weights_init", "ab", TypeError, "must hold real numbers, not 'ab'"),
+    ("full", "means_init", [1.0, 2.0], ValueError, "must have shape (2, 2), got (2,)"),
+    ("full", "means_init", np.zeros((2, 3)), ValueError, "must have shape (2, 2), got (2, 3)"),
+    ("full", "means_init", [[0, 0], [INF, 0]], ValueError, "[1, 0] is inf; values must be finite"),
+    ("full", "means_init", [["a", 1], [2, 3]], TypeError, "must hold real numbers"),
+    ("full", "means_init", [[1j, 1], [2, 3]], TypeError, "must hold real numbers"),
+    ("full", "means_init", [[0, 0], [0, 1e9]], ValueError, "[1, 1] is 1e+09, ", "1e+08 at most"),
+    ("full", "precisions_init", np.eye(2), ValueError, "must have shape (2, 2, 2), got (2, 2)"),
+    ("full", "precisions_init", [np.eye(2), np.ones((2, 2))], ValueError,
+     "[1] must be positive definite; its smallest eigenvalue is 0"),
+    ("full", "precisions_init", [np.eye(2), [[1, 2], [0, 1]]], ValueError, "[1] must be symmetric"),
+    ("full", "precisions_init", np.full((2, 2, 2), NAN), ValueError, "[0, 0, 0] is nan"),
+    ("full", "precisions_init", [np.eye(2), 1e99 * np.eye(2)], ValueError,
+     "[1, 0, 0] is 1e+99", "allowed"),
+    ("tied", "precisions_init", np.eye(3), ValueError, "must have shape (2, 2), got (3, 3)"),
+    ("tied", "precisions_init", -np.eye(2), ValueError, "must be positive definite; ", "is -1"),
+    ("tied", "precisions_init", 1e-310 * np.eye(2), ValueError, "[0, 0] is 1e-310", "allowed"),
+    ("diag", "precisions_init", [1, 1], ValueError, "must have shape (2, 2), got (2,)"),
+    ("diag", "precisions_init", [[1, 1], [1, 0]], ValueError, "[1, 1] is 0.0; values must be > 0"),
+    ("diag", "precisions_init", [[1, 1], [1e99, 1]], ValueError, "[1, 0] is 1e+99", "allowed"),
+    ("spherical", "precisions_init", [1, -1], ValueError, "[1] is -1.0; values must be > 0"),
+    ("spherical", "precisions_init", [[1, 1]], ValueError, "must have shape (2,), got (1, 2)"),
+    ("spherical", "precisions_init", [1, 1e99], ValueError, "[1] is 1e+99", "allowed"),
+    ("full", "mean_prior", [1.0], ValueError, "must have shape (2,), got (1,)"),
+    ("full", "mean_prior", 3.0, ValueError, "must have shape (2,), got ()"),
+    ("full", "mean_prior", [0.0, NAN], ValueError, "[1] is nan; values must be finite"),
+    ("full", "mean_prior", ["a", 1], TypeError, "must hold real numbers"),
+    ("full", "mean_prior", [0, 1e200], ValueError, "[1] is 1e+200", "1e+100 at most"),
+    ("full", "covariance_prior", np.eye(3), ValueError, "must have shape (2, 2), got (3, 3)"),
+    ("full", "covariance_prior", 1.0, ValueError, "must have shape (2, 2), got ()"),
+    ("full", "covariance_prior", np.ones((2, 2)), ValueError, "must be positive definite"),
+    ("tied", "covariance_prior", -np.eye(2), ValueError, "must be positive definite", "is -1"),
+    ("tied", "covariance_prior", [[1, 2], [0, 1]], ValueError, "must be symmetric"),
+    ("full", "covariance_prior", [[1, NAN], [NAN, 1]], ValueError, "[0, 1] is nan"),
+    ("full", "covariance_prior", "ab", TypeError, "must hold real numbers, not 'ab'"),
+    ("diag", "covariance_prior", np.eye(2), ValueError, "must have shape (2,), got (2, 2)"),
+    ("diag", "covariance_prior", [1, 0], ValueError, "[1] is 0.0; values must be > 0"),
+    ("spherical", "covariance_prior", [1.0], ValueError, "must have shape (), got (1,)"),
+    ("spherical", "covariance_prior", 0, ValueError, " is 0.0; values must be > 0"),
+    ("diag", "mean_variance_prior", [1, -1], ValueError, "[1] is -1.0; values must be > 0"),
+    ("diag", "mean_variance_prior", [1.0], ValueError, "must have shape (2,), got (1,)"),
+    ("spherical", "mean_variance_prior", 0.0, ValueError, " is 0.0; values must be > 0"),
+    ("spherical", "mean_variance_prior", "a", TypeError, "must hold real numbers, not 'a'"),
+    ("full", "mean_variance_prior", 1.0, ValueError, " is for covariance_type 'diag' and 'spher"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("covariance_type", "name", "value", "error", "start", "more"), [
+    (*case[:5], case[5:]) for case in BAD_ARRAYS
+])  # fmt: skip
+def test_arrays_of_priors_and_starts(covariance_type, name, value, error, start, more):
+    mixture = GaussianMixture(2, covariance_type=covariance_type, **{name: value})
+    space = "" if start[0] in "[ " else " "
+    refuses(mixture, error, name + space + start, *more)
+
+
+@pytest.mark.parametrize("method", ["em", "variational_em", "crisp_em"])
+def test_priors_without_a_mode(method):
+    mixture = GaussianMixture(2, method=method, weight_concentration_prior=0.5)
+    refuses(mixture, ValueError, "weight_concentration_prior=0.5 is below 1", "mode", repr(method))
+    mixture = GaussianMixture(2, method=method, degrees_of_freedom_prior=1.5)
+    refuses(mixture, ValueError, "degrees_of_freedom_prior=1.5 is below 2", "mode", repr(method))
+
+
+def test_degrees_of_freedom_and_features():
+    mixture = BayesianGaussianMixture(degrees_of_freedom_prior=1)
+    refuses(mixture, ValueError, "degrees_of_freedom_prior must be greater than 1 (features - 1)")
+
+
+def test_two_priors_on_the_means():
+    mixture = GaussianMixture(
+        2, covariance_type="diag", mean_variance_prior=1.0, mean_precision_prior=1.0
+    )
+    refuses(mixture, ValueError, "mean_precision_prior or mean_variance_prior, not both")
+
+
+@pytest.mark.parametrize(
+    ("Method", "name", "value", "error", "allowed"),
+    [
+        (Method, "max_iter", value, error, "an integer >= 1")
+        for Method in (vbfast.EM, vbfast.MeanField, vbfast.CrispEM)
+        for value, error in [*WHOLE, (None, TypeError)]
+    ]
+    + [(vbfast.VariationalEM, "tol", value, error, "number >= 0") for value, error in NON_NEGATIVE]
+    + [(vbfast.VariationalEM, "truncation", *case, "an integer >= 1") for case in WHOLE]
+    + [
+        (vbfast.FullInference, name, *case, "an integer >= 1")
+        for name in ("n_draws", "n_chains", "thin")
+        for case in WHOLE
+    ]
+    + [(vbfast.FullInference, "n_tune", *case, "an integer >= 0") for case in WHOLE_OR_ZERO],
+)
+def test_methods_check_their_own(Method, name, value, error, allowed):
+    with pytest.raises(error, match=f"{name} must be .*{allowed}, not {re.escape(repr(value))}"):
+        Method(**{name: value})
+
+
+# -- memory -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "diag"])
+def test_more_components_than_memory_for_them(covariance_type, monkeypatch):
+    # All the same number in memory: rows of zero strides.
+    rows = np.broadcast_to(np.linspace(0, 1, 300)[:, None], (300, 200))
+    from vbfast.estimators import gaussian_mixture
+
+    monkeypatch.setattr(gaussian_mixture, "_available_memory", lambda: 2.0**20)
+    words = ["n_components=300 with 200 features", covariance_type, "would need about", "GiB"]
+    refuses(GaussianMixture(300, covariance_type=covariance_type), MemoryError, *words, rows=rows)
+
+
+def test_what_this_machine_does_not_have():
+    rows = np.broadcast_to(np.linspace(0, 1, 40_000)[:, None], (40_000, 1000))
+    words = ["n_components=40000 with 1000 features", "would need about", "GiB", "available"]
+    refuses(GaussianMixture(40_000), MemoryError, *words, rows=rows)
+    draws = vbfast.FullInference(n_draws=10**12)
+    refuses(GaussianMixture(2, method=draws), MemoryError, "n_components=2", "would need about")
+
+
+# -- failures that show only during a fit -------------------------------------------------------
+
+
+def test_a_likelihood_without_bound_leaves_the_estimator_alone():
+    rows = np.repeat(X[:2], 10, axis=0)
+    mixture = GaussianMixture(2, reg_covar=0.0)
+    refuses(mixture, vbfast.DegenerateError, "component", "too few distinct rows", rows=rows)
+
+
+def test_a_fit_that_is_interrupted_leaves_the_estimator_alone(monkeypatch):
+    mixture = GaussianMixture(2, random_state=0).fit(X)
+    before = frozen(mixture)
+    sweeps = 0
+
+    def interrupted(*args, **kwargs):
+        nonlocal sweeps
+        sweeps += 1
+        if sweeps > 8:
+            raise KeyboardInterrupt
+        return visit(*args, **kwargs)
+
+    visit = vbfast.Model.visit
+    monkeypatch.setattr(vbfast.Model, "visit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mixture.set_params(method="full").fit(X + 1.0)
+    assert frozen(mixture) == before

@@ -1,0 +1,394 @@
+"""Whether full inference draws from the posterior: two tests that see any defect, if it is large.
+
+Simulation-based calibration (Talts et al. 2018): parameters from the prior, data from them, and
+then the parameters' rank among draws given the data is uniform. The chain of theta of a blocked
+Gibbs sampler is reversible, so that a chain run both ways from the true theta, which stands at a
+random place in it, has uniform ranks however slowly it mixes (Gandy & Scott 2020).
+
+Geweke's joint test (2004): a chain that by turns draws theta and T given X, and X given theta and
+T, has the prior as its marginal.
+
+Data and prior are simulated by NumPy and SciPy alone. Both tests must fail on planted bugs and on
+mean field.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import reference as ref
+from conftest import MixtureRow, raw_parameters
+from scipy.stats import chisquare
+
+import vbfast
+from vbfast import FullInference, MeanField, _kernels, starts
+from vbfast._kernels.inputs import Assignment, Block
+from vbfast.conjugate import NormalGamma, NormalWishart
+from vbfast.data import Frame
+
+pytestmark = pytest.mark.slow
+
+ROWS = [
+    # model, components, features
+    (MixtureRow("full"), 2, 2),
+    (MixtureRow("tied", "dirichlet_process"), 3, 2),
+    (MixtureRow("diag", "dirichlet_process"), 2, 2),
+    (MixtureRow("spherical"), 2, 2),
+    (MixtureRow("diag", prior="independent"), 2, 1),
+    (MixtureRow("spherical", "dirichlet_process", "independent"), 2, 2),
+]
+rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row[0]))
+
+N_SETS, N_BINS, THIN = 1000, 20, 2
+N_JOINT = 100_000
+
+
+def variances(row, covariances, k, d):
+    """Return variances (S, K, D) of covariances (S, ...) in scikit-learn's shapes."""
+    size = len(covariances)
+    if row.covariance_type in ("full", "tied"):
+        diagonal = np.diagonal(covariances, axis1=-2, axis2=-1).reshape(size, -1, d)
+        return np.broadcast_to(diagonal, (size, k, d))
+    return np.broadcast_to(covariances.reshape(size, k, -1), (size, k, d))
+
+
+def simulate(weights, means, covariances, row, n, rng):
+    """Draw components (S, N) and rows (S, N, D) given S parameters."""
+    size, k, d = means.shape
+    t = (rng.random((size, n, 1)) > np.cumsum(weights, axis=1)[:, None, :-1]).sum(axis=2)
+    full = np.array([
+        ref.full_covariances(covariance, row.covariance_type, k, d) for covariance in covariances
+    ])  # fmt: skip
+    root = np.linalg.cholesky(full)
+    of = np.arange(size)[:, None]
+    z = rng.standard_normal((size, n, d, 1))
+    return t, means[of, t] + (root[of, t] @ z)[..., 0]
+
+
+# Simulation-based calibration --------------------------------------------------------------------
+
+
+def quantities(row, weights, means, covariances):
+    """What is ranked, (S, ...): the first half without regard to the components' order."""
+    size, k, d = means.shape
+    log_variance = np.log(variances(row, covariances, k, d))
+    return np.stack(
+        [
+            weights.max(axis=1),
+            means[:, :, 0].min(axis=1),
+            means.mean(axis=(1, 2)),
+            (weights[:, :, None] * means).sum(axis=(1, 2)),
+            log_variance.sum(axis=(1, 2)),
+            weights[:, 0],
+            means[:, -1, -1],
+            log_variance[:, 0, 0],
+        ],
+        axis=1,
+    )
+
+
+def log_scores(weights, means, covariances, row, X):
+    """Return log pi_k + log N(x_n | mu_k, Sigma_k), (S, N, K), of S parameters and data sets."""
+    _, k, d = means.shape
+    full = np.array([
+        ref.full_covariances(covariance, row.covariance_type, k, d) for covariance in covariances
+    ])  # fmt: skip
+    away = X[:, :, None] - means[:, None]
+    square = np.einsum("snki,skij,snkj->snk", away, np.linalg.inv(full), away, optimize=True)
+    constant = np.log(weights) - (d * ref.LOG_2PI + np.linalg.slogdet(full)[1]) / 2
+    return constant[:, None] - square / 2
+
+
+def draw_components(scores, rng):
+    """Draw T given scores (S, N, K)."""
+    q = np.exp(scores - scores.max(axis=2, keepdims=True)).cumsum(axis=2)
+    marks = rng.random(scores.shape[:2]) * q[:, :, -1]
+    return (marks[:, :, None] > q[:, :, :-1]).sum(axis=2)
+
+
+def gibbs(model, data, labels, n_draws, rng):
+    """Yield every THIN-th theta of full inference's chain from labels."""
+    start = starts.from_labels(model, data, labels)
+    chain = FullInference().chain(model, data, start, rng)
+    for _ in range(n_draws):
+        for _ in range(THIN):
+            sweep = next(chain)
+        yield sweep.theta
+
+
+def mean_field(model, data, labels, n_draws, rng):
+    """Yield draws of q(theta)."""
+    start = starts.from_labels(model, data, labels)
+    fitted = MeanField(max_iter=30, tol=1e-4).fit(model, data, start)
+    for _ in range(n_draws):
+        yield model.sample(fitted.posterior, rng)
+
+
+def calibration(row, k, d, *, n_sets=N_SETS, n=12, sampler=gibbs, seed=0):
+    """Return the p-values of uniform ranks, one a quantity."""
+    rng = np.random.default_rng(seed)
+    prior = row.draw_prior(n_sets, k, d, rng)
+    t, X = simulate(*prior, row, n, rng)
+    scores = log_scores(*prior, row, X)
+    again = draw_components(scores, rng)
+    ranked = quantities(row, *prior)
+    # log p(X, T, theta) with a T of its own.
+    fresh = np.take_along_axis(scores, draw_components(scores, rng)[:, :, None], axis=2)
+    log_joint = fresh.sum(axis=(1, 2))
+    log_joint += [row.log_prior(*theta) for theta in zip(*prior, strict=True)]
+    ranks = np.empty((n_sets, ranked.shape[1] + 1), dtype=int)
+    for number in range(n_sets):
+        data = row.data(X[number])
+        model = row.model(k, d, data.frame)
+        place = int(rng.integers(N_BINS))
+        drawn, joint = [], []
+        for labels, n_draws in ((t[number], place), (again[number], N_BINS - 1 - place)):
+            for draw in sampler(model, data, labels, n_draws, rng) if n_draws else ():
+                drawn.append(raw_parameters(row, draw, data.frame))
+                assignment = Assignment("draw", seed=int(rng.integers(2**63)))
+                joint.append(data.sum(model.visit, draw, assignment)["log_z"] + draw.log_prior)
+        found = quantities(row, *(np.array(part) for part in zip(*drawn, strict=True)))
+        ranks[number, 1:] = (found < ranked[number]).sum(axis=0)
+        ranks[number, 0] = np.sum(joint < log_joint[number])
+    return np.array([chisquare(np.bincount(r, minlength=N_BINS)).pvalue for r in ranks.T])
+
+
+@rows
+def test_simulation_based_calibration(row):
+    p_values = calibration(*row)
+    assert np.all(p_values > 0.001), p_values
+
+
+# Geweke's joint test -----------------------------------------------------------------------------
+
+
+class JointData:
+    """Data that are drawn anew, X given T and theta, whenever a chain looks at them."""
+
+    def __init__(self, row, model, n, frame, rng):
+        self.row, self.model, self.n, self.frame, self.rng = row, model, n, frame, rng
+        self.total_weight = float(n)
+        self.t = None
+
+    def sum(self, visit, theta, assignment):
+        gaussians, n = theta.parameters, self.n
+        k, d = gaussians.means.shape
+        if self.t is None:
+            marks = self.rng.random((n, 1))
+            self.t = (marks > np.cumsum(theta.weights)[:-1]).sum(axis=1)
+        z = self.rng.standard_normal((n, d))
+        factor = gaussians.factor
+        if factor.ndim == 3:
+            inverse = np.linalg.inv(factor)
+            z = (inverse[self.t if len(factor) > 1 else 0 * self.t] @ z[:, :, None])[:, :, 0]
+        else:
+            z = z / factor[self.t]
+        frame = self.frame
+        self.X = frame.origin + (gaussians.means[self.t] + z) / frame.scale
+        block = Block(self.X, None, None, frame.origin, frame.scale, 0, 1)
+        # The T that is drawn: the same, as its random numbers are.
+        q = np.empty((n, k))
+        self.model.latent.kernel.visit(block, theta, assignment, q=q)
+        self.t = q.argmax(axis=1)
+        return visit(block, theta, assignment)
+
+
+def joint_moments(row, weights, means, covariances, counts, X):
+    """Return 20 functions of theta, T and X whose averages exist, (S, 20)."""
+    size, k, d = means.shape
+    w, m = weights[:, 0], np.tanh(means)
+    log_variance = np.log(variances(row, covariances, k, d))
+    first, last = log_variance[:, 0, 0], log_variance[:, -1, -1]
+    if row.covariance_type in ("full", "tied") and d > 1:
+        matrices = covariances if row.covariance_type == "tied" else covariances[:, 0]
+        cross = matrices[:, 0, 1] / np.sqrt(matrices[:, 0, 0] * matrices[:, 1, 1])
+    else:
+        cross = first**3
+    # Of all rows, not of those counted: a row that is lost is seen here alone.
+    share, x = counts[:, 0] / X.shape[1], np.tanh(X)
+    mean_x = x.mean(axis=(1, 2))
+    return np.stack(
+        [
+            w, w**2, weights[:, -1], weights.max(axis=1),
+            m[:, 0, 0], m[:, 0, 0] ** 2, m[:, -1, -1], m[:, 0, 0] * m[:, -1, 0], w * m[:, 0, 0],
+            first, first**2, last, first * last, cross, first * m[:, 0, 0] ** 2,
+            share, share**2, share * w,
+            mean_x, (x**2).mean(axis=(1, 2)),
+        ],
+        axis=1,
+    )  # fmt: skip
+
+
+def expected_moments(row, k, d, n, rng, size=200_000):
+    """Return averages by independent draws of the prior, and their standard errors."""
+    prior = row.draw_prior(size, k, d, rng)
+    t, X = simulate(*prior, row, n, rng)
+    counts = (t[:, :, None] == np.arange(k)).sum(axis=1)
+    values = joint_moments(row, *prior, counts, X)
+    return values.mean(axis=0), values.std(axis=0) / np.sqrt(size)
+
+
+def geweke(row, k, d, *, n_draws=N_JOINT, n=6, seed=0, next_theta=None, size=200_000):
+    """Return z of each moment, standard errors corrected for autocorrelation by batches."""
+    rng = np.random.default_rng(seed)
+    scale = np.full(d, 0.7) if row.covariance_type == "spherical" else np.linspace(0.7, 1.6, d)
+    frame = Frame(np.full(d, 0.3), scale, np.ones(d))
+    model = row.model(k, d, frame)
+    data = JointData(row, model, n, frame, rng)
+    if next_theta is None:
+        chain = FullInference().chain(model, data, model.prior, rng)
+    else:
+        chain = next_theta(model, data, rng)
+    parts = []
+    for _ in range(n_draws):
+        sweep = next(chain)
+        counts = sweep.stats["strength"].copy()
+        gaussians = sweep.theta.parameters
+        parts.append((sweep.theta.weights, gaussians.means, gaussians.factor, counts, data.X))
+    weights, means, factors, counts, X = (np.array(part) for part in zip(*parts, strict=True))
+    if factors.ndim == 4:
+        root = np.linalg.inv(factors * scale)
+        covariances = root @ np.swapaxes(root, 2, 3)
+        covariances = covariances[:, 0] if row.covariance_type == "tied" else covariances
+    else:
+        covariances = (factors * scale[: factors.shape[2]]) ** -2.0
+    means = frame.origin + means / frame.scale
+    values = joint_moments(row, weights, means, covariances, counts, X)
+    n_batches = 50
+    batches = values[: n_draws // n_batches * n_batches].reshape(n_batches, -1, values.shape[1])
+    error = batches.mean(axis=1).std(axis=0, ddof=1) / np.sqrt(n_batches)
+    expected, expected_error = expected_moments(row, k, d, n, rng, size)
+    return (values.mean(axis=0) - expected) / np.hypot(error, expected_error)
+
+
+@rows
+def test_geweke(row):
+    # Draws of precisions that share several independent means take long.
+    slow = row[0].prior == "independent" and row[0].covariance_type == "spherical"
+    z = geweke(*row, n_draws=N_JOINT // 4 if slow else N_JOINT)
+    assert len(z) == 20
+    assert np.all(np.abs(z) < 4), z
+
+
+# They fail where they must -----------------------------------------------------------------------
+
+
+def _kernel_changed(patch, change):
+    """Give every visit what `change` makes of its block, assignment and wanted statistics."""
+    true = _kernels.mixture
+
+    class Kernel:
+        statistics_size = staticmethod(true.statistics_size)
+
+        @staticmethod
+        def visit(block, theta, assignment, *, statistics=None, **out):
+            block, assignment = change(block, assignment, statistics is not None)
+            true.visit(block, theta, assignment, statistics=statistics, **out)
+
+    patch.setattr(vbfast.Mixture, "kernel", Kernel)
+
+
+def drop_chunk(patch):
+    """The last third of the rows is lost to statistics."""
+
+    def change(block, assignment, counted):
+        if counted:
+            values = block.values[: len(block.values) * 2 // 3]
+            labels = None if block.labels is None else block.labels[: len(values)]
+            block = replace(block, values=values, labels=labels)
+        return block, assignment
+
+    _kernel_changed(patch, change)
+
+
+def draws_from_hard(patch):
+    """The best component stands in for a draw."""
+
+    def change(block, assignment, counted):
+        kind = "hard" if assignment.kind == "draw" else assignment.kind
+        return block, replace(assignment, kind=kind)
+
+    _kernel_changed(patch, change)
+
+
+def _sample_changed(patch, change):
+    for family in (NormalWishart, NormalGamma):
+        sample = family.sample
+
+        def changed(self, rng, sample=sample, family=family):
+            parts = change(self.means, self.strength, self.dof, self.scatter)
+            return sample(family(*parts), rng)
+
+        patch.setattr(family, "sample", changed)
+
+
+def degrees_of_freedom_off_by_one(patch):
+    _sample_changed(patch, lambda means, kappa, nu, S: (means, kappa, nu + 1, S))
+
+
+def strength_not_updated(patch):
+    _sample_changed(
+        patch, lambda means, kappa, nu, S: (means, np.full_like(kappa, MixtureRow.kappa), nu, S)
+    )
+
+
+def counts_ignored(patch):
+    """The weights are drawn from their prior."""
+    collect = vbfast.Mixture.collect
+    patch.setattr(vbfast.Mixture, "collect", lambda self, counts: collect(self, 0 * counts))
+
+
+def between_scatter_forgotten(patch):
+    """Prior and data add up without the spread of their means."""
+    def add(self, other):
+        total = original(self, other)
+        total["scatter"][...] = self["scatter"] + other["scatter"]
+        return total
+
+    original = vbfast.Stats.__add__
+    patch.setattr(vbfast.Stats, "__add__", add)
+
+
+BUGS = [
+    drop_chunk, degrees_of_freedom_off_by_one, strength_not_updated, draws_from_hard,
+    counts_ignored, between_scatter_forgotten,
+]  # fmt: skip
+bugs = pytest.mark.parametrize("plant", BUGS, ids=lambda plant: plant.__name__)
+
+
+@bugs
+def test_calibration_finds(plant, monkeypatch):
+    plant(monkeypatch)
+    assert calibration(*ROWS[0], n_sets=N_SETS // 2).min() < 1e-4
+
+
+@bugs
+def test_geweke_finds(plant, monkeypatch):
+    plant(monkeypatch)
+    assert np.abs(geweke(*ROWS[0], n_draws=N_JOINT // 10, size=50_000)).max() > 5
+
+
+def test_calibration_finds_mean_field():
+    assert calibration(*ROWS[0], n_sets=N_SETS // 5, sampler=mean_field).min() < 1e-4
+
+
+def test_geweke_finds_mean_field():
+    def chain(model, data, rng):
+        theta = model.sample(model.prior, rng)
+        seeds = iter(range(2**62))
+        while True:
+            stats = data.sum(model.visit, theta, Assignment("draw", seed=next(seeds)))
+            yield vbfast.methods.Sweep(model.prior, theta, stats)
+            fixed = vbfast.ArrayData(data.X, None, data.frame)
+            start = model.prior + stats
+            fitted = MeanField(max_iter=10, tol=1e-3).fit(model, fixed, start)
+            theta = model.sample(fitted.posterior, rng)
+
+    z = geweke(*ROWS[0], n_draws=N_JOINT // 20, next_theta=chain, size=50_000)
+    assert np.abs(z).max() > 5
+
+
+def test_both_pass_with_as_few_draws():
+    """What finds the bugs is not the small number of draws."""
+    assert calibration(*ROWS[0], n_sets=N_SETS // 2).min() > 0.001
+    assert np.abs(geweke(*ROWS[0], n_draws=N_JOINT // 10, size=50_000)).max() < 4

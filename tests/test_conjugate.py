@@ -1,0 +1,649 @@
+"""Conjugate distributions: mode, mean, draws, KL and density, each against plain numerics."""
+
+import numpy as np
+import pytest
+import reference as ref
+from scipy import integrate, stats
+from scipy.special import digamma, logsumexp
+
+from vbfast.conjugate import (
+    Dirichlet,
+    IndependentNormalGamma,
+    NormalGamma,
+    NormalWishart,
+    StickBreaking,
+    point,
+)
+from vbfast.exceptions import DegenerateError
+
+K, D = 3, 2
+
+
+def dirichlet(rng):
+    return Dirichlet(rng.uniform(1.2, 6, K))
+
+
+def sticks(rng):
+    return StickBreaking(rng.uniform(1.2, 6, (K - 1, 2)))
+
+
+def wishart(groups):
+    def make(rng):
+        root = rng.standard_normal((groups, D, D))
+        scatter = root @ np.swapaxes(root, 1, 2) + np.eye(D)
+        strength, dof = rng.uniform(0.5, 4, K), rng.uniform(5, 9, groups)
+        return NormalWishart(rng.standard_normal((K, D)), strength, dof, scatter)
+
+    return make
+
+
+def gamma(width):
+    def make(rng):
+        strength, dof = rng.uniform(0.5, 4, K), rng.uniform(5, 9, K)
+        scatter = rng.uniform(1, 5, (K, width))
+        return NormalGamma(rng.standard_normal((K, D)), strength, dof, scatter)
+
+    return make
+
+
+def independent(width, rows=True):
+    def make(rng):
+        strength = rng.uniform(1, 6, K) if rows else np.zeros(K)
+        mean = rng.standard_normal((K, D)) if rows else np.zeros((K, D))
+        dof, scatter = rng.uniform(5, 9, K), rng.uniform(1, 5, (K, width))
+        center, pull = np.array([0.4, -0.3]), np.array([0.5, 1.2])
+        return IndependentNormalGamma(mean, strength, dof, scatter, center, pull)
+
+    return make
+
+
+WEIGHTS = {"dirichlet": dirichlet, "sticks": sticks}
+CONJUGATE = {
+    "full": wishart(K), "tied": wishart(1), "diag": gamma(D), "spherical": gamma(1),
+}  # fmt: skip
+INDEPENDENT = {"independent-diag": independent(D), "independent-spherical": independent(1)}
+ANY = CONJUGATE | INDEPENDENT
+
+
+def table(*rows):
+    makers = {name: maker for row in rows for name, maker in row.items()}
+    return pytest.mark.parametrize("make", makers.values(), ids=makers.keys())
+
+
+def unnormalised(distribution, theta):
+    """Log density of theta up to a constant, also of the independent kind with rows."""
+    if not isinstance(distribution, IndependentNormalGamma):
+        return distribution.log_density(theta)
+    lam = np.broadcast_to(theta.factor**2, (K, D))
+    gap = distribution.strength * (theta.means - distribution.rows_mean) ** 2
+    value = -0.5 * (lam * gap).sum()
+    value += ((0.5 * distribution.dof - 1) * np.log(theta.factor**2)).sum()
+    value -= 0.5 * (distribution.scatter * theta.factor**2).sum()
+    return value - 0.5 * (distribution.pull * (theta.means - distribution.center) ** 2).sum()
+
+
+def moved(theta, direction, step):
+    """Theta a step further in (mu, Lambda)."""
+    d_means, d_precision = direction
+    means = theta.means + step * d_means
+    if theta.factor.ndim == 2:
+        return point(means, np.sqrt(theta.factor**2 * (1 + step * d_precision)))
+    precision = np.swapaxes(theta.factor, 1, 2) @ theta.factor
+    precision = precision + step * d_precision
+    # A lower triangular with A'A = precision, from the Cholesky factor of the reversed matrix.
+    reversed_ = np.linalg.cholesky(precision[:, ::-1, ::-1])
+    return point(means, np.swapaxes(reversed_[:, ::-1, ::-1], 1, 2))
+
+
+def directions(rng, theta, n):
+    for _ in range(n):
+        d_precision = 0.3 * rng.standard_normal(theta.factor.shape)
+        if theta.factor.ndim == 3:
+            d_precision = d_precision + np.swapaxes(d_precision, 1, 2)
+        yield rng.standard_normal(theta.means.shape), d_precision
+
+
+# Modes -------------------------------------------------------------------------------------------
+
+
+@table(WEIGHTS)
+def test_mode_of_weights(make):
+    rng = np.random.default_rng(0)
+    distribution = make(rng)
+    mode = distribution.mode()
+    assert mode.sum() == pytest.approx(1)
+    best = distribution.log_density(mode)
+    for _ in range(50):
+        direction = rng.standard_normal(K)
+        direction = mode * (direction - direction @ mode)  # the sum stays 1
+        near = [distribution.log_density(mode + step * direction) for step in (1e-4, -1e-4)]
+        assert max(near) < best
+        assert abs(near[0] - near[1]) < 1e-4 * abs(best - near[0]) + 1e-9
+    assert all(distribution.log_density(rng.dirichlet(np.ones(K))) <= best for _ in range(200))
+
+
+def test_mode_of_weights_at_the_edge():
+    np.testing.assert_array_equal(Dirichlet(np.array([1.0, 3.0, 1.0])).mode(), [0, 1, 0])
+    np.testing.assert_allclose(Dirichlet(np.ones(4)).mode(), 0.25)
+    flat = StickBreaking(np.array([[1.0, 1.0], [3.0, 1.0]]))
+    np.testing.assert_allclose(flat.mode(), [0.5, 0.5, 0])
+    for distribution in (
+        Dirichlet(np.array([0.5, 2.0])),
+        StickBreaking(np.array([[0.5, 2.0]])),
+        StickBreaking(np.array([[2.0, 0.5]])),
+    ):
+        with pytest.raises(ValueError, match="no mode"):
+            distribution.mode()
+
+
+@table(ANY)
+def test_mode_of_gaussians(make):
+    rng = np.random.default_rng(1)
+    distribution = make(rng)
+    mode = distribution.mode()
+    np.testing.assert_array_equal(mode.slack, 0)
+    best = unnormalised(distribution, mode)
+    for direction in directions(rng, mode, 50):
+        up, down = (unnormalised(distribution, moved(mode, direction, s)) for s in (1e-4, -1e-4))
+        assert max(up, down) < best
+        assert abs(up - down) < 1e-2 * (best - min(up, down)) + 1e-9  # no slope
+        assert unnormalised(distribution, moved(mode, direction, 0.3)) < best
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+def test_flat_prior_has_the_mode_of_maximum_likelihood(kind):
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((30, D))
+    q = rng.dirichlet(np.ones(K), 30)
+    prior = ref.flat_prior(kind, K, D)
+    posterior = ref.update(prior, kind, *ref.moments(X, q, kind))
+    weights, means, covariances = ref.mode(posterior, kind)
+    np.testing.assert_allclose(weights, q.sum(0) / 30)
+    np.testing.assert_allclose(Dirichlet(posterior.alpha).mode(), weights)
+    groups = {"full": K, "tied": 1, "diag": K, "spherical": K}[kind]
+    dof = np.broadcast_to(posterior.nu, groups)
+    shape = {"full": (K, D, D), "tied": (1, D, D), "diag": (K, D), "spherical": (K, 1)}[kind]
+    family = NormalWishart if kind in ("full", "tied") else NormalGamma
+    mode = family(posterior.m, posterior.kappa, dof, posterior.S.reshape(shape)).mode()
+    np.testing.assert_allclose(mode.means, means)
+    if kind in ("full", "tied"):
+        found = np.linalg.inv(np.swapaxes(mode.factor, 1, 2) @ mode.factor)
+    else:
+        found = mode.factor**-2
+    np.testing.assert_allclose(found, covariances.reshape(shape))
+
+
+def test_degenerate_and_empty():
+    scatter = np.array([np.eye(2), [[1.0, 1.0], [1.0, 1.0]]])
+    dof = np.array([5.0, 6.0])
+    with pytest.raises(DegenerateError, match="component 1 "):
+        NormalWishart(np.zeros((2, 2)), np.ones(2), dof, scatter).mode()
+    with pytest.raises(DegenerateError, match="component 1 "):
+        NormalGamma(np.zeros((2, 2)), np.ones(2), dof, np.array([[1, 1], [1, 0.0]])).mode()
+    # exponent 0: no row at all under a flat prior
+    empty = NormalWishart(np.full((2, 2), 9.0), np.zeros(2), np.array([2.0, 2.0]), 0 * scatter)
+    mode = empty.mode()
+    np.testing.assert_array_equal(mode.means, 0)
+    np.testing.assert_array_equal(mode.factor, [np.eye(2)] * 2)
+    mode = NormalGamma(np.full((2, 2), 9.0), np.zeros(2), np.ones(2), np.zeros((2, 2))).mode()
+    np.testing.assert_array_equal(mode.means, 0)
+    np.testing.assert_array_equal(mode.factor, 1)
+
+
+# Draws, means and KL by Monte Carlo --------------------------------------------------------------
+
+
+def assert_mean(values, expected):
+    """Average of independent values is as expected, within 5 standard errors."""
+    values = np.asarray(values)
+    error = values.std(axis=0) / np.sqrt(len(values))
+    assert np.all(np.abs(values.mean(axis=0) - expected) <= 5 * error + 1e-12)
+
+
+@table(WEIGHTS)
+def test_draws_of_weights(make):
+    rng = np.random.default_rng(3)
+    distribution, other = make(rng), make(rng)
+    drawn = np.array([distribution.sample(rng) for _ in range(20_000)])
+    assert np.all(drawn > 0)
+    np.testing.assert_allclose(drawn.sum(axis=1), 1)
+    assert_mean(drawn, distribution.mean())
+    assert_mean(np.log(drawn), distribution.mean_log())
+    part = drawn[:5000]
+    gap = [distribution.log_density(w) - other.log_density(w) for w in part]
+    assert_mean(gap, distribution.kl(other))
+    assert distribution.kl(distribution) == pytest.approx(0, abs=1e-12)
+
+
+def precisions(gaussians):
+    if gaussians.factor.ndim == 3:
+        return np.swapaxes(gaussians.factor, 1, 2) @ gaussians.factor
+    return gaussians.factor**2
+
+
+def squared(gaussians, x):
+    """Squared distances |A (x - m)|^2 of a row from each component, (K,)."""
+    away = x - gaussians.means
+    if gaussians.factor.ndim == 3:
+        return ((gaussians.factor @ away[:, :, None])[:, :, 0] ** 2).sum(axis=1)
+    return ((gaussians.factor * away) ** 2).sum(axis=1)
+
+
+def assert_is_expectation(mean, drawn, rng):
+    """A mean's fields are expectations of those of the draws."""
+    assert_mean([g.means for g in drawn], mean.means)
+    assert_mean([precisions(g) for g in drawn], precisions(mean))
+    assert_mean([g.log_det for g in drawn], mean.log_det)
+    for x in 2 * rng.standard_normal((3, D)):
+        assert_mean([squared(g, x) for g in drawn], squared(mean, x) + 2 * mean.slack)
+
+
+@table(CONJUGATE)
+def test_draws_of_gaussians(make):
+    rng = np.random.default_rng(4)
+    distribution, other = make(rng), make(rng)
+    drawn = [distribution.sample(rng) for _ in range(8000)]
+    assert_is_expectation(distribution.mean(), drawn, rng)
+    for g in drawn[:3]:
+        again = point(g.means, g.factor)
+        np.testing.assert_allclose(g.log_det, again.log_det)
+        matrices = precisions(g) if g.factor.ndim == 3 else None
+        if matrices is not None:
+            np.testing.assert_allclose(g.log_det, np.linalg.slogdet(matrices)[1])
+            assert not np.triu(g.factor, 1).any()
+        else:
+            each = np.log(np.broadcast_to(g.factor**2, (K, D))).sum(axis=1)
+            np.testing.assert_allclose(g.log_det, each)
+    inside = [squared(g, distribution.means) * distribution.strength for g in drawn]
+    assert_mean(inside, D)  # strength (mu - m)' Lambda (mu - m) ~ chi^2(D)
+    assert stats.kstest(np.array(inside)[:, 1], stats.chi2(D).cdf).pvalue > 1e-4
+    values = [distribution.log_density(g) - other.log_density(g) for g in drawn[:4000]]
+    assert_mean(values, distribution.kl(other))
+    assert distribution.kl(distribution) == pytest.approx(0, abs=1e-10)
+
+
+@table(CONJUGATE)
+def test_marginal_law_of_precisions(make):
+    rng = np.random.default_rng(5)
+    distribution = make(rng)
+    drawn = [distribution.sample(rng) for _ in range(4000)]
+    if isinstance(distribution, NormalWishart):
+        for group, (nu, S) in enumerate(
+            zip(distribution.dof, distribution.scatter, strict=True)
+        ):
+            # u'Lambda u / u'Wu ~ chi^2(nu), and u'Su / u'Lambda^-1 u ~ chi^2(nu - D + 1).
+            u = rng.standard_normal(D)
+            matrices = np.array([precisions(g)[group] for g in drawn])
+            ratio = np.einsum("i,gij,j->g", u, matrices, u) / (u @ np.linalg.inv(S) @ u)
+            assert stats.kstest(ratio, stats.chi2(nu).cdf).pvalue > 1e-4
+            inverse = np.einsum("i,gij,j->g", u, np.linalg.inv(matrices), u)
+            assert stats.kstest(u @ S @ u / inverse, stats.chi2(nu - D + 1).cdf).pvalue > 1e-4
+    else:
+        lam = np.array([g.factor**2 for g in drawn])
+        for k in range(K):
+            law = stats.gamma(distribution.dof[k] / 2, scale=2 / distribution.scatter[k, 0])
+            assert stats.kstest(lam[:, k, 0], law.cdf).pvalue > 1e-4
+
+
+# Densities ---------------------------------------------------------------------------------------
+
+
+def test_weights_densities_are_those_of_scipy():
+    rng = np.random.default_rng(6)
+    for _ in range(20):
+        alpha, weights = rng.uniform(0.3, 5, K), rng.dirichlet(np.ones(K))
+        expected = stats.dirichlet.logpdf(weights, alpha)
+        assert Dirichlet(alpha).log_density(weights) == pytest.approx(expected)
+        ab, v = rng.uniform(0.3, 5, (K - 1, 2)), rng.uniform(size=K - 1)
+        expected = stats.beta.logpdf(v, ab[:, 0], ab[:, 1]).sum()
+        weights = StickBreaking.weights(v)
+        assert StickBreaking(ab).log_density(weights) == pytest.approx(expected)
+
+
+def test_densities_integrate_to_one():
+    for alpha in ([1.0, 1.0], [2.5, 1.3], [0.7, 4.0]):
+        two = Dirichlet(np.array(alpha))
+        assert integrate.quad(lambda p, d=two: np.exp(d.log_density(np.array([p, 1 - p]))), 0, 1)[
+            0
+        ] == pytest.approx(1, abs=1e-6)
+        one = StickBreaking(np.array([alpha]))
+        assert integrate.quad(lambda p, d=one: np.exp(d.log_density(np.array([p, 1 - p]))), 0, 1)[
+            0
+        ] == pytest.approx(1, abs=1e-6)
+    strength, dof = np.array([0.7]), np.array([4.0])
+    mean, scatter = np.array([[0.3]]), np.array([[2.0]])
+    for family, shape in ((NormalWishart, (1, 1, 1)), (NormalGamma, (1, 1))):
+        distribution = family(mean, strength, dof, scatter.reshape(shape))
+        u, m = np.meshgrid(np.linspace(-9, 4, 400), np.linspace(-1, 1, 801), indexing="ij")
+        lam = np.exp(u)
+        mu = mean[0, 0] + 9 * m / np.sqrt(strength * lam)
+        density = np.array([
+            np.exp(distribution.log_density(
+                point(np.array([[a]]), np.full(shape, np.sqrt(b)))
+            ))
+            for a, b in zip(mu[::4, ::8].ravel(), lam[::4, ::8].ravel(), strict=True)
+        ])  # fmt: skip
+        jacobian = (lam * 9 / np.sqrt(strength * lam))[::4, ::8].ravel()
+        cell = (u[4, 0] - u[0, 0]) * (m[0, 8] - m[0, 0])
+        assert (density * jacobian).sum() * cell == pytest.approx(1, abs=1e-4)
+
+
+@table(CONJUGATE)
+def test_gaussian_densities_are_those_of_scipy(make):
+    rng = np.random.default_rng(7)
+    distribution = make(rng)
+    theta = make(rng).sample(rng)
+    lam = precisions(theta)
+    expected = 0.0
+    if isinstance(distribution, NormalWishart):
+        for nu, S, L in zip(distribution.dof, distribution.scatter, lam, strict=True):
+            expected += stats.wishart.logpdf(L, nu, np.linalg.inv(S))
+        matrices = np.broadcast_to(lam, (K, D, D))
+        for k in range(K):
+            covariance = np.linalg.inv(distribution.strength[k] * matrices[k])
+            law = stats.multivariate_normal(distribution.means[k], covariance)
+            expected += law.logpdf(theta.means[k])
+    else:
+        rate = distribution.scatter / 2
+        expected += stats.gamma.logpdf(lam, distribution.dof[:, None] / 2, scale=1 / rate).sum()
+        spread = (distribution.strength[:, None] * lam) ** -0.5
+        expected += stats.norm.logpdf(theta.means, distribution.means, spread).sum()
+    assert distribution.log_density(theta) == pytest.approx(expected)
+
+
+@table(CONJUGATE, {"dirichlet": dirichlet}, INDEPENDENT)
+def test_density_with_components_in_any_order(make):
+    rng = np.random.default_rng(8)
+    distribution = make(rng)
+    theta = distribution.sample(rng)
+    common, terms = distribution.log_density_terms(theta)
+    rows = np.arange(K)
+    for sigma in ([0, 1, 2], [1, 2, 0], [2, 1, 0]):
+        permuted = reordered(distribution, sigma)
+        if isinstance(permuted, IndependentNormalGamma):
+            base_common, base = permuted.log_density_terms(theta)
+            expected = base_common + np.trace(base)
+        else:
+            expected = permuted.log_density(theta)
+        assert common + terms[sigma, rows].sum() == pytest.approx(expected)
+
+
+def reordered(distribution, sigma):
+    """The distribution whose component k is component sigma(k)."""
+    if isinstance(distribution, Dirichlet):
+        return Dirichlet(distribution.concentration[sigma])
+    if isinstance(distribution, IndependentNormalGamma):
+        return IndependentNormalGamma(
+            distribution.rows_mean[sigma], distribution.strength[sigma, 0],
+            distribution.dof[sigma, 0], distribution.scatter[sigma],
+            distribution.center, distribution.pull,
+        )  # fmt: skip
+    tied = len(distribution.scatter) < K
+    group = slice(None) if tied else sigma
+    return type(distribution)(
+        distribution.means[sigma], distribution.strength[sigma],
+        distribution.dof[group], distribution.scatter[group],
+    )  # fmt: skip
+
+
+# Predictive densities ----------------------------------------------------------------------------
+
+
+def with_row(distribution, x, k):
+    """The distribution after one row of component k."""
+    strength = distribution.strength.copy()
+    strength[k] += 1
+    share = distribution.strength[k] / strength[k]
+    away = x - distribution.means[k]
+    means = distribution.means.copy()
+    means[k] += away / strength[k]
+    tied = len(distribution.scatter) < K
+    group = 0 if tied else k
+    dof, scatter = distribution.dof.copy(), distribution.scatter.copy()
+    dof[group] += 1 if scatter.shape[1] > 1 else D
+    more = share * (np.outer(away, away) if scatter.ndim == 3 else away**2)
+    scatter[group] += more if scatter.shape[1] > 1 else more.sum()
+    return type(distribution)(means, strength, dof, scatter)
+
+
+@table(CONJUGATE)
+def test_predictive_is_ratio_of_evidences(make):
+    rng = np.random.default_rng(9)
+    distribution = make(rng)
+    X = 2 * rng.standard_normal((6, D))
+    found = distribution.log_predictive(X)
+    before = distribution.log_normalizer.sum()
+    for x, row in zip(X, found, strict=True):
+        for k in range(K):
+            after = with_row(distribution, x, k).log_normalizer.sum()
+            assert row[k] == pytest.approx(after - before - D / 2 * np.log(2 * np.pi))
+
+
+def predictive_cdf(distribution, k):
+    """CDF of a component's predictive density, one feature."""
+    grid = np.linspace(-60, 60, 24_001)
+    density = np.exp(distribution.log_predictive(grid[:, None]))[:, k]
+    cdf = integrate.cumulative_trapezoid(density, grid, initial=0)
+    assert cdf[-1] == pytest.approx(1, abs=2e-3)
+    return lambda x: np.interp(x, grid, cdf)
+
+
+@pytest.mark.parametrize("kind", ["wishart", "gamma", "independent"])
+def test_rows_drawn_have_the_predictive_density(kind):
+    rng = np.random.default_rng(10)
+    mean, strength = np.array([[0.5], [-2.0]]), np.array([0.7, 3.0])
+    dof, scatter = np.array([5.0, 8.0]), np.array([[2.0], [6.0]])
+    distribution = {
+        "wishart": lambda: NormalWishart(mean, strength, dof, scatter[:, :, None]),
+        "gamma": lambda: NormalGamma(mean, strength, dof, scatter),
+        "independent": lambda: IndependentNormalGamma(
+            mean, strength, dof, scatter, np.array([0.3]), np.array([0.8])
+        ),
+    }[kind]()
+    for k in range(2):
+        rows = distribution.sample_rows(np.full(5000, k), rng)[:, 0]
+        assert stats.kstest(rows, predictive_cdf(distribution, k)).pvalue > 1e-4
+
+
+@table(CONJUGATE)
+def test_rows_drawn_have_the_predictive_moments(make):
+    rng = np.random.default_rng(11)
+    distribution = make(rng)
+    for k in range(K):
+        rows = distribution.sample_rows(np.full(20_000, k), rng)
+        assert_mean(np.tanh(rows - distribution.means[k]), 0)
+        # Covariance of Student's t: E[Sigma] (1 + 1 / strength).
+        group = 0 if len(distribution.scatter) < K else k
+        covariance = np.cov(rows.T)
+        scale = distribution.scatter[group]
+        scale = np.diag(np.broadcast_to(scale, D)) if scale.ndim == 1 else scale
+        drop = D + 1 if distribution.scatter.ndim == 3 else 2
+        mean_covariance = scale / (distribution.dof[group] - drop)
+        expected_covariance = mean_covariance * (1 + 1 / distribution.strength[k])
+        size = np.sqrt(np.outer(np.diag(expected_covariance), np.diag(expected_covariance)))
+        assert np.all(np.abs(covariance - expected_covariance) < 0.15 * size)
+
+
+# Means independent of precisions: against brute-force quadrature ---------------------------------
+
+
+class Grid:
+    """One feature's density over (mu, log lambda), by brute force."""
+
+    def __init__(self, m, n, dof, s, center, pull):
+        self.u, self.mu = np.linspace(-14, 8, 2201), np.linspace(-14, 14, 2801)
+        lam = np.exp(self.u)[:, None]
+        self.log_joint = (
+            dof / 2 * self.u[:, None]  # with the Jacobian of log lambda
+            - lam * (s + n * (m - self.mu) ** 2) / 2
+            - pull * (self.mu - center) ** 2 / 2
+        )
+        cell = (self.u[1] - self.u[0]) * (self.mu[1] - self.mu[0])
+        self.log_total = logsumexp(self.log_joint) + np.log(cell)
+        self.share = np.exp(self.log_joint - self.log_total) * cell
+
+
+SINGLE = [
+    # m, n, dof, s, center, pull
+    (0.5, 0.0, 4.0, 2.0, 0.0, 1.0),
+    (1.5, 8.0, 6.0, 3.0, 0.0, 0.5),
+    (-2.0, 3.0, 5.0, 0.8, 2.0, 1.0),  # prior and data disagree
+    (0.0, 40.0, 44.0, 30.0, 0.3, 0.2),
+]
+
+
+def single(row):
+    m, n, dof, s, center, pull = row
+    return IndependentNormalGamma(
+        np.array([[m]]), np.array([n]), np.array([dof]), np.array([[s]]),
+        np.array([center]), np.array([pull]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("row", SINGLE)
+def test_independent_normaliser_and_draws(row):
+    distribution, grid = single(row), Grid(*row)
+    # The normaliser shows in log_density_terms: unnormalised density minus it.
+    theta = point(np.array([[0.4]]), np.array([[1.3]]))
+    m, n, dof, s, center, pull = row
+    lam = 1.3**2
+    log_density = (dof / 2 - 1) * np.log(lam) - lam * (s + n * (m - 0.4) ** 2) / 2
+    log_density -= pull * (0.4 - center) ** 2 / 2
+    common, terms = distribution.log_density_terms(theta)
+    assert common + terms[0, 0] == pytest.approx(log_density - grid.log_total, abs=1e-6)
+    # Draws.
+    rng = np.random.default_rng(12)
+    drawn = [distribution.sample(rng) for _ in range(6000)]
+    mu = np.array([g.means[0, 0] for g in drawn])
+    u = np.array([2 * np.log(g.factor[0, 0]) for g in drawn])
+    for values, axis, marginal in ((mu, grid.mu, 0), (u, grid.u, 1)):
+        mass = grid.share.sum(axis=marginal)
+        cdf = np.cumsum(mass) - mass / 2
+        test = stats.kstest(values, lambda x, a=axis, c=cdf: np.interp(x, a, c))
+        assert test.pvalue > 1e-4
+    assert_mean(mu * u, (grid.share * grid.mu * grid.u[:, None]).sum())
+
+
+@pytest.mark.parametrize("row", SINGLE)
+def test_independent_mean_field_is_the_best_factorised(row):
+    distribution, grid = single(row), Grid(*row)
+    mean = distribution.mean()
+    m, n, dof, s, center, pull = row
+    expected_precision = mean.factor[0, 0] ** 2
+
+    def divergence(mu_mean, mu_variance, a, b):
+        """KL(q(mu) q(lambda) || density), q normal and gamma."""
+        log_q = stats.norm.logpdf(grid.mu, mu_mean, np.sqrt(mu_variance))
+        log_q = log_q + (stats.gamma.logpdf(np.exp(grid.u), a, scale=1 / b) + grid.u)[:, None]
+        cell = (grid.u[1] - grid.u[0]) * (grid.mu[1] - grid.mu[0])
+        q = np.exp(log_q) * cell
+        return (q * (log_q - (grid.log_joint - grid.log_total))).sum()
+
+    variance = 2 * mean.slack[0] / expected_precision
+    a, b = dof / 2, dof / 2 / expected_precision
+    best = divergence(mean.means[0, 0], variance, a, b)
+    assert best >= -1e-9
+    for factor in (0.98, 1.02):
+        assert divergence(mean.means[0, 0] + 0.05 * (factor - 1) * 50, variance, a, b) > best
+        assert divergence(mean.means[0, 0], variance * factor, a, b) > best
+        assert divergence(mean.means[0, 0], variance, a, b * factor) > best
+        assert divergence(mean.means[0, 0], variance, a * factor, b) > best
+    # log_det is E[log lambda] of q.
+    assert mean.log_det[0] == pytest.approx(digamma(a) - np.log(b))
+    # kl: against the prior, which has no rows.
+    prior = single((0.0, 0.0, 4.0, 2.0, center, pull))
+    expected = stats_kl_normal(mean.means[0, 0], variance, center, 1 / pull)
+    expected += ref.gamma_kl(a, b, 2.0, 1.0)
+    assert distribution.kl(prior) == pytest.approx(expected)
+
+
+def stats_kl_normal(m, v, m0, v0):
+    return 0.5 * (v / v0 - 1 - np.log(v / v0) + (m - m0) ** 2 / v0)
+
+
+@pytest.mark.parametrize("row", SINGLE)
+def test_independent_predictive(row):
+    distribution = single(row)
+    mean = distribution.mean()
+    precision = mean.factor[0, 0] ** 2
+    variance = 2 * mean.slack[0] / precision
+    a = row[2] / 2
+    u = np.linspace(-25, 6, 40_001)
+    lam = np.exp(u)
+    weight = stats.gamma.pdf(lam, a, scale=precision / a) * lam
+    for x in (-3.0, 0.2, 8.0):
+        density = stats.norm.pdf(x, mean.means[0, 0], np.sqrt(1 / lam + variance))
+        expected = np.log(integrate.trapezoid(weight * density, u))
+        found = distribution.log_predictive(np.array([[x]]))[0, 0]
+        assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_independent_prior_density():
+    rng = np.random.default_rng(13)
+    for width in (1, D):
+        prior = independent(width, rows=False)(rng)
+        theta = prior.sample(rng)
+        expected = stats.norm.logpdf(theta.means, prior.center, prior.pull**-0.5).sum()
+        expected += stats.gamma.logpdf(
+            theta.factor**2, prior.dof / 2, scale=2 / prior.scatter
+        ).sum()
+        assert prior.log_density(theta) == pytest.approx(expected)
+        common, terms = prior.log_density_terms(theta)
+        assert common + np.trace(terms) == pytest.approx(expected)
+        drawn = [prior.sample(rng) for _ in range(4000)]
+        assert_is_expectation(prior.mean(), drawn, rng)
+
+
+def test_independent_spherical_draws_agree_with_importance_weights():
+    # No closed form for P = D means on one precision: weigh prior draws by the rows' likelihood.
+    rng = np.random.default_rng(14)
+    distribution = independent(1)(rng)
+    n = 400_000
+    k = 1
+    lam = rng.standard_gamma(distribution.dof[k, 0] / 2, n) / (distribution.scatter[k, 0] / 2)
+    mu = distribution.center + rng.standard_normal((n, D)) / np.sqrt(distribution.pull)
+    gap = ((mu - distribution.rows_mean[k]) ** 2).sum(axis=1)
+    log_weight = -distribution.strength[k, 0] * lam * gap / 2
+    weight = np.exp(log_weight - log_weight.max())
+    weight /= weight.sum()
+    drawn = [distribution.sample(rng) for _ in range(4000)]
+    for of_draw, of_prior in (
+        (np.array([g.means[k] for g in drawn]), mu),
+        (np.array([[np.log(g.factor[k, 0] ** 2)] for g in drawn]), np.log(lam)[:, None]),
+        (np.array([g.means[k] * g.factor[k, 0] for g in drawn]), mu * np.sqrt(lam)[:, None]),
+    ):
+        expected = weight @ of_prior
+        error = np.sqrt((weight**2) @ (of_prior - expected) ** 2)
+        error = np.hypot(error, of_draw.std(axis=0) / np.sqrt(len(of_draw)))
+        assert np.all(np.abs(of_draw.mean(axis=0) - expected) < 5 * error)
+
+
+# One feature: all families are the same ----------------------------------------------------------
+
+
+def test_one_feature_is_the_same_in_every_family():
+    rng = np.random.default_rng(15)
+    mean, strength = rng.standard_normal((K, 1)), rng.uniform(0.5, 4, K)
+    dof, scatter = rng.uniform(3, 9, K), rng.uniform(1, 5, (K, 1))
+    a = NormalWishart(mean, strength, dof, scatter[:, :, None])
+    b = NormalGamma(mean, strength, dof, scatter)
+    theta = b.sample(rng)
+    as_matrix = point(theta.means, theta.factor[:, :, None])
+    assert a.log_density(as_matrix) == pytest.approx(b.log_density(theta))
+    np.testing.assert_allclose(a.mean().log_det, b.mean().log_det)
+    np.testing.assert_allclose(a.mean().slack, b.mean().slack)
+    np.testing.assert_allclose(a.mode().factor[:, :, 0], b.mode().factor)
+    np.testing.assert_allclose(a.log_predictive(mean), b.log_predictive(mean))
+    np.testing.assert_allclose(a.log_normalizer, b.log_normalizer)
+
+
+def test_expected_log_weights_are_slopes():
+    # mean_log of a Dirichlet is the slope of its log normaliser.
+    alpha = np.array([0.3, 2.0, 7.0])
+    step = 1e-6
+    for k in range(3):
+        up, down = alpha.copy(), alpha.copy()
+        up[k] += step
+        down[k] -= step
+        slope = (Dirichlet(up).log_normalizer - Dirichlet(down).log_normalizer) / (2 * step)
+        assert Dirichlet(alpha).mean_log()[k] == pytest.approx(slope, rel=1e-6)

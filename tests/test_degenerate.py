@@ -1,0 +1,321 @@
+"""Degenerate data never hang or give NaN, by any method, with any type of covariances.
+
+Data shifted or scaled give the same fit, shifted or scaled.
+"""
+
+import numpy as np
+import pytest
+
+import vbfast
+from vbfast import BayesianGaussianMixture, GaussianMixture
+
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+METHODS = {
+    "full_inference": vbfast.FullInference(n_draws=20, n_tune=20, n_chains=2),
+    "mean_field": vbfast.MeanField(max_iter=60),
+    "em": vbfast.EM(max_iter=60),
+    "variational_em": vbfast.VariationalEM(max_iter=60),
+    "truncated": vbfast.VariationalEM(max_iter=60, truncation=2),
+    "crisp_em": vbfast.CrispEM(max_iter=60),
+}
+CLIMBS = [name for name in METHODS if name != "full_inference"]
+
+# Some of these fits and all of the chains are too short to settle.
+pytestmark = pytest.mark.filterwarnings("ignore::vbfast.ConvergenceWarning")
+
+each_type = pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+each_method = pytest.mark.parametrize("method", METHODS)
+each_estimator = pytest.mark.parametrize("Estimator", [GaussianMixture, BayesianGaussianMixture])
+
+
+def clusters(n_rows=40, n_features=3, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n_rows, n_features))
+    X[n_rows // 2 :] += np.array([5.0, 0.0, 3.0])[:n_features]
+    return X
+
+
+def assert_sane(mixture, X):
+    """Finite wherever a number can be, and able to do all that it does."""
+    for name in ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"):
+        assert np.isfinite(getattr(mixture, name)).all(), name
+    assert mixture.weights_.min() >= 0
+    assert mixture.weights_.sum() == pytest.approx(1.0, abs=1e-12)
+    assert np.isfinite(mixture.objective_)
+    assert np.isfinite(mixture.lower_bounds_).all()
+    if hasattr(mixture, "draws_"):
+        assert all(np.isfinite(draws).all() for draws in mixture.draws_.values())
+        assert np.isfinite(mixture.log_evidence_)
+    elif not (np.diff(mixture.lower_bounds_) >= -1e-9 * abs(mixture.lower_bound_)).all():
+        pytest.fail(f"the objective fell: {mixture.lower_bounds_}")
+    assert_predicts(mixture, X)
+    assert np.isfinite(mixture.score_samples(X)).all()
+    assert np.isfinite(mixture.bic(X) + mixture.aic(X) + mixture.icl(X))
+    assert np.isfinite(mixture.sample(3)[0]).all()
+
+
+def assert_predicts(mixture, X):
+    proba = mixture.predict_proba(X)
+    assert proba.min() >= 0
+    np.testing.assert_allclose(proba.sum(axis=1), 1.0, rtol=1e-12)
+    np.testing.assert_array_equal(mixture.predict(X), proba.argmax(axis=1))
+    assert not np.isnan(mixture.score_samples(X)).any()
+    together = mixture.co_assignment(X)
+    assert together.min() >= 0
+    assert together.max() <= 1
+
+
+ROWS = {
+    "identical rows": (np.full((10, 3), 2.5), 2),
+    "identical rows, one component": (np.full((10, 3), 0.1), 1),
+    "identical rows of large numbers": (np.full((10, 3), -1e308), 2),
+    "one feature, one value": (np.zeros((6, 1)), 2),
+    "constant column": (np.column_stack([clusters(), np.full(40, 0.1)]), 2),
+    "constant column of large numbers": (np.column_stack([clusters(), np.full(40, 1e300)]), 2),
+    "column twice": (clusters()[:, [0, 0, 1]], 2),
+    "fewer distinct rows than components": (np.repeat(clusters()[:2], 10, axis=0), 4),
+    "as many rows as components": (clusters()[:3], 3),
+    "fewer rows than features": (np.random.default_rng(0).normal(size=(5, 8)), 2),
+    "one row": (clusters()[:1], 1),
+    "one row, one feature": (np.array([[3.0]]), 1),
+    "a row 1e150 away": (np.vstack([clusters(), [1e150, 0.0, 0.0]]), 2),
+    "two rows 1e150 away": (np.vstack([clusters(), [1e150, 0, 0], [-1e150, 1e100, 3]]), 4),
+    "scales of many kinds": (clusters() * [1e-150, 1.0, 1e150], 2),
+    "whole numbers, many ties": (np.round(clusters()), 3),
+}
+
+
+@each_estimator
+@each_type
+@each_method
+@pytest.mark.parametrize("name", ROWS)
+def test_degenerate_rows(name, method, covariance_type, Estimator):
+    X, n_components = ROWS[name]
+    mixture = Estimator(
+        n_components,
+        method=METHODS[method],
+        covariance_type=covariance_type,
+        weight_concentration_prior_type="dirichlet_distribution",
+        random_state=0,
+    ).fit(X)
+    assert_sane(mixture, X)
+
+
+@each_type
+@each_method
+@pytest.mark.parametrize("n_components", [4, 20])
+def test_sticks_on_degenerate_rows(method, covariance_type, n_components):
+    # Many more components than there is data for, with a prior that empties them.
+    for X in (np.repeat(clusters()[:2], 10, axis=0), clusters()):
+        mixture = BayesianGaussianMixture(
+            n_components, method=METHODS[method], covariance_type=covariance_type, random_state=0
+        ).fit(X)
+        if method == "full_inference":
+            # The evidence, which is not for so many components, is left out.
+            mixture.log_evidence_ = 0.0
+        assert_sane(mixture, X)
+
+
+@each_type
+@pytest.mark.parametrize("method", [name for name in CLIMBS if name != "mean_field"])
+def test_without_regularisation_it_is_refused_in_words(method, covariance_type):
+    mixture = GaussianMixture(
+        2, method=METHODS[method], covariance_type=covariance_type, reg_covar=0.0
+    )
+    with pytest.raises(vbfast.DegenerateError, match=r"component \d .*too few distinct rows"):
+        mixture.fit(np.full((10, 3), 2.5))
+    assert not hasattr(mixture, "means_")
+
+
+@each_type
+@each_method
+def test_a_prior_does_without_regularisation(method, covariance_type):
+    prior = {"full": np.eye(3), "tied": np.eye(3), "diag": np.ones(3), "spherical": 1.0}
+    X = np.full((10, 3), 2.5)
+    mixture = GaussianMixture(
+        2, method=METHODS[method], covariance_type=covariance_type, reg_covar=0.0,
+        covariance_prior=prior[covariance_type], degrees_of_freedom_prior=5.0, random_state=0,
+    ).fit(X)  # fmt: skip
+    assert_sane(mixture, X)
+
+
+# -- the same answer, shifted or scaled ---------------------------------------------------------
+
+
+def fit(method, covariance_type, X):
+    # From labels that don't depend on rounding: a start far from any tie.
+    return GaussianMixture(
+        2, method=METHODS[method], covariance_type=covariance_type, random_state=0
+    ).fit(X)
+
+
+def scales_of(covariance_type, scale):
+    """What covariances of scaled data are multiplied by."""
+    if covariance_type in ("full", "tied"):
+        return scale[:, None] * scale
+    return scale**2 if covariance_type == "diag" else scale[0] ** 2
+
+
+def assert_moved(mixture, Z, plain, X, scale, shift, rtol):
+    """The fit to Z = X * scale + shift is the fit to X, scaled and shifted."""
+    covariance_type = plain.covariance_type
+    np.testing.assert_array_equal(mixture.predict(Z), plain.predict(X))
+    np.testing.assert_allclose(mixture.weights_, plain.weights_, rtol=rtol)
+    spread = X.std(axis=0)
+    means = (mixture.means_ - shift) / scale
+    np.testing.assert_allclose(means / spread, plain.means_ / spread, rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(
+        mixture.covariances_ / scales_of(covariance_type, scale),
+        plain.covariances_,
+        rtol=rtol,
+        atol=rtol * (spread.min() ** 2),
+    )
+    np.testing.assert_allclose(
+        mixture.precisions_ * scales_of(covariance_type, scale),
+        plain.precisions_,
+        rtol=10 * rtol,
+        atol=rtol / spread.min() ** 2,
+    )
+    np.testing.assert_allclose(mixture.predict_proba(Z), plain.predict_proba(X), atol=10 * rtol)
+    # A density of data in other units: the Jacobian comes off.
+    jacobian = np.log(np.abs(scale)).sum()
+    np.testing.assert_allclose(
+        mixture.score_samples(Z) + jacobian, plain.score_samples(X), rtol=10 * rtol, atol=10 * rtol
+    )
+    if not hasattr(plain, "draws_"):
+        assert mixture.n_iter_ == plain.n_iter_
+
+
+@each_type
+@each_method
+@pytest.mark.parametrize("exponent", [-150, 150, -20, 3])
+def test_scaled_data(method, covariance_type, exponent):
+    X = clusters()
+    scale = np.full(3, 10.0**exponent)
+    Z = X * scale
+    plain, mixture = fit(method, covariance_type, X), fit(method, covariance_type, Z)
+    assert_sane(mixture, Z)
+    assert_moved(mixture, Z, plain, X, scale, 0.0, 1e-7)
+
+
+@each_type
+@each_method
+@pytest.mark.parametrize("shift", [1e8, -1e8])
+def test_shifted_data(method, covariance_type, shift):
+    # The shifted rows themselves keep 8 digits: compare with those digits alone.
+    Z = clusters() + shift
+    X = Z - shift
+    plain, mixture = fit(method, covariance_type, X), fit(method, covariance_type, Z)
+    assert_sane(mixture, Z)
+    # Means are told in units of the data, where 1e8 leaves them 1e-8.
+    assert_moved(mixture, Z, plain, X, np.ones(3), shift, 1e-6)
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag"])
+@each_method
+def test_columns_of_different_units(method, covariance_type):
+    X = clusters()
+    scale, shift = np.array([1e-150, 1e3, 1e150]), np.array([3e-147, 0.0, -1e151])
+    Z = X * scale + shift
+    X = (Z - shift) / scale
+    plain, mixture = fit(method, covariance_type, X), fit(method, covariance_type, Z)
+    assert_sane(mixture, Z)
+    assert_moved(mixture, Z, plain, X, scale, shift, 1e-6)
+
+
+@each_type
+@pytest.mark.parametrize("method", CLIMBS)
+def test_objectives_differ_by_the_jacobian_alone(method, covariance_type):
+    # log p(X | theta) alone: by N log scale for each feature. Mean field's evidence also, since its
+    # prior scales with the data.
+    X = clusters()
+    for scale in (1e-150, 1e150):
+        objective = fit(method, covariance_type, X * scale).objective_
+        jacobian = X.size * np.log(scale)
+        expected = fit(method, covariance_type, X).objective_ - jacobian
+        assert objective == pytest.approx(expected, rel=1e-9)
+
+
+# -- empty components, rows far away ------------------------------------------------------------
+
+
+@each_estimator
+@each_type
+@each_method
+def test_an_empty_component(method, covariance_type, Estimator):
+    # One mean starts where no row will ever be nearest, with no weight.
+    X = clusters()
+    mixture = Estimator(
+        3,
+        method=METHODS[method],
+        covariance_type=covariance_type,
+        weight_concentration_prior_type="dirichlet_distribution",
+        weights_init=[0.5, 0.5, 0.0],
+        means_init=[[0, 0, 0], [5, 0, 3], [1e6, 1e6, 1e6]],
+        random_state=0,
+    ).fit(X)
+    assert_sane(mixture, X)
+    if Estimator is GaussianMixture and method in ("em", "variational_em", "crisp_em"):
+        two = GaussianMixture(
+            2,
+            method=METHODS[method],
+            covariance_type=covariance_type,
+            weights_init=[0.5, 0.5],
+            means_init=[[0, 0, 0], [5, 0, 3]],
+            random_state=0,
+        ).fit(X)
+        assert mixture.weights_[2] == 0
+        np.testing.assert_allclose(mixture.means_[:2], two.means_, rtol=1e-2, atol=1e-2)
+        # The empty one waits with the mean and the variances of all rows.
+        np.testing.assert_allclose(mixture.means_[2], X.mean(axis=0), rtol=1e-12)
+        assert mixture.predict_proba(X)[:, 2].max() == 0
+
+
+FAR = np.array([1e150, -1e150, 1e200, -1e200, 1e308, -1e308, 1.7e308])
+
+
+@each_estimator
+@each_type
+@each_method
+@pytest.mark.parametrize("scale", [1e-150, 1.0, 1e150])
+def test_predictions_of_rows_far_away(method, covariance_type, Estimator, scale):
+    X = clusters() * scale
+    mixture = Estimator(
+        2, method=METHODS[method], covariance_type=covariance_type, random_state=0
+    ).fit(X)
+    for Z in (
+        np.tile(FAR[:, None], 3),
+        np.column_stack([FAR, -FAR, FAR]),
+        np.column_stack([FAR, np.zeros(7), np.zeros(7)]),
+        np.column_stack([np.zeros(7), np.zeros(7), FAR]),
+    ):
+        assert_predicts(mixture, Z)
+    # A row of its own, 1e150 standard deviations away, no longer matters to the others.
+    both = np.vstack([X, np.full((1, 3), 1e308)])
+    np.testing.assert_array_equal(mixture.predict_proba(both)[:-1], mixture.predict_proba(X))
+    np.testing.assert_array_equal(mixture.score_samples(both)[:-1], mixture.score_samples(X))
+
+
+@each_type
+@each_method
+def test_further_is_less_likely(method, covariance_type):
+    mixture = fit(method, covariance_type, clusters())
+    distance = np.array([1e1, 1e2, 1e4, 1e8, 1e30, 1e90])
+    density = mixture.score_samples(np.tile(distance[:, None], 3))
+    assert (np.diff(density) < 0).all()
+    # And than which component is more likely there depends on direction, not on rounding.
+    proba = mixture.predict_proba(np.tile(distance[:, None], 3))
+    assert np.isfinite(proba).all()
+
+
+@each_type
+@pytest.mark.parametrize("method", CLIMBS)
+def test_a_far_row_gets_a_component_of_its_own(method, covariance_type):
+    X = np.vstack([clusters(), [1e150, 1e150, 1e150]])
+    mixture = GaussianMixture(
+        2, method=METHODS[method], covariance_type=covariance_type, random_state=0
+    ).fit(X)
+    labels = mixture.predict(X)
+    assert (labels[:-1] == labels[0]).all()
+    assert labels[-1] != labels[0]
+    assert sorted(mixture.weights_) == pytest.approx([1 / 41, 40 / 41], abs=0.03)

@@ -1,0 +1,589 @@
+"""Compiled kernels against the plain references, at every SIMD level and number of threads."""
+
+import importlib
+
+import numpy as np
+import pytest
+import reference as ref
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare, multinomial
+
+import vbfast
+from vbfast import _kernels
+from vbfast._kernels.inputs import Assignment, Block, Coefficients
+from vbfast.conjugate import point, precision_factors
+from vbfast.data import ArrayData, Frame
+
+LEVELS = _kernels.available_levels()
+# A spherical factor is a diagonal one for kernels.
+EMISSIONS = ("full", "tied", "diag")
+TOLERANCE = 1e-12
+
+sizes = st.one_of(
+    st.integers(1, 70), st.sampled_from([127, 128, 129, 255, 257, 511, 512, 513, 1023, 1025])
+)
+features = st.one_of(st.integers(1, 10), st.sampled_from([15, 16, 17, 33]))
+
+
+class Theta:
+    """Random parameters, for the kernel of a level and for the reference."""
+
+    def __init__(self, rng, covariance_type, n_components, n_features):
+        self.covariance_type = covariance_type
+        self.emission = vbfast.Gaussian(n_features, covariance_type)
+        self.weights = rng.dirichlet(np.ones(n_components))
+        self.means = 1.5 * rng.standard_normal((n_components, n_features))
+        if covariance_type == "diag":
+            self.covariances = rng.uniform(0.3, 2.0, (n_components, n_features))
+            factor = precision_factors(self.covariances)
+        else:
+            groups = n_components if covariance_type == "full" else 1
+            root = rng.standard_normal((groups, n_features, n_features))
+            covariances = root @ np.swapaxes(root, 1, 2) / n_features + 0.4 * np.eye(n_features)
+            factor = precision_factors(covariances)
+            self.covariances = covariances if covariance_type == "full" else covariances[0]
+        gaussians = point(self.means, factor)
+        self.coefficients = self.emission.coefficients(gaussians)
+        self.offsets = np.log(self.weights) + self.emission.offsets(gaussians)
+
+    def kernel(self, level):
+        gaussian = importlib.import_module(f"vbfast._kernels.gaussian_{level}")
+        capsule = getattr(gaussian, self.covariance_type)
+        return Coefficients(capsule, self.coefficients, self.offsets)
+
+    def scores(self, X):
+        parameters = self.weights, self.means, self.covariances, self.covariance_type
+        return ref.gaussian_scores(X, *parameters)
+
+
+class Data:
+    """Rows as an array of some type and layout, and what they are in the frame's units."""
+
+    def __init__(self, rng, n, d, dtype="float64", layout="C", weights=None):
+        X = (2 * rng.standard_normal((n, d)) + 3).astype(dtype)
+        if layout == "F":
+            X = np.asfortranarray(X)
+        elif layout == "reversed":
+            X = X[::-1, ::-1].copy()[::-1, ::-1]
+        elif layout == "strided":
+            wide = np.full((2 * n, 3 * d), np.nan, dtype)
+            wide[::2, 1::3] = X
+            X = wide[::2, 1::3]
+        elif layout == "read-only":
+            X.flags.writeable = False
+        self.values = X
+        self.weights = None
+        if weights == "real":
+            self.weights = rng.uniform(0, 3, n) * (rng.random(n) > 0.3)
+        elif weights == "whole":
+            self.weights = rng.integers(0, 4, n).astype(float)
+        self.origin, self.scale = rng.uniform(2, 4, d), rng.uniform(0.3, 0.7, d)
+        self.rows = (X.astype(np.float64) - self.origin) * self.scale
+
+    def block(self, labels=None, n_threads=1, first_row=0, rows=slice(None)):
+        weights = None if self.weights is None else self.weights[rows]
+        labels = None if labels is None else labels[rows]
+        return Block(
+            self.values[rows], weights, labels, self.origin, self.scale, first_row, n_threads
+        )
+
+
+def visit(level, block, theta, assignment):
+    """Return all that a kernel gives: raw statistics, log_z, q."""
+    kernel = importlib.import_module(f"vbfast._kernels.mixture_{level}")
+    coefficients = theta.kernel(level)
+    n, d = block.values.shape
+    k = len(theta.offsets)
+    out = {"q": np.full((n, k), np.nan)}
+    if assignment.kind != "scores":
+        size = kernel.statistics_size(coefficients.emission, k, d)
+        out |= {"log_z": np.full(n, np.nan), "statistics": np.full(size, np.nan)}
+    if assignment.kind == "hard":
+        out["labels"] = np.full(n, -1, dtype=np.int64)
+    kernel.visit(block, coefficients, assignment, **out)
+    return out
+
+
+def moments(theta, raw):
+    """Return counts, means and scatter from raw statistics."""
+    k = len(theta.offsets)
+    counts = raw[1 : 1 + k]
+    fields = theta.emission.collect(raw[1 + k :], counts, theta.means)
+    scatter = fields["scatter"][0] if theta.covariance_type == "tied" else fields["scatter"]
+    return counts, fields["mean"], scatter
+
+
+def assert_statistics(theta, raw, rows, weight, q, log_z):
+    """Raw statistics are those of responsibilities q (without weights) of these rows."""
+    counts, means, scatter = moments(theta, raw)
+    n, expected_means, expected = ref.moments(rows, q, theta.covariance_type, weight)
+    size = 1 + np.abs(rows).max()
+    total = weight.sum() + 1
+    np.testing.assert_allclose(counts, n, rtol=0, atol=TOLERANCE * total)
+    sums = counts[:, None] * means
+    np.testing.assert_allclose(
+        sums, n[:, None] * expected_means, rtol=0, atol=TOLERANCE * total * size
+    )
+    # Taken about the theta's means, from which data are a few units away.
+    away = (size + np.abs(theta.means).max()) ** 2
+    np.testing.assert_allclose(scatter, expected, rtol=0, atol=TOLERANCE * total * away)
+    present = weight > 0
+    largest = np.abs(log_z[present]).max(initial=1)
+    assert raw[0] == pytest.approx(weight @ log_z, rel=0, abs=TOLERANCE * total * largest)
+
+
+def check(level, theta, data, kind, rng, n_threads=1, truncation=2):
+    """One visit agrees with the reference."""
+    n, k = len(data.rows), len(theta.weights)
+    truncation = min(truncation, k)
+    labels = rng.integers(k, size=n)
+    assignment = Assignment(kind, truncation=truncation)
+    out = visit(level, data.block(labels, n_threads), theta, assignment)
+    weight = np.ones(n) if data.weights is None else data.weights
+    scores = theta.scores(data.rows)
+    size = 1 + np.abs(scores)
+    present = weight > 0
+    if kind == "scores":
+        assert np.all(np.abs(out["q"] - scores)[present] <= TOLERANCE * size[present])
+        return
+    if kind == "given":
+        log_z, q = np.zeros(n), ref.one_hot(labels, k)
+    else:
+        log_z, q = ref.assign(scores, kind, truncation)
+    np.testing.assert_allclose(out["q"], weight[:, None] * q, rtol=0, atol=3 * TOLERANCE)
+    assert np.all(np.abs(out["log_z"] - log_z)[present] <= TOLERANCE * size.max(axis=1)[present])
+    if kind == "hard":
+        np.testing.assert_array_equal(out["labels"][present], q.argmax(axis=1)[present])
+    assert_statistics(theta, out["statistics"], data.rows, weight, q, log_z)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("covariance_type", EMISSIONS)
+@pytest.mark.parametrize("kind", ["scores", "exact", "best", "hard", "given"])
+@settings(max_examples=25)
+@given(
+    n=sizes,
+    d=features,
+    k=st.integers(1, 9),
+    truncation=st.integers(1, 9),
+    dtype=st.sampled_from(["float64", "float32"]),
+    layout=st.sampled_from(["C", "F", "reversed", "strided", "read-only"]),
+    weights=st.sampled_from([None, "real", "whole"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_kernels_agree_with_reference(
+    level, covariance_type, kind, n, d, k, truncation, dtype, layout, weights, seed
+):
+    rng = np.random.default_rng(seed)
+    theta = Theta(rng, covariance_type, k, d)
+    check(level, theta, Data(rng, n, d, dtype, layout, weights), kind, rng, 1, truncation)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("covariance_type", EMISSIONS)
+@pytest.mark.parametrize(
+    ("n", "d", "k"),
+    [
+        # Tiles of 256 rows; a chunk is one tile up to 64 tiles, then two.
+        (255, 2, 3), (256, 2, 3), (257, 2, 3), (511, 3, 2), (513, 3, 2),
+        (16384, 2, 2), (16385, 2, 2), (16897, 1, 2), (33793, 1, 1),
+        # Wide rows: tiles of fewer rows.
+        (128, 3, 400), (129, 3, 400), (383, 40, 90), (385, 41, 90),
+        # One component, one feature, one row.
+        (1, 1, 1), (33, 1, 1), (2, 64, 1), (1, 65, 3),
+    ],
+)  # fmt: skip
+def test_tile_and_chunk_edges(level, covariance_type, n, d, k):
+    rng = np.random.default_rng([n, d, k])
+    theta = Theta(rng, covariance_type, k, d)
+    check(level, theta, Data(rng, n, d, weights="real"), "exact", rng, 2)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("covariance_type", EMISSIONS)
+@pytest.mark.parametrize("kind", ["scores", "exact", "best", "hard", "given", "draw"])
+@pytest.mark.parametrize("weights", [None, "whole"])
+def test_same_bits_for_any_number_of_threads_and_layout(level, covariance_type, kind, weights):
+    n, d, k = 21_007, 3, 5  # 42 chunks of two tiles; 21e3 x 25 coefficients are worth several threads
+    rng = np.random.default_rng(0)
+    theta = Theta(rng, covariance_type, k, d)
+    assert n * len(theta.coefficients) > 100_000
+    data = Data(rng, n, d, weights=weights)
+    labels = rng.integers(k, size=n)
+    assignment = Assignment(kind, truncation=2, seed=3, sweep=1)
+    one = visit(level, data.block(labels), theta, assignment)
+    assert not any(np.isnan(array).any() for array in one.values())
+    for n_threads in (2, 4, 7):
+        for _ in range(3):
+            other = visit(level, data.block(labels, n_threads), theta, assignment)
+            for name, array in one.items():
+                assert array.tobytes() == other[name].tobytes(), name
+    for values in (np.asfortranarray(data.values), np.repeat(data.values, 2, axis=1)[:, ::2]):
+        data.values = values
+        other = visit(level, data.block(labels, 2), theta, assignment)
+        for name, array in one.items():
+            assert array.tobytes() == other[name].tobytes(), name
+
+
+def test_levels_agree():
+    rng = np.random.default_rng(5)
+    theta = Theta(rng, "full", 4, 5)
+    data = Data(rng, 700, 5, weights="real")
+    outs = [visit(level, data.block(), theta, Assignment("exact")) for level in LEVELS]
+    for out in outs[1:]:
+        for name, array in outs[0].items():
+            scale = 1 + np.abs(array).max()
+            np.testing.assert_allclose(out[name], array, rtol=0, atol=TOLERANCE * scale)
+
+
+# Ties, infinities, exp and log -------------------------------------------------------------------
+
+
+class Offsets:
+    """Scores that are the same offsets for every row, the rows lying at all means."""
+
+    def __init__(self, offsets):
+        self.offsets = np.asarray(offsets, dtype=float)
+        self.k = len(self.offsets)
+        self.coefficients = np.concatenate([np.zeros(self.k), np.ones(self.k), np.zeros(self.k)])
+
+    def kernel(self, level):
+        gaussian = importlib.import_module(f"vbfast._kernels.gaussian_{level}")
+        return Coefficients(gaussian.diag, self.coefficients, self.offsets)
+
+    def visit(self, level, kind, n=3, **options):
+        block = Block(np.zeros((n, 1)), None, None, np.zeros(1), np.ones(1), 0, 1)
+        return visit(level, block, self, Assignment(kind, **options))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_among_equals_the_first_component(level):
+    out = Offsets([-1.0, 2.0, 2.0, 0.0, 2.0]).visit(level, "hard")
+    assert out["labels"].tolist() == [1, 1, 1]
+    for truncation, chosen in [(1, [1]), (2, [1, 2]), (3, [1, 2, 4]), (4, [1, 2, 3, 4])]:
+        q = Offsets([-1.0, 2.0, 2.0, 0.0, 2.0]).visit(level, "best", truncation=truncation)["q"]
+        assert np.flatnonzero(q[0]).tolist() == chosen
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_exp_within_rounding(level):
+    # q_k / q_0 is exp of the difference; to 2 ulp, and 1 for each of the divisions.
+    gaps = np.concatenate([np.linspace(0, 700, 3001), np.geomspace(1e-17, 1, 500)])
+    q = Offsets(np.append(0.0, -gaps)).visit(level, "exact")["q"][0]
+    np.testing.assert_allclose(q[1:] / q[0], np.exp(-gaps), rtol=5 * 2.0**-52)
+    # Beyond, where the result leaves the normal range, it is 0: never negative, NaN or large.
+    gaps = np.concatenate([np.linspace(700, 760, 601), [1e3, 1e10, 1e300, 1.6e308, np.inf]])
+    q = Offsets(np.append(0.0, -gaps)).visit(level, "exact")["q"][0]
+    np.testing.assert_allclose(q[1:], np.exp(-gaps), rtol=1e-14, atol=1e-307)
+    assert np.all(q >= 0)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_log_within_rounding(level):
+    for k in [*range(1, 70), 127, 128, 129, 1000, 4095, 4097]:
+        log_z = Offsets(np.zeros(k)).visit(level, "exact")["log_z"][0]
+        assert log_z == pytest.approx(np.log(k), rel=4 * 2.0**-52, abs=0)
+    for gap in [1e-9, 0.1, 0.7, 1, 5, 20, 36, 40, 700]:
+        log_z = Offsets([0.0, -gap]).visit(level, "exact")["log_z"][0]
+        assert log_z == pytest.approx(np.log1p(np.exp(-gap)), rel=0, abs=4 * 2.0**-53)
+    for shift in [-1e300, -1e10, 1e10, 1e300]:
+        log_z = Offsets([shift, shift]).visit(level, "exact")["log_z"][0]
+        assert log_z == pytest.approx(shift + np.log(2), rel=1e-15)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("kind", ["exact", "best"])
+def test_all_minus_infinity(level, kind):
+    out = Offsets([-np.inf] * 3).visit(level, kind, truncation=2)
+    assert np.all(out["log_z"] == -np.inf)
+    np.testing.assert_allclose(out["q"], 1 / 3)
+    out = Offsets([-np.inf, 1.0, -np.inf]).visit(level, kind, truncation=2)
+    assert np.all(out["log_z"] == 1.0)
+    np.testing.assert_array_equal(out["q"], [[0, 1, 0]] * 3)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("covariance_type", EMISSIONS)
+@pytest.mark.parametrize("far", [1e20, 1e100, 1e150, 1e160, 1e308, -1e308])
+def test_row_out_of_reach(level, covariance_type, far):
+    rng = np.random.default_rng(3)
+    theta = Theta(rng, covariance_type, 3, 4)
+    data = Data(rng, 40, 4)
+    data.values[[7, 39]] = far
+    with np.errstate(over="ignore"):
+        out = visit(level, data.block(), theta, Assignment("exact"))
+        hard = visit(level, data.block(), theta, Assignment("hard"))
+    np.testing.assert_allclose(out["q"].sum(axis=1), 1, rtol=1e-12)
+    assert np.all(out["q"] >= 0)
+    assert not np.isnan(out["log_z"]).any()
+    assert not np.isnan(hard["log_z"]).any()
+    assert np.isfinite(np.delete(out["log_z"], [7, 39])).all()
+    tops = out["q"][np.arange(40), hard["labels"]]
+    np.testing.assert_allclose(tops, out["q"].max(axis=1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("kind", ["exact", "best", "hard", "draw"])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 0)])
+@pytest.mark.parametrize("whole", [False, True])
+def test_score_that_is_not_a_number(level, kind, order, whole):
+    # Row 0 overflows under component 0: on the way to its squared distance inf - inf is met.
+    n, d = 5, 2
+    factors = np.array([[[1e200, 0.0], [-1e200, 1e200]], np.eye(2) * 1e-100])[list(order)]
+    gaussian = importlib.import_module(f"vbfast._kernels.gaussian_{level}")
+    kernel = importlib.import_module(f"vbfast._kernels.mixture_{level}")
+    theta = Coefficients(gaussian.full, np.append(np.zeros(4), factors.ravel()), np.zeros(2))
+    values = np.zeros((n, d))
+    values[0] = 1e150
+    weights = np.full(n, 2.0) if whole else None
+    block = Block(values, weights, None, np.zeros(d), np.ones(d), 0, 1)
+    q, log_z = np.empty((n, 2)), np.empty(n)
+    kernel.visit(block, theta, Assignment(kind, truncation=1), q=q, log_z=log_z)
+    np.testing.assert_array_equal(q.sum(axis=1), 2.0 if whole else 1.0)
+    possible = np.array(order) == 1
+    assert not np.isnan(log_z).any()
+    if possible.any():
+        assert q[0, ~possible] == 0
+        assert log_z[0] == pytest.approx(-1e100 * (2 if whole and kind == "draw" else 1))
+    else:
+        assert log_z[0] == -np.inf
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("covariance_type", EMISSIONS)
+@pytest.mark.parametrize("kind", ["exact", "best", "hard", "draw"])
+def test_row_of_weight_zero_is_absent(level, covariance_type, kind):
+    rng = np.random.default_rng(4)
+    theta = Theta(rng, covariance_type, 3, 2)
+    data = Data(rng, 50, 2)
+    keep = np.ones(50, dtype=bool)
+    keep[[0, 31, 49]] = False
+    data.weights = keep.astype(float)
+    data.values[~keep] = [1e300, -1e300]
+    assignment = Assignment(kind, truncation=2)
+    out = visit(level, data.block(), theta, assignment)
+    assert np.isfinite(out["statistics"]).all()
+    assert not out["q"][~keep].any()
+    data.values[~keep] = 0.0
+    again = visit(level, data.block(), theta, assignment)
+    assert out["statistics"].tobytes() == again["statistics"].tobytes()
+
+
+# Draws -------------------------------------------------------------------------------------------
+
+
+def philox(seed, sweep, row, copy):
+    """Philox4x32-10 (Salmon et al. 2011) in plain integers; a uniform of 52 bits."""
+    low = 2**32 - 1
+    c = [row & low, row >> 32, sweep, copy]
+    key = [seed & low, seed >> 32]
+    for _ in range(10):
+        a, b = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [(b >> 32) ^ c[1] ^ key[0], b & low, (a >> 32) ^ c[3] ^ key[1], a & low]
+        key = [(key[0] + 0x9E3779B9) & low, (key[1] + 0xBB67AE85) & low]
+    assert all(0 <= word <= low for word in c)
+    return (((c[0] << 32) | c[1]) >> 12) * 2.0**-52
+
+
+def test_philox_known_answer():
+    # The first two words of the known-answer tests of Random123, counter and key 0.
+    assert philox(0, 0, 0, 0) == (0x6627E8D5E169C58D >> 12) * 2.0**-52
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_draws_are_those_of_the_counter(level):
+    theta = Offsets(np.zeros(1024))  # a uniform u draws component floor(1024 u)
+    for seed, sweep, first_row in [(0, 0, 0), (2**40 + 7, 3, 11), (2**63 - 1, 2**32 - 1, 2**35)]:
+        assignment = Assignment("draw", seed=seed, sweep=sweep)
+        weights = np.array([1.0, 1.0, 0.0, 1.0])
+        block = Block(np.zeros((4, 1)), weights, None, np.zeros(1), np.ones(1), first_row, 1)
+        drawn = visit(level, block, theta, assignment)["q"]
+        for row in (0, 1, 3):
+            expected = int(1024 * philox(seed, sweep, first_row + row, 0))
+            assert np.flatnonzero(drawn[row]).tolist() == [expected]
+        weights = np.array([3.0, 1.0, 0.0, 2.0])
+        block = Block(np.zeros((4, 1)), weights, None, np.zeros(1), np.ones(1), first_row, 1)
+        drawn = visit(level, block, theta, assignment)["q"]
+        for row, weight in enumerate(weights):
+            copies = [
+                int(1024 * philox(seed, sweep, first_row + row, copy))
+                for copy in range(int(weight))
+            ]
+            np.testing.assert_array_equal(drawn[row], np.bincount(copies, minlength=1024))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("covariance_type", EMISSIONS)
+def test_draws_have_the_frequencies_of_q(level, covariance_type):
+    rng = np.random.default_rng(11)
+    theta = Theta(rng, covariance_type, 4, 3)
+    distinct = Data(rng, 5, 3)
+    _, q = ref.assign(theta.scores(distinct.rows), "exact")
+    n = 20_000
+    for row in range(5):
+        # The same row many times, as many rows or as one of a large weight.
+        many = Block(
+            np.repeat(distinct.values[[row]], n, axis=0), None, None,
+            distinct.origin, distinct.scale, 0, 1,
+        )  # fmt: skip
+        one = Block(
+            distinct.values[[row]], np.array([float(n)]), None,
+            distinct.origin, distinct.scale, row, 1,
+        )  # fmt: skip
+        for sweep, block in enumerate((many, one)):
+            counts = visit(level, block, theta, Assignment("draw", seed=8, sweep=sweep))["q"].sum(0)
+            assert counts.sum() == n
+            likely = q[row] * n > 5
+            expected = np.append(q[row][likely], q[row][~likely].sum()) * n
+            observed = np.append(counts[likely], counts[~likely].sum())
+            kept = expected > 0.01
+            assert chisquare(observed[kept], expected[kept] / expected[kept].sum() * n).pvalue > 1e-5
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_draws_of_rows_sweeps_and_seeds_are_independent(level):
+    theta, n = Offsets([0.0, 0.0]), 40_000
+    draws = {
+        (seed, sweep): theta.visit(level, "draw", n, seed=seed, sweep=sweep)["q"][:, 0] - 0.5
+        for seed in (0, 1, 2**32)
+        for sweep in (0, 1)
+    }
+    limit = 4.5 / np.sqrt(n)
+    for key, draw in draws.items():
+        for lag in (1, 2, 31, 32, 512):
+            assert abs(4 * np.mean(draw[lag:] * draw[:-lag])) < limit
+        for other, second in draws.items():
+            assert other == key or abs(4 * np.mean(draw * second)) < limit
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_draws_of_whole_weights_are_multinomial(level):
+    rng = np.random.default_rng(2)
+    theta = Theta(rng, "full", 3, 2)
+    data = Data(rng, 1, 2)
+    data.weights = np.array([4.0])
+    _, q = ref.assign(theta.scores(data.rows), "exact")
+    n = 4000
+    seen = {}
+    for sweep in range(n):
+        drawn = visit(level, data.block(), theta, Assignment("draw", seed=1, sweep=sweep))["q"][0]
+        seen[tuple(drawn.astype(int))] = seen.get(tuple(drawn.astype(int)), 0) + 1
+    outcomes = [(i, j, 4 - i - j) for i in range(5) for j in range(5 - i)]
+    assert set(seen) <= set(outcomes)
+    expected = n * multinomial.pmf(outcomes, 4, q[0])
+    observed = np.array([seen.get(outcome, 0) for outcome in outcomes])
+    likely = expected > 5
+    expected = np.append(expected[likely], expected[~likely].sum() + 1e-9)
+    observed = np.append(observed[likely], observed[~likely].sum())
+    assert chisquare(observed, expected / expected.sum() * n).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("covariance_type", EMISSIONS)
+@pytest.mark.parametrize("weights", [None, "whole"])
+@settings(max_examples=20)
+@given(n=sizes, k=st.integers(1, 6), seed=st.integers(0, 2**32 - 1), cut=st.floats(0, 1))
+def test_draws_sum_up_and_split(level, covariance_type, weights, n, k, seed, cut):
+    rng = np.random.default_rng(seed)
+    theta, d = Theta(rng, covariance_type, k, 3), 3
+    data = Data(rng, n, d, weights=weights)
+    assignment = Assignment("draw", seed=seed, sweep=seed % 7)
+    whole = visit(level, data.block(first_row=5), theta, assignment)
+    weight = np.ones(n) if data.weights is None else data.weights
+    np.testing.assert_array_equal(whole["q"].sum(axis=1), weight)
+    scores = theta.scores(data.rows)
+    # log_z of a row is the sum over its copies; the statistics take it so.
+    log_z = (whole["q"] * scores).sum(axis=1)
+    size = np.where(weight > 0, weight, 1) * (1 + np.abs(scores).max(axis=1))
+    assert np.all((np.abs(whole["log_z"] - log_z) <= 1e-11 * size)[weight > 0])
+    assert whole["statistics"][0] == pytest.approx(log_z.sum(), abs=1e-11 * size.sum())
+    q = whole["q"] / np.where(weight > 0, weight, 1)[:, None]
+    raw = whole["statistics"].copy()
+    raw[0] = 0.0
+    assert_statistics(theta, raw, data.rows, weight, q, np.zeros(n))
+    middle = int(cut * n)
+    parts = [(slice(None, middle), 5), (slice(middle, None), 5 + middle)]
+    halves = [
+        visit(level, data.block(first_row=first, rows=rows), theta, assignment)["q"]
+        for rows, first in parts
+        if len(data.rows[rows])
+    ]
+    np.testing.assert_array_equal(np.concatenate(halves), whole["q"])
+
+
+# Statistics add up -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("apart", [0.0, 1e3, 1e6, 1e9])
+@settings(max_examples=10)
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(2, 300), parts=st.integers(2, 6))
+def test_statistics_of_the_whole_are_the_sum_over_parts(covariance_type, apart, seed, n, parts):
+    rng = np.random.default_rng(seed)
+    d, k = 3, 2
+    model = vbfast.Model(vbfast.Mixture(k), vbfast.Gaussian(d, covariance_type))
+    X = rng.standard_normal((n, d))
+    labels = rng.integers(k, size=n)
+    group = np.sort(rng.integers(parts, size=n))  # parts of rows lie apart from each other
+    X += apart * group[:, None]
+    frame = Frame(np.zeros(d), np.ones(d), np.ones(d))
+    total = model.layout.stats()
+    for part in range(parts):
+        rows = group == part
+        if not rows.any():
+            continue
+        data = ArrayData(X[rows], None, frame, 1, labels[rows])
+        about = model.about(np.full((k, d), apart * part))
+        total = total + data.sum(model.visit, about, Assignment("given"))
+    n_k, means, scatter = ref.moments(X, ref.one_hot(labels, k), covariance_type)
+    scatter = np.reshape(scatter, total["scatter"].shape)
+    np.testing.assert_allclose(total["strength"], n_k)
+    size = 1 + apart * parts
+    there = n_k > 0
+    np.testing.assert_allclose(total["mean"][there], means[there], rtol=0, atol=1e-13 * size)
+    # Rounding of X itself is eps x apart: the reference can't know scatter better.
+    error = 1e-12 * n * size**2 if apart < 1e5 else 1e-13 * n * size**2
+    np.testing.assert_allclose(total["scatter"], scatter, rtol=1e-12, atol=error)
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+def test_scatter_survives_components_far_apart(covariance_type):
+    # Each component in the same place in both halves, the components 1e6 sigma apart: nothing of
+    # the scatter may cancel.
+    rng = np.random.default_rng(0)
+    d, k, n = 3, 3, 400
+    model = vbfast.Model(vbfast.Mixture(k), vbfast.Gaussian(d, covariance_type))
+    labels = rng.integers(k, size=n)
+    noise = np.round(rng.standard_normal((n, d)) * 2**12) / 2**12  # exact beside 1e6
+    X = noise + 1e6 * labels[:, None]
+    frame = Frame(np.zeros(d), np.ones(d), np.ones(d))
+    means = np.repeat(1e6 * np.arange(k)[:, None], d, axis=1)
+    halves = [
+        ArrayData(X[rows], None, frame, 1, labels[rows]).sum(
+            model.visit, model.about(means), Assignment("given")
+        )
+        for rows in (slice(None, 150), slice(150, None))
+    ]
+    total = halves[0] + halves[1]
+    _, _, scatter = ref.moments(noise, ref.one_hot(labels, k), covariance_type)
+    scatter = np.reshape(scatter, total["scatter"].shape)
+    # The mean is a double near 1e6: its last bit is 1e-10, squared and times n.
+    np.testing.assert_allclose(total["scatter"], scatter, rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal((halves[1] + halves[0])["strength"], total["strength"])
+
+
+def test_scaled_statistics_are_those_of_repeated_rows():
+    rng = np.random.default_rng(1)
+    model = vbfast.Model(vbfast.Mixture(2), vbfast.Gaussian(2, "full"))
+    X = rng.standard_normal((20, 2)) + 100
+    labels = rng.integers(2, size=20)
+    frame = Frame(np.zeros(2), np.ones(2), np.ones(2))
+    about, given_ = model.about(np.full((2, 2), 100.0)), Assignment("given")
+    once = ArrayData(X, None, frame, 1, labels).sum(model.visit, about, given_)
+    thrice = ArrayData(np.tile(X, (3, 1)), None, frame, 1, np.tile(labels, 3))
+    many = thrice.sum(model.visit, about, given_)
+    np.testing.assert_allclose((3 * once).buffer, many.buffer, rtol=1e-12)
+    np.testing.assert_allclose((once + once + once).buffer, many.buffer, rtol=1e-12)
+    nothing = once + model.layout.stats()
+    np.testing.assert_allclose(nothing.buffer, once.buffer, rtol=1e-15)

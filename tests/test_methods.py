@@ -1,0 +1,436 @@
+"""The methods: monotone, equal to the plain references, equal to each other where they must be."""
+
+import numpy as np
+import pytest
+import reference as ref
+from conftest import MIXTURES, raw_parameters
+from scipy.special import logsumexp
+
+import vbfast
+from vbfast import CrispEM, MeanField, VariationalEM, methods, starts
+from vbfast.exceptions import DegenerateError
+
+# A method and the reference that has its objective from the same labels.
+METHODS = {
+    "em": (vbfast.EM, lambda *args, **kw: ref.em(*args, **kw)),
+    "mean_field": (MeanField, lambda *args, **kw: ref.mean_field(*args, **kw)),
+    "variational_em": (
+        lambda **kw: VariationalEM(truncation=2, **kw),
+        lambda X, q0, kind, prior, **kw: ref.truncated_em(
+            X, q0, kind, min(2, q0.shape[1]), prior, **kw
+        ),
+    ),
+    "crisp_em": (CrispEM, lambda *args, **kw: ref.crisp_em(*args, **kw)),
+}
+REFERENCE_SWEEPS = 6
+
+models = pytest.mark.parametrize("row", MIXTURES, ids=str)
+proper_models = pytest.mark.parametrize("row", [r for r in MIXTURES if r.proper], ids=str)
+
+
+def allowed(method, row):
+    """Mean field needs proper priors."""
+    return method != "mean_field" or row.proper
+
+
+def random_problem(rng, row):
+    """Rows of some clusters, weights or none, labels."""
+    d, k = int(rng.integers(1, 5)), int(rng.integers(1, 5))
+    n = int(rng.integers(12 * k, 70 + 12 * k))
+    centres = rng.uniform(0, 4) * rng.standard_normal((k, d))
+    X = centres[rng.integers(k, size=n)] + rng.standard_normal((n, d))
+    X = X * rng.uniform(0.5, 2, d) + rng.uniform(-3, 3, d)
+    weights = [None, rng.uniform(0, 2, n) * (rng.random(n) > 0.1), rng.integers(0, 3, n)][
+        rng.integers(3)
+    ]
+    if weights is not None:
+        weights = np.asarray(weights, float)
+        weights[: 2 * k] = 1.0
+    labels = rng.integers(k, size=n)
+    labels[: 2 * k] = np.arange(2 * k) % k
+    return X, weights, labels, k
+
+
+def fit(row, X, weights, labels, k, method, reg_covar=0.0):
+    """Return the trace of a fit from labels, and the fit, None where it met a singularity."""
+    data = row.data(X, weights)
+    model = row.model(k, X.shape[1], data.frame, reg_covar)
+    trace = []
+    start = starts.from_labels(model, data, labels)
+    try:
+        fitted = method.fit(model, data, start, report=lambda n, value: trace.append(value))
+    except DegenerateError:
+        return np.array(trace), None
+    np.testing.assert_array_equal(fitted.objectives, trace)
+    return fitted.objectives, fitted
+
+
+def assert_climbs(trace, weight):
+    if len(trace) > 1:
+        size = np.maximum(np.abs(trace[1:]), weight)
+        assert np.min(np.diff(trace) / size) >= -1e-10
+
+
+N_FITS = 1000
+CASES = [
+    (method, row) for row in MIXTURES for method in METHODS if allowed(method, row)
+]
+
+
+@pytest.mark.parametrize(("method", "row"), CASES, ids=lambda case: str(case))
+def test_random_fits_climb_and_agree_with_reference(method, row):
+    """1000 fits over all cases; ObjectiveFellWarning is an error, as every warning is."""
+    make, reference = METHODS[method]
+    rng = np.random.default_rng([CASES.index((method, row)), 1])
+    n_fits = -(-N_FITS // len(CASES))
+    n_degenerate = n_compared = 0
+    for number in range(n_fits):
+        X, weights, labels, k = random_problem(rng, row)
+        reg_covar = 0.0 if number % 2 else 10.0 ** rng.uniform(-6, -1)
+        trace, fitted = fit(row, X, weights, labels, k, make(max_iter=40, tol=0), reg_covar)
+        total = len(X) if weights is None else weights.sum()
+        assert np.isfinite(trace).all()
+        assert_climbs(trace, total)
+        n_degenerate += fitted is None
+        if reg_covar or row.prior in ("partial", "independent"):
+            continue
+        q0 = ref.one_hot(labels, k)
+        n = min(REFERENCE_SWEEPS, len(trace))
+        try:
+            expected = reference(
+                X, q0, row.covariance_type, row.reference(X.shape[1]),
+                n_sweeps=n, sample_weight=weights,
+            )  # fmt: skip
+        except (ZeroDivisionError, np.linalg.LinAlgError):
+            assert row.prior == "flat"  # a component went empty, or shrank onto a point
+            continue
+        n_compared += 1
+        found = trace[: len(expected["trace"])]
+        size = np.maximum(np.abs(expected["trace"]), total)
+        assert np.all(np.abs(found - expected["trace"]) <= 1e-9 * size)
+    assert n_compared or row.prior in ("partial", "independent")
+    assert n_degenerate == 0 or (row.prior == "flat" and n_degenerate < n_fits / 2)
+
+
+@models
+@pytest.mark.parametrize("method", ["em", "variational_em", "crisp_em"])
+def test_objective_is_that_of_the_point_it_ends_in(row, method):
+    """log p(X | theta) + log p(theta) in the units of the data, by plain formulas."""
+    rng = np.random.default_rng(3)
+    d, k, n = 3, 3, 90
+    X = 5 * rng.standard_normal((k, d))[rng.integers(k, size=n)] + rng.standard_normal((n, d))
+    X = X * [1.0, 0.3, 4.0] + 20
+    labels = np.arange(n) % k
+    _, fitted = fit(row, X, None, labels, k, METHODS[method][0](max_iter=7, tol=0))
+    if row.prior == "partial":
+        return  # its improper density has no constant to compare with
+    theta = raw_parameters(row, fitted.theta, row.data(X).frame)
+    kind, truncation = {"em": ("exact", None), "variational_em": ("best", 2),
+                        "crisp_em": ("hard", None)}[method]  # fmt: skip
+    scores = ref.gaussian_scores(X, *theta, row.covariance_type)
+    log_z, _ = ref.assign(scores, kind, truncation)
+    expected = log_z.sum() + row.log_prior(*theta)
+    assert fitted.objective == pytest.approx(expected, rel=1e-10)
+
+
+@models
+def test_variational_em_with_all_components_is_em(row):
+    rng = np.random.default_rng(4)
+    X, weights, labels, k = random_problem(rng, row)
+    while k < 3:
+        X, weights, labels, k = random_problem(rng, row)
+    exact, _ = fit(row, X, weights, labels, k, vbfast.EM(max_iter=30, tol=0))
+    for truncation in (k, k + 5, None):
+        method = VariationalEM(max_iter=30, tol=0, truncation=truncation)
+        restricted, _ = fit(row, X, weights, labels, k, method)
+        np.testing.assert_allclose(restricted, exact, rtol=1e-12)
+    one, _ = fit(row, X, weights, labels, k, VariationalEM(max_iter=30, tol=0, truncation=1))
+    crisp, _ = fit(row, X, weights, labels, k, CrispEM(max_iter=30, tol=0))
+    np.testing.assert_allclose(one, crisp, rtol=1e-12)
+    # The larger the family of q(T), the higher the bound at the same theta.
+    two, _ = fit(row, X, weights, labels, k, VariationalEM(max_iter=1, tol=0, truncation=2))
+    assert crisp[0] <= two[0] <= exact[0]
+
+
+@pytest.mark.parametrize("row", [r for r in MIXTURES if r.prior == "flat"], ids=str)
+def test_em_with_flat_prior_is_maximum_likelihood(row):
+    rng = np.random.default_rng(5)
+    X = rng.standard_normal((50, 3)) @ rng.standard_normal((3, 3)) + 7
+    # One component: sample mean and covariance.
+    _, fitted = fit(row, X, None, np.zeros(50, dtype=int), 1, vbfast.EM())
+    weights, means, covariances = raw_parameters(row, fitted.theta, row.data(X).frame)
+    full = np.cov(X.T, bias=True)
+    expected = {
+        "full": full, "tied": full, "diag": np.diag(full), "spherical": np.trace(full) / 3,
+    }[row.covariance_type]  # fmt: skip
+    assert weights == pytest.approx(1)
+    np.testing.assert_allclose(means[0], X.mean(axis=0))
+    np.testing.assert_allclose(np.reshape(covariances, np.shape(expected)), expected)
+    # Two: the likelihood has no slope there, with weights too.
+    X = rng.standard_normal((50, 3)) + 7
+    X[:25] += 8
+    weight = rng.integers(1, 4, 50).astype(float)
+    labels = (np.arange(50) < 25).astype(int)
+    _, fitted = fit(row, X, weight, labels, 2, vbfast.EM(max_iter=5000, tol=0))
+    assert_local_maximum(row, X, weight, fitted, rng)
+
+
+@models
+def test_theta_mp_beats_its_neighbours(row):
+    rng = np.random.default_rng(6)
+    X = rng.standard_normal((60, 2)) + 4 * np.array([[0, 0], [1, 0], [0, 1]])[np.arange(60) % 3]
+    labels = np.arange(60) % 3
+    _, fitted = fit(row, X, None, labels, 3, vbfast.EM(max_iter=20_000, tol=0))
+    assert_local_maximum(row, X, np.ones(60), fitted, rng)
+
+
+def assert_local_maximum(row, X, weight, fitted, rng):
+    """theta is a maximum of log p(X | theta) + log p(theta): no neighbour is higher, no slope."""
+
+    def objective(weights, means, covariances):
+        scores = ref.gaussian_scores(X, weights, means, covariances, row.covariance_type)
+        value = weight @ logsumexp(scores, axis=1)
+        if row.prior == "partial":
+            return value + log_prior_of_covariances(row, covariances, X.shape[1])
+        return value + row.log_prior(weights, means, covariances)
+
+    theta = raw_parameters(row, fitted.theta, row.data(X, weight).frame)
+    best = objective(*theta)
+    k, d = theta[1].shape
+    for _ in range(40):
+        d_logit, d_means = rng.standard_normal(k), rng.standard_normal((k, d))
+        shape = np.shape(theta[2])
+        d_covariance = rng.standard_normal(shape)
+        if row.covariance_type in ("full", "tied"):
+            d_covariance = 0.2 * (d_covariance + np.swapaxes(d_covariance, -1, -2))
+            d_covariance = d_covariance * np.abs(theta[2]).max()
+        else:
+            d_covariance = 0.5 * d_covariance * theta[2]
+        near = []
+        for step in (1e-3, -1e-3):
+            # Weights and precisions are moved as such: the mode depends on what is flat.
+            weights = theta[0] + step * theta[0] * (d_logit - d_logit @ theta[0])
+            near.append(
+                objective(weights, theta[1] + step * d_means, theta[2] + step * d_covariance)
+            )
+        assert max(near) < best
+        assert abs(near[0] - near[1]) < 0.05 * (best - min(near))
+
+
+def log_prior_of_covariances(row, covariances, d):
+    """Log density of "partial" up to a constant: flat in the means, given them flat in nothing.
+
+    Normal-Wishart of strength 0: |Lambda|^((nu - D - 1 + J)/2) exp(-tr(S Lambda)/2).
+    """
+    _, _, dof, scatter = row.hyperparameters(d)
+    value = 0.0
+    if row.covariance_type in ("full", "tied"):
+        tied = row.covariance_type == "tied"
+        for covariance in [covariances] if tied else covariances:
+            precision = np.linalg.inv(covariance)
+            power = dof - d - 1 + (row_means(row) if tied else 1)
+            value += (power * ref.log_det(precision) - np.trace(scatter @ precision)) / 2
+    elif row.covariance_type == "diag":
+        value += (-(dof - 1) * np.log(covariances) - scatter / covariances).sum() / 2
+    else:
+        value += (-(d * dof - 2 + d) * np.log(covariances) - d * scatter / covariances).sum() / 2
+    return value
+
+
+def row_means(row):
+    """Means on one precision where tied: the components of test_theta_mp_beats_its_neighbours."""
+    return 3
+
+
+# Stopping ----------------------------------------------------------------------------------------
+
+
+def overlapping(n=200):
+    rng = np.random.default_rng(7)
+    X = rng.standard_normal((n, 2)) + 1.5 * (np.arange(n) % 2)[:, None]
+    return X, np.arange(n) // 3 % 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stopping(method):
+    make = METHODS[method][0]
+    row = next(r for r in MIXTURES if r.prior == "conjugate")
+    X, labels = overlapping()
+    total = len(X)
+    trace, fitted = fit(row, X, None, labels, 2, make(max_iter=1, tol=0))
+    assert (fitted.n_iter, len(trace), fitted.converged) == (1, 2, False)
+    trace, fitted = fit(row, X, None, labels, 2, make(max_iter=100, tol=1e6))
+    assert (fitted.n_iter, len(trace), fitted.converged) == (1, 2, True)
+    long, _ = fit(row, X, None, labels, 2, make(max_iter=3000, tol=0))
+    for tol in (1e-2, 1e-4, 1e-6):
+        trace, fitted = fit(row, X, None, labels, 2, make(max_iter=3000, tol=tol))
+        assert fitted.converged
+        assert fitted.n_iter == len(trace) - 1
+        steps = np.abs(np.diff(trace)) / total
+        assert steps[-1] <= tol
+        assert np.all(steps[:-1] > tol)
+        np.testing.assert_array_equal(trace, long[: len(trace)])
+    # Per row: the same rows thrice, or of weight 3, stop after as many sweeps (flat priors).
+    flat = next(r for r in MIXTURES if r.prior == "flat")
+    if method != "mean_field":
+        options = make(max_iter=3000, tol=1e-5)
+        once, _ = fit(flat, X, None, labels, 2, options)
+        thrice, _ = fit(flat, np.tile(X, (3, 1)), None, np.tile(labels, 3), 2, options)
+        heavy, _ = fit(flat, X, np.full(total, 3.0), labels, 2, options)
+        np.testing.assert_allclose(thrice, 3 * once, rtol=1e-12)
+        np.testing.assert_allclose(heavy, 3 * once, rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("row", MIXTURES, ids=str)
+def test_whole_weights_are_repeated_rows(method, row):
+    if not allowed(method, row):
+        return
+    make = METHODS[method][0]
+    rng = np.random.default_rng(8)
+    X = rng.standard_normal((40, 2)) + 3 * (np.arange(40) % 2)[:, None]
+    labels = np.arange(40) // 5 % 2
+    counts = rng.integers(0, 4, 40)
+    counts[:4] = 1
+    weighted, a = fit(row, X, counts.astype(float), labels, 2, make(max_iter=10, tol=0))
+    repeated, b = fit(
+        row, np.repeat(X, counts, axis=0), None, np.repeat(labels, counts), 2,
+        make(max_iter=10, tol=0),
+    )  # fmt: skip
+    n = min(len(weighted), len(repeated))  # rounding says when a change is exactly 0
+    np.testing.assert_allclose(weighted[:n], repeated[:n], rtol=1e-11)
+    np.testing.assert_allclose(a.posterior.buffer, b.posterior.buffer, rtol=1e-7, atol=1e-9)
+
+
+def test_method_parameters_are_checked():
+    for make in (vbfast.EM, MeanField, VariationalEM, CrispEM):
+        for bad in (0, -1):
+            with pytest.raises(ValueError, match="max_iter"):
+                make(max_iter=bad)
+        for bad in (1.5, "10", True, None):
+            with pytest.raises(TypeError, match="max_iter"):
+                make(max_iter=bad)
+        for bad in (-1e-3, np.inf, np.nan):
+            with pytest.raises(ValueError, match="tol"):
+                make(tol=bad)
+        with pytest.raises(TypeError, match="tol"):
+            make(tol="small")
+    with pytest.raises(ValueError, match="truncation"):
+        VariationalEM(truncation=0)
+    with pytest.raises(TypeError, match="truncation"):
+        VariationalEM(truncation=1.0)
+    for name, bad in [("n_draws", 0), ("n_tune", -1), ("n_chains", 0), ("thin", 0)]:
+        with pytest.raises(ValueError, match=name):
+            vbfast.FullInference(**{name: bad})
+
+
+# The loop is the user's --------------------------------------------------------------------------
+
+
+def test_own_loop_reproduces_em():
+    X, labels = overlapping()
+    row = next(r for r in MIXTURES if r.prior == "flat")
+    data = row.data(X)
+    model = row.model(2, 2, data.frame)
+    start = starts.from_labels(model, data, labels)
+    method = vbfast.EM(max_iter=25, tol=0)
+    fitted = method.fit(model, data, start)
+    trace = []
+    for sweep in vbfast.sweeps(model, data, start, model.mode, method.assign):
+        trace.append(sweep.objective)
+        if len(trace) == 26:
+            break
+    np.testing.assert_array_equal(trace, fitted.objectives)
+    assert sweep.posterior.buffer.tobytes() == fitted.posterior.buffer.tobytes()
+    # Stochastic EM, "mode" + "draw", comes for nothing.
+    stochastic = vbfast.sweeps(
+        model, data, start, model.mode,
+        lambda n: methods.Assignment("draw", seed=1, sweep=n),
+    )  # fmt: skip
+    for _ in range(20):
+        last = next(stochastic)
+    assert np.isfinite(last.objective)
+
+
+@proper_models
+def test_memoized_sum_is_the_sum(row):
+    """Statistics of halves of the data, visited apart, add up to those of the whole."""
+    X, labels = overlapping(101)
+    data = row.data(X)
+    model = row.model(2, 2, data.frame)
+    posterior = starts.from_labels(model, data, labels)
+    theta = model.mean(posterior)
+    whole = data.sum(model.visit, theta, methods.Assignment("exact"))
+    halves = [
+        vbfast.ArrayData(X[rows], None, data.frame).sum(
+            model.visit, theta, methods.Assignment("exact")
+        )
+        for rows in (slice(None, 37), slice(37, None))
+    ]
+    np.testing.assert_allclose((halves[0] + halves[1]).buffer, whole.buffer, rtol=1e-12, atol=1e-12)
+
+
+def test_objective_that_falls_is_reported(monkeypatch):
+    X, labels = overlapping()
+    row = next(r for r in MIXTURES if r.prior == "flat")
+    data = row.data(X)
+    model = row.model(2, 2, data.frame)
+    start = starts.from_labels(model, data, labels)
+    good = vbfast.EM(max_iter=50, tol=0).fit(model, data, start)
+    original = vbfast.Model.mode
+    calls = []
+
+    def worse(self, posterior):
+        calls.append(None)
+        return original(self, posterior if len(calls) < 5 else start)
+
+    monkeypatch.setattr(vbfast.Model, "mode", worse)
+    with pytest.warns(vbfast.ObjectiveFellWarning, match="fell by"):
+        vbfast.EM(max_iter=10, tol=0).fit(model, data, start)
+    assert good.objective > good.objectives[0]
+
+
+# Full inference ----------------------------------------------------------------------------------
+
+
+@proper_models
+def test_draws_have_the_log_joint_they_report(row):
+    """Each sweep's objective is log p(X, T, theta), T known by its counts alone (one component),
+
+    and for several components between the bounds log p(X | theta) and the best T.
+    """
+    rng = np.random.default_rng(9)
+    X, labels = overlapping(60)
+    data = row.data(X)
+    for k in (1, 2):
+        model = row.model(k, 2, data.frame)
+        chain = vbfast.FullInference().chain(
+            model, data, starts.from_labels(model, data, labels % k), rng
+        )
+        for _ in range(5):
+            sweep = next(chain)
+            theta = raw_parameters(row, sweep.theta, data.frame)
+            scores = ref.gaussian_scores(X, *theta, row.covariance_type)
+            log_prior = row.log_prior(*theta)
+            assert sweep.theta.log_prior == pytest.approx(log_prior, rel=1e-9, abs=1e-8)
+            if k == 1:
+                assert sweep.objective == pytest.approx(scores.sum() + log_prior)
+            else:
+                assert scores.min(axis=1).sum() + log_prior <= sweep.objective + 1e-9
+                assert sweep.objective <= scores.max(axis=1).sum() + log_prior + 1e-9
+
+
+def test_chains_are_reproducible_and_differ():
+    X, labels = overlapping(60)
+    row = next(r for r in MIXTURES if r.prior == "conjugate")
+    data = row.data(X)
+    model = row.model(2, 2, data.frame)
+    start = starts.from_labels(model, data, labels)
+    method = vbfast.FullInference(n_draws=20, n_tune=3, n_chains=2, thin=2)
+    runs = [
+        method.fit(model, data, [start, start], np.random.default_rng(seed)) for seed in (1, 1, 2)
+    ]
+    assert runs[0].log_joint.shape == (2, 20)
+    np.testing.assert_array_equal(runs[0].log_joint, runs[1].log_joint)
+    assert not np.any(runs[0].log_joint[0] == runs[0].log_joint[1])
+    assert not np.any(runs[0].log_joint == runs[2].log_joint)

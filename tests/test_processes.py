@@ -1,0 +1,407 @@
+"""Forks, threads, Ctrl-C and environment variables: what only a process of its own can show."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vbfast
+from vbfast import _kernels
+from vbfast._kernels.inputs import Assignment, Block
+from vbfast._threads import available_threads, resolve_threads
+
+TIMEOUT = 60
+LEVELS = _kernels.available_levels()
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::vbfast.ConvergenceWarning"),
+    # CPython warns where a process with threads forks: that is what is tested here.
+    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
+]
+posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+def big_data(n=60_000, d=4):
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((n, d)) + 3 * rng.integers(0, 3, (n, 1))
+
+
+def fitted(X, method="em", n_threads=2, **options):
+    """A fit of some sweeps, on enough rows for several threads."""
+    return vbfast.BayesianGaussianMixture(
+        3, method=method, tol=0, max_iter=4, random_state=0, init_params="random_from_data",
+        n_threads=n_threads, **options,
+    ).fit(X)  # fmt: skip
+
+
+def answers(mixture, X):
+    """Everything that a fitted mixture says of rows, as bytes."""
+    return [
+        np.ascontiguousarray(of(X)).tobytes()
+        for of in (mixture.predict, mixture.predict_proba, mixture.score_samples)
+    ]
+
+
+def run(code, **environment):
+    """Run Python code in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+
+
+# Forks -------------------------------------------------------------------------------------------
+
+
+def in_fork(work):
+    """Return what `work` gives in a forked child; fail where that hangs or dies."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reading)
+            with os.fdopen(writing, "wb") as stream:
+                pickle.dump(work(), stream)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    received = []
+    with os.fdopen(reading, "rb") as stream:
+        reader = threading.Thread(target=lambda: received.append(stream.read()))
+        reader.start()
+        reader.join(TIMEOUT)
+        if reader.is_alive():
+            os.kill(child, signal.SIGKILL)
+        reader.join()
+    _, status = os.waitpid(child, 0)
+    assert status == 0, f"the forked child ended with status {status}"
+    return pickle.loads(received[0])
+
+
+@posix
+@pytest.mark.parametrize("n_threads", [None, 2, 4])
+def test_forked_child_fits_after_its_parent_has(n_threads):
+    X = big_data()
+    parent = fitted(X, n_threads=2)
+    expected = answers(parent, X)
+    assert in_fork(lambda: answers(parent, X)) == expected
+    assert in_fork(lambda: answers(fitted(X, n_threads=n_threads), X)) == expected
+    # A fork of the fork, and the parent goes on as before.
+    assert in_fork(lambda: in_fork(lambda: answers(fitted(X), X))) == expected
+    assert answers(fitted(X, n_threads=2), X) == expected
+
+
+@posix
+def test_forked_child_runs_one_thread():
+    assert in_fork(available_threads) == 1
+    assert in_fork(lambda: resolve_threads(7)) == 1
+    assert resolve_threads(7) in (1, 7)  # 1 where OpenMP is missing
+
+
+def _fit_and_put(X, queue):
+    queue.put(answers(fitted(X), X))
+
+
+@posix
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_multiprocessing(start):
+    X = big_data(30_000)
+    expected = answers(fitted(X), X)
+    context = multiprocessing.get_context(start)
+    queue = context.Queue()
+    children = [context.Process(target=_fit_and_put, args=(X, queue)) for _ in range(2)]
+    for child in children:
+        child.start()
+    try:
+        for _ in children:
+            assert queue.get(timeout=TIMEOUT) == expected
+        for child in children:
+            child.join(TIMEOUT)
+            assert child.exitcode == 0
+    finally:
+        for child in children:
+            child.kill()
+
+
+# Threads -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "method", ["em", "mean_field", vbfast.FullInference(n_draws=5, n_tune=2, n_chains=2)]
+)
+def test_many_threads_predict_with_one_object(method):
+    X = big_data(20_000)
+    mixture = fitted(X, method)
+    expected = answers(mixture, X)
+    with ThreadPoolExecutor(4) as pool:
+        for result in pool.map(lambda _: answers(mixture, X), range(12)):
+            assert result == expected
+
+
+def test_many_threads_fit_at_once():
+    X = big_data(20_000)
+    expected = [answers(fitted(X, method), X) for method in ("em", "mean_field", "crisp_em")]
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(2):
+            fits = pool.map(
+                lambda method: answers(fitted(X, method), X), ("em", "mean_field", "crisp_em")
+            )
+            assert list(fits) == expected
+
+
+def test_predictions_while_fitting_are_of_one_state():
+    """A fit swaps its result in at the end: other threads see the old state, then the new."""
+    X, other = big_data(20_000), big_data(20_000)[::-1] * 2
+    mixture = fitted(X)
+    before = answers(mixture, X)
+    after = answers(fitted(other), X)
+    mixture.random_state = 0
+    seen = []
+    with ThreadPoolExecutor(1) as pool:
+        fit = pool.submit(mixture.fit, other)
+        while not fit.done():
+            try:
+                seen.append(mixture.predict_proba(X).tobytes())
+            except (AttributeError, ValueError) as error:
+                seen.append(repr(error))
+        fit.result()
+    assert set(seen) <= {before[1], after[1]}
+    assert answers(mixture, X) == after
+
+
+def test_more_threads_than_processors():
+    X = big_data()
+    one = fitted(X, n_threads=1)
+    for n_threads in (2, 3, 8, 64):
+        many = fitted(X, n_threads=n_threads)
+        assert answers(many, X) == answers(one, X)
+        assert many.lower_bounds_.tobytes() == one.lower_bounds_.tobytes()
+
+
+def test_kernels_release_the_interpreter():
+    """While one thread is in a kernel, another runs Python."""
+    visit_for_seconds = long_visit()
+    ticks = []
+    done = threading.Event()
+
+    def tick():
+        while not done.is_set():
+            ticks.append(time.perf_counter())
+            time.sleep(0.005)
+
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    begin = time.perf_counter()
+    visit_for_seconds(400_000)
+    end = time.perf_counter()
+    done.set()
+    ticker.join()
+    assert sum(begin < t < end for t in ticks) >= 3
+
+
+def long_visit():
+    """A visit of as many rows as wanted, which take no memory: all are the same one."""
+    d, k = 16, 32
+    model = vbfast.Model(vbfast.Mixture(k), vbfast.Gaussian(d, "full"))
+    theta = model.about(np.random.default_rng(0).standard_normal((k, d)))
+    row = np.ones((1, d))
+
+    def visit(n_rows, n_threads=1):
+        values = np.broadcast_to(row, (n_rows, d))
+        block = Block(values, None, None, np.zeros(d), np.ones(d), 0, n_threads)
+        return model.visit(block, theta, Assignment("exact"))
+
+    return visit
+
+
+# Ctrl-C ------------------------------------------------------------------------------------------
+
+
+class Interrupt:
+    """Ctrl-C some time after entry; `at` is when."""
+
+    def __init__(self, after=0.3):
+        self.timer = threading.Timer(after, self.send)
+        self.at = None
+
+    def send(self):
+        self.at = time.perf_counter()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def __enter__(self):
+        self.timer.start()
+        return self
+
+    def __exit__(self, *error):
+        self.timer.cancel()
+        self.timer.join()
+
+
+@posix
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_interrupt_within_one_sweep(n_threads):
+    """A single sweep that would take a minute and more stops."""
+    visit = long_visit()
+    with Interrupt() as interrupt, pytest.raises(KeyboardInterrupt):
+        visit(100_000_000, n_threads)
+    assert time.perf_counter() - interrupt.at < 5
+    assert float(visit(1000)["strength"].sum()) == pytest.approx(1000)
+
+
+@posix
+@pytest.mark.parametrize(
+    "method",
+    [
+        vbfast.EM(max_iter=10**7, tol=0),
+        vbfast.MeanField(max_iter=10**7, tol=0),
+        vbfast.FullInference(n_draws=10**6, n_chains=1),
+    ],
+    ids=lambda method: method.name,
+)
+@pytest.mark.parametrize("first", ["fitted", "new"])
+def test_interrupt_leaves_the_estimator_as_it_was(method, first):
+    X = big_data()
+    mixture = vbfast.BayesianGaussianMixture(
+        6, random_state=0, max_iter=3, init_params="random_from_data", n_threads=2
+    )
+    if first == "fitted":
+        mixture.fit(X)
+        expected = answers(mixture, X)
+    mixture.method = method
+    before = dict(vars(mixture))
+    with Interrupt() as interrupt, pytest.raises(KeyboardInterrupt):
+        mixture.fit(X + np.random.default_rng(1).standard_normal(X.shape))
+    assert time.perf_counter() - interrupt.at < 5
+    assert vars(mixture).keys() == before.keys()
+    assert all(value is before[name] for name, value in vars(mixture).items())
+    if first == "fitted":
+        assert answers(mixture, X) == expected
+    else:
+        with pytest.raises(vbfast.NotFittedError):
+            mixture.predict(X)
+    mixture.set_params(method="em").fit(X)  # and it can be fitted again
+
+
+LONG_FIT = """
+import sys, time, numpy as np, vbfast
+X = np.random.default_rng(0).standard_normal((200_000, 8))
+mixture = vbfast.GaussianMixture(
+    20, max_iter=10**7, tol=0, reg_covar=1e-3, init_params="random_from_data", random_state=0
+)
+print("fitting", flush=True)
+try:
+    mixture.fit(X)
+except KeyboardInterrupt:
+    print("stopped", [name for name in vars(mixture) if name.endswith("_")], flush=True)
+    raise
+"""
+
+
+@posix
+def test_interrupt_of_a_process():
+    process = subprocess.Popen(
+        [sys.executable, "-c", LONG_FIT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs tests in the background has SIGINT ignored, which is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        assert process.stdout.readline() == "fitting\n"
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=TIMEOUT / 2)
+    finally:
+        process.kill()
+        process.communicate()
+    assert out == "stopped []\n"
+    assert "KeyboardInterrupt" in err
+    assert process.returncode != 0
+
+
+# Environment variables ---------------------------------------------------------------------------
+
+
+REPORT = """
+import numpy as np, vbfast
+from vbfast import _kernels
+from vbfast._threads import available_threads
+rng = np.random.default_rng(0)
+X = rng.standard_normal((3000, 3)) + 4 * rng.integers(0, 2, (3000, 1))
+print(_kernels.level, available_threads())
+for method in ("em", "mean_field", "crisp_em"):
+    for kind in ("full", "tied", "diag", "spherical"):
+        fitted = vbfast.BayesianGaussianMixture(
+            2, method=method, covariance_type=kind, random_state=0, tol=1e-9, max_iter=1000
+        ).fit(X)
+        print(repr(float(fitted.objective_)), *map(float, np.sort(fitted.means_.ravel())))
+"""
+
+
+def report(**environment):
+    done = run(REPORT, **environment)
+    assert done.returncode == 0, done.stderr
+    first, *rest = done.stdout.splitlines()
+    return first.split(), np.array([[float(x) for x in line.split()] for line in rest])
+
+
+def test_simd_levels_agree():
+    (default, _), expected = report(VBFAST_SIMD="")
+    assert default == LEVELS[-1]
+    for level in LEVELS:
+        (used, _), found = report(VBFAST_SIMD=level)
+        assert used == level
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("value", ["nonsense", "v1", "V4", "v2 ", "avx512"])
+def test_simd_level_that_is_not_there(value):
+    done = run("import vbfast", VBFAST_SIMD=value)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError")
+    assert repr(value) in last
+    assert all(level in last for level in LEVELS)
+
+
+def test_omp_num_threads():
+    (_, threads), one = report(OMP_NUM_THREADS="1")
+    assert threads == "1"
+    (_, threads), two = report(OMP_NUM_THREADS="2")
+    assert threads in ("1", "2")
+    np.testing.assert_array_equal(one, two)
+
+
+COUNT_THREADS = """
+import os, numpy as np, vbfast
+X = np.random.default_rng(0).standard_normal((50_000, 4))
+def count():
+    return len(os.listdir("/proc/self/task"))
+before = count()
+vbfast.GaussianMixture(
+    3, tol=1, init_params="random_from_data", random_state=0, n_threads={n_threads}
+).fit(X)
+print(count() - before, vbfast._kernels.cpu.openmp())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads can't be counted here")
+def test_threads_that_run():
+    more, openmp = run(COUNT_THREADS.format(n_threads=None), OMP_NUM_THREADS="1").stdout.split()
+    assert more == "0"
+    more, _ = run(COUNT_THREADS.format(n_threads=3), OMP_NUM_THREADS="1").stdout.split()
+    assert more == ("2" if openmp not in ("0", "False") else "0")
