@@ -13,7 +13,6 @@ from .tile cimport (
     lanes_max,
     lanes_set,
     philox_uniform,
-    stride_of,
 )
 
 
@@ -41,54 +40,79 @@ cdef extern from *:
 
 
 cdef inline void exponentials(
-    Py_ssize_t n_components, Py_ssize_t n_rows, double* scores, double* top, double* total,
+    Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride,
+    double* scores, double* top, double* total,
 ) noexcept nogil:
     """scores = exp(scores - top), top the maximum over components, total their sum."""
-    cdef Py_ssize_t n_vectors = n_rows // LANES
-    cdef Py_ssize_t stride = stride_of(n_rows) // LANES
-    cdef lanes* score = <lanes*>scores
-    cdef lanes high, sum_, e
+    cdef Py_ssize_t step = stride // LANES
+    cdef lanes* score
+    cdef lanes h0, h1, h2, h3, s0, s1, s2, s3
     cdef Py_ssize_t k, v
-    for v in range(n_vectors):
+    # Four vectors of rows at a time, so that one exponential need not wait for another.
+    for v in range(0, n_rows // LANES, 4):
         # Never -inf, so that -inf - high is -inf and not NaN.
-        high = lanes_set(LOWEST)
+        h0 = lanes_set(LOWEST)
+        h1 = h0
+        h2 = h0
+        h3 = h0
         for k in range(n_components):
-            high = lanes_max(score[k * stride + v], high)
-        sum_ = lanes_set(0.0)
+            score = <lanes*>scores + k * step + v
+            h0 = lanes_max(score[0], h0)
+            h1 = lanes_max(score[1], h1)
+            h2 = lanes_max(score[2], h2)
+            h3 = lanes_max(score[3], h3)
+        s0 = lanes_set(0.0)
+        s1 = s0
+        s2 = s0
+        s3 = s0
         for k in range(n_components):
-            e = lanes_exp(score[k * stride + v] - high)
-            score[k * stride + v] = e
-            sum_ = sum_ + e
-        (<lanes*>top)[v] = high
-        (<lanes*>total)[v] = sum_
+            score = <lanes*>scores + k * step + v
+            score[0] = lanes_exp(score[0] - h0)
+            score[1] = lanes_exp(score[1] - h1)
+            score[2] = lanes_exp(score[2] - h2)
+            score[3] = lanes_exp(score[3] - h3)
+            s0 = s0 + score[0]
+            s1 = s1 + score[1]
+            s2 = s2 + score[2]
+            s3 = s3 + score[3]
+        (<lanes*>top)[v] = h0
+        (<lanes*>top)[v + 1] = h1
+        (<lanes*>top)[v + 2] = h2
+        (<lanes*>top)[v + 3] = h3
+        (<lanes*>total)[v] = s0
+        (<lanes*>total)[v + 1] = s1
+        (<lanes*>total)[v + 2] = s2
+        (<lanes*>total)[v + 3] = s3
 
 
 cdef inline void assign_exact(
-    Py_ssize_t n_components, Py_ssize_t n_rows, const double* weight, double* scores,
+    Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride,
+    const double* weight, double* scores,
     double* log_z, double* total,
 ) noexcept nogil:
     cdef Py_ssize_t n_vectors = n_rows // LANES
-    cdef Py_ssize_t stride = stride_of(n_rows) // LANES
-    cdef lanes* score = <lanes*>scores
-    cdef lanes factor
+    cdef lanes* score
     cdef Py_ssize_t k, v, row
-    exponentials(n_components, n_rows, scores, log_z, total)
+    exponentials(n_components, n_rows, stride, scores, log_z, total)
     for v in range(n_vectors):
-        factor = (<const lanes*>weight)[v] / (<lanes*>total)[v]
         (<lanes*>log_z)[v] = (<lanes*>log_z)[v] + lanes_log((<lanes*>total)[v])
-        for k in range(n_components):
-            score[k * stride + v] = score[k * stride + v] * factor
+        (<lanes*>total)[v] = (<const lanes*>weight)[v] / (<lanes*>total)[v]
+    for k in range(n_components):
+        score = <lanes*>(scores + k * stride)
+        for v in range(n_vectors):
+            score[v] = score[v] * (<const lanes*>total)[v]
     for row in range(n_rows):
         # A row so far away that every score overflows (or, by inf - inf, is NaN) is impossible
         # under all components alike: log 0, and nothing to tell them apart.
         if not log_z[row] > LOWEST:
             log_z[row] = -INFINITY
             for k in range(n_components):
-                scores[k * stride_of(n_rows) + row] = weight[row] / n_components
+                scores[k * stride + row] = weight[row] / n_components
 
 
 cdef inline void keep_best(
-    Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t truncation, double* scores,
+    Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride, Py_ssize_t truncation,
+    double* scores,
     double* kept, int64_t* component,
 ) noexcept nogil:
     """Set all but each row's `truncation` largest scores to -inf; among equals the first stay."""
@@ -99,8 +123,8 @@ cdef inline void keep_best(
             kept[place] = -INFINITY
             component[place] = 0
         for k in range(n_components):
-            score = scores[k * stride_of(n_rows) + row]
-            scores[k * stride_of(n_rows) + row] = -INFINITY
+            score = scores[k * stride + row]
+            scores[k * stride + row] = -INFINITY
             if not score > kept[truncation - 1]:
                 continue
             place = truncation - 1
@@ -112,23 +136,25 @@ cdef inline void keep_best(
             component[place] = k
         for place in range(truncation):
             if kept[place] > -INFINITY:
-                scores[component[place] * stride_of(n_rows) + row] = kept[place]
+                scores[component[place] * stride + row] = kept[place]
 
 
 cdef inline void assign_given(
-    Py_ssize_t n_components, Py_ssize_t n_rows, const double* weight, const int64_t* labels,
+    Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride,
+    const double* weight, const int64_t* labels,
     double* scores, double* log_z,
 ) noexcept nogil:
     cdef Py_ssize_t k, row
     for k in range(n_components):
         for row in range(n_rows):
-            scores[k * stride_of(n_rows) + row] = weight[row] if labels[row] == k else 0.0
+            scores[k * stride + row] = weight[row] if labels[row] == k else 0.0
     for row in range(n_rows):
         log_z[row] = 0.0
 
 
 cdef inline void assign_hard(
-    Py_ssize_t n_components, Py_ssize_t n_rows, const double* weight, int64_t* labels,
+    Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride,
+    const double* weight, int64_t* labels,
     double* scores, double* top,
 ) noexcept nogil:
     """Among equals the first component; top is the row's largest score."""
@@ -138,19 +164,20 @@ cdef inline void assign_hard(
         top[row] = scores[row]
         labels[row] = 0
     for k in range(1, n_components):
-        score = scores + k * stride_of(n_rows)
+        score = scores + k * stride
         for row in range(n_rows):
             labels[row] = k if score[row] > top[row] else labels[row]
             top[row] = score[row] if score[row] > top[row] else top[row]
     for k in range(n_components):
-        score = scores + k * stride_of(n_rows)
+        score = scores + k * stride
         for row in range(n_rows):
             score[row] = weight[row] if labels[row] == k else 0.0
 
 
 cdef inline void assign_draw(
-    Assignment assignment, Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t first_row,
-    const double* weight, double* scores, double* log_z, double* total, double* uniform,
+    Assignment assignment, Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride,
+    Py_ssize_t first_row, const double* weight, double* scores, double* log_z, double* total,
+    double* uniform,
     int64_t* counts,
 ) noexcept nogil:
     """Weights are whole numbers: a row of weight w is w rows, each with a draw of its own.
@@ -158,14 +185,14 @@ cdef inline void assign_draw(
     log_z becomes the sum of the drawn components' scores.
     """
     cdef Py_ssize_t n_vectors = n_rows // LANES
-    cdef Py_ssize_t stride = stride_of(n_rows) // LANES
+    cdef Py_ssize_t step = stride // LANES
     cdef lanes* score = <lanes*>scores
     cdef lanes low, high, mark, e, chosen, drawn
     cdef lanes one = lanes_set(1.0)
     cdef bint single = True
     cdef Py_ssize_t copy, copies, k, v, row
     cdef double cumulative, target
-    exponentials(n_components, n_rows, scores, log_z, total)
+    exponentials(n_components, n_rows, stride, scores, log_z, total)
     for row in range(n_rows):
         single = single and (weight[row] == 1.0 or weight[row] == 0.0)
         uniform[row] = total[row] * philox_uniform(
@@ -177,11 +204,11 @@ cdef inline void assign_draw(
             low = lanes_set(0.0)
             chosen = low
             for k in range(n_components):
-                e = score[k * stride + v]
+                e = score[k * step + v]
                 high = low + e
                 drawn = lanes_keep_between(one, low, mark, high)
                 chosen = chosen + drawn * e
-                score[k * stride + v] = drawn * (<const lanes*>weight)[v]
+                score[k * step + v] = drawn * (<const lanes*>weight)[v]
                 low = high
             (<lanes*>log_z)[v] = (<lanes*>log_z)[v] + lanes_log(chosen)
         return
@@ -197,10 +224,10 @@ cdef inline void assign_draw(
             cumulative = scores[row]
             while target >= cumulative and k + 1 < n_components:
                 k += 1
-                cumulative += scores[k * stride_of(n_rows) + row]
+                cumulative += scores[k * stride + row]
             counts[k] += 1
         log_z[row] = copies * log_z[row]
         for k in range(n_components):
             if counts[k] > 0:
-                log_z[row] += counts[k] * log(scores[k * stride_of(n_rows) + row])
-            scores[k * stride_of(n_rows) + row] = counts[k]
+                log_z[row] += counts[k] * log(scores[k * stride + row])
+            scores[k * stride + row] = counts[k]

@@ -89,7 +89,8 @@ cdef void products(
 
 
 cdef void subtract(
-    Py_ssize_t n_features, const double* mean, const double* tile, Py_ssize_t n_rows, double* out
+    Py_ssize_t n_features, const double* mean, const double* tile, Py_ssize_t n_rows,
+    Py_ssize_t stride, double* out,
 ) noexcept nogil:
     """out = tile - mean, feature by feature."""
     cdef const lanes* rows
@@ -98,15 +99,15 @@ cdef void subtract(
     cdef Py_ssize_t d, v
     for d in range(n_features):
         center = lanes_set(mean[d])
-        rows = <const lanes*>(tile + d * stride_of(n_rows))
-        difference = <lanes*>(out + d * stride_of(n_rows))
+        rows = <const lanes*>(tile + d * stride)
+        difference = <lanes*>(out + d * stride)
         for v in range(n_rows // LANES):
             difference[v] = rows[v] - center
 
 
 cdef void weigh(
-    Py_ssize_t n_features, const double* rows, Py_ssize_t n_rows, const double* q,
-    double* weighted, double* first_moments,
+    Py_ssize_t n_features, const double* rows, Py_ssize_t n_rows, Py_ssize_t stride,
+    const double* q, double* weighted, double* first_moments,
 ) noexcept nogil:
     """weighted = q * rows, feature by feature, whose sums are added to first_moments if wanted."""
     cdef const lanes* weight = <const lanes*>q
@@ -115,8 +116,8 @@ cdef void weigh(
     cdef lanes total, w
     cdef Py_ssize_t d, v
     for d in range(n_features):
-        value = <const lanes*>(rows + d * stride_of(n_rows))
-        out = <lanes*>(weighted + d * stride_of(n_rows))
+        value = <const lanes*>(rows + d * stride)
+        out = <lanes*>(weighted + d * stride)
         total = lanes_set(0.0)
         for v in range(n_rows // LANES):
             w = value[v] * weight[v]
@@ -234,10 +235,9 @@ cdef void squared_distances(
 
 cdef void full_scores(
     Shape shape, const double* coefficients, const double* offsets,
-    const double* tile, Py_ssize_t n_rows, double* workspace, double* scores,
+    const double* tile, Py_ssize_t n_rows, Py_ssize_t stride, double* workspace, double* scores,
 ) noexcept nogil:
     cdef Py_ssize_t n_features = shape.n_features
-    cdef Py_ssize_t stride = stride_of(n_rows)
     cdef const double* far = coefficients
     cdef const double* means = far + shape.n_components
     cdef const double* shifts = means + shape.n_components * n_features
@@ -247,7 +247,7 @@ cdef void full_scores(
     for k in range(shape.n_components):
         rows = tile
         if far[k]:
-            subtract(n_features, means + k * n_features, tile, n_rows, workspace)
+            subtract(n_features, means + k * n_features, tile, n_rows, stride, workspace)
             rows = workspace
         for block in range(0, n_rows // LANES, 4):
             squared_distances(
@@ -259,11 +259,10 @@ cdef void full_scores(
 
 cdef void accumulate_each(
     Shape shape, const double* coefficients, const double* tile, Py_ssize_t n_rows,
-    const double* q, double* workspace, double* statistics, Py_ssize_t between,
+    Py_ssize_t stride, const double* q, double* workspace, double* statistics, Py_ssize_t between,
 ) noexcept nogil:
     """Component k's second moments are added at k * between: between 0 pools them."""
     cdef Py_ssize_t n_features = shape.n_features
-    cdef Py_ssize_t stride = stride_of(n_rows)
     cdef const double* far = coefficients
     cdef const double* means = far + shape.n_components
     cdef double* weighted = workspace + (n_features + 3) * stride
@@ -275,10 +274,10 @@ cdef void accumulate_each(
             continue
         rows = tile
         if far[k]:
-            subtract(n_features, means + k * n_features, tile, n_rows, workspace)
+            subtract(n_features, means + k * n_features, tile, n_rows, stride, workspace)
             rows = workspace
         weigh(
-            n_features, rows, n_rows, q + k * stride, weighted,
+            n_features, rows, n_rows, stride, q + k * stride, weighted,
             statistics + k * fours(n_features),
         )
         products(
@@ -289,10 +288,10 @@ cdef void accumulate_each(
 
 cdef void full_accumulate(
     Shape shape, const double* coefficients, const double* tile, Py_ssize_t n_rows,
-    const double* q, double* workspace, double* statistics,
+    Py_ssize_t stride, const double* q, double* workspace, double* statistics,
 ) noexcept nogil:
     accumulate_each(
-        shape, coefficients, tile, n_rows, q, workspace, statistics,
+        shape, coefficients, tile, n_rows, stride, q, workspace, statistics,
         second_size(shape),
     )
 
@@ -306,10 +305,10 @@ cdef Py_ssize_t tied_statistics_size(Shape shape) noexcept nogil:
 
 cdef void transform(
     Py_ssize_t n_features, const double* factor, const double* tile, Py_ssize_t n_rows,
-    double* out,
+    Py_ssize_t stride, double* out,
 ) noexcept nogil:
     """out = A x, and out[D] = -|A x|^2 / 2."""
-    cdef Py_ssize_t stride = stride_of(n_rows) // LANES
+    cdef Py_ssize_t step = stride // LANES
     cdef const lanes* rows
     cdef lanes* z
     cdef lanes a0, a1, a2, a3, s0, s1, s2, s3, c
@@ -331,17 +330,17 @@ cdef void transform(
                 a1 = a1 + c * rows[1]
                 a2 = a2 + c * rows[2]
                 a3 = a3 + c * rows[3]
-                rows = rows + stride
+                rows = rows + step
             s0 = s0 + a0 * a0
             s1 = s1 + a1 * a1
             s2 = s2 + a2 * a2
             s3 = s3 + a3 * a3
-            z = <lanes*>out + i * stride + block
+            z = <lanes*>out + i * step + block
             z[0] = a0
             z[1] = a1
             z[2] = a2
             z[3] = a3
-        z = <lanes*>out + n_features * stride + block
+        z = <lanes*>out + n_features * step + block
         z[0] = -0.5 * s0
         z[1] = -0.5 * s1
         z[2] = -0.5 * s2
@@ -350,11 +349,11 @@ cdef void transform(
 
 cdef void tied_scores(
     Shape shape, const double* coefficients, const double* offsets,
-    const double* tile, Py_ssize_t n_rows, double* workspace, double* scores,
+    const double* tile, Py_ssize_t n_rows, Py_ssize_t stride, double* workspace, double* scores,
 ) noexcept nogil:
     """Near: offset - |z|^2/2 + z'z_k - |z_k|^2/2; far: offset - |z - z_k|^2/2; z = A x."""
     cdef Py_ssize_t n_features = shape.n_features
-    cdef Py_ssize_t stride = stride_of(n_rows) // LANES
+    cdef Py_ssize_t step = stride // LANES
     cdef const double* far = coefficients
     cdef const double* means = far + shape.n_components * (1 + n_features)
     cdef const double* factor = means + shape.n_components * n_features
@@ -364,7 +363,7 @@ cdef void tied_scores(
     cdef lanes a0, a1, a2, a3, c, d0, d1, d2, d3
     cdef double square
     cdef Py_ssize_t block, i, k
-    transform(n_features, factor, tile, n_rows, workspace)
+    transform(n_features, factor, tile, n_rows, stride, workspace)
     for k in range(shape.n_components):
         mean = means + k * n_features
         square = 0.0
@@ -372,7 +371,7 @@ cdef void tied_scores(
             square += mean[i] * mean[i]
         for block in range(0, n_rows // LANES, 4):
             z = <const lanes*>workspace + block
-            out = <lanes*>(scores + k * stride_of(n_rows)) + block
+            out = <lanes*>(scores + k * stride) + block
             if far[k]:
                 a0 = lanes_set(0.0)
                 a1 = a0
@@ -388,7 +387,7 @@ cdef void tied_scores(
                     a1 = a1 + d1 * d1
                     a2 = a2 + d2 * d2
                     a3 = a3 + d3 * d3
-                    z = z + stride
+                    z = z + step
                 c = lanes_set(offsets[k])
                 out[0] = c - 0.5 * a0
                 out[1] = c - 0.5 * a1
@@ -405,7 +404,7 @@ cdef void tied_scores(
                     a1 = a1 + c * z[1]
                     a2 = a2 + c * z[2]
                     a3 = a3 + c * z[3]
-                    z = z + stride
+                    z = z + step
                 out[0] = a0 + z[0]
                 out[1] = a1 + z[1]
                 out[2] = a2 + z[2]
@@ -414,30 +413,30 @@ cdef void tied_scores(
 
 cdef void tied_accumulate(
     Shape shape, const double* coefficients, const double* tile, Py_ssize_t n_rows,
-    const double* q, double* workspace, double* statistics,
+    Py_ssize_t stride, const double* q, double* workspace, double* statistics,
 ) noexcept nogil:
     """Near: the second moments of all rows, whatever their component, about the origin."""
     cdef Py_ssize_t n_features = shape.n_features
-    cdef Py_ssize_t stride = stride_of(n_rows) // LANES
+    cdef Py_ssize_t step = stride // LANES
     cdef lanes* weight = <lanes*>workspace
-    cdef double* weighted = workspace + (n_features + 3) * stride_of(n_rows)
+    cdef double* weighted = workspace + (n_features + 3) * stride
     cdef lanes total
     cdef Py_ssize_t k, v
     if coefficients[0]:
-        accumulate_each(shape, coefficients, tile, n_rows, q, workspace, statistics, 0)
+        accumulate_each(shape, coefficients, tile, n_rows, stride, q, workspace, statistics, 0)
         return
     products(
-        shape.n_components, n_features, False, n_rows // LANES, stride,
+        shape.n_components, n_features, False, n_rows // LANES, step,
         <const lanes*>q, <const lanes*>tile, statistics,
     )
     for v in range(n_rows // LANES):
         total = lanes_set(0.0)
         for k in range(shape.n_components):
-            total = total + (<const lanes*>q)[k * stride + v]
+            total = total + (<const lanes*>q)[k * step + v]
         weight[v] = total
-    weigh(n_features, tile, n_rows, workspace, weighted, NULL)
+    weigh(n_features, tile, n_rows, stride, workspace, weighted, NULL)
     products(
-        n_features, n_features, True, n_rows // LANES, stride,
+        n_features, n_features, True, n_rows // LANES, step,
         <const lanes*>weighted, <const lanes*>tile, statistics + first_size(shape),
     )
 
@@ -456,12 +455,11 @@ cdef Py_ssize_t diag_statistics_size(Shape shape) noexcept nogil:
 
 cdef void diag_scores(
     Shape shape, const double* coefficients, const double* offsets,
-    const double* tile, Py_ssize_t n_rows, double* workspace, double* scores,
+    const double* tile, Py_ssize_t n_rows, Py_ssize_t stride, double* workspace, double* scores,
 ) noexcept nogil:
     cdef Py_ssize_t n_features = shape.n_features
     cdef const double* factors = coefficients + shape.n_components * (1 + n_features)
     cdef const double* shifts = factors + shape.n_components * n_features
-    cdef Py_ssize_t stride = stride_of(n_rows)
     cdef const lanes* rows
     cdef lanes* out
     cdef lanes a0, a1, a2, a3, factor, shift, y0, y1, y2, y3
@@ -495,31 +493,31 @@ cdef void diag_scores(
 
 cdef void diag_accumulate(
     Shape shape, const double* coefficients, const double* tile, Py_ssize_t n_rows,
-    const double* q, double* workspace, double* statistics,
+    Py_ssize_t stride, const double* q, double* workspace, double* statistics,
 ) noexcept nogil:
     cdef Py_ssize_t n_features = shape.n_features
-    cdef Py_ssize_t stride = stride_of(n_rows) // LANES
+    cdef Py_ssize_t step = stride // LANES
     cdef const lanes* rows = <const lanes*>tile
     cdef lanes* squares = <lanes*>workspace
     cdef Py_ssize_t v
     if coefficients[0]:
-        accumulate_diag_far(shape, coefficients, tile, n_rows, q, statistics)
+        accumulate_diag_far(shape, coefficients, tile, n_rows, stride, q, statistics)
         return
-    for v in range(n_features * stride):
+    for v in range(n_features * step):
         squares[v] = rows[v] * rows[v]
     products(
-        shape.n_components, n_features, False, n_rows // LANES, stride,
+        shape.n_components, n_features, False, n_rows // LANES, step,
         <const lanes*>q, rows, statistics,
     )
     products(
-        shape.n_components, n_features, False, n_rows // LANES, stride,
+        shape.n_components, n_features, False, n_rows // LANES, step,
         <const lanes*>q, squares, statistics + first_size(shape),
     )
 
 
 cdef void accumulate_diag_far(
     Shape shape, const double* coefficients, const double* tile, Py_ssize_t n_rows,
-    const double* q, double* statistics,
+    Py_ssize_t stride, const double* q, double* statistics,
 ) noexcept nogil:
     cdef Py_ssize_t n_features = shape.n_features
     cdef Py_ssize_t n_vectors = n_rows // LANES
@@ -535,15 +533,15 @@ cdef void accumulate_diag_far(
         first = statistics + k * fours(n_features)
         second = first + first_size(shape)
         mean = coefficients + shape.n_components + k * n_features
-        weight = <const lanes*>(q + k * stride_of(n_rows))
+        weight = <const lanes*>(q + k * stride)
         for d in range(0, n_features, 2):
             # Two features at a time; where D is odd the last is paired with itself, not stored.
-            x0 = <const lanes*>(tile + d * stride_of(n_rows))
+            x0 = <const lanes*>(tile + d * stride)
             m0 = lanes_set(mean[d])
             x1 = x0
             m1 = m0
             if d + 1 < n_features:
-                x1 = <const lanes*>(tile + (d + 1) * stride_of(n_rows))
+                x1 = <const lanes*>(tile + (d + 1) * stride)
                 m1 = lanes_set(mean[d + 1])
             f0 = lanes_set(0.0)
             f1 = f0

@@ -30,6 +30,7 @@ from .assign cimport (
     keep_best,
 )
 from .tile cimport (
+    ASSIGN_ROWS,
     LANES,
     ROW_BLOCK,
     SCORES_PADDING,
@@ -110,6 +111,43 @@ cdef void check_signals(Job* job) noexcept nogil:
             job.stop = 1
 
 
+cdef void assign_rows(
+    const Job* job, Py_ssize_t first, Py_ssize_t n_used, Py_ssize_t n_rows, Py_ssize_t stride,
+    const double* tile, double* scores, const double* weight, double* log_z, int64_t* labels,
+    double* emission_workspace, double* kept, int64_t* component,
+) noexcept nogil:
+    """Rows from `first` of the block: scores, then q(T) in their place."""
+    cdef Py_ssize_t n_components = job.shape.n_components
+    cdef Assignment assignment = job.assignment
+    # Vectors, for their alignment.
+    cdef lanes total_vectors[ASSIGN_ROWS]
+    cdef lanes uniform_vectors[ASSIGN_ROWS]
+    cdef double* total = <double*>total_vectors
+    cdef double* uniform = <double*>uniform_vectors
+    cdef Py_ssize_t row
+    if assignment.kind == GIVEN:
+        for row in range(n_rows):
+            labels[row] = job.labels_given[first + row] if row < n_used else -1
+        assign_given(n_components, n_rows, stride, weight, labels, scores, log_z)
+        return
+    job.emission.scores(
+        job.shape, job.coefficients, job.offsets, tile, n_rows, stride, emission_workspace, scores
+    )
+    if assignment.kind == BEST and assignment.truncation < n_components:
+        keep_best(
+            n_components, n_rows, stride, assignment.truncation, scores, kept, component
+        )
+    if assignment.kind == EXACT or assignment.kind == BEST:
+        assign_exact(n_components, n_rows, stride, weight, scores, log_z, total)
+    elif assignment.kind == HARD:
+        assign_hard(n_components, n_rows, stride, weight, labels, scores, log_z)
+    elif assignment.kind == DRAW:
+        assign_draw(
+            assignment, n_components, n_rows, stride, job.first_row + first, weight, scores,
+            log_z, total, uniform, component,
+        )
+
+
 cdef void visit_tile(
     const Job* job, Py_ssize_t first, Py_ssize_t n_used, double* statistics, double* workspace
 ) noexcept nogil:
@@ -121,9 +159,7 @@ cdef void visit_tile(
     cdef double* scores = tile + (job.shape.n_features + TILE_PADDING) * stride
     cdef double* weight = scores + (n_components + SCORES_PADDING) * stride
     cdef double* log_z = weight + n_rows
-    cdef double* total = log_z + n_rows
-    cdef double* uniform = total + n_rows
-    cdef int64_t* labels = <int64_t*>(uniform + n_rows)
+    cdef int64_t* labels = <int64_t*>(log_z + n_rows)
     cdef int64_t* component = labels + n_rows
     cdef double* kept = <double*>(component + n_components)
     cdef double* emission_workspace = kept + n_components
@@ -139,7 +175,7 @@ cdef void visit_tile(
         weight[row] = 1.0 if job.weights == NULL else job.weights[first + row]
     for row in range(n_used, n_rows):
         weight[row] = 0.0
-    read_tile(job.source, job.shape.n_features, first, n_used, n_rows, tile)
+    read_tile(job.source, job.shape.n_features, first, n_used, n_rows, stride, tile)
     if job.weights != NULL:
         # A row of weight zero is absent, even one so far away that 0 * x would be NaN.
         for row in range(n_used):
@@ -147,25 +183,13 @@ cdef void visit_tile(
                 for k in range(job.shape.n_features):
                     tile[k * stride + row] = 0.0
 
-    if assignment.kind == GIVEN:
-        for row in range(n_rows):
-            labels[row] = job.labels_given[first + row] if row < n_used else -1
-        assign_given(n_components, n_rows, weight, labels, scores, log_z)
-    else:
-        job.emission.scores(
-            job.shape, job.coefficients, job.offsets, tile, n_rows, emission_workspace, scores
+    for v in range((n_rows + ASSIGN_ROWS - 1) // ASSIGN_ROWS):
+        row = v * ASSIGN_ROWS
+        assign_rows(
+            job, first + row, min(n_used - row, ASSIGN_ROWS), min(n_rows - row, ASSIGN_ROWS),
+            stride, tile + row, scores + row, weight + row, log_z + row, labels + row,
+            emission_workspace, kept, component,
         )
-        if assignment.kind == BEST and assignment.truncation < n_components:
-            keep_best(n_components, n_rows, assignment.truncation, scores, kept, component)
-        if assignment.kind == EXACT or assignment.kind == BEST:
-            assign_exact(n_components, n_rows, weight, scores, log_z, total)
-        elif assignment.kind == HARD:
-            assign_hard(n_components, n_rows, weight, labels, scores, log_z)
-        elif assignment.kind == DRAW:
-            assign_draw(
-                assignment, n_components, n_rows, job.first_row + first, weight, scores, log_z,
-                total, uniform, component,
-            )
 
     if job.q != NULL:
         for row in range(n_used):
@@ -196,7 +220,7 @@ cdef void visit_tile(
             count = count + (<const lanes*>(scores + k * stride))[v]
         statistics[1 + k] += lanes_sum(count)
     job.emission.accumulate(
-        job.shape, job.coefficients, tile, n_rows, scores, emission_workspace,
+        job.shape, job.coefficients, tile, n_rows, stride, scores, emission_workspace,
         statistics + 1 + n_components,
     )
 
@@ -306,13 +330,13 @@ def visit(
         n_threads = min(n_threads, n_chunks)
         if job.n_rows * coefficients.shape[0] < LITTLE_WORK:
             n_threads = 1
-        # Tile, scores, the emission's workspace, five more values a row, two more a component.
+        # Tile, scores, the emission's workspace, three more values a row, two more a component.
         job.workspace_size = (
             stride_of(job.tile_rows) * (
                 job.shape.n_features + TILE_PADDING + job.shape.n_components + SCORES_PADDING
             )
             + job.emission.workspace_size(job.shape, job.tile_rows)
-            + 5 * job.tile_rows + 2 * job.shape.n_components + 16
+            + 3 * job.tile_rows + 2 * job.shape.n_components + 16
         ) // 8 * 8
         statistics_bytes = 0 if statistics is None else n_chunks * job.statistics_size
         size = (n_threads * job.workspace_size + statistics_bytes) * sizeof(double)

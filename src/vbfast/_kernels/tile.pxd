@@ -36,6 +36,8 @@ cdef extern from "threads.h" nogil:
 # them the order of every sum, never depend on what the rest of a machine looks like.
 cdef enum:
     ROW_BLOCK = 32
+    # Rows whose scores are turned into q(T) while they are in the first-level cache.
+    ASSIGN_ROWS = 64
     # Features after a tile's last, and components after the scores' last, that a kernel working in
     # blocks may read without using them.
     TILE_PADDING = 3
@@ -60,18 +62,19 @@ cdef struct Shape:
 # buffer, written by the Python side of the emission and read by nobody else.
 cdef struct Emission:
     # Doubles of workspace for a tile of n_rows, and doubles of statistics. Tile, scores and q are
-    # (features or components, rows), stride_of(n_rows) apart.
+    # (features or components, rows), `stride` doubles apart.
     Py_ssize_t (*workspace_size)(Shape shape, Py_ssize_t n_rows) noexcept nogil
     Py_ssize_t (*statistics_size)(Shape shape) noexcept nogil
     # scores[k, row] = offsets[k] + log p(row | k), up to what offsets hold.
     void (*scores)(
         Shape shape, const double* coefficients, const double* offsets,
-        const double* tile, Py_ssize_t n_rows, double* workspace, double* scores,
+        const double* tile, Py_ssize_t n_rows, Py_ssize_t stride,
+        double* workspace, double* scores,
     ) noexcept nogil
     # statistics += sum over rows of q[k, row] * (what row brings).
     void (*accumulate)(
         Shape shape, const double* coefficients,
-        const double* tile, Py_ssize_t n_rows, const double* q,
+        const double* tile, Py_ssize_t n_rows, Py_ssize_t stride, const double* q,
         double* workspace, double* statistics,
     ) noexcept nogil
 
@@ -89,7 +92,7 @@ cdef struct Source:
 
 cdef inline void read_tile(
     Source source, Py_ssize_t n_features, Py_ssize_t first, Py_ssize_t n_used,
-    Py_ssize_t n_rows, double* tile,
+    Py_ssize_t n_rows, Py_ssize_t stride, double* tile,
 ) noexcept nogil:
     """Read rows first .. first + n_used into tile[feature, row]; the rest of n_rows is zero."""
     cdef Py_ssize_t d, row
@@ -99,7 +102,7 @@ cdef inline void read_tile(
     for d in range(n_features):
         origin = source.origin[d]
         scale = source.scale[d]
-        out = tile + d * stride_of(n_rows)
+        out = tile + d * stride
         values = source.values + first * source.row_stride + d * source.column_stride
         if source.single:
             for row in range(n_used):
