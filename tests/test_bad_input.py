@@ -366,7 +366,7 @@ def test_more_components_than_memory_for_them(covariance_type, monkeypatch):
     rows = np.broadcast_to(np.linspace(0, 1, 300)[:, None], (300, 200))
     from vbfast.estimators import gaussian_mixture
 
-    monkeypatch.setattr(gaussian_mixture, "_available_memory", lambda: 2.0**20)
+    monkeypatch.setattr(gaussian_mixture, "available_memory", lambda: 2.0**20)
     words = ["n_components=300 with 200 features", covariance_type, "would need about", "GiB"]
     refuses(GaussianMixture(300, covariance_type=covariance_type), MemoryError, *words, rows=rows)
 

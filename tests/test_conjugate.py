@@ -241,7 +241,7 @@ def assert_is_expectation(mean, drawn, rng):
 @table(CONJUGATE)
 def test_draws_of_gaussians(make):
     rng = np.random.default_rng(4)
-    distribution, other = make(rng), make(rng)
+    distribution = make(rng)
     drawn = [distribution.sample(rng) for _ in range(8000)]
     assert_is_expectation(distribution.mean(), drawn, rng)
     for g in drawn[:3]:
@@ -257,9 +257,45 @@ def test_draws_of_gaussians(make):
     inside = [squared(g, distribution.means) * distribution.strength for g in drawn]
     assert_mean(inside, D)  # strength (mu - m)' Lambda (mu - m) ~ chi^2(D)
     assert stats.kstest(np.array(inside)[:, 1], stats.chi2(D).cdf).pvalue > 1e-4
+    # Not far from it, or the average would not settle.
+    other = type(distribution)(
+        distribution.means + 0.2, 0.4 * distribution.strength,
+        distribution.dof + 1, 1.2 * distribution.scatter,
+    )  # fmt: skip
     values = [distribution.log_density(g) - other.log_density(g) for g in drawn[:4000]]
+    assert np.std(values) < 5
     assert_mean(values, distribution.kl(other))
     assert distribution.kl(distribution) == pytest.approx(0, abs=1e-10)
+
+
+@table(CONJUGATE)
+def test_kl_is_that_of_the_book(make):
+    rng = np.random.default_rng(16)
+    q, p = make(rng), make(rng)
+    expected = 0.0
+    for group in range(len(q.scatter)):
+        if q.means_per_precision == 1 and q.scatter.ndim == 2:  # a gamma for each feature
+            for d in range(D):
+                expected += ref.normal_gamma_kl(
+                    *(part for x in (q, p) for part in (
+                        x.means[group, d : d + 1], x.strength[group], x.dof[group],
+                        x.scatter[group, d],
+                    ))
+                )  # fmt: skip
+        elif q.scatter.ndim == 2:
+            expected += ref.normal_gamma_kl(
+                *(part for x in (q, p) for part in (
+                    x.means[group], x.strength[group], x.dof[group], x.scatter[group, 0],
+                ))
+            )  # fmt: skip
+        else:
+            of = slice(None) if len(q.scatter) == 1 else slice(group, group + 1)
+            expected += ref.normal_wishart_kl(
+                *(part for x in (q, p) for part in (
+                    x.means[of], x.strength[of], x.dof[group], x.scatter[group],
+                ))
+            )  # fmt: skip
+    assert q.kl(p) == pytest.approx(expected)
 
 
 @table(CONJUGATE)
@@ -268,9 +304,7 @@ def test_marginal_law_of_precisions(make):
     distribution = make(rng)
     drawn = [distribution.sample(rng) for _ in range(4000)]
     if isinstance(distribution, NormalWishart):
-        for group, (nu, S) in enumerate(
-            zip(distribution.dof, distribution.scatter, strict=True)
-        ):
+        for group, (nu, S) in enumerate(zip(distribution.dof, distribution.scatter, strict=True)):
             # u'Lambda u / u'Wu ~ chi^2(nu), and u'Su / u'Lambda^-1 u ~ chi^2(nu - D + 1).
             u = rng.standard_normal(D)
             matrices = np.array([precisions(g)[group] for g in drawn])
@@ -528,7 +562,7 @@ def test_independent_normaliser_and_draws(row):
 def test_independent_mean_field_is_the_best_factorised(row):
     distribution, grid = single(row), Grid(*row)
     mean = distribution.mean()
-    m, n, dof, s, center, pull = row
+    _m, _n, dof, _s, center, pull = row
     expected_precision = mean.factor[0, 0] ** 2
 
     def divergence(mu_mean, mu_variance, a, b):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, multinomial
 
 import vbfast
-from vbfast import _kernels
+from vbfast import _kernels, starts
 from vbfast._kernels.inputs import Assignment, Block, Coefficients
 from vbfast.conjugate import point, precision_factors
 from vbfast.data import ArrayData, Frame
@@ -27,9 +27,12 @@ features = st.one_of(st.integers(1, 10), st.sampled_from([15, 16, 17, 33]))
 
 
 class Theta:
-    """Random parameters, for the kernel of a level and for the reference."""
+    """Random parameters, for the kernel of a level and for the reference.
 
-    def __init__(self, rng, covariance_type, n_components, n_features):
+    Kernels take moments of "near" components about the origin, of "far" ones about their means.
+    """
+
+    def __init__(self, rng, covariance_type, n_components, n_features, far="near"):
         self.covariance_type = covariance_type
         self.emission = vbfast.Gaussian(n_features, covariance_type)
         self.weights = rng.dirichlet(np.ones(n_components))
@@ -44,7 +47,11 @@ class Theta:
             factor = precision_factors(covariances)
             self.covariances = covariances if covariance_type == "full" else covariances[0]
         gaussians = point(self.means, factor)
-        self.coefficients = self.emission.coefficients(gaussians)
+        is_far = np.full((n_components, 1), far != "near")
+        if far == "some" and covariance_type == "full":
+            is_far = rng.random((n_components, 1)) < 0.5
+        self.reference = np.where(is_far, self.means, 0.0)
+        self.coefficients = self.emission.coefficients(gaussians, self.reference)
         self.offsets = np.log(self.weights) + self.emission.offsets(gaussians)
 
     def kernel(self, level):
@@ -109,7 +116,7 @@ def moments(theta, raw):
     """Return counts, means and scatter from raw statistics."""
     k = len(theta.offsets)
     counts = raw[1 : 1 + k]
-    fields = theta.emission.collect(raw[1 + k :], counts, theta.means)
+    fields = theta.emission.collect(raw[1 + k :], counts, theta.reference)
     scatter = fields["scatter"][0] if theta.covariance_type == "tied" else fields["scatter"]
     return counts, fields["mean"], scatter
 
@@ -125,7 +132,7 @@ def assert_statistics(theta, raw, rows, weight, q, log_z):
     np.testing.assert_allclose(
         sums, n[:, None] * expected_means, rtol=0, atol=TOLERANCE * total * size
     )
-    # Taken about the theta's means, from which data are a few units away.
+    # Taken about a point from which data are a few units away.
     away = (size + np.abs(theta.means).max()) ** 2
     np.testing.assert_allclose(scatter, expected, rtol=0, atol=TOLERANCE * total * away)
     present = weight > 0
@@ -167,16 +174,17 @@ def check(level, theta, data, kind, rng, n_threads=1, truncation=2):
     d=features,
     k=st.integers(1, 9),
     truncation=st.integers(1, 9),
+    far=st.sampled_from(["near", "some", "all"]),
     dtype=st.sampled_from(["float64", "float32"]),
     layout=st.sampled_from(["C", "F", "reversed", "strided", "read-only"]),
     weights=st.sampled_from([None, "real", "whole"]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_kernels_agree_with_reference(
-    level, covariance_type, kind, n, d, k, truncation, dtype, layout, weights, seed
+    level, covariance_type, kind, n, d, k, truncation, far, dtype, layout, weights, seed
 ):
     rng = np.random.default_rng(seed)
-    theta = Theta(rng, covariance_type, k, d)
+    theta = Theta(rng, covariance_type, k, d, far)
     check(level, theta, Data(rng, n, d, dtype, layout, weights), kind, rng, 1, truncation)
 
 
@@ -194,36 +202,74 @@ def test_kernels_agree_with_reference(
         (1, 1, 1), (33, 1, 1), (2, 64, 1), (1, 65, 3),
     ],
 )  # fmt: skip
-def test_tile_and_chunk_edges(level, covariance_type, n, d, k):
+@pytest.mark.parametrize("far", ["near", "some"])
+def test_tile_and_chunk_edges(level, covariance_type, n, d, k, far):
     rng = np.random.default_rng([n, d, k])
-    theta = Theta(rng, covariance_type, k, d)
+    theta = Theta(rng, covariance_type, k, d, far)
     check(level, theta, Data(rng, n, d, weights="real"), "exact", rng, 2)
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("covariance_type", EMISSIONS)
 @pytest.mark.parametrize("kind", ["scores", "exact", "best", "hard", "given", "draw"])
-@pytest.mark.parametrize("weights", [None, "whole"])
-def test_same_bits_for_any_number_of_threads_and_layout(level, covariance_type, kind, weights):
-    n, d, k = 21_007, 3, 5  # 42 chunks of two tiles; 21e3 x 25 coefficients are worth several threads
+@pytest.mark.parametrize(("weights", "far"), [(None, "near"), ("whole", "some")])
+def test_same_bits_for_any_number_of_threads_and_layout(level, covariance_type, kind, weights, far):
+    n, d, k = 21_007, 3, 5  # 42 chunks of two tiles, and work enough for several threads
     rng = np.random.default_rng(0)
-    theta = Theta(rng, covariance_type, k, d)
+    theta = Theta(rng, covariance_type, k, d, far)
     assert n * len(theta.coefficients) > 100_000
     data = Data(rng, n, d, weights=weights)
     labels = rng.integers(k, size=n)
     assignment = Assignment(kind, truncation=2, seed=3, sweep=1)
-    one = visit(level, data.block(labels), theta, assignment)
-    assert not any(np.isnan(array).any() for array in one.values())
+
+    def bits(n_threads):
+        """All that is given, without the padding of statistics."""
+        out = visit(level, data.block(labels, n_threads), theta, assignment)
+        if "statistics" in out:
+            raw = out.pop("statistics")
+            out |= {str(i): part for i, part in enumerate([raw[0], *moments(theta, raw)])}
+        assert not any(np.isnan(part).any() for part in out.values())
+        return {name: part.tobytes() for name, part in out.items()}
+
+    one = bits(1)
     for n_threads in (2, 4, 7):
         for _ in range(3):
-            other = visit(level, data.block(labels, n_threads), theta, assignment)
-            for name, array in one.items():
-                assert array.tobytes() == other[name].tobytes(), name
+            assert bits(n_threads) == one
     for values in (np.asfortranarray(data.values), np.repeat(data.values, 2, axis=1)[:, ::2]):
         data.values = values
-        other = visit(level, data.block(labels, 2), theta, assignment)
-        for name, array in one.items():
-            assert array.tobytes() == other[name].tobytes(), name
+        assert bits(2) == one
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("covariance_type", EMISSIONS)
+def test_components_far_from_the_origin(level, covariance_type):
+    """Nothing cancels where means are 1e6 standard deviations away: rows are exact beside them."""
+    rng = np.random.default_rng(6)
+    n, d, k = 300, 5, 3
+    theta = Theta(rng, covariance_type, k, d, "all")
+    shift = np.round(1e6 * rng.standard_normal((k, d)))
+    theta.means = np.round(theta.means * 2**10) / 2**10
+    labels = rng.integers(k, size=n)
+    rows = theta.means[labels] + np.round(rng.standard_normal((n, d)) * 2**10) / 2**10
+    near_means, near_rows = theta.means, rows
+    theta.means, rows = theta.means + shift, rows + shift[labels]
+    factor = precision_factors(
+        theta.covariances[None] if covariance_type == "tied" else theta.covariances
+    )
+    gaussians = point(theta.means, factor)
+    theta.reference = theta.emission.reference(gaussians)
+    np.testing.assert_array_equal(theta.reference, theta.means)
+    theta.coefficients = theta.emission.coefficients(gaussians, theta.reference)
+    block = Block(rows, None, None, np.zeros(d), np.ones(d), 0, 1)
+    out = visit(level, block, theta, Assignment("exact"))
+    # Tied scores are |A x - A m|^2: the size of A m is what their rounding is of.
+    error = 1e-11 if covariance_type == "full" else 1e-7
+    own = theta.scores(rows)[np.arange(n), labels]
+    np.testing.assert_allclose(out["log_z"], own, rtol=error)
+    _, _, scatter = moments(theta, out["statistics"])
+    centred = near_rows - near_means[labels] + 0.0
+    _, _, expected = ref.moments(centred, ref.one_hot(labels, k), covariance_type)
+    np.testing.assert_allclose(scatter, expected, rtol=1e-10, atol=1e-9)
 
 
 def test_levels_agree():
@@ -231,6 +277,8 @@ def test_levels_agree():
     theta = Theta(rng, "full", 4, 5)
     data = Data(rng, 700, 5, weights="real")
     outs = [visit(level, data.block(), theta, Assignment("exact")) for level in LEVELS]
+    for out in outs:
+        out |= dict(zip("nms", moments(theta, out.pop("statistics")), strict=True))
     for out in outs[1:]:
         for name, array in outs[0].items():
             scale = 1 + np.abs(array).max()
@@ -246,7 +294,9 @@ class Offsets:
     def __init__(self, offsets):
         self.offsets = np.asarray(offsets, dtype=float)
         self.k = len(self.offsets)
-        self.coefficients = np.concatenate([np.zeros(self.k), np.ones(self.k), np.zeros(self.k)])
+        zeros = np.zeros((self.k, 1))
+        gaussians = point(zeros, np.ones((self.k, 1)))
+        self.coefficients = vbfast.Gaussian(1, "diag").coefficients(gaussians, zeros)
 
     def kernel(self, level):
         gaussian = importlib.import_module(f"vbfast._kernels.gaussian_{level}")
@@ -333,7 +383,9 @@ def test_score_that_is_not_a_number(level, kind, order, whole):
     factors = np.array([[[1e200, 0.0], [-1e200, 1e200]], np.eye(2) * 1e-100])[list(order)]
     gaussian = importlib.import_module(f"vbfast._kernels.gaussian_{level}")
     kernel = importlib.import_module(f"vbfast._kernels.mixture_{level}")
-    theta = Coefficients(gaussian.full, np.append(np.zeros(4), factors.ravel()), np.zeros(2))
+    gaussians = point(np.zeros((2, d)), factors)
+    coefficients = vbfast.Gaussian(d, "full").coefficients(gaussians, np.zeros((2, d)))
+    theta = Coefficients(gaussian.full, coefficients, np.zeros(2))
     values = np.zeros((n, d))
     values[0] = 1e150
     weights = np.full(n, 2.0) if whole else None
@@ -363,11 +415,13 @@ def test_row_of_weight_zero_is_absent(level, covariance_type, kind):
     data.values[~keep] = [1e300, -1e300]
     assignment = Assignment(kind, truncation=2)
     out = visit(level, data.block(), theta, assignment)
-    assert np.isfinite(out["statistics"]).all()
+    assert all(np.isfinite(part).all() for part in moments(theta, out["statistics"]))
     assert not out["q"][~keep].any()
     data.values[~keep] = 0.0
     again = visit(level, data.block(), theta, assignment)
-    assert out["statistics"].tobytes() == again["statistics"].tobytes()
+    found, expected = (moments(theta, o["statistics"]) for o in (out, again))
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(found, expected, strict=True))
+    assert out["statistics"][0] == again["statistics"][0]
 
 
 # Draws -------------------------------------------------------------------------------------------
@@ -438,7 +492,8 @@ def test_draws_have_the_frequencies_of_q(level, covariance_type):
             expected = np.append(q[row][likely], q[row][~likely].sum()) * n
             observed = np.append(counts[likely], counts[~likely].sum())
             kept = expected > 0.01
-            assert chisquare(observed[kept], expected[kept] / expected[kept].sum() * n).pvalue > 1e-5
+            expected = expected[kept] / expected[kept].sum() * n
+            assert chisquare(observed[kept], expected).pvalue > 1e-5
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -571,6 +626,24 @@ def test_scatter_survives_components_far_apart(covariance_type):
     # The mean is a double near 1e6: its last bit is 1e-10, squared and times n.
     np.testing.assert_allclose(total["scatter"], scatter, rtol=1e-9, atol=1e-9)
     np.testing.assert_array_equal((halves[1] + halves[0])["strength"], total["strength"])
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("empty", [0, 1, 2])
+def test_statistics_of_labels_with_an_empty_component(covariance_type, empty):
+    rng = np.random.default_rng(2)
+    n, d, k = 50, 2, 3
+    labels = np.delete(np.arange(k), empty)[np.arange(n) % 2]
+    X = rng.standard_normal((n, d)) + 5 * labels[:, None]
+    data = ArrayData.of(X, isotropic=covariance_type == "spherical")
+    model = vbfast.Model(vbfast.Mixture(k), vbfast.Gaussian(d, covariance_type, frame=data.frame))
+    stats = starts.from_labels(model, data, labels)
+    rows = (X - data.frame.origin) * data.frame.scale
+    n_k, means, scatter = ref.moments(rows, ref.one_hot(labels, k), covariance_type)
+    np.testing.assert_allclose(stats["strength"], n_k)
+    np.testing.assert_allclose(stats["mean"], means, atol=1e-14)
+    scatter = np.reshape(scatter, stats["scatter"].shape)
+    np.testing.assert_allclose(stats["scatter"], scatter, rtol=1e-12, atol=1e-12)
 
 
 def test_scaled_statistics_are_those_of_repeated_rows():

@@ -72,9 +72,7 @@ def assert_climbs(trace, weight):
 
 
 N_FITS = 1000
-CASES = [
-    (method, row) for row in MIXTURES for method in METHODS if allowed(method, row)
-]
+CASES = [(method, row) for row in MIXTURES for method in METHODS if allowed(method, row)]
 
 
 @pytest.mark.parametrize(("method", "row"), CASES, ids=lambda case: str(case))

@@ -268,9 +268,7 @@ def test_what_accuracy_means():
     for name, (figure, error) in figures.items():
         assert abs(means[name] - figure) < 4 * error, (name, means)
     assert means["exact"] > means["em"] > means["mean_field"] > means["crisp_em"]
-    below = {
-        name: np.subtract(held_out[name], held_out["exact"]).mean() for name in METHODS
-    }
+    below = {name: np.subtract(held_out[name], held_out["exact"]).mean() for name in METHODS}
     figures = {
         "mean_field": (-0.0028, 0.0056), "em": (-0.2281, 0.098), "crisp_em": (-0.2171, 0.175),
     }  # fmt: skip

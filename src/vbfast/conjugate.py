@@ -37,6 +37,8 @@ Array = NDArray[np.float64]
 EMPTY = 1e-100
 # Where a prior's mode lies at infinite variance, this share of its scatter's inverse stands in.
 VANISHING = 1e-10
+# Weights that are drawn are no smaller.
+TINY = 1e-300
 # Variances below this, where those of the whole data are 1, are rounding.
 SMALLEST_VARIANCE = 1e-26
 
@@ -95,8 +97,8 @@ class Dirichlet:
         return expected
 
     def sample(self, rng: np.random.Generator) -> Array:
-        """Return weights drawn, (K,)."""
-        return rng.dirichlet(self.concentration)
+        """Return weights drawn, (K,), none so small that its logarithm would be lost."""
+        return np.maximum(rng.dirichlet(self.concentration), TINY)
 
     @cached_property
     def log_normalizer(self) -> float:
@@ -149,7 +151,8 @@ class StickBreaking:
             raise ValueError("a Beta distribution with a parameter < 1 has no mode")
         total = self.a + self.b - 2
         half = np.full_like(total, 0.5)
-        return self.weights(np.divide(self.a - 1, total, out=half, where=total > 0))
+        v = np.divide(self.a - 1, total, out=half, where=total > 0)
+        return self.weights(np.minimum(v, 1.0))
 
     def mean(self) -> Array:
         """E[pi], (K,)."""
@@ -163,8 +166,8 @@ class StickBreaking:
         return kept + left
 
     def sample(self, rng: np.random.Generator) -> Array:
-        """Return weights drawn, (K,)."""
-        return self.weights(rng.beta(self.a, self.b))
+        """Return weights drawn, (K,), no stick so long that nothing is left of it."""
+        return self.weights(np.minimum(rng.beta(self.a, self.b), 1 - 2**-53))
 
     def _proportions(self, weights: Array) -> Array:
         left = np.cumsum(weights[::-1])[::-1][:-1]
@@ -197,7 +200,7 @@ def _cholesky(matrices: Array, tiny: float) -> Array:
     `tiny` is the smallest squared pivot that is taken for more than rounding.
     """
     try:
-        factors = np.linalg.cholesky(matrices)
+        factors = np.asarray(np.linalg.cholesky(matrices), dtype=np.float64)
         pivots = np.diagonal(factors, axis1=1, axis2=2) ** 2
         n_features = matrices.shape[1]
         rounding = 2 * n_features * np.finfo(float).eps * np.diagonal(matrices, axis1=1, axis2=2)

@@ -6,7 +6,6 @@ scikit-learn isn't imported: an estimator only does what its conventions ask for
 from __future__ import annotations
 
 import inspect
-import numbers
 from typing import Any, Self
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..data import as_rows
 from ..exceptions import not_fitted_error
 
-__all__ = ["Estimator", "as_generator", "check_choice", "check_number"]
+__all__ = ["Estimator", "feature_names"]
 
 
 class Estimator:
@@ -107,57 +106,3 @@ def feature_names(X: Any) -> NDArray[np.object_] | None:
     if columns is None or not all(isinstance(name, str) for name in columns):
         return None
     return np.asarray(list(columns), dtype=object)
-
-
-def as_generator(random_state: Any) -> np.random.Generator:
-    """Return a Generator for None, a seed, a Generator or a RandomState.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For anything else, or a negative seed.
-    """
-    if random_state is None or isinstance(random_state, np.random.Generator):
-        return np.random.default_rng(random_state)
-    if isinstance(random_state, np.random.RandomState):
-        return np.random.default_rng(random_state.randint(2**31, size=4))
-    if isinstance(random_state, numbers.Integral) and not isinstance(random_state, bool):
-        if random_state < 0:
-            raise ValueError(f"random_state must be >= 0, not {random_state!r}")
-        return np.random.default_rng(int(random_state))
-    raise TypeError(
-        "random_state must be None, an integer >= 0, a numpy.random.Generator or a "
-        f"numpy.random.RandomState, not {random_state!r}"
-    )
-
-
-def check_number(
-    name: str,
-    value: Any,
-    *,
-    whole: bool = False,
-    least: float = -np.inf,
-    above: float = -np.inf,
-    optional: bool = False,
-) -> None:
-    """Raise TypeError or ValueError where `value` is not a finite number in range."""
-    if value is None and optional:
-        return
-    kind = numbers.Integral if whole else numbers.Real
-    bounds = [f">= {least:g}"] if least > -np.inf else []
-    bounds += [f"> {above:g}"] if above > -np.inf else []
-    allowed = " ".join(
-        (["None or"] if optional else [])
-        + ["an integer" if whole else "a finite number", " and ".join(bounds)]
-    ).strip()
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, kind):
-        raise TypeError(f"{name} must be {allowed}, not {value!r}")
-    number: Any = value
-    if not least <= number < np.inf or number <= above:
-        raise ValueError(f"{name} must be {allowed}, not {value!r}")
-
-
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raise ValueError where `value` is not one of `choices`."""
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from pathlib import Path
 from time import perf_counter
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import entr, logsumexp, softmax
+from scipy.special import entr
 
-from .. import _kernels, draws, starts
-from .._kernels.inputs import Assignment, Block, Coefficients
+from .. import draws, starts
+from .._kernels.inputs import Assignment
 from .._threads import resolve_threads
 from ..conjugate import Gaussians, StickBreaking, point, precision_factors
 from ..data import ArrayData, Frame, check_finite
+from ..densities import DrawnDensity, MeanFieldDensity, PointDensity
 from ..emissions import Gaussian
-from ..emissions.gaussian import CovarianceType, Distribution
+from ..emissions.gaussian import CovarianceType
 from ..exceptions import ConvergenceWarning, DegenerateError
 from ..latents import Mixture
 from ..latents.mixture import WeightPrior
 from ..methods import METHODS, Fit, FullInference, Method
 from ..model import Model, Theta
 from ..stats import Stats
-from .base import Estimator, as_generator, check_choice, check_number, feature_names
+from .base import Estimator, feature_names
+from .checks import (
+    as_array,
+    as_generator,
+    available_memory,
+    check_choice,
+    check_distance,
+    check_number,
+    check_positive,
+)
 
 __all__ = ["BayesianGaussianMixture", "GaussianMixture"]
 
@@ -38,23 +46,11 @@ WEIGHT_PRIORS = ("dirichlet_distribution", "dirichlet_process")
 
 # What predictions are made from, and somebody may set by hand.
 _PARAMETER_NAMES = ("weights_", "means_", "precisions_cholesky_")
-# Doubles that a prediction holds at a time beside its output.
-PREDICTION_BLOCK = 2**21
-# Standard deviations of the data, further than which a row's predictive density under mean field is
-# taken for that at this distance: squares would overflow.
-FAR = 1e100
 # Standard deviations of the data between its mean and one to start from, whose squares keep half
 # of their digits; or a prior's, whose squares don't overflow.
 FARTHEST_START, FARTHEST_PRIOR = 1e8, 1e100
 # Precisions to start from, in units of the data's.
 LEAST_PRECISION, MOST_PRECISION = 1e-100, 1e25
-
-
-class _Parameters(NamedTuple):
-    """Mixture parameters in the units of a frame."""
-
-    weights: Array
-    gaussians: Gaussians
 
 
 class _GaussianMixtureBase(Estimator):
@@ -210,15 +206,19 @@ class _GaussianMixtureBase(Estimator):
             )
         unit = data.total_weight if self._bound_per_row else 1.0
         posterior = best.posterior
+        frame, theta = data.frame, best.theta
+        density = PointDensity(frame, self.covariance_type, theta.weights, theta.parameters)
+        weights, parameters = theta.weights, theta.parameters
         if method.read == "mean":
-            weights = model.latent.distribution(posterior).mean()
-            parameters = model.emission.distribution(posterior).mean()
-        else:
-            weights, parameters = best.theta.weights, best.theta.parameters
+            distribution = model.emission.distribution(posterior.copy())
+            weights, parameters = model.latent.distribution(posterior).mean(), distribution.mean()
+            density = MeanFieldDensity(
+                frame, self.covariance_type, theta.weights, theta.parameters, weights, distribution
+            )
         return {
-            **self._parameter_attributes(data.frame, weights, parameters),
+            **self._parameter_attributes(frame, weights, parameters),
             **self._posterior_attributes(model, posterior, method),
-            "_parameters": _Parameters(best.theta.weights, best.theta.parameters),
+            "_density": density,
             "converged_": best.converged,
             "n_iter_": best.n_iter,
             "objective_": best.objective,
@@ -254,17 +254,21 @@ class _GaussianMixtureBase(Estimator):
             terms,
             exchangeable=model.latent.exchangeable,
         )
-        theta = [
-            [_in_order(t, draws.order(m)) for t, m in zip(chain, matrices, strict=True)]
-            for chain, matrices in zip(drawn.theta, terms, strict=True)
-        ]
-        flat = [t for chain in theta for t in chain]
-        weights = np.array([t.weights for t in flat])
-        means = np.array([t.gaussians.means for t in flat])
-        factors = np.array([t.gaussians.factor for t in flat])
-        covariances = _covariances(factors, self.covariance_type)
+        orders = [draws.order(matrix) for matrix in terms.reshape(-1, k, k)]
+        flat = [theta for chain in drawn.theta for theta in chain]
+        weights = np.array([t.weights[o] for t, o in zip(flat, orders, strict=True)])
+        means = np.array([t.parameters.means[o] for t, o in zip(flat, orders, strict=True)])
+        factors = np.array([t.parameters.factor for t in flat])
+        if self.covariance_type != "tied":
+            factors = np.array([factor[o] for factor, o in zip(factors, orders, strict=True)])
         frame = data.frame
-        parameters = point(means.mean(axis=0), precision_factors(covariances.mean(axis=0)))
+        covariances = _covariances(factors, self.covariance_type)
+        if self.covariance_type in ("full", "tied"):
+            mean_precision = (np.swapaxes(factors, -1, -2) @ factors).mean(axis=0)
+            mean_factor = precision_factors(np.linalg.inv(mean_precision))
+        else:
+            mean_factor = np.sqrt((factors**2).mean(axis=0))
+        parameters = point(means.mean(axis=0), mean_factor)
         mixing = draws.r_hat(drawn.log_joint)
         converged = bool(mixing < 1.05) or bool(np.isnan(mixing))
         if not converged:
@@ -286,7 +290,7 @@ class _GaussianMixtureBase(Estimator):
                 "covariances": raw_covariances.reshape(*shape, *raw_covariances.shape[1:]),
                 "log_joint": drawn.log_joint,
             },
-            "_draws": (weights, means, factors),
+            "_density": DrawnDensity(frame, self.covariance_type, weights, means, factors),
             "log_evidence_": log_evidence,
             "log_evidence_se_": error,
             "r_hat_": mixing,
@@ -385,7 +389,7 @@ class _GaussianMixtureBase(Estimator):
         needed = 8.0 * k * (per_component + 2 * d) * (8 + 12)
         if isinstance(method, FullInference):
             needed += 8.0 * method.n_chains * method.n_draws * k * (3 * per_component + 2 * k)
-        available = _available_memory()
+        available = available_memory()
         if needed > available:
             raise MemoryError(
                 f"n_components={k} with {d} features and covariance_type="
@@ -454,8 +458,8 @@ class _GaussianMixtureBase(Estimator):
     def _mean_prior(self, frame: Frame) -> Array | None:
         if self.mean_prior is None:
             return None
-        mean = _as_array("mean_prior", self.mean_prior, frame.origin.shape)
-        _check_distance("mean_prior", mean, frame, FARTHEST_PRIOR)
+        mean = as_array("mean_prior", self.mean_prior, frame.origin.shape)
+        check_distance("mean_prior", mean, frame, FARTHEST_PRIOR)
         return mean
 
     def _mean_variance_prior(self, d: int) -> Array | None:
@@ -469,16 +473,16 @@ class _GaussianMixtureBase(Estimator):
                 f"{self.covariance_type!r}, which has mean_precision_prior"
             )
         shape = () if np.ndim(self.mean_variance_prior) == 0 else (d,)
-        variance = _as_array("mean_variance_prior", self.mean_variance_prior, shape)
-        _check_positive("mean_variance_prior", variance, False)
+        variance = as_array("mean_variance_prior", self.mean_variance_prior, shape)
+        check_positive("mean_variance_prior", variance, False)
         return variance
 
     def _covariance_prior(self, d: int) -> Array | None:
         if self.covariance_prior is None:
             return None
         shape = {"full": (d, d), "tied": (d, d), "diag": (d,), "spherical": ()}
-        scatter = _as_array("covariance_prior", self.covariance_prior, shape[self.covariance_type])
-        _check_positive("covariance_prior", scatter, self.covariance_type in ("full", "tied"))
+        scatter = as_array("covariance_prior", self.covariance_prior, shape[self.covariance_type])
+        check_positive("covariance_prior", scatter, self.covariance_type in ("full", "tied"))
         return scatter
 
     def _empirical_covariance(self, data: ArrayData) -> Array:
@@ -511,7 +515,7 @@ class _GaussianMixtureBase(Estimator):
         k, d = self.n_components, len(frame.origin)
         weights = means = covariances = None
         if self.weights_init is not None:
-            weights = _as_array("weights_init", self.weights_init, (k,))
+            weights = as_array("weights_init", self.weights_init, (k,))
             bad = np.flatnonzero((weights < 0) | (weights > 1))
             if len(bad):
                 raise ValueError(
@@ -520,14 +524,14 @@ class _GaussianMixtureBase(Estimator):
             if not np.isclose(weights.sum(), 1.0, rtol=1e-6):
                 raise ValueError(f"weights_init must sum to 1, not to {weights.sum():.8g}")
         if self.means_init is not None:
-            means = _as_array("means_init", self.means_init, (k, d))
-            _check_distance("means_init", means, frame, FARTHEST_START)
+            means = as_array("means_init", self.means_init, (k, d))
+            check_distance("means_init", means, frame, FARTHEST_START)
         if self.precisions_init is not None:
-            precisions = _as_array(
+            precisions = as_array(
                 "precisions_init", self.precisions_init, self._parameter_shape(k, d)
             )
             matrices = self.covariance_type in ("full", "tied")
-            _check_positive("precisions_init", precisions, matrices)
+            check_positive("precisions_init", precisions, matrices)
             self._check_precisions(precisions, frame)
             covariances = np.asarray(np.linalg.inv(precisions) if matrices else 1 / precisions)
         return {"weights": weights, "means": means, "covariances": covariances}
@@ -561,7 +565,7 @@ class _GaussianMixtureBase(Estimator):
                     f"warm_start: the last fit had {name} of shape {last}, this one has {shape}; "
                     "set warm_start=False to start anew"
                 )
-        _check_distance("warm_start: means_", np.asarray(self.means_), data.frame, FARTHEST_START)
+        check_distance("warm_start: means_", np.asarray(self.means_), data.frame, FARTHEST_START)
         return {
             "weights": self.weights_,
             "means": self.means_,
@@ -657,122 +661,43 @@ class _GaussianMixtureBase(Estimator):
             "weight_concentration_": concentration,
             "mean_precision_": posterior["strength"].copy(),
             "degrees_of_freedom_": float(dof[0]) if self.covariance_type == "tied" else dof,
-            "_predictive": model.emission.distribution(posterior.copy()),
         }
 
     # -- predictions --------------------------------------------------------------------------
 
+    _density: PointDensity | DrawnDensity
+
     @property
-    def _as_fitted(self) -> bool:
-        """Whether the parameters are those of the fit, or somebody has set them since."""
+    def _current_density(self) -> PointDensity | DrawnDensity:
+        """The density that was fitted; that of the parameters if somebody has set them since."""
         covariance_type, arrays = getattr(self, "_made", (None, ()))
         now = (getattr(self, name) for name in _PARAMETER_NAMES)
-        return covariance_type == self.covariance_type and all(map(np.array_equal, now, arrays))
-
-    def _current(self) -> tuple[Frame, _Parameters]:
-        """Return the parameters that assign rows: for mean field exp E[log pi], E[Lambda] ..."""
-        if self._as_fitted and hasattr(self, "_parameters"):
-            return self._frame, self._parameters
+        if covariance_type == self.covariance_type and all(map(np.array_equal, now, arrays)):
+            return self._density
         k, d = np.shape(self.means_)
-        weights = _as_array("weights_", self.weights_, (k,))
-        means = _as_array("means_", self.means_, (k, d))
-        cholesky = _as_array(
+        weights = as_array("weights_", self.weights_, (k,))
+        means = as_array("means_", self.means_, (k, d))
+        cholesky = as_array(
             "precisions_cholesky_", self.precisions_cholesky_, self._parameter_shape(k, d)
         )
-        frame = Frame(means.mean(axis=0), np.ones(d), np.ones(d))
         if self.covariance_type in ("full", "tied"):
             factor = np.ascontiguousarray(np.swapaxes(cholesky.reshape(-1, d, d), 1, 2))
         else:
             factor = cholesky.reshape(k, -1)
-        means = means - frame.origin
-        return frame, _Parameters(weights, point(means, factor))
-
-    _frame: Frame
-    _parameters: _Parameters
-    _predictive: Distribution
-    _draws: tuple[Array, Array, Array]
+        frame = Frame(means.mean(axis=0), np.ones(d), np.ones(d))
+        gaussians = point(means - frame.origin, factor)
+        return PointDensity(frame, self.covariance_type, weights, gaussians)
 
     def __sklearn_is_fitted__(self) -> bool:
         return all(hasattr(self, name) for name in _PARAMETER_NAMES)
 
-    def _prepare(self, X: ArrayLike) -> tuple[NDArray[Any], int]:
+    def _prepare(self, X: ArrayLike) -> tuple[PointDensity | DrawnDensity, NDArray[Any], int]:
+        """Density, rows and threads of a prediction, checked."""
         self._check_is_fitted()
         values = self._rows(X, np.shape(self.means_)[-1])
         threads = resolve_threads(self.n_threads)
         check_finite(values, None, threads)
-        return values, threads
-
-    def _coefficients(
-        self, frame: Frame, parameters: _Parameters, covariance_type: CovarianceType
-    ) -> Coefficients:
-        emission = Gaussian(parameters.gaussians.means.shape[1], covariance_type, frame=frame)
-        with np.errstate(divide="ignore"):
-            log_weights = np.log(parameters.weights)
-        return Coefficients(
-            emission.kernel,
-            emission.coefficients(parameters.gaussians, emission.reference(parameters.gaussians)),
-            log_weights + emission.offsets(parameters.gaussians),
-        )
-
-    def _visit(self, values: NDArray[Any], assignment: str, threads: int, **out: Any) -> None:
-        """Run the kernel over rows."""
-        frame, parameters = self._current()
-        theta = self._coefficients(frame, parameters, self.covariance_type)
-        block = Block(values, None, None, frame.origin, frame.scale, 0, threads)
-        _kernels.mixture.visit(block, theta, Assignment(assignment), **out)
-
-    def _draw_scores(self, values: NDArray[Any], threads: int) -> tuple[Array, Array]:
-        """Log predictive density (N,), and p(t | x, X) (N, K), over all draws.
-
-        The draws together are one mixture of K components a draw: the kernel scores many draws'
-        components at once.
-        """
-        weights, means, factors = self._draws
-        frame = self._frame
-        n_draws, k, d = means.shape
-        tied = self.covariance_type == "tied"
-        total = np.full((len(values), k), -np.inf)
-        width = max(1, PREDICTION_BLOCK // (8 * k * (d * d + 2 * d)))
-        for first in range(0, n_draws, width):
-            part = slice(first, first + width)
-            factor = factors[part]
-            if tied:
-                factor = np.repeat(factor, k, axis=1)
-            factor = factor.reshape(-1, *factor.shape[2:])
-            gaussians = point(means[part].reshape(-1, d), factor)
-            theta = self._coefficients(
-                frame,
-                _Parameters(weights[part].ravel(), gaussians),
-                "full" if tied else self.covariance_type,
-            )
-            rows = max(1, PREDICTION_BLOCK // len(theta.offsets))
-            for row in range(0, len(values), rows):
-                block_values = values[row : row + rows]
-                scores = np.empty((len(block_values), len(theta.offsets)))
-                block = Block(block_values, None, None, frame.origin, frame.scale, 0, threads)
-                _kernels.mixture.visit(block, theta, Assignment("scores"), q=scores)
-                # A row so far away that its score is NaN, by inf - inf, is impossible.
-                np.fmax(scores, -np.inf, out=scores)
-                each = logsumexp(scores.reshape(len(block_values), -1, k), axis=1)
-                there = total[row : row + rows]
-                np.logaddexp(there, each, out=there)
-        return logsumexp(total, axis=1) - np.log(n_draws), _responsibilities(total)
-
-    def _student_scores(self, values: NDArray[Any]) -> Array:
-        """Log of a mixture of Student's t densities, (N,)."""
-        frame = self._frame
-        k, d = self.means_.shape
-        with np.errstate(divide="ignore"):
-            log_weights = np.log(self.weights_) + np.log(frame.scale).sum()
-        out = np.empty(len(values))
-        rows = max(1, PREDICTION_BLOCK // (k * d))
-        for row in range(0, len(values), rows):
-            with np.errstate(over="ignore"):
-                x = (values[row : row + rows].astype(np.float64) - frame.origin) * frame.scale
-            out[row : row + rows] = logsumexp(
-                log_weights + self._predictive.log_predictive(np.clip(x, -FAR, FAR)), axis=1
-            )
-        return out
+        return self._current_density, values, threads
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probability of each component for each row.
@@ -789,21 +714,13 @@ class _GaussianMixtureBase(Estimator):
         ndarray of shape (N, K)
             Rows sum to 1, for a row however far away.
         """
-        values, threads = self._prepare(X)
-        if hasattr(self, "_draws") and self._as_fitted:
-            return self._draw_scores(values, threads)[1]
-        out = np.empty((len(values), len(self.weights_)))
-        self._visit(values, "exact", threads, q=out)
-        return out
+        density, values, threads = self._prepare(X)
+        return density.responsibilities(values, threads)
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
         """Return the most probable component of each row, (N,)."""
-        values, threads = self._prepare(X)
-        if hasattr(self, "_draws") and self._as_fitted:
-            return np.asarray(self._draw_scores(values, threads)[1].argmax(axis=1))
-        out = np.empty(len(values), dtype=np.int64)
-        self._visit(values, "hard", threads, labels=out)
-        return out
+        density, values, threads = self._prepare(X)
+        return density.labels(values, threads)
 
     def score_samples(self, X: ArrayLike) -> Array:
         """Log density of each row, in nats.
@@ -819,14 +736,8 @@ class _GaussianMixtureBase(Estimator):
         -------
         ndarray of shape (N,)
         """
-        values, threads = self._prepare(X)
-        if hasattr(self, "_draws") and self._as_fitted:
-            return self._draw_scores(values, threads)[0]
-        if hasattr(self, "_predictive") and self._as_fitted:
-            return self._student_scores(values)
-        out = np.empty(len(values))
-        self._visit(values, "exact", threads, log_z=out)
-        return out
+        density, values, threads = self._prepare(X)
+        return density.log_density(values, threads)
 
     def score(self, X: ArrayLike, y: object = None) -> float:
         """Mean of `score_samples(X)`: log density per row, in nats."""
@@ -842,22 +753,8 @@ class _GaussianMixtureBase(Estimator):
         ----------
         X : array-like of shape (N, D)
         """
-        values, threads = self._prepare(X)
-        if not (hasattr(self, "_draws") and self._as_fitted):
-            q = self.predict_proba(X)
-            together = q @ q.T
-        else:
-            weights, means, factors = self._draws
-            together = np.zeros((len(values), len(values)))
-            q = np.empty((len(values), weights.shape[1]))
-            frame = self._frame
-            block = Block(values, None, None, frame.origin, frame.scale, 0, threads)
-            for one in zip(weights, means, factors, strict=True):
-                parameters = _Parameters(one[0], point(one[1], one[2]))
-                theta = self._coefficients(frame, parameters, self.covariance_type)
-                _kernels.mixture.visit(block, theta, Assignment("exact"), q=q)
-                together += q @ q.T
-            together /= len(weights)
+        density, values, threads = self._prepare(X)
+        together = density.co_assignment(values, threads)
         np.fill_diagonal(together, 1.0)
         return np.minimum(together, 1.0)
 
@@ -876,26 +773,7 @@ class _GaussianMixtureBase(Estimator):
         """
         self._check_is_fitted()
         check_number("n_samples", n_samples, whole=True, least=1)
-        rng = as_generator(self.random_state)
-        if hasattr(self, "_draws") and self._as_fitted:
-            weights, means, factors = self._draws
-            of = rng.integers(len(weights), size=n_samples)
-            y = (rng.random((n_samples, 1)) >= np.cumsum(weights[of], axis=1)[:, :-1]).sum(axis=1)
-            group = np.zeros_like(y) if self.covariance_type == "tied" else y
-            frame, mean, factor = self._frame, means[of, y], factors[of, group]
-        else:
-            frame, parameters = self._current()
-            weights = np.asarray(self.weights_)
-            y = rng.choice(len(weights), size=n_samples, p=weights / weights.sum())
-            gaussians = parameters.gaussians
-            if hasattr(self, "_predictive") and self._as_fitted:
-                rows = self._predictive.sample_rows(y, rng)
-                return frame.origin + rows / frame.scale, y
-            group = y if len(gaussians.factor) > 1 else np.zeros_like(y)
-            mean, factor = gaussians.means[y], gaussians.factor[group]
-        z = rng.standard_normal(mean.shape)
-        z = np.linalg.solve(factor, z[:, :, None])[:, :, 0] if factor.ndim == 3 else z / factor
-        return frame.origin + (mean + z) / frame.scale, y
+        return self._current_density.sample(n_samples, as_generator(self.random_state))
 
     def _n_parameters(self) -> int:
         """Free parameters: weights, means and covariances."""
@@ -925,107 +803,12 @@ class _GaussianMixtureBase(Estimator):
         return self.bic(X) + 2 * float(entr(self.predict_proba(X)).sum())
 
 
-def _in_order(theta: Theta, order: NDArray[np.int64]) -> _Parameters:
-    """Draw with its components in the order given."""
-    gaussians = theta.parameters
-    tied = len(gaussians.factor) == 1
-    return _Parameters(
-        theta.weights[order],
-        Gaussians(
-            gaussians.means[order],
-            gaussians.factor if tied else gaussians.factor[order],
-            gaussians.log_det if tied else gaussians.log_det[order],
-            gaussians.slack,
-        ),
-    )
-
-
 def _covariances(factor: Array, covariance_type: CovarianceType) -> Array:
     """Covariances of precision factors, for any number of leading axes."""
     if covariance_type in ("full", "tied"):
         root = np.linalg.inv(factor)
         return np.asarray(root @ np.swapaxes(root, -1, -2))
     return np.asarray(factor**-2.0)
-
-
-def _responsibilities(scores: Array) -> Array:
-    """Softmax over components; a row impossible under all of them is shared equally."""
-    impossible = np.all(scores == -np.inf, axis=1, keepdims=True)
-    return np.asarray(softmax(np.where(impossible, 0.0, scores), axis=1))
-
-
-def _as_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
-    """Return a float64 array of this shape, finite; the error names what is wrong with it."""
-    try:
-        array = np.asarray(value)
-        if array.dtype.kind == "c":
-            raise TypeError("complex")
-        array = np.array(array, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must hold real numbers, not {value!r}") from None
-    if array.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
-        index = tuple(int(i) for i in bad[0])
-        raise ValueError(f"{name}{list(index)} is {array[index]}; values must be finite")
-    return array
-
-
-def _check_distance(name: str, means: Array, frame: Frame, most: float) -> None:
-    """Raise ValueError where a mean is more than `most` standard deviations from the data's."""
-    with np.errstate(over="ignore"):
-        distance = np.abs((means - frame.origin) * frame.scale)
-    bad = np.argwhere(~(distance <= most))
-    if len(bad):
-        index = tuple(int(i) for i in bad[0])
-        raise ValueError(
-            f"{name}{list(index)} is {means[index]:g}, {distance[index]:.1g} standard deviations "
-            f"from the mean of X; {most:g} at most are allowed"
-        )
-
-
-def _check_positive(name: str, values: Array, matrices: bool) -> None:
-    """Raise ValueError where a matrix isn't symmetric positive definite, or a number not > 0."""
-    if not matrices:
-        bad = np.argwhere(np.atleast_1d(values) <= 0)
-        if len(bad):
-            index = [int(i) for i in bad[0]]
-            where = f"{name}{index}" if values.ndim else name
-            raise ValueError(
-                f"{where} is {np.atleast_1d(values)[tuple(index)]}; values must be > 0"
-            )
-        return
-    for number, matrix in enumerate(values.reshape(-1, *values.shape[-2:])):
-        which = f"{name}[{number}]" if values.ndim == 3 else name
-        if not np.allclose(matrix, matrix.T, rtol=1e-6, atol=0.0):
-            raise ValueError(f"{which} must be symmetric")
-        try:
-            np.linalg.cholesky(matrix)
-        except np.linalg.LinAlgError:
-            raise ValueError(
-                f"{which} must be positive definite; its smallest eigenvalue is "
-                f"{np.linalg.eigvalsh(matrix)[0]:g}"
-            ) from None
-
-
-def _available_memory() -> float:
-    """Bytes that this process may still take: what the system has free, within its limits."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = {line.split(":")[0]: 1024.0 * int(line.split()[1]) for line in lines}
-        available = free["MemAvailable"]
-    except (OSError, KeyError, ValueError):
-        try:
-            available = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-        except (AttributeError, OSError, ValueError):
-            return np.inf
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text()
-        return available if limit == "max" else min(available, float(limit) - float(used))
-    except (OSError, ValueError):
-        return available
 
 
 _DOC = """{summary}
@@ -1082,7 +865,7 @@ _DOC = """{summary}
     ----------
     weights_, means_, covariances_, precisions_, precisions_cholesky_ : ndarray
         As scikit-learn's. theta_MP for a point estimate; under q(theta) E[pi], E[mu],
-        E[Lambda]^-1 for mean field; means of relabelled draws for full inference.
+        E[Lambda]^-1 for mean field, and the same over relabelled draws for full inference.
     objective_ : float
         Of the whole data, in nats, with all constants: the evidence lower bound for mean field,
         log p(X | theta) + log p(theta) for EM, free energy + log p(theta) for variational EM,

@@ -1,0 +1,153 @@
+"""Checks of arguments: errors name the argument, its value and what is allowed."""
+
+from __future__ import annotations
+
+import numbers
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..data import Frame
+
+__all__ = [
+    "as_array",
+    "as_generator",
+    "available_memory",
+    "check_choice",
+    "check_distance",
+    "check_number",
+    "check_positive",
+]
+
+Array = NDArray[np.float64]
+
+
+def as_generator(random_state: Any) -> np.random.Generator:
+    """Return a Generator for None, a seed, a Generator or a RandomState.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything else, or a negative seed.
+    """
+    if random_state is None or isinstance(random_state, np.random.Generator):
+        return np.random.default_rng(random_state)
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(2**31, size=4))
+    if isinstance(random_state, numbers.Integral) and not isinstance(random_state, bool):
+        if random_state < 0:
+            raise ValueError(f"random_state must be >= 0, not {random_state!r}")
+        return np.random.default_rng(int(random_state))
+    raise TypeError(
+        "random_state must be None, an integer >= 0, a numpy.random.Generator or a "
+        f"numpy.random.RandomState, not {random_state!r}"
+    )
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    whole: bool = False,
+    least: float = -np.inf,
+    above: float = -np.inf,
+    optional: bool = False,
+) -> None:
+    """Raise TypeError or ValueError where `value` is not a finite number in range."""
+    if value is None and optional:
+        return
+    kind = numbers.Integral if whole else numbers.Real
+    bounds = [f">= {least:g}"] if least > -np.inf else []
+    bounds += [f"> {above:g}"] if above > -np.inf else []
+    allowed = " ".join(
+        (["None or"] if optional else [])
+        + ["an integer" if whole else "a finite number", " and ".join(bounds)]
+    ).strip()
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, kind):
+        raise TypeError(f"{name} must be {allowed}, not {value!r}")
+    number: Any = value
+    if not least <= number < np.inf or number <= above:
+        raise ValueError(f"{name} must be {allowed}, not {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raise ValueError where `value` is not one of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+
+
+def as_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Return a float64 array of this shape, finite; the error names what is wrong with it."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind == "c":
+            raise TypeError("complex")
+        array = np.array(array, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must hold real numbers, not {value!r}") from None
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        index = tuple(int(i) for i in bad[0])
+        raise ValueError(f"{name}{list(index)} is {array[index]}; values must be finite")
+    return array
+
+
+def check_distance(name: str, means: Array, frame: Frame, most: float) -> None:
+    """Raise ValueError where a mean is more than `most` standard deviations from the data's."""
+    with np.errstate(over="ignore"):
+        distance = np.abs((means - frame.origin) * frame.scale)
+    bad = np.argwhere(~(distance <= most))
+    if len(bad):
+        index = tuple(int(i) for i in bad[0])
+        raise ValueError(
+            f"{name}{list(index)} is {means[index]:g}, {distance[index]:.1g} standard deviations "
+            f"from the mean of X; {most:g} at most are allowed"
+        )
+
+
+def check_positive(name: str, values: Array, matrices: bool) -> None:
+    """Raise ValueError where a matrix isn't symmetric positive definite, or a number not > 0."""
+    if not matrices:
+        bad = np.argwhere(np.atleast_1d(values) <= 0)
+        if len(bad):
+            index = [int(i) for i in bad[0]]
+            where = f"{name}{index}" if values.ndim else name
+            raise ValueError(
+                f"{where} is {np.atleast_1d(values)[tuple(index)]}; values must be > 0"
+            )
+        return
+    for number, matrix in enumerate(values.reshape(-1, *values.shape[-2:])):
+        which = f"{name}[{number}]" if values.ndim == 3 else name
+        if not np.allclose(matrix, matrix.T, rtol=1e-6, atol=0.0):
+            raise ValueError(f"{which} must be symmetric")
+        try:
+            np.linalg.cholesky(matrix)
+        except np.linalg.LinAlgError:
+            raise ValueError(
+                f"{which} must be positive definite; its smallest eigenvalue is "
+                f"{np.linalg.eigvalsh(matrix)[0]:g}"
+            ) from None
+
+
+def available_memory() -> float:
+    """Bytes that this process may still take: what the system has free, within its limits."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = {line.split(":")[0]: 1024.0 * int(line.split()[1]) for line in lines}
+        available = free["MemAvailable"]
+    except (OSError, KeyError, ValueError):
+        try:
+            available = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        except (AttributeError, OSError, ValueError):
+            return np.inf
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = Path("/sys/fs/cgroup/memory.current").read_text()
+        return available if limit == "max" else min(available, float(limit) - float(used))
+    except (OSError, ValueError):
+        return available
