@@ -339,6 +339,7 @@ def counts_ignored(patch):
 
 def between_scatter_forgotten(patch):
     """Prior and data add up without the spread of their means."""
+
     def add(self, other):
         total = original(self, other)
         total["scatter"][...] = self["scatter"] + other["scatter"]

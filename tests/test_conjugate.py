@@ -304,9 +304,7 @@ def test_marginal_law_of_precisions(make):
     distribution = make(rng)
     drawn = [distribution.sample(rng) for _ in range(4000)]
     if isinstance(distribution, NormalWishart):
-        for group, (nu, S) in enumerate(
-            zip(distribution.dof, distribution.scatter, strict=True)
-        ):
+        for group, (nu, S) in enumerate(zip(distribution.dof, distribution.scatter, strict=True)):
             # u'Lambda u / u'Wu ~ chi^2(nu), and u'Su / u'Lambda^-1 u ~ chi^2(nu - D + 1).
             u = rng.standard_normal(D)
             matrices = np.array([precisions(g)[group] for g in drawn])

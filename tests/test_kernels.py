@@ -213,9 +213,7 @@ def test_tile_and_chunk_edges(level, covariance_type, n, d, k, far):
 @pytest.mark.parametrize("covariance_type", EMISSIONS)
 @pytest.mark.parametrize("kind", ["scores", "exact", "best", "hard", "given", "draw"])
 @pytest.mark.parametrize(("weights", "far"), [(None, "near"), ("whole", "some")])
-def test_same_bits_for_any_number_of_threads_and_layout(
-    level, covariance_type, kind, weights, far
-):
+def test_same_bits_for_any_number_of_threads_and_layout(level, covariance_type, kind, weights, far):
     n, d, k = 21_007, 3, 5  # 42 chunks of two tiles, and work enough for several threads
     rng = np.random.default_rng(0)
     theta = Theta(rng, covariance_type, k, d, far)
@@ -638,9 +636,7 @@ def test_statistics_of_labels_with_an_empty_component(covariance_type, empty):
     labels = np.delete(np.arange(k), empty)[np.arange(n) % 2]
     X = rng.standard_normal((n, d)) + 5 * labels[:, None]
     data = ArrayData.of(X, isotropic=covariance_type == "spherical")
-    model = vbfast.Model(
-        vbfast.Mixture(k), vbfast.Gaussian(d, covariance_type, frame=data.frame)
-    )
+    model = vbfast.Model(vbfast.Mixture(k), vbfast.Gaussian(d, covariance_type, frame=data.frame))
     stats = starts.from_labels(model, data, labels)
     rows = (X - data.frame.origin) * data.frame.scale
     n_k, means, scatter = ref.moments(rows, ref.one_hot(labels, k), covariance_type)

@@ -313,12 +313,20 @@ class NormalWishart:
         factor = _factor(scatter, scale, SMALLEST_VARIANCE)
         return point(np.where((self.strength < EMPTY)[:, None], 0.0, self.means), factor)
 
+    @cached_property
+    def _root(self) -> Array:
+        """A with A'A = W = scatter^-1."""
+        return _factor(self.scatter, np.ones(len(self.scatter)), 0.0)
+
+    @cached_property
+    def _log_det_w(self) -> Array:
+        return np.asarray(2 * np.log(np.diagonal(self._root, axis1=1, axis2=2)).sum(axis=1))
+
     def mean(self) -> Gaussians:
         """E[Lambda] = dof W, E[log|Lambda|] (B.81) and D/(2 strength) (10.64)."""
-        factor = _factor(self.scatter, self.dof, 0.0)
+        factor = np.sqrt(self.dof)[:, None, None] * self._root
         half = 0.5 * (self.dof[:, None] - np.arange(self.n_features))
-        log_det = 2 * np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
-        log_det = log_det + (digamma(half) - np.log(0.5 * self.dof[:, None])).sum(axis=1)
+        log_det = self._log_det_w + (digamma(half) + np.log(2)).sum(axis=1)
         return Gaussians(self.means, factor, log_det, 0.5 * self.n_features / self.strength)
 
     def sample(self, rng: np.random.Generator) -> Gaussians:
@@ -330,7 +338,7 @@ class NormalWishart:
         t = np.tril(rng.standard_normal((n, n_features, n_features)), -1)
         i = np.arange(n_features)
         t[:, i, i] = np.sqrt(rng.chisquare(self.dof[:, None] - n_features + 1 + i))
-        factor = np.tril(t @ _factor(self.scatter, np.ones(n), 0.0))
+        factor = np.tril(t @ self._root)
         z = rng.standard_normal(self.means.shape)
         shift = (_inverse_lower(factor) @ z[:, :, None])[:, :, 0]
         return point(self.means + shift / np.sqrt(self.strength)[:, None], factor)
@@ -339,8 +347,7 @@ class NormalWishart:
         """Factor (K, D, D) and degrees of freedom (K,) of x's Student density (10.81-10.82)."""
         dof = np.broadcast_to(self.dof + 1 - self.n_features, self.strength.shape)
         share = self.strength / (1 + self.strength)
-        root = _factor(self.scatter, np.ones(len(self.dof)), 0.0)
-        return np.sqrt(dof * share)[:, None, None] * root, dof
+        return np.sqrt(dof * share)[:, None, None] * self._root, dof
 
     def log_predictive(self, x: Array) -> Array:
         """log p(x | component), parameters integrated out, (N, K) for x (N, D)."""
@@ -369,14 +376,11 @@ class NormalWishart:
     def log_normalizer(self) -> Array:
         """Log of the integral of the density without its constants, (G,) (B.79)."""
         d = self.n_features
-        log_det = 2 * np.log(np.diagonal(_cholesky(self.scatter, 0.0), axis1=1, axis2=2)).sum(
-            axis=1
-        )
         # Of a Wishart density (B.78) and of the normal one of its means.
         means = (0.5 * d * np.log(2 * np.pi / self.strength)).reshape(len(self.scatter), -1)
         return np.asarray(
             means.sum(axis=1)
-            - 0.5 * self.dof * log_det
+            + 0.5 * self.dof * self._log_det_w
             + 0.5 * self.dof * d * np.log(2)
             + 0.25 * d * (d - 1) * np.log(np.pi)
             + gammaln(0.5 * (self.dof[:, None] - np.arange(d))).sum(axis=1)
@@ -412,11 +416,11 @@ class NormalWishart:
 
     def kl(self, prior: NormalWishart) -> float:
         """KL(self || prior) = E[log q] - E[log p] (Bishop 10.74, 10.77)."""
-        return self._expected_log_density(self) - prior._expected_log_density(self)
+        e = self.mean()
+        return self._expected_log_density(self, e) - prior._expected_log_density(self, e)
 
-    def _expected_log_density(self, q: NormalWishart) -> float:
-        """E under q of log p(mu, Lambda), p being self."""
-        e = q.mean()
+    def _expected_log_density(self, q: NormalWishart, e: Gaussians) -> float:
+        """E under q, whose mean is e, of log p(mu, Lambda), p being self."""
         gap = self._log_density_means(e, True) - 0.5 * self.n_features * self.strength / q.strength
         value = (
             0.5 * self.exponent @ e.log_det
@@ -546,10 +550,11 @@ class NormalGamma:
 
     def kl(self, prior: NormalGamma) -> float:
         """KL(self || prior) = E[log q] - E[log p]."""
-        return self._expected_log_density(self) - prior._expected_log_density(self)
+        e = self.mean()
+        return self._expected_log_density(self, e) - prior._expected_log_density(self, e)
 
-    def _expected_log_density(self, q: NormalGamma) -> float:
-        e = q.mean()
+    def _expected_log_density(self, q: NormalGamma, e: Gaussians) -> float:
+        """E under q, whose mean is e, of log p(mu, lambda), p being self."""
         slack = 0.5 * self.n_features * self.strength / q.strength
         return float((self._log_density_each(e, True) - slack - self.log_normalizer).sum())
 
