@@ -47,7 +47,7 @@ cdef inline void exponentials(
     cdef Py_ssize_t step = stride // LANES
     cdef lanes* score
     cdef lanes h0, h1, h2, h3, s0, s1, s2, s3
-    cdef Py_ssize_t k, v
+    cdef Py_ssize_t k, v, row
     # Four vectors of rows at a time, so that one exponential need not wait for another.
     for v in range(0, n_rows // LANES, 4):
         # Never -inf, so that -inf - high is -inf and not NaN.
@@ -83,6 +83,20 @@ cdef inline void exponentials(
         (<lanes*>total)[v + 1] = s1
         (<lanes*>total)[v + 2] = s2
         (<lanes*>total)[v + 3] = s3
+    for row in range(n_rows):
+        # A row so far away that every score overflows (or, by inf - inf, is NaN) is impossible
+        # under all components alike: nothing tells them apart.
+        if not total[row] > 0.0:
+            total[row] = 1.0
+            for k in range(n_components):
+                scores[k * stride + row] = 1.0 / n_components
+
+
+cdef inline void mark_impossible(Py_ssize_t n_rows, double* log_z) noexcept nogil:
+    cdef Py_ssize_t row
+    for row in range(n_rows):
+        if not log_z[row] > LOWEST:
+            log_z[row] = -INFINITY
 
 
 cdef inline void assign_exact(
@@ -92,7 +106,7 @@ cdef inline void assign_exact(
 ) noexcept nogil:
     cdef Py_ssize_t n_vectors = n_rows // LANES
     cdef lanes* score
-    cdef Py_ssize_t k, v, row
+    cdef Py_ssize_t k, v
     exponentials(n_components, n_rows, stride, scores, log_z, total)
     for v in range(n_vectors):
         (<lanes*>log_z)[v] = (<lanes*>log_z)[v] + lanes_log((<lanes*>total)[v])
@@ -101,13 +115,7 @@ cdef inline void assign_exact(
         score = <lanes*>(scores + k * stride)
         for v in range(n_vectors):
             score[v] = score[v] * (<const lanes*>total)[v]
-    for row in range(n_rows):
-        # A row so far away that every score overflows (or, by inf - inf, is NaN) is impossible
-        # under all components alike: log 0, and nothing to tell them apart.
-        if not log_z[row] > LOWEST:
-            log_z[row] = -INFINITY
-            for k in range(n_components):
-                scores[k * stride + row] = weight[row] / n_components
+    mark_impossible(n_rows, log_z)
 
 
 cdef inline void keep_best(
@@ -161,7 +169,8 @@ cdef inline void assign_hard(
     cdef Py_ssize_t k, row
     cdef double* score
     for row in range(n_rows):
-        top[row] = scores[row]
+        # NaN, by inf - inf, is as impossible as -inf.
+        top[row] = scores[row] if scores[row] > -INFINITY else -INFINITY
         labels[row] = 0
     for k in range(1, n_components):
         score = scores + k * stride
@@ -211,6 +220,7 @@ cdef inline void assign_draw(
                 score[k * step + v] = drawn * (<const lanes*>weight)[v]
                 low = high
             (<lanes*>log_z)[v] = (<lanes*>log_z)[v] + lanes_log(chosen)
+        mark_impossible(n_rows, log_z)
         return
     for row in range(n_rows):
         copies = <Py_ssize_t>weight[row]
@@ -231,3 +241,4 @@ cdef inline void assign_draw(
             if counts[k] > 0:
                 log_z[row] += counts[k] * log(scores[k * stride + row])
             scores[k * stride + row] = counts[k]
+    mark_impossible(n_rows, log_z)

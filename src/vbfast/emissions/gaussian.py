@@ -46,6 +46,10 @@ def _fours(n: int) -> int:
     return (n + 3) // 4 * 4
 
 
+def _packed(*parts: NDArray[Any]) -> Array:
+    return np.concatenate([np.ravel(part) for part in parts]).astype(np.float64, copy=False)
+
+
 _SPREAD = {
     "full": _spread_full,
     "tied": _spread_tied,
@@ -258,13 +262,13 @@ class Gaussian:
         far = reference.any(axis=1)
         if self.covariance_type == "full":
             shifts = (factor @ (means - reference)[:, :, None])[:, :, 0]
-            parts = [far, means, shifts, factor]
-        elif self.covariance_type == "tied":
-            parts = [far, means, means @ factor[0].T, factor]
-        else:
-            factor = np.broadcast_to(factor, means.shape)
-            parts = [far, means, factor, factor * means]
-        return np.concatenate([np.ravel(part) for part in parts])
+            return _packed(far, means, shifts, factor)
+        # All near or all far: where one is far, an origin among the references is a mean.
+        far[:] = far.any()
+        if self.covariance_type == "tied":
+            return _packed(far, means, means @ factor[0].T, factor)
+        factor = np.broadcast_to(factor, means.shape)
+        return _packed(far, means, factor, factor * means)
 
     def offsets(self, theta: Gaussians) -> Array:
         """Scores at squared distance zero, (K,), in the units of the data."""
