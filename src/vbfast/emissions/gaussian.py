@@ -46,8 +46,8 @@ def _fours(n: int) -> int:
     return (n + 3) // 4 * 4
 
 
-def _packed(*parts: NDArray[Any]) -> Array:
-    return np.concatenate([np.ravel(part) for part in parts]).astype(np.float64, copy=False)
+def _packed(*parts: ArrayLike) -> Array:
+    return np.concatenate([np.ravel(part) for part in parts], dtype=np.float64)
 
 
 _SPREAD = {
@@ -259,7 +259,7 @@ class Gaussian:
     def coefficients(self, theta: Gaussians, reference: Array) -> Array:
         """Pack what the kernel reads of theta: see gaussian.pyx."""
         means, factor = theta.means, theta.factor
-        far = reference.any(axis=1)
+        far = np.asarray(reference.any(axis=1))
         if self.covariance_type == "full":
             shifts = (factor @ (means - reference)[:, :, None])[:, :, 0]
             return _packed(far, means, shifts, factor)
