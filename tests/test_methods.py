@@ -432,3 +432,32 @@ def test_chains_are_reproducible_and_differ():
     np.testing.assert_array_equal(runs[0].log_joint, runs[1].log_joint)
     assert not np.any(runs[0].log_joint[0] == runs[0].log_joint[1])
     assert not np.any(runs[0].log_joint == runs[2].log_joint)
+
+
+def test_emissions_that_do_not_fit_are_refused():
+    X = np.random.default_rng(0).normal(size=(20, 2)) * [1.0, 5.0]
+    frame = vbfast.ArrayData.of(X).frame
+    with pytest.raises(ValueError, match=r"one of 'full', 'tied', 'diag', 'spherical', not 'ful'"):
+        vbfast.Gaussian(2, "ful")
+    with pytest.raises(ValueError, match="'diag' and 'spherical', not 'full'"):
+        vbfast.Gaussian(2, "full", mean_variance=1.0)
+    with pytest.raises(ValueError, match="2 features, not 3"):
+        vbfast.Gaussian(3, "diag", frame=frame)
+    with pytest.raises(ValueError, match="isotropic=True"):
+        vbfast.Gaussian(2, "spherical", frame=frame)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([0] * 19, r"shape \(20,\), not \(19,\)"),
+        ([0.0] * 20, "integers, not dtype float64"),
+        ([0] * 19 + [2], r"labels\[19\] is 2; 0 to 1 are allowed"),
+        ([0, -1] + [0] * 18, r"labels\[1\] is -1"),
+    ],
+)
+def test_labels_that_are_none_are_refused(labels, words):
+    data = vbfast.ArrayData.of(np.random.default_rng(0).normal(size=(20, 2)))
+    model = vbfast.Model(vbfast.Mixture(2), vbfast.Gaussian(2, frame=data.frame))
+    with pytest.raises(ValueError, match=words):
+        starts.from_labels(model, data, labels)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from . import _kernels
 from ._kernels.inputs import Assignment, Block, Coefficients
@@ -180,13 +180,34 @@ def labels(
     return model.nearest(data, means)
 
 
-def from_labels(model: Model, data: ArrayData, labels: NDArray[np.int64]) -> Stats:
+def from_labels(model: Model, data: ArrayData, labels: ArrayLike) -> Stats:
     """Return the posterior when T is known: prior + the statistics of labelled rows.
 
     Two passes: the first finds each component's mean, the second takes moments about it.
+
+    Parameters
+    ----------
+    model : Model
+    data : ArrayData
+    labels : array-like of shape (N,)
+        The component of each row, 0 ... K - 1.
+
+    Raises
+    ------
+    ValueError
+        If labels has another shape, or holds anything else.
     """
-    labelled = data.with_labels(np.ascontiguousarray(labels, dtype=np.int64))
-    means = np.zeros((model.latent.n_components, model.emission.n_features))
+    components = np.asarray(labels)
+    k = model.latent.n_components
+    if components.shape != (data.n_rows,):
+        raise ValueError(f"labels must have shape ({data.n_rows},), not {components.shape}")
+    if components.dtype.kind not in "iub":
+        raise ValueError(f"labels must be integers, not dtype {components.dtype}")
+    bad = np.flatnonzero((components < 0) | (components >= k))
+    if len(bad):
+        raise ValueError(f"labels[{bad[0]}] is {components[bad[0]]}; 0 to {k - 1} are allowed")
+    labelled = data.with_labels(np.ascontiguousarray(components, dtype=np.int64))
+    means = np.zeros((k, model.emission.n_features))
     for _ in range(2):
         stats = labelled.sum(model.visit, model.about(means), Assignment("given"))
         means = stats["mean"].copy()

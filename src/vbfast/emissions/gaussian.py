@@ -89,6 +89,12 @@ class Gaussian:
     frame : Frame, optional
         Units of the data that the kernels see; by default those of the data itself.
 
+    Raises
+    ------
+    ValueError
+        If covariance_type is none of these, `mean_variance` doesn't go with it, or `frame` does
+        not: of another number of features, or with more than one scale for "spherical".
+
     Notes
     -----
     The mode is the joint one in (mu, Lambda); flat means flat in these. Sums of statistics and
@@ -104,6 +110,25 @@ class Gaussian:
     scatter: ArrayLike | None = None
     reg_covar: float = 0.0
     frame: Frame | None = None
+
+    def __post_init__(self) -> None:
+        if self.covariance_type not in _SPREAD:
+            raise ValueError(
+                f"covariance_type must be one of {', '.join(map(repr, _SPREAD))}, not "
+                f"{self.covariance_type!r}"
+            )
+        if self.mean_variance is not None and self.covariance_type in ("full", "tied"):
+            raise ValueError(
+                f"mean_variance is for 'diag' and 'spherical', not {self.covariance_type!r}"
+            )
+        scale = self.units.scale
+        if len(scale) != self.n_features:
+            raise ValueError(f"frame has {len(scale)} features, not {self.n_features}")
+        if self.covariance_type == "spherical" and np.any(scale != scale[0]):
+            raise ValueError(
+                "a spherical covariance needs one scale for all features: "
+                "ArrayData.of(X, isotropic=True)"
+            )
 
     @cached_property
     def units(self) -> Frame:
