@@ -117,8 +117,8 @@ cdef inline void read_tile(
 
 
 cdef inline Py_ssize_t rows_of_tile(Py_ssize_t doubles_per_row) noexcept nogil:
-    """Rows that keep a tile and what is computed from it within a common second-level cache."""
-    cdef Py_ssize_t n_rows = 65536 // doubles_per_row // ROW_BLOCK * ROW_BLOCK
+    """Rows of which a tile and what is computed from it stay within the nearer caches."""
+    cdef Py_ssize_t n_rows = 6144 // doubles_per_row // ROW_BLOCK * ROW_BLOCK
     return max(4 * ROW_BLOCK, min(8 * ROW_BLOCK, n_rows))
 
 
