@@ -3,7 +3,10 @@
 An error names the argument, the index, the value and what is allowed.
 """
 
+import copy
+import pickle
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -140,6 +143,21 @@ def test_not_fitted(function):
             getattr(GaussianMixture(), function)(*([] if function == "sample" else [X]))
 
 
+@pytest.mark.parametrize("with_sklearn", [True, False])
+def test_not_fitted_crosses_processes(with_sklearn, monkeypatch):
+    from sklearn.exceptions import NotFittedError
+
+    if not with_sklearn:
+        monkeypatch.delitem(sys.modules, "sklearn.exceptions")
+    error = vbfast.exceptions.not_fitted_error("not fitted yet")
+    error.add_note("in a worker")
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert isinstance(again, vbfast.NotFittedError)
+        assert isinstance(again, NotFittedError) == with_sklearn
+        assert str(again) == "not fitted yet"
+        assert again.__notes__ == ["in a worker"]
+
+
 @pytest.mark.parametrize(
     ("value", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (None, TypeError)]
 )
@@ -254,6 +272,16 @@ def test_parameters_that_numpy_made_are_taken():
     GaussianMixture(2, n_threads=10**12, random_state=0).fit(X)
 
 
+@pytest.mark.parametrize("init", ["kmeans", "k-means++", "random", "random_from_data"])
+def test_a_narrow_number_of_components(init):
+    # 100 rows for each component, as k-means takes, are more than an int8 can count.
+    data = vbfast.ArrayData.of(X)
+    found, expected = (
+        vbfast.starts.labels(data, k, init, np.random.default_rng(0)) for k in (np.int8(2), 2)
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
 BAD_ARRAYS = [
     ("full", "weights_init", [0.5, 0.2, 0.3], ValueError, "must have shape (2,), got (3,)"),
     ("full", "weights_init", [[0.5, 0.5]], ValueError, "must have shape (2,), got (1, 2)"),
@@ -316,6 +344,32 @@ def test_arrays_of_priors_and_starts(covariance_type, name, value, error, start,
     refuses(mixture, error, name + space + start, *more)
 
 
+def test_rounding_around_zero_is_symmetric():
+    # The inverse of an AR(1) covariance has three diagonals; elsewhere it is rounding.
+    lag = np.abs(np.subtract.outer(np.arange(6), np.arange(6)))
+    precision = np.linalg.inv(0.7**lag)
+    assert not np.allclose(precision, precision.T, rtol=1e-6, atol=0.0)
+    rows = RNG.normal(size=(30, 6))
+    GaussianMixture(1, precisions_init=precision[None]).fit(rows)
+    # In whatever units the features are.
+    units = np.array([1e-8, 1.0, 1e8, 1.0, 1e-8, 1e8])
+    GaussianMixture(1, covariance_prior=precision * np.outer(units, units)).fit(rows * units)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "words"),
+    [
+        ([[1e-20, 2e-15], [1e-15, 1.0]], "must be symmetric"),
+        ([[1e20, 2.0], [1.0, 1e-20]], "must be symmetric"),
+        ([[1.0, 2.0], [1.0, -1.0]], "must be positive definite"),
+        ([[0.0, 1e-20], [0.0, 1.0]], "must be positive definite"),
+        ([[1.0, 1e308], [-1e308, 1.0]], "must be symmetric"),
+    ],
+)
+def test_matrices_against_their_diagonal(matrix, words):
+    refuses(GaussianMixture(2, covariance_prior=matrix), ValueError, "covariance_prior", words)
+
+
 @pytest.mark.parametrize("method", ["em", "variational_em", "crisp_em"])
 def test_priors_without_a_mode(method):
     mixture = GaussianMixture(2, method=method, weight_concentration_prior=0.5)
@@ -357,18 +411,54 @@ def test_methods_check_their_own(Method, name, value, error, allowed):
         Method(**{name: value})
 
 
+BAD_MIXTURES = [
+    *(("n_components", *case, "an integer >= 1") for case in WHOLE),
+    *(("weight_prior", *case, "one of 'dirichlet_distribution', 'dirich") for case in CHOICE),
+    *(("concentration", *case, "None or a finite number > 0") for case in POSITIVE),
+    ("concentration", True, TypeError, "None or a finite number > 0"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "error", "allowed"), BAD_MIXTURES)
+def test_mixture_checks_its_own(name, value, error, allowed):
+    words = f"{name} must be {allowed}.*, not {re.escape(repr(value))}"
+    with pytest.raises(error, match=words):
+        vbfast.Mixture(**({"n_components": 2} | {name: value}))
+
+
+def test_mixture_takes_numbers_of_numpy():
+    mixture = vbfast.Mixture(np.int8(3), "dirichlet_process", np.float32(0.5))
+    assert mixture == vbfast.Mixture(3, "dirichlet_process", 0.5)
+    assert type(mixture.n_components) is int
+
+
 # -- memory -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "diag"])
 def test_more_components_than_memory_for_them(covariance_type, monkeypatch):
     # All the same number in memory: rows of zero strides.
-    rows = np.broadcast_to(np.linspace(0, 1, 300)[:, None], (300, 200))
+    rows = np.broadcast_to(np.linspace(0, 1, 300)[:, None], (300, 1000))
     from vbfast.estimators import gaussian_mixture
 
     monkeypatch.setattr(gaussian_mixture, "available_memory", lambda: 2.0**20)
-    words = ["n_components=300 with 200 features", covariance_type, "would need about", "GiB"]
+    words = ["n_components=300 with 1000 features", covariance_type, "would need about", "GiB"]
     refuses(GaussianMixture(300, covariance_type=covariance_type), MemoryError, *words, rows=rows)
+
+
+def test_page_cache_is_available(tmp_path, monkeypatch):
+    from vbfast.estimators import checks
+
+    monkeypatch.setattr(checks, "_CGROUP", tmp_path)
+    free = checks.available_memory()
+    assert free > 2.0**20
+    (tmp_path / "memory.max").write_text(f"{2**20}\n")
+    (tmp_path / "memory.current").write_text(f"{2**20 - 1000}\n")
+    assert checks.available_memory() == 1000
+    (tmp_path / "memory.stat").write_text("anon 5000\nfile 9000\ninactive_file 8000\n")
+    assert checks.available_memory() == 9000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert checks.available_memory() > 2.0**20
 
 
 def test_what_this_machine_does_not_have():

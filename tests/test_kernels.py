@@ -55,9 +55,7 @@ class Theta:
         self.offsets = np.log(self.weights) + self.emission.offsets(gaussians)
 
     def kernel(self, level):
-        gaussian = importlib.import_module(f"vbfast._kernels.gaussian_{level}")
-        capsule = getattr(gaussian, self.covariance_type)
-        return Coefficients(capsule, self.coefficients, self.offsets)
+        return Coefficients(self.covariance_type, self.coefficients, self.offsets)
 
     def scores(self, X):
         parameters = self.weights, self.means, self.covariances, self.covariance_type
@@ -98,7 +96,7 @@ class Data:
 
 def visit(level, block, theta, assignment):
     """Return all that a kernel gives: raw statistics, log_z, q."""
-    kernel = importlib.import_module(f"vbfast._kernels.mixture_{level}")
+    kernel = _kernels.load(level).mixture
     coefficients = theta.kernel(level)
     n, d = block.values.shape
     k = len(theta.offsets)
@@ -299,8 +297,7 @@ class Offsets:
         self.coefficients = vbfast.Gaussian(1, "diag").coefficients(gaussians, zeros)
 
     def kernel(self, level):
-        gaussian = importlib.import_module(f"vbfast._kernels.gaussian_{level}")
-        return Coefficients(gaussian.diag, self.coefficients, self.offsets)
+        return Coefficients("diag", self.coefficients, self.offsets)
 
     def visit(self, level, kind, n=3, **options):
         block = Block(np.zeros((n, 1)), None, None, np.zeros(1), np.ones(1), 0, 1)
@@ -381,11 +378,10 @@ def test_score_that_is_not_a_number(level, kind, order, whole):
     # Row 0 overflows under component 0: on the way to its squared distance inf - inf is met.
     n, d = 5, 2
     factors = np.array([[[1e200, 0.0], [-1e200, 1e200]], np.eye(2) * 1e-100])[list(order)]
-    gaussian = importlib.import_module(f"vbfast._kernels.gaussian_{level}")
-    kernel = importlib.import_module(f"vbfast._kernels.mixture_{level}")
+    kernel = _kernels.load(level).mixture
     gaussians = point(np.zeros((2, d)), factors)
     coefficients = vbfast.Gaussian(d, "full").coefficients(gaussians, np.zeros((2, d)))
-    theta = Coefficients(gaussian.full, coefficients, np.zeros(2))
+    theta = Coefficients("full", coefficients, np.zeros(2))
     values = np.zeros((n, d))
     values[0] = 1e150
     weights = np.full(n, 2.0) if whole else None

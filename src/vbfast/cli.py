@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 import time
 import warnings
@@ -18,7 +19,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import resources
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,12 @@ __all__ = ["main"]
 _COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 _LARGEST_SEED = 2**32 - 1  # NumPy's
 _MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
+_OTHER_MINUS = "\u2212\u2013"  # the minus sign and the dash that documents have for '-'
+# Numbers as others write them, or several in one cell: no names of columns.
+_LIKE_NUMBERS = re.compile(
+    rf"[+\-{_OTHER_MINUS}\d.,;|\t_' ]*\d[+\-{_OTHER_MINUS}\d.,;|\t_' ]*(e[+\-{_OTHER_MINUS}]?\d+)?",
+    re.IGNORECASE,
+)
 
 
 class _Failure(Exception):
@@ -129,7 +136,7 @@ def _parser() -> _Parser:
         type=_whole(0),
         default=5,
         metavar="N",
-        help="folds of the cross-validation, 0 for none (default: 5)",
+        help="folds of the cross-validation, at most one for each row, 0 for none (default: 5)",
     )
     command.add_argument(
         "--plot", metavar="FILE.png", help="draw the comparison (needs matplotlib)"
@@ -155,7 +162,8 @@ def _parser() -> _Parser:
     command.add_argument(
         "--output",
         metavar="LABELS.csv",
-        help="file to write: each row's component, from 0, and its probability",
+        help="file to write: each row's component, from 0, and its probability; - for stdout "
+        "(the summary then goes to stderr)",
     )
     _add_common(command, n_components=1)
     command.set_defaults(run=_run_fit)
@@ -333,7 +341,7 @@ def _run_compare(args: argparse.Namespace) -> None:
 
 
 def _run_fit(args: argparse.Namespace) -> None:
-    if args.output is not None:
+    if args.output not in (None, "-"):
         _check_output(args.output, args.data)
     table = _read(args.data, args.delimiter)
     _check_options(args, table)
@@ -375,7 +383,11 @@ def _run_fit(args: argparse.Namespace) -> None:
         if args.output is not None:
             _write_labels(args.output, labels, probabilities.max(axis=1))
     finally:
-        _show(_json(report) if args.json else _summary(report))
+        summary = _json(report) if args.json else _summary(report)
+        if args.output != "-":
+            _show(summary)
+        elif sys.stderr is not None:
+            print(summary, file=sys.stderr)
 
 
 def _make_method(name: str, args: argparse.Namespace) -> Method:
@@ -486,16 +498,29 @@ def _parse_lines(reader: Reader) -> tuple[list[str] | None, NDArray[np.float64]]
             value = _number(cell)
             if value is None or not math.isfinite(value):
                 named = f" ({_quoted(columns[j])})" if columns and columns[j] else ""
-                raise _Failure(
-                    f"{line} (row {n_rows}), column {j + 1}{named}: {_why_bad(cell, value)}"
-                )
+                why = _why_bad(cell, value)
+                if line == 1 and _is_name(cell):
+                    why += "; a header line may not hold numbers"
+                raise _Failure(f"{line} (row {n_rows}), column {j + 1}{named}: {why}")
             values.append(value)
     return columns, np.array(values).reshape(n_rows, width)
 
 
 def _is_header(cells: Sequence[str]) -> bool:
-    """Say whether a line names columns: some cell is neither a number nor a missing value."""
-    return any(_number(cell) is None and cell.strip().lower() not in _MISSING for cell in cells)
+    """Say whether a line names columns: some cell is a name, the others at most missing."""
+    missing = [cell.strip().lower() in _MISSING for cell in cells]
+    names = [_is_name(cell) for cell in cells]
+    return any(names) and all(np.logical_or(missing, names))
+
+
+def _is_name(cell: str) -> bool:
+    """Say whether a cell is neither a missing value nor a number, however that is written."""
+    text = cell.strip()
+    return (
+        text.lower() not in _MISSING
+        and _number(text) is None
+        and _LIKE_NUMBERS.fullmatch(text) is None
+    )
 
 
 def _number(cell: str) -> float | None:
@@ -510,6 +535,8 @@ def _why_bad(cell: str, value: float | None) -> str:
         return "the cell is blank; missing values are not allowed"
     if value is None and cell.strip().lower() not in _MISSING:
         hint = " (see --delimiter)" if any(mark in cell for mark in ";\t|") else ""
+        if any(mark in cell for mark in _OTHER_MINUS):
+            hint = " (its minus sign is not the hyphen '-' that numbers have)"
         return f"{_quoted(cell)} is not a number{hint}"
     if value is not None and math.isinf(value):
         return f"{_quoted(cell)} is infinite"
@@ -544,14 +571,23 @@ def _check_plot(path: str, data: str | None) -> None:
 
 
 def _write_labels(path: str, labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> None:
+    """Write a CSV file of labels; to stdout where its name is -."""
+
+    def write(file: TextIO) -> None:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["label", "probability"])
+        writer.writerows(
+            (label, f"{p:.6f}")
+            for label, p in zip(labels.tolist(), probabilities.tolist(), strict=True)
+        )
+
+    if path == "-":
+        if sys.stdout is not None:
+            _to_stdout(lambda: write(sys.stdout))
+        return
     try:
         with open(path, "w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["label", "probability"])
-            writer.writerows(
-                (label, f"{p:.6f}")
-                for label, p in zip(labels.tolist(), probabilities.tolist(), strict=True)
-            )
+            write(file)
     except OSError as error:
         raise _Failure(f"cannot write {path}: {_reason(error)}") from error
 

@@ -192,6 +192,8 @@ class Comparison:
                 f"held-out: log density of an unseen row, mean over {self.folds}-fold "
                 "cross-validation."
             )
+        else:
+            notes.append("held-out: -, there was no cross-validation.")
         if self.n_init > 1 and any(row.method != "full" for row in self.rows):
             notes.append(
                 f"best of {self.n_init} starts (full inference: its chains): "
@@ -242,8 +244,9 @@ def compare(
         Methods to run, in the order of the table. By name, variational EM keeps half of the
         components for each row; an object has its own ``tol`` and ``max_iter``.
     folds : int
-        Folds of the cross-validation; 0 leaves it out. Priors that depend on the data are set anew
-        from each training fold.
+        Folds of the cross-validation; 0 leaves it out. Fewer rows than that make as many folds, or
+        none where these leave too few rows to train on: ``folds`` of the result says how many.
+        Priors that depend on the data are set anew from each training fold.
     random_state : int
         Seed of the fits and of the shuffling.
     n_init : int
@@ -282,7 +285,7 @@ def compare(
     n_components = _whole_number("n_components", n_components, 1)
     random_state = _whole_number("random_state", random_state, 0)
     folds = _whole_number("folds", folds, 0)
-    _check_folds(folds, len(X), n_components)
+    folds = _possible_folds(folds, len(X), n_components)
     chosen = [
         make_method(method, n_components, tol=tol, max_iter=max_iter)
         if isinstance(method, str)
@@ -433,22 +436,27 @@ def _whole_number(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
-def _check_folds(folds: int, n_rows: int, n_components: int) -> None:
-    """Refuse what would leave a training fold with too few rows, before any time is spent."""
+def _possible_folds(folds: int, n_rows: int, n_components: int) -> int:
+    """Return how many folds the rows make: those asked for, or where rows are fewer, all or none.
+
+    What would leave a training fold with too few rows is refused before any time is spent.
+    """
     if n_rows < n_components:
         raise ValueError(f"{n_rows} rows are too few for {n_components} components")
     if folds == 0:
-        return
-    if folds == 1 or folds > n_rows:
-        raise ValueError(
-            f"folds must be 0 (no cross-validation) or from 2 to {n_rows} (the rows), not {folds}"
-        )
+        return 0
+    if folds == 1:
+        raise ValueError("folds must be 0 (no cross-validation) or at least 2, not 1")
+    if folds > n_rows:
+        # Folds of one row each, if the other rows are enough to train on.
+        return n_rows if n_rows - 1 >= n_components else 0
     training = n_rows - math.ceil(n_rows / folds)
     if training < n_components:
         raise ValueError(
             f"{n_rows} rows in {folds} folds leave {training} to train on, "
             f"too few for {n_components} components"
         )
+    return folds
 
 
 def _star(converged: bool | None) -> str:

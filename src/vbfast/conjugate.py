@@ -39,6 +39,8 @@ EMPTY = 1e-100
 VANISHING = 1e-10
 # Weights that are drawn are no smaller.
 TINY = 1e-300
+# What a sum of squares is divided by at least.
+SMALLEST = 1e-300
 # Variances below this, where those of the whole data are 1, are rounding.
 SMALLEST_VARIANCE = 1e-26
 
@@ -559,6 +561,11 @@ class NormalGamma:
         return float((self._log_density_each(e, True) - slack - self.log_normalizer).sum())
 
 
+def _reach(a: Array) -> tuple[Array, Array]:
+    """How far below and above its mode log lambda's density falls by exp(-40), for Gamma(a)."""
+    return 40 / a + 9 / np.sqrt(a), np.log1p(40 / a) + 9 / np.sqrt(a)
+
+
 class IndependentNormalGamma:
     """mu ~ N(center, 1/pull) and lambda ~ Gamma(dof/2, rate scatter/2), independent a priori.
 
@@ -578,7 +585,7 @@ class IndependentNormalGamma:
     """
 
     # Steps of the fixed points that mode and mean solve.
-    STEPS = 1000
+    STEPS = 10_000
     # Points of the rule that integrates over log lambda.
     POINTS = 257
 
@@ -623,25 +630,60 @@ class IndependentNormalGamma:
         variance = 1 / (self.pull + weight)
         return variance * (self.pull * self.center + weight * self.rows_mean), variance
 
-    def _fixed_point(self, power: Array, uncertain: float) -> tuple[Array, Array, Array]:
-        """Solve lambda = power / (scatter + strength (gap^2 + uncertain * variance))."""
+    def _solutions(self, power: Array, uncertain: float) -> tuple[Array, Array, Array, Array]:
+        """Smallest and largest lambda = power / (scatter + strength (gap^2 + uncertain variance)).
+
+        What this equation makes large may have two maxima: mu near `center` and lambda small, or mu
+        near the rows and lambda large. The right hand side grows with lambda, so from a bound
+        below every solution steps go up to the smallest, from one above down to the largest.
+
+        Returns
+        -------
+        low, high : (K, G)
+        power, own : (K, G)
+            As used: an empty component under a flat prior has precision 1.
+        """
         flat = (power < EMPTY) & (self.scatter == 0)
         power = np.where(flat, 1.0, np.maximum(power, VANISHING))
         own = np.where(flat, 1.0, self.scatter)
-        # A first guess: the precision about the rows' own mean, or 1 where that is none.
-        precision = np.divide(power, own, out=np.ones_like(own), where=own > 0)
-        for _ in range(self.STEPS):
-            means, variance = self._given_precision(precision)
-            gap = (means - self.rows_mean) ** 2 + uncertain * variance
-            last = precision
-            precision = power / np.maximum(own + self.strength * self._pooled(gap), 1e-300)
-            if np.all(np.abs(precision - last) <= 1e-15 * precision):
-                break
+        apart = self.strength * self._pooled((self.rows_mean - self.center) ** 2 + 1 / self.pull)
+        low = power / np.maximum(own + apart, SMALLEST)
+        high = power / np.maximum(own, power * SMALLEST_VARIANCE)
+        found = []
+        for precision in (low, high):
+            for _ in range(self.STEPS):
+                means, variance = self._given_precision(precision)
+                gap = (means - self.rows_mean) ** 2 + uncertain * variance
+                last = precision
+                precision = power / np.maximum(own + self.strength * self._pooled(gap), SMALLEST)
+                if np.all(np.abs(precision - last) <= 1e-15 * precision):
+                    break
+            found.append(precision)
+        return found[0], found[1], power, own
+
+    def _fixed_point(self, power: Array, uncertain: float) -> tuple[Array, Array, Array]:
+        """Mean and variance of mu, and lambda, at the better of the two solutions."""
+        low, high, power, own = self._solutions(power, uncertain)
+        better = self._height(high, power, own, uncertain) > self._height(
+            low, power, own, uncertain
+        )
+        precision = np.where(better, high, low)
         degenerate = ~np.all(precision < 1 / SMALLEST_VARIANCE, axis=1)
         if degenerate.any():
             raise _degenerate(int(np.flatnonzero(degenerate)[0]))
         means, variance = self._given_precision(precision)
         return means, variance, precision
+
+    def _height(self, precision: Array, power: Array, own: Array, uncertain: float) -> Array:
+        """What `_fixed_point` makes large, (K, G): the log density, or mean field's free energy."""
+        means, variance = self._given_precision(precision)
+        gap = (means - self.rows_mean) ** 2 + uncertain * variance
+        pulled = (means - self.center) ** 2 + uncertain * variance
+        each = uncertain * np.log(variance) - self.pull * pulled
+        spread = own + self.strength * self._pooled(gap)
+        return np.asarray(
+            0.5 * (power * np.log(precision) - precision * spread + self._pooled(each))
+        )
 
     def mode(self) -> Gaussians:
         """Return the joint mode in (mu, lambda), by turns in each."""
@@ -687,14 +729,16 @@ class IndependentNormalGamma:
     def _grid(self) -> tuple[Array, Array, Array]:
         """Even points u (POINTS, K, G) in log lambda, their log densities, and the step (K, G).
 
-        They reach to where the density of u has fallen by exp(-40): exp(a u) on the left, a
-        double exponential on the right, a = dof/2.
+        They reach to where the density of u has fallen by exp(-40) on either side of its modes.
         """
-        _, _, centre = self._fixed_point(np.maximum(self.dof, 1.0), 1.0)
-        a = 0.5 * np.broadcast_to(self.dof, centre.shape)
-        left, right = 40 / a + 9 / np.sqrt(a), np.log1p(40 / a) + 9 / np.sqrt(a)
-        step = (left + right) / (self.POINTS - 1)
-        u = np.log(centre) - left + step * np.arange(self.POINTS)[:, None, None]
+        low, high, _, _ = self._solutions(np.maximum(self.dof, 1.0), 1.0)
+        a = 0.5 * np.broadcast_to(self.dof, low.shape)
+        left, right = _reach(a)
+        start, end = np.log(low) - left, np.log(high) + right
+        # Two modes far apart take a finer grid.
+        n = self.POINTS if np.all(high < 3 * low) else 4 * self.POINTS
+        step = (end - start) / (n - 1)
+        u = start + step * np.arange(n)[:, None, None]
         return u, self._log_marginal(np.exp(u)) + u, step
 
     def _log_integral(self) -> Array:
@@ -780,7 +824,7 @@ class IndependentNormalGamma:
         means, variance, precision = self._fixed_point(self.dof, 1.0)
         a = 0.5 * np.broadcast_to(self.dof, precision.shape)
         t = np.linspace(0, 1, 65)[:, None, None]
-        left, right = 40 / a + 9 / np.sqrt(a), np.log1p(40 / a) + 9 / np.sqrt(a)
+        left, right = _reach(a)
         u = -left + (left + right) * t
         # Gamma(a, rate a) of lambda / E[lambda], its normaliser by the same rule.
         weight = a * (u - np.exp(u))

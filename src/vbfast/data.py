@@ -187,7 +187,8 @@ class ArrayData:
             self.frame.origin,
             self.frame.scale,
             0,
-            self.n_threads,
+            # Anew each time: in a forked child there is one, whatever was found in the parent.
+            resolve_threads(self.n_threads),
         )
 
     def with_labels(self, labels: NDArray[np.int64]) -> ArrayData:

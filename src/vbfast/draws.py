@@ -71,8 +71,8 @@ def evidence(
     Returns
     -------
     log_evidence, standard_error : float
-        NaN where an exchangeable model has more than 12 components: the sum over orders would
-        take too long.
+        NaN for more than 12 components: the sum over orders would take too long. The error is NaN
+        for fewer than 8 draws.
     """
     n_components = terms.shape[-1]
     if not exchangeable:
@@ -87,6 +87,8 @@ def evidence(
         return np.nan, np.nan
     log_mean = float(logsumexp(log_density) - np.log(log_density.size))
     share = np.exp(log_density - log_mean)
+    if share.size < 8:
+        return log_joint - log_mean, np.nan
     error = float(np.sqrt(share.var() / effective_sample_size(share)))
     return log_joint - log_mean, error
 

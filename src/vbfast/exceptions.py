@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,12 @@ def not_fitted_error(message: str) -> Exception:
     theirs = sys.modules.get("sklearn.exceptions")
     if theirs is None:
         return NotFittedError(message)
-    both = type("NotFittedError", (NotFittedError, theirs.NotFittedError), {})
+
+    def reduce(error: Exception) -> tuple[Any, ...]:
+        # A class made here can't be found by its name, as pickle would.
+        return not_fitted_error, error.args, error.__dict__ or None
+
+    bases = (NotFittedError, theirs.NotFittedError)
+    both = type("NotFittedError", bases, {"__reduce__": reduce})
     error: Exception = both(message)
     return error

@@ -135,7 +135,20 @@ class Model:
         )
 
     def visit(self, block: Block, theta: Theta, assignment: Assignment) -> Stats:
-        """Assign the rows of a block to components and return their expected statistics."""
+        """Assign the rows of a block to components and return their expected statistics.
+
+        Raises
+        ------
+        ValueError
+            If the block is in another frame than the emission.
+        """
+        units = self.emission.units
+        for mine, theirs in ((units.origin, block.origin), (units.scale, block.scale)):
+            if mine is not theirs and not np.array_equal(mine, theirs):
+                raise ValueError(
+                    "the data are in another frame than the model: give the emission theirs, "
+                    "Gaussian(..., frame=data.frame)"
+                )
         n_components, d = theta.parameters.means.shape
         kernel = self.latent.kernel
         raw = np.empty(kernel.statistics_size(theta.emission, n_components, d))

@@ -159,6 +159,7 @@ def labels(
         component drawn for each row; the nearest of rows drawn.
     rng : numpy.random.Generator
     """
+    n_components = int(n_components)  # a narrow NumPy integer would overflow below
     if init == "random":
         return rng.integers(n_components, size=data.n_rows)
     model = Centroids(n_components, data.values.shape[1])

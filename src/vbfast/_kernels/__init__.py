@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from . import cpu
@@ -17,7 +18,7 @@ from . import cpu
 if TYPE_CHECKING:
     from . import columns, gaussian, mixture
 
-__all__ = ["available_levels", "columns", "cpu", "gaussian", "level", "mixture"]
+__all__ = ["available_levels", "columns", "cpu", "gaussian", "level", "load", "mixture"]
 
 
 def available_levels() -> list[str]:
@@ -42,10 +43,20 @@ def _choose_level() -> str:
     return wanted
 
 
+def load(level: str) -> SimpleNamespace:
+    """Return the kernels of one level, with the emissions known to the latent structures."""
+    modules = SimpleNamespace(
+        **{
+            kernel: importlib.import_module(f"{__name__}.{kernel}_{level}")
+            for kernel in ("columns", "gaussian", "mixture")
+        }
+    )
+    modules.mixture.EMISSIONS.update(modules.gaussian.EMISSIONS)
+    return modules
+
+
 level: str = _choose_level()
 
 if not TYPE_CHECKING:
-    columns, gaussian, mixture = (
-        importlib.import_module(f"{__name__}.{kernel}_{level}")
-        for kernel in ("columns", "gaussian", "mixture")
-    )
+    _loaded = load(level)
+    columns, gaussian, mixture = _loaded.columns, _loaded.gaussian, _loaded.mixture

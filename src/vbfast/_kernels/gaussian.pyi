@@ -1,6 +1,4 @@
 from typing import Any
 
-# Capsules of four C functions each (struct Emission of tile.pxd).
-full: Any
-tied: Any
-diag: Any
+# Capsules of five C functions each (struct Emission of tile.pxd), by name.
+EMISSIONS: dict[str, Any]

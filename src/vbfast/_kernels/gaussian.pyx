@@ -150,6 +150,11 @@ cdef inline Py_ssize_t second_size(Shape shape) noexcept nogil:
 # Coefficients: far (K), means m (K, D), shifts A (m - r) (K, D), factors A (K, D, D).
 # Statistics: first moments, second moments for each component.
 
+cdef Py_ssize_t full_coefficients_size(Shape shape) noexcept nogil:
+    cdef Py_ssize_t d = shape.n_features
+    return shape.n_components * (1 + 2 * d + d * d)
+
+
 cdef Py_ssize_t full_workspace_size(Shape shape, Py_ssize_t n_rows) noexcept nogil:
     # Differences and weighted differences, with up to three features of padding each.
     return 2 * (shape.n_features + 3) * stride_of(n_rows)
@@ -299,6 +304,11 @@ cdef void full_accumulate(
 # One factor for all components, all near or all far. Coefficients: far (K), means m (K, D),
 # transformed means A m (K, D), factor A (D, D). Statistics: first moments, pooled second moments.
 
+cdef Py_ssize_t tied_coefficients_size(Shape shape) noexcept nogil:
+    cdef Py_ssize_t d = shape.n_features
+    return shape.n_components * (1 + 2 * d) + d * d
+
+
 cdef Py_ssize_t tied_statistics_size(Shape shape) noexcept nogil:
     return first_size(shape) + second_size(shape)
 
@@ -444,6 +454,10 @@ cdef void tied_accumulate(
 # A diagonal factor a; all components near or all far. Coefficients: far (K), means m (K, D),
 # a (K, D), a m (K, D). Statistics: first moments, second moments likewise.
 
+cdef Py_ssize_t diag_coefficients_size(Shape shape) noexcept nogil:
+    return shape.n_components * (1 + 3 * shape.n_features)
+
+
 cdef Py_ssize_t diag_workspace_size(Shape shape, Py_ssize_t n_rows) noexcept nogil:
     # Squares, with up to three features of padding.
     return (shape.n_features + 3) * stride_of(n_rows)
@@ -564,15 +578,20 @@ cdef void accumulate_diag_far(
 
 
 cdef Emission full_emission = [
-    full_workspace_size, full_statistics_size, full_scores, full_accumulate
+    full_coefficients_size, full_workspace_size, full_statistics_size, full_scores,
+    full_accumulate,
 ]
 cdef Emission tied_emission = [
-    full_workspace_size, tied_statistics_size, tied_scores, tied_accumulate
+    tied_coefficients_size, full_workspace_size, tied_statistics_size, tied_scores,
+    tied_accumulate,
 ]
 cdef Emission diag_emission = [
-    diag_workspace_size, diag_statistics_size, diag_scores, diag_accumulate
+    diag_coefficients_size, diag_workspace_size, diag_statistics_size, diag_scores,
+    diag_accumulate,
 ]
 
-full = PyCapsule_New(&full_emission, "vbfast.Emission", NULL)
-tied = PyCapsule_New(&tied_emission, "vbfast.Emission", NULL)
-diag = PyCapsule_New(&diag_emission, "vbfast.Emission", NULL)
+EMISSIONS = {
+    "full": PyCapsule_New(&full_emission, "vbfast.Emission", NULL),
+    "tied": PyCapsule_New(&tied_emission, "vbfast.Emission", NULL),
+    "diag": PyCapsule_New(&diag_emission, "vbfast.Emission", NULL),
+}

@@ -45,14 +45,14 @@ class Coefficients:
 
     Attributes
     ----------
-    emission : capsule
-        Compiled functions that can read `coefficients`.
+    emission : str
+        Name of the compiled functions that can read `coefficients`: "full", "tied" or "diag".
     coefficients : ndarray
     offsets : ndarray of shape (K,)
         Scores where the emission's own part is zero.
     """
 
-    emission: Any
+    emission: str
     coefficients: Array
     offsets: Array
 

@@ -6,8 +6,9 @@ from numpy.typing import NDArray
 from .inputs import Assignment, Block, Coefficients
 
 KINDS: dict[str, int]
+EMISSIONS: dict[str, Any]
 
-def statistics_size(emission: Any, n_components: int, n_features: int) -> int: ...
+def statistics_size(emission: str, n_components: int, n_features: int) -> int: ...
 def visit(
     block: Block,
     theta: Coefficients,

@@ -247,15 +247,32 @@ cdef int raise_pending() except -1:
     return -1 if PyErr_Occurred() != NULL else 0
 
 
-def statistics_size(emission, Py_ssize_t n_components, Py_ssize_t n_features):
-    """Length of the statistics that `visit` fills: log_z, counts (K), the emission's own."""
-    cdef const Emission* kernel = <const Emission*>PyCapsule_GetPointer(
-        emission, "vbfast.Emission"
-    )
+# Emissions by name: filled in when the level is loaded.
+EMISSIONS = {}
+
+
+cdef const Emission* emission_of(str name) except NULL:
+    return <const Emission*>PyCapsule_GetPointer(EMISSIONS[name], "vbfast.Emission")
+
+
+cdef Shape shape_of(Py_ssize_t n_components, Py_ssize_t n_features) noexcept:
     cdef Shape shape
     shape.n_components = n_components
     shape.n_features = n_features
-    return 1 + n_components + kernel.statistics_size(shape)
+    return shape
+
+
+def statistics_size(str emission, Py_ssize_t n_components, Py_ssize_t n_features):
+    """Length of the statistics that `visit` fills: log_z, counts (K), the emission's own."""
+    return 1 + n_components + emission_of(emission).statistics_size(
+        shape_of(n_components, n_features)
+    )
+
+
+cdef int check_length(str name, Py_ssize_t length, Py_ssize_t expected) except -1:
+    if length != expected:
+        raise ValueError(f"{name} has length {length}, not {expected}")
+    return 0
 
 
 def visit(
@@ -284,15 +301,18 @@ def visit(
     cdef double* partial
     cdef double* memory
 
-    job.emission = <const Emission*>PyCapsule_GetPointer(theta.emission, "vbfast.Emission")
+    job.emission = emission_of(theta.emission)
     job.coefficients = &coefficients[0]
     job.offsets = &offsets[0]
     job.assignment.kind = KINDS[assignment.kind]
     job.assignment.truncation = assignment.truncation
     job.assignment.seed = assignment.seed
     job.assignment.sweep = assignment.sweep
-    job.shape.n_components = offsets.shape[0]
-    job.shape.n_features = origin.shape[0]
+    job.shape = shape_of(offsets.shape[0], origin.shape[0])
+    check_length(
+        "coefficients", coefficients.shape[0], job.emission.coefficients_size(job.shape)
+    )
+    check_length("scale", scale.shape[0], job.shape.n_features)
     job.source.origin = &origin[0]
     job.source.scale = &scale[0]
     job.first_row = block.first_row
@@ -318,6 +338,23 @@ def visit(
         job.source.single = view.itemsize == 4
         job.n_rows = view.shape[0]
         job.statistics_size = 1 + job.shape.n_components + job.emission.statistics_size(job.shape)
+        if view.format[0] != c"d" and view.format[0] != c"f":
+            raise TypeError(f"values must be float64 or float32, not {view.format.decode()!r}")
+        # Everything that is read or written row by row, or feature by feature.
+        check_length("a row of values", view.shape[1], job.shape.n_features)
+        if job.weights != NULL:
+            check_length("weights", weights.shape[0], job.n_rows)
+        if job.labels_given != NULL:
+            check_length("labels", given.shape[0], job.n_rows)
+        if statistics is not None:
+            check_length("statistics", statistics.shape[0], job.statistics_size)
+        if log_z is not None:
+            check_length("log_z", log_z.shape[0], job.n_rows)
+        if labels is not None:
+            check_length("labels", labels.shape[0], job.n_rows)
+        if q is not None:
+            check_length("q", q.shape[0], job.n_rows)
+            check_length("a row of q", q.shape[1], job.shape.n_components)
         per_row = (
             job.shape.n_features + job.shape.n_components
             + job.emission.workspace_size(job.shape, ROW_BLOCK) // ROW_BLOCK

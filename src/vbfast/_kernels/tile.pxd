@@ -58,11 +58,12 @@ cdef struct Shape:
     Py_ssize_t n_features
 
 
-# What a latent structure's kernel knows of an emission: four functions. `coefficients` is one
+# What a latent structure's kernel knows of an emission: five functions. `coefficients` is one
 # buffer, written by the Python side of the emission and read by nobody else.
 cdef struct Emission:
-    # Doubles of workspace for a tile of n_rows, and doubles of statistics. Tile, scores and q are
+    # Doubles of coefficients, of workspace for a tile of n_rows, and of statistics. Tile, scores and q are
     # (features or components, rows), `stride` doubles apart.
+    Py_ssize_t (*coefficients_size)(Shape shape) noexcept nogil
     Py_ssize_t (*workspace_size)(Shape shape, Py_ssize_t n_rows) noexcept nogil
     Py_ssize_t (*statistics_size)(Shape shape) noexcept nogil
     # scores[k, row] = offsets[k] + log p(row | k), up to what offsets hold.

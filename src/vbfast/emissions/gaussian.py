@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import _kernels
 from ..conjugate import Gaussians, IndependentNormalGamma, NormalGamma, NormalWishart, point
 from ..data import Frame
 from ..stats import Moments, Stats
@@ -138,11 +137,10 @@ class Gaussian:
         d = self.n_features
         return Frame(np.zeros(d), np.ones(d), np.ones(d))
 
-    @cached_property
-    def kernel(self) -> Any:
-        """Compiled scores and statistics. A spherical factor is a diagonal one."""
-        name = "diag" if self.covariance_type == "spherical" else self.covariance_type
-        return getattr(_kernels.gaussian, name)
+    @property
+    def kernel(self) -> str:
+        """Name of the compiled scores and statistics. A spherical factor is a diagonal one."""
+        return "diag" if self.covariance_type == "spherical" else self.covariance_type
 
     def _scatter_shape(self, n_components: int) -> tuple[int, ...]:
         d = self.n_features

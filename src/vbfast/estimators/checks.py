@@ -24,6 +24,8 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
+_CGROUP = Path("/sys/fs/cgroup")
+
 
 def as_generator(random_state: Any) -> np.random.Generator:
     """Return a Generator for None, a seed, a Generator or a RandomState.
@@ -123,8 +125,14 @@ def check_positive(name: str, values: Array, matrices: bool) -> None:
         return
     for number, matrix in enumerate(values.reshape(-1, *values.shape[-2:])):
         which = f"{name}[{number}]" if values.ndim == 3 else name
-        if not np.allclose(matrix, matrix.T, rtol=1e-6, atol=0.0):
-            raise ValueError(f"{which} must be symmetric")
+        diagonal = np.diagonal(matrix)
+        if (diagonal > 0).all():  # if not, it isn't positive definite, as cholesky will find
+            # Against the diagonal: an entry near 0 may be nothing but rounding.
+            scale = np.sqrt(diagonal)
+            with np.errstate(over="ignore"):
+                difference = np.abs(matrix - matrix.T)
+            if (difference > 1e-6 * np.outer(scale, scale)).any():
+                raise ValueError(f"{which} must be symmetric")
         try:
             np.linalg.cholesky(matrix)
         except np.linalg.LinAlgError:
@@ -146,8 +154,17 @@ def available_memory() -> float:
         except (AttributeError, OSError, ValueError):
             return np.inf
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text()
-        return available if limit == "max" else min(available, float(limit) - float(used))
+        limit = (_CGROUP / "memory.max").read_text().strip()
+        used = float((_CGROUP / "memory.current").read_text())
+        return available if limit == "max" else min(available, float(limit) - used + _page_cache())
     except (OSError, ValueError):
         return available
+
+
+def _page_cache() -> float:
+    """Bytes that count as used in the control group, but that the kernel gives up when asked."""
+    try:
+        lines = (_CGROUP / "memory.stat").read_text().splitlines()
+        return float(dict(line.split() for line in lines)["inactive_file"])
+    except (OSError, KeyError, ValueError):
+        return 0.0

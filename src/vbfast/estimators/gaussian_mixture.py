@@ -46,6 +46,10 @@ WEIGHT_PRIORS = ("dirichlet_distribution", "dirichlet_process")
 
 # What predictions are made from, and somebody may set by hand.
 _PARAMETER_NAMES = ("weights_", "means_", "precisions_cholesky_")
+# Rows that one weight may stand for in full inference, each with a draw of its own.
+MOST_COPIES = 100_000
+# Bytes that no fit is refused for.
+LITTLE_MEMORY = 2.0**26
 # Standard deviations of the data between its mean and one to start from, whose squares keep half
 # of their digits; or a prior's, whose squares don't overflow.
 FARTHEST_START, FARTHEST_PRIOR = 1e8, 1e100
@@ -270,8 +274,8 @@ class _GaussianMixtureBase(Estimator):
             mean_factor = np.sqrt((factors**2).mean(axis=0))
         parameters = point(means.mean(axis=0), mean_factor)
         mixing = draws.r_hat(drawn.log_joint)
-        converged = bool(mixing < 1.05) or bool(np.isnan(mixing))
-        if not converged:
+        converged = bool(mixing < 1.05)
+        if mixing >= 1.05:
             warnings.warn(
                 f"chains have not mixed: split R-hat of the log joint is {mixing:.3f}, not below "
                 "1.05. Raise n_tune and n_draws of FullInference",
@@ -370,16 +374,15 @@ class _GaussianMixtureBase(Estimator):
                 f"positive weight): Expected n_samples >= n_components but got n_components = "
                 f"{self.n_components}, n_samples = {present}"
             )
-        if (
-            isinstance(method, FullInference)
-            and data.weights is not None
-            and np.any(data.weights != np.floor(data.weights))
-        ):
-            index = int(np.flatnonzero(data.weights != np.floor(data.weights))[0])
-            raise ValueError(
-                f"sample_weight[{index}] is {data.weights[index]}; full inference draws a "
-                "component for each row and takes whole weights only (other methods take any)"
-            )
+        if isinstance(method, FullInference) and data.weights is not None:
+            weights = data.weights
+            bad = np.flatnonzero((weights != np.floor(weights)) | (weights > MOST_COPIES))
+            if len(bad):
+                raise ValueError(
+                    f"sample_weight[{bad[0]}] is {weights[bad[0]]}; full inference draws a "
+                    "component for each row that a weight stands for and takes whole weights from "
+                    f"0 to {MOST_COPIES} only (other methods take any)"
+                )
         self._check_memory(data, method)
 
     def _check_memory(self, data: ArrayData, method: Method) -> None:
@@ -389,7 +392,7 @@ class _GaussianMixtureBase(Estimator):
         needed = 8.0 * k * (per_component + 2 * d) * (8 + 12)
         if isinstance(method, FullInference):
             needed += 8.0 * method.n_chains * method.n_draws * k * (3 * per_component + 2 * k)
-        available = available_memory()
+        available = np.inf if needed < LITTLE_MEMORY else available_memory()
         if needed > available:
             raise MemoryError(
                 f"n_components={k} with {d} features and covariance_type="
@@ -870,7 +873,8 @@ _DOC = """{summary}
         Of the whole data, in nats, with all constants: the evidence lower bound for mean field,
         log p(X | theta) + log p(theta) for EM, free energy + log p(theta) for variational EM,
         log p(X, T | theta) + log p(theta) for crisp EM, the largest log p(X, T, theta) drawn for
-        full inference. A flat prior adds nothing.
+        full inference. A flat prior adds nothing; `reg_covar` takes half of tr(cloud Lambda) from
+        each row's log density.
     lower_bound_ : float
         The same{unit}.
     lower_bounds_ : ndarray
@@ -894,7 +898,8 @@ _DOC = """{summary}
         With full inference: estimate of log p(X) and its standard error (Chib 1995, averaged over
         the components' orders; NaN for more than 12 components).
     r_hat_ : float
-        With full inference: split R-hat of the log joint; `converged_` is r_hat_ < 1.05.
+        With full inference: split R-hat of the log joint, NaN for fewer than 4 draws a chain;
+        `converged_` is r_hat_ < 1.05.
 
     Notes
     -----

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,6 +37,27 @@ class Mixture:
     n_components: int
     weight_prior: WeightPrior = "dirichlet_distribution"
     concentration: float | None = None
+
+    def __post_init__(self) -> None:
+        k, allowed = self.n_components, "n_components must be an integer >= 1"
+        if isinstance(k, bool) or not isinstance(k, numbers.Integral):
+            raise TypeError(f"{allowed}, not {k!r}")
+        if k < 1:
+            raise ValueError(f"{allowed}, not {k!r}")
+        object.__setattr__(self, "n_components", int(k))  # narrow NumPy integers overflow
+        choices = get_args(WeightPrior)
+        if not isinstance(self.weight_prior, str) or self.weight_prior not in choices:
+            raise ValueError(
+                f"weight_prior must be one of {', '.join(map(repr, choices))}, "
+                f"not {self.weight_prior!r}"
+            )
+        alpha, allowed = self.concentration, "concentration must be None or a finite number > 0"
+        if alpha is None:
+            return
+        if isinstance(alpha, (bool, np.bool_)) or not isinstance(alpha, numbers.Real):
+            raise TypeError(f"{allowed}, not {alpha!r}")
+        if not 0 < alpha < np.inf:
+            raise ValueError(f"{allowed}, not {alpha!r}")
 
     @property
     def exchangeable(self) -> bool:
