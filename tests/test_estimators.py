@@ -986,3 +986,25 @@ def test_criteria(covariance_type):
     assert entropy > 0.1
     assert mixture.icl(X) == pytest.approx(bic + 2 * entropy, rel=1e-12)
     assert mixture.score(X) == pytest.approx(log_likelihood / 150, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "method", ["em", "mean_field", "crisp_em", vbfast.FullInference(20, 10, 2)]
+)
+def test_pickled_after_predictions(method):
+    X = separated()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", vbfast.ConvergenceWarning)
+        mixture = GaussianMixture(3, method=method, random_state=0).fit(X)
+    density, q = mixture.score_samples(X), mixture.predict_proba(X)
+    for again in (pickle.loads(pickle.dumps(mixture)), copy.deepcopy(mixture)):
+        np.testing.assert_array_equal(again.score_samples(X), density)
+        np.testing.assert_array_equal(again.predict_proba(X), q)
+
+
+def test_too_few_draws_to_tell():
+    mixture = GaussianMixture(1, method=vbfast.FullInference(2, 2, 2), random_state=0)
+    mixture.fit(separated())
+    assert np.isnan(mixture.r_hat_)
+    assert not mixture.converged_
+    assert np.isnan(mixture.log_evidence_se_)

@@ -1,5 +1,8 @@
 """The methods: monotone, equal to the plain references, equal to each other where they must be."""
 
+import dataclasses
+import pickle
+
 import numpy as np
 import pytest
 import reference as ref
@@ -8,6 +11,7 @@ from scipy.special import logsumexp
 
 import vbfast
 from vbfast import CrispEM, MeanField, VariationalEM, methods, starts
+from vbfast._kernels.inputs import Assignment
 from vbfast.exceptions import DegenerateError
 
 # A method and the reference that has its objective from the same labels.
@@ -461,3 +465,57 @@ def test_labels_that_are_none_are_refused(labels, words):
     model = vbfast.Model(vbfast.Mixture(2), vbfast.Gaussian(2, frame=data.frame))
     with pytest.raises(ValueError, match=words):
         starts.from_labels(model, data, labels)
+
+
+def test_kernels_refuse_arrays_that_do_not_fit():
+    data = vbfast.ArrayData.of(np.random.default_rng(0).normal(size=(20, 5)))
+    with pytest.raises(ValueError, match="another frame"):
+        starts.from_labels(vbfast.Model(vbfast.Mixture(2), vbfast.Gaussian(2)), data, [0] * 20)
+    model = vbfast.Model(vbfast.Mixture(2), vbfast.Gaussian(5, frame=data.frame))
+    theta = model.about(np.zeros((2, 5)))
+    for changed, words in (
+        ({"values": data.values[:, :4]}, "a row of values has length 4, not 5"),
+        ({"values": data.values.astype(np.int64)}, "float64 or float32"),
+        ({"weights": np.ones(3)}, "weights has length 3, not 20"),
+    ):
+        block = dataclasses.replace(data.block, **changed)
+        with pytest.raises((ValueError, TypeError), match=words):
+            model.visit(block, theta, Assignment("exact"))
+    short = dataclasses.replace(theta, coefficients=theta.coefficients[:-1])
+    with pytest.raises(ValueError, match="coefficients has length"):
+        model.visit(data.block, short, Assignment("exact"))
+
+
+def test_parts_can_be_pickled_after_use():
+    data = vbfast.ArrayData.of(np.random.default_rng(0).normal(size=(40, 2)))
+    model = vbfast.Model(vbfast.Mixture(2), vbfast.Gaussian(2, frame=data.frame))
+    start = starts.from_labels(model, data, np.arange(40) % 2)
+    fit = vbfast.EM(max_iter=5).fit(model, data, start)
+    again, state = pickle.loads(pickle.dumps((model, fit)))
+    np.testing.assert_array_equal(state.posterior.buffer, fit.posterior.buffer)
+    continued = [vbfast.EM(max_iter=5).fit(m, data, fit.posterior) for m in (model, again)]
+    assert continued[0].objective == continued[1].objective
+
+
+@pytest.mark.parametrize("covariance_type", ["diag", "spherical"])
+@pytest.mark.parametrize("method", ["em", "mean_field", "crisp_em"])
+def test_objective_never_falls_where_prior_and_rows_disagree(method, covariance_type):
+    # Means near the prior's or near the rows': two maxima, and the better one may change.
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(0, 0.1, 6), rng.normal(3, 0.1, 6)])[:, None]
+    for seed in range(40):
+        mixture = vbfast.GaussianMixture(
+            2,
+            method=method,
+            covariance_type=covariance_type,
+            mean_prior=[[10.0], [3.0], [0.0]][seed % 3],
+            mean_variance_prior=1.0,
+            covariance_prior=[0.01] if covariance_type == "diag" else 0.01,
+            degrees_of_freedom_prior=4.0,
+            init_params="random",
+            random_state=seed,
+            tol=1e-10,
+            max_iter=2000,
+        ).fit(X)
+        trace = mixture.lower_bounds_
+        assert np.all(np.diff(trace) >= -1e-10 * np.abs(trace[1:]))

@@ -1,8 +1,11 @@
 """Right answers: by enumeration, brute force, and other people's converged fits."""
 
+import itertools
+
 import numpy as np
 import pytest
 import reference as ref
+from scipy.special import betaln, gammaln, logsumexp
 from sklearn.datasets import load_iris
 
 import vbfast
@@ -277,3 +280,49 @@ def test_what_accuracy_means():
     # Mean field's error bars on theta are nearly enough for prediction; a point's are not.
     assert below["mean_field"] > max(below["em"], below["crisp_em"])
     assert max(below["em"], below["crisp_em"]) < 0
+
+
+def log_marginal(x, mean, kappa, nu, s):
+    """log p(x) of one component: a normal with a normal-gamma prior, parameters integrated out."""
+    n = len(x)
+    if n == 0:
+        return 0.0
+    spread = ((x - x.mean()) ** 2).sum() + kappa * n / (kappa + n) * (x.mean() - mean) ** 2
+    return (
+        -0.5 * n * np.log(np.pi)
+        + 0.5 * np.log(kappa / (kappa + n))
+        + gammaln((nu + n) / 2)
+        - gammaln(nu / 2)
+        + 0.5 * nu * np.log(s)
+        - 0.5 * (nu + n) * np.log(s + spread)
+    )
+
+
+@pytest.mark.parametrize("n_chains", [1, 4])
+@pytest.mark.parametrize("k", [2, 3])
+def test_evidence_under_a_dirichlet_process_by_enumeration(k, n_chains):
+    # Orders of the components differ in probability: one that a chain keeps to is not enough.
+    rng = np.random.default_rng(k)
+    x = np.concatenate([rng.normal(-2, 1, 3), rng.normal(2, 1, 5)])
+    gamma, prior = 0.7, (0.0, 0.1, 3.0, 1.0)
+    total = []
+    for labels in itertools.product(range(k), repeat=len(x)):
+        counts = np.bincount(labels, minlength=k)
+        beyond = np.cumsum(counts[::-1])[::-1][1:]
+        parts = [log_marginal(x[np.array(labels) == j], *prior) for j in range(k)]
+        sticks = betaln(1 + counts[:-1], gamma + beyond) - betaln(1, gamma)
+        total.append(sticks.sum() + sum(parts))
+    mixture = vbfast.BayesianGaussianMixture(
+        k,
+        method=vbfast.FullInference(n_draws=1500, n_chains=n_chains),
+        weight_concentration_prior=gamma,
+        mean_prior=[prior[0]],
+        mean_precision_prior=prior[1],
+        degrees_of_freedom_prior=prior[2],
+        covariance_prior=[[prior[3]]],
+        reg_covar=0.0,
+        random_state=0,
+    ).fit(x[:, None])
+    assert mixture.log_evidence_se_ < 0.1
+    within = 4 * mixture.log_evidence_se_ + 1e-9
+    assert mixture.log_evidence_ == pytest.approx(logsumexp(total), abs=within)

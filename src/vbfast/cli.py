@@ -49,8 +49,7 @@ _MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
 _OTHER_MINUS = "\u2212\u2013"  # the minus sign and the dash that documents have for '-'
 # Numbers as others write them, or several in one cell: no names of columns.
 _LIKE_NUMBERS = re.compile(
-    rf"[+\-{_OTHER_MINUS}\d.,;|\t_' ]*\d[+\-{_OTHER_MINUS}\d.,;|\t_' ]*(e[+\-{_OTHER_MINUS}]?\d+)?",
-    re.IGNORECASE,
+    rf"[+\-{_OTHER_MINUS}\d.,;|\t_' ]+(e[+\-{_OTHER_MINUS}]?\d+)?", re.IGNORECASE
 )
 
 
@@ -519,7 +518,7 @@ def _is_name(cell: str) -> bool:
     return (
         text.lower() not in _MISSING
         and _number(text) is None
-        and _LIKE_NUMBERS.fullmatch(text) is None
+        and not (_LIKE_NUMBERS.fullmatch(text) and any(map(str.isdigit, text)))
     )
 
 

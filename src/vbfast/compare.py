@@ -447,7 +447,7 @@ def _possible_folds(folds: int, n_rows: int, n_components: int) -> int:
         return 0
     if folds == 1:
         raise ValueError("folds must be 0 (no cross-validation) or at least 2, not 1")
-    if folds > n_rows:
+    if folds >= n_rows:
         # Folds of one row each, if the other rows are enough to train on.
         return n_rows if n_rows - 1 >= n_components else 0
     training = n_rows - math.ceil(n_rows / folds)

@@ -111,16 +111,6 @@ class Dirichlet:
         """log p(weights)."""
         return float(xlogy(self.concentration - 1, weights).sum()) - self.log_normalizer
 
-    def log_density_terms(self, weights: Array) -> tuple[float, Array]:
-        """The density of `weights` with components in any order.
-
-        Returns a number c and a matrix M (K, K) with log p(weights after sigma) = c +
-        sum_k M[sigma(k), k] when component sigma(k) plays k's part.
-        """
-        return -self.log_normalizer, np.asarray(
-            xlogy(self.concentration[:, None] - 1, weights[None, :])
-        )
-
     def kl(self, prior: Dirichlet) -> float:
         """KL(self || prior)."""
         difference = self.concentration - prior.concentration
@@ -405,7 +395,11 @@ class NormalWishart:
         return float(value - (self.log_normalizer.sum() if self.proper else 0.0))
 
     def log_density_terms(self, theta: Gaussians) -> tuple[float, Array]:
-        """The same with components in any order: see `Dirichlet.log_density_terms`."""
+        """The same with components in any order.
+
+        Returns a number c and a matrix M (K, K): log p = c + sum_k M[sigma(k), k] where component
+        sigma(k) plays theta's k.
+        """
         if len(self.scatter) == len(self.means):
             own = (
                 0.5 * self.exponent[:, None] * theta.log_det[None, :]
@@ -547,7 +541,11 @@ class NormalGamma:
         return float(value - (self.log_normalizer.sum() if self.proper else 0.0))
 
     def log_density_terms(self, theta: Gaussians) -> tuple[float, Array]:
-        """The same with components in any order: see `Dirichlet.log_density_terms`."""
+        """The same with components in any order.
+
+        Returns a number c and a matrix M (K, K): log p = c + sum_k M[sigma(k), k] where component
+        sigma(k) plays theta's k.
+        """
         return 0.0, self._log_density_each(theta, False) - self.log_normalizer[:, None]
 
     def kl(self, prior: NormalGamma) -> float:
@@ -805,7 +803,11 @@ class IndependentNormalGamma:
         return float(0.5 * normal.sum() + gamma.sum())
 
     def log_density_terms(self, theta: Gaussians) -> tuple[float, Array]:
-        """The same with components in any order: see `Dirichlet.log_density_terms`."""
+        """The same with components in any order.
+
+        Returns a number c and a matrix M (K, K): log p = c + sum_k M[sigma(k), k] where component
+        sigma(k) plays theta's k.
+        """
         integral = self._log_integral()
         out = np.empty((len(self.rows_mean),) * 2)
         for k, (mean, factor) in enumerate(zip(theta.means, theta.factor, strict=True)):

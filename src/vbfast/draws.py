@@ -49,24 +49,20 @@ def log_permanents(terms: Array) -> Array:
         return np.asarray(np.log(total[:, -1]) + top.sum(axis=1))
 
 
-def evidence(
-    log_joint: float, common: Array, terms: Array, *, exchangeable: bool
-) -> tuple[float, float]:
+def evidence(log_joint: float, common: Array, terms: Array) -> tuple[float, float]:
     """log p(X) and its standard error, by Chib's identity at one point theta.
 
     log p(X) = log p(X | theta) + log p(theta) - log p(theta | X), the last as the average of
     p(theta | X, T) over draws of T (Chib 1995), here also over all K! orders of the components,
-    since a chain seldom visits all of the posterior's K! equal modes (Neal 1999; Berkhof, van
-    Mechelen & Gelman 2003).
+    since a chain seldom visits all of the posterior's K! modes (Neal 1999; Berkhof, van Mechelen &
+    Gelman 2003).
 
     Parameters
     ----------
     log_joint : float
         log p(X | theta) + log p(theta).
     common, terms : ndarray of shape (chain, draw), (chain, draw, K, K)
-        log p(theta | X, T) of each draw, as of `Model.log_density_terms`.
-    exchangeable : bool
-        Whether the prior is the same for every order; if not, only the one order counts.
+        p(theta | X, T) of each draw, averaged over orders: as of `Model.log_density_terms`.
 
     Returns
     -------
@@ -75,20 +71,16 @@ def evidence(
         for fewer than 8 draws.
     """
     n_components = terms.shape[-1]
-    if not exchangeable:
-        log_density = common + np.trace(terms, axis1=2, axis2=3)
-    elif n_components <= MOST_COMPONENTS:
-        flat = terms.reshape(-1, n_components, n_components)
-        step = max(1, 2**22 // 2**n_components)
-        parts = [log_permanents(flat[i : i + step]) for i in range(0, len(flat), step)]
-        log_orders = np.cumsum(np.log(np.arange(1, n_components + 1)))[-1]
-        log_density = common + np.concatenate(parts).reshape(common.shape) - log_orders
-    else:
+    if n_components > MOST_COMPONENTS:
         return np.nan, np.nan
+    flat = terms.reshape(-1, n_components, n_components)
+    step = max(1, 2**22 // 2**n_components)
+    parts = [log_permanents(flat[i : i + step]) for i in range(0, len(flat), step)]
+    log_density = common + np.concatenate(parts).reshape(common.shape)
     log_mean = float(logsumexp(log_density) - np.log(log_density.size))
-    share = np.exp(log_density - log_mean)
-    if share.size < 8:
+    if log_density.size < 8:
         return log_joint - log_mean, np.nan
+    share = np.exp(log_density - log_mean)
     error = float(np.sqrt(share.var() / effective_sample_size(share)))
     return log_joint - log_mean, error
 

@@ -86,9 +86,23 @@ class Model:
         return self._point(weights, self.emission.distribution(posterior).mode())
 
     def sample(self, posterior: Stats, rng: np.random.Generator) -> Theta:
-        """Draw theta from the posterior."""
+        """Draw theta from the posterior, after an order of its components."""
+        posterior = self._in_order(posterior, self.latent.draw_order(posterior, rng))
         weights = self.latent.distribution(posterior).sample(rng)
         return self._point(weights, self.emission.distribution(posterior).sample(rng))
+
+    def _in_order(self, posterior: Stats, order: NDArray[np.int64]) -> Stats:
+        """The posterior with its components in another order."""
+        if np.array_equal(order, np.arange(len(order))):
+            return posterior
+        out = posterior.copy()
+        for name, _ in self.emission.fields(len(order)):
+            if len(out[name]) == len(order):
+                out[name][...] = posterior[name][order]
+        counts = posterior["strength"] - self.prior["strength"]
+        for name, value in self.latent.collect(counts[order]).items():
+            out[name][...] = self.prior[name] + value
+        return out
 
     def mean(self, posterior: Stats) -> Theta:
         """Expected natural parameters, E[log pi], E[Lambda], ... (Bishop 10.46)."""
@@ -163,15 +177,12 @@ class Model:
         )
 
     def log_density_terms(self, posterior: Stats, theta: Theta) -> tuple[float, Array]:
-        """Density of theta under a posterior, components in any order, for `draws.evidence`.
+        """Density of theta under a posterior, averaged over the components' orders.
 
-        Returns c and M (K, K): c + sum_k M[sigma(k), k] is the log density when the posterior's
-        component sigma(k) plays theta's component k. Only for an exchangeable prior.
+        Returns c and M (K, K): the density is exp(c) times the sum over orders sigma of
+        prod_k exp M[sigma(k), k], where the posterior's component sigma(k) plays theta's k.
         """
-        weights = self.latent.distribution(posterior)
         common, terms = self.emission.distribution(posterior).log_density_terms(theta.parameters)
         common += self.emission.log_volume(self.latent.n_components)
-        if self.latent.exchangeable:
-            more, more_terms = weights.log_density_terms(theta.weights)  # type: ignore[union-attr]
-            return common + more, terms + more_terms
-        return common + weights.log_density(theta.weights), terms
+        more, more_terms = self.latent.log_density_terms(posterior, theta.weights)
+        return common + more, terms + more_terms

@@ -253,10 +253,7 @@ class _GaussianMixtureBase(Estimator):
         terms = np.array([[m for _, m in chain] for chain in drawn.ordinates])
         at_best = data.sum(model.visit, drawn.best, Assignment("exact"))
         log_evidence, error = draws.evidence(
-            float(at_best["log_z"]) + drawn.best.log_prior,
-            common,
-            terms,
-            exchangeable=model.latent.exchangeable,
+            float(at_best["log_z"]) + drawn.best.log_prior, common, terms
         )
         orders = [draws.order(matrix) for matrix in terms.reshape(-1, k, k)]
         flat = [theta for chain in drawn.theta for theta in chain]

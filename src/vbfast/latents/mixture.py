@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import betaln, gammaln, xlogy
 
 from .. import _kernels
 from ..conjugate import Dirichlet, StickBreaking
@@ -17,6 +20,8 @@ from ..stats import Stats
 __all__ = ["Mixture", "WeightPrior"]
 
 Array = NDArray[np.float64]
+# Components whose orders are summed over: it takes 2^K K steps.
+MOST_ORDERED = 12
 WeightPrior = Literal["dirichlet_distribution", "dirichlet_process"]
 
 
@@ -77,10 +82,9 @@ class Mixture:
 
     def prior(self) -> dict[str, ArrayLike]:
         """Hyperparameters."""
-        concentration = 1.0 if self.concentration is None else self.concentration
         if self.exchangeable:
-            return {"concentration": concentration}
-        return {"sticks": np.array([1.0, concentration])}
+            return {"concentration": self.prior_concentration}
+        return {"sticks": np.array([1.0, self.prior_concentration])}
 
     def distribution(self, stats: Stats | Mapping[str, Array]) -> Dirichlet | StickBreaking:
         """Statistics read as a distribution over the weights."""
@@ -98,3 +102,86 @@ class Mixture:
     def log_prior(self, prior: Dirichlet | StickBreaking, weights: Array) -> float:
         """log p(weights); 0 for a flat prior."""
         return 0.0 if self.concentration is None else prior.log_density(weights)
+
+    def _counts(self, posterior: Stats) -> Array:
+        """Rows of each component (K,) behind a posterior over sticks."""
+        a, b = posterior["sticks"][:, 0], posterior["sticks"][:, 1]
+        return np.append(a - 1.0, b[-1:] - self.prior_concentration)
+
+    @property
+    def prior_concentration(self) -> float:
+        """The concentration, 1 where the prior is flat."""
+        return 1.0 if self.concentration is None else self.concentration
+
+    def _log_prob_labels(self, counts: Array) -> float:
+        """log p(T), sticks integrated out, of components that hold `counts` rows in this order."""
+        beyond = np.cumsum(counts[::-1])[::-1][1:]
+        gamma = self.prior_concentration
+        return float((betaln(1 + counts[:-1], gamma + beyond) - betaln(1, gamma)).sum())
+
+    def draw_order(self, posterior: Stats, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw an order of the components given which rows are together: K proposals to swap two.
+
+        p(X | T) is the same for every order, p(T) is not, under a Dirichlet process; a sampler of
+        T alone would stay in one order for ever (Papaspiliopoulos & Roberts 2008, section 3.4).
+        """
+        k = self.n_components
+        order = np.arange(k)
+        if self.exchangeable or k == 1:
+            return order
+        counts = self._counts(posterior)
+        now = self._log_prob_labels(counts)
+        for i, j in rng.integers(k, size=(k, 2)):
+            order[[i, j]] = order[[j, i]]
+            then = self._log_prob_labels(counts[order])
+            if np.log1p(-rng.random()) < then - now:
+                now = then
+            else:
+                order[[i, j]] = order[[j, i]]
+        return order
+
+    def log_density_terms(self, posterior: Stats, weights: Array) -> tuple[float, Array]:
+        """Density of `weights` given which rows are together, averaged over orders.
+
+        Returns c and M (K, K): the density is exp(c) times the sum over orders sigma of
+        prod_k exp M[sigma(k), k], where sigma(k) is the component that plays k's part. Under a
+        Dirichlet process an order sigma has p(sigma T), and p(v | sigma T) p(sigma T) = p(v)
+        prod_k pi_k^n_sigma(k).
+        """
+        k = self.n_components
+        if self.exchangeable:
+            alpha = Dirichlet(posterior["concentration"])
+            terms = np.asarray(xlogy(alpha.concentration[:, None] - 1, weights[None, :]))
+            return -alpha.log_normalizer - float(gammaln(k + 1)), terms
+        if k == 1:
+            return 0.0, np.zeros((1, 1))
+        if k > MOST_ORDERED:
+            return np.nan, np.zeros((k, k))
+        counts = self._counts(posterior)
+        prior = np.tile([1.0, self.prior_concentration], (k - 1, 1))
+        common = StickBreaking(prior).log_density(weights) - self._log_sum_orders(counts)
+        return common, np.asarray(xlogy(counts[:, None], weights[None, :]))
+
+    def _log_sum_orders(self, counts: Array) -> float:
+        """log of the sum over all orders of p(T), by the sets of components that come last."""
+        gamma = self.prior_concentration
+        total = np.zeros(2**self.n_components)
+        rows = np.zeros_like(total)
+        for sets, last, before in _subsets(self.n_components):
+            rows[sets] = rows[before[:, 0]] + counts[last[:, 0]]
+            step = betaln(1 + counts[last], gamma + rows[before]) - betaln(1, gamma)
+            # The stick of the component that comes last of all is 1.
+            step[before == 0] = 0.0
+            total[sets] = np.logaddexp.reduce(total[before] + step, axis=1)
+        return float(total[-1])
+
+
+@functools.cache
+def _subsets(n: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    """For sizes 1 ... n: the sets (as bits), their members, and the sets without each member."""
+    out = []
+    for size in range(1, n + 1):
+        members = np.array(list(itertools.combinations(range(n), size)))
+        sets = (1 << members).sum(axis=1)
+        out.append((sets, members, sets[:, None] ^ (1 << members)))
+    return out
