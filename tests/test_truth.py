@@ -314,7 +314,7 @@ def test_evidence_under_a_dirichlet_process_by_enumeration(k, n_chains):
         total.append(sticks.sum() + sum(parts))
     mixture = vbfast.BayesianGaussianMixture(
         k,
-        method=vbfast.FullInference(n_draws=1500, n_chains=n_chains),
+        method=vbfast.FullInference(n_draws=6000 // n_chains, n_chains=n_chains),
         weight_concentration_prior=gamma,
         mean_prior=[prior[0]],
         mean_precision_prior=prior[1],
