@@ -1,6 +1,5 @@
 """Compiled kernels against the plain references, at every SIMD level and number of threads."""
 
-
 import numpy as np
 import pytest
 import reference as ref

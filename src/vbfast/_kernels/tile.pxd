@@ -61,8 +61,8 @@ cdef struct Shape:
 # What a latent structure's kernel knows of an emission: five functions. `coefficients` is one
 # buffer, written by the Python side of the emission and read by nobody else.
 cdef struct Emission:
-    # Doubles of coefficients, of workspace for a tile of n_rows, and of statistics. Tile, scores and q are
-    # (features or components, rows), `stride` doubles apart.
+    # Doubles of coefficients, of workspace for a tile of n_rows, and of statistics. Tile, scores
+    # and q are (features or components, rows), `stride` doubles apart.
     Py_ssize_t (*coefficients_size)(Shape shape) noexcept nogil
     Py_ssize_t (*workspace_size)(Shape shape, Py_ssize_t n_rows) noexcept nogil
     Py_ssize_t (*statistics_size)(Shape shape) noexcept nogil
