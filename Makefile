@@ -25,7 +25,7 @@ bench: $(VENV)/installed $(VENV)/extra-bench
 lint: $(VENV)/extra-lint
 	$(VENV)/bin/ruff check src tests bench
 	$(VENV)/bin/ruff format --check src tests bench
-	$(VENV)/bin/cython-lint src
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint src
 	$(VENV)/bin/codespell
 	$(VENV)/bin/mypy
 
