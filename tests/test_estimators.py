@@ -116,8 +116,6 @@ def run_check_estimator(estimator):
 @each_type
 @each_method
 def test_check_estimator(Estimator, method, covariance_type):
-    if method is FEW_DRAWS and covariance_type in ("tied", "diag"):
-        pytest.skip("sampling takes seconds: full and spherical stand for the four")
     run_check_estimator(Estimator(method=method, covariance_type=covariance_type))
 
 

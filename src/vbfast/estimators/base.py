@@ -6,6 +6,7 @@ scikit-learn isn't imported: an estimator only does what its conventions ask for
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..exceptions import not_fitted_error
 __all__ = ["Estimator", "feature_names"]
 
 
-class Estimator:
+class Estimator(ABC):
     """Parameters by introspection of the constructor, as scikit-learn has them."""
 
     n_features_in_: int
@@ -73,8 +74,9 @@ class Estimator:
             input_tags=InputTags(),
         )
 
+    @abstractmethod
     def __sklearn_is_fitted__(self) -> bool:
-        raise NotImplementedError
+        """Whether there is enough to predict with."""
 
     def _check_is_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
