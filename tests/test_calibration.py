@@ -13,6 +13,7 @@ mean field.
 """
 
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -169,6 +170,7 @@ class JointData:
         self.row, self.model, self.n, self.frame, self.rng = row, model, n, frame, rng
         self.total_weight = float(n)
         self.t = None
+        self.order = None
 
     def sum(self, visit, theta, assignment):
         gaussians, n = theta.parameters, self.n
@@ -176,6 +178,9 @@ class JointData:
         if self.t is None:
             marks = self.rng.random((n, 1))
             self.t = (marks > np.cumsum(theta.weights)[:-1]).sum(axis=1)
+        elif self.order is not None:
+            # Theta was drawn after an order of the components: T goes along.
+            self.t = np.argsort(self.order)[self.t]
         z = self.rng.standard_normal((n, d))
         factor = gaussians.factor
         if factor.ndim == 3:
@@ -235,6 +240,18 @@ def geweke(row, k, d, *, n_draws=N_JOINT, n=6, seed=0, next_theta=None, size=200
     frame = Frame(np.full(d, 0.3), scale, np.ones(d))
     model = row.model(k, d, frame)
     data = JointData(row, model, n, frame, rng)
+    draw_order = vbfast.Mixture.draw_order
+
+    def recorded(latent, posterior, generator):
+        data.order = draw_order(latent, posterior, generator)
+        return data.order
+
+    with mock.patch.object(vbfast.Mixture, "draw_order", recorded):
+        return geweke_of(row, model, data, frame, n_draws, next_theta, size, rng)
+
+
+def geweke_of(row, model, data, frame, n_draws, next_theta, size, rng):
+    k, d, n, scale = model.latent.n_components, len(frame.scale), data.n, frame.scale
     if next_theta is None:
         chain = FullInference().chain(model, data, model.prior, rng)
     else:
