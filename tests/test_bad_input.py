@@ -495,3 +495,10 @@ def test_a_fit_that_is_interrupted_leaves_the_estimator_alone(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         mixture.set_params(method="full").fit(X + 1.0)
     assert frozen(mixture) == before
+
+
+def test_more_copies_of_a_row_than_full_inference_draws():
+    rows, weights = np.arange(6.0)[:, None], np.ones(6)
+    weights[2] = 100_001
+    with pytest.raises(ValueError, match=r"sample_weight\[2\] is 100001.*from 0 to 100000"):
+        GaussianMixture(2, method="full").fit(rows, sample_weight=weights)

@@ -18,6 +18,7 @@ import vbfast
 from vbfast import _kernels
 from vbfast._kernels.inputs import Assignment, Block
 from vbfast._threads import available_threads, resolve_threads
+from vbfast.starts import from_labels
 
 TIMEOUT = 60
 LEVELS = _kernels.available_levels()
@@ -102,6 +103,21 @@ def test_forked_child_fits_after_its_parent_has(n_threads):
     # A fork of the fork, and the parent goes on as before.
     assert in_fork(lambda: in_fork(lambda: answers(fitted(X), X))) == expected
     assert answers(fitted(X, n_threads=2), X) == expected
+
+
+@posix
+def test_forked_child_goes_on_with_the_parts():
+    # Data that its parent made, for two threads, and a fit on them.
+    X = big_data()
+    data = vbfast.ArrayData.of(X, n_threads=2)
+    model = vbfast.Model(vbfast.Mixture(3), vbfast.Gaussian(X.shape[1], frame=data.frame))
+    start = from_labels(model, data, np.arange(len(X)) % 3)
+
+    def objective():
+        return vbfast.EM(max_iter=2, tol=0).fit(model, data, start).objective
+
+    expected = objective()
+    assert in_fork(objective) == expected
 
 
 @posix
