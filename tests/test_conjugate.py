@@ -726,16 +726,16 @@ def test_density_of_weights_averaged_over_orders(weight_prior):
 def test_independent_mode_is_the_higher_of_two():
     # Rows far from the prior's mean: mu near them and lambda large, or mu near it and lambda small.
     one = np.ones(1)
-    for apart, scatter in ((5.0, 0.01), (0.3, 0.01), (5.0, 100.0)):
+    for apart, scatter, pull in ((5.0, 0.01, 10.0), (5.0, 0.001, 3.0), (0.3, 0.01, 10.0)):
         made = IndependentNormalGamma(
-            np.array([[apart]]), 10 * one, 12 * one, np.array([[scatter]]), 0 * one, 10 * one
+            np.array([[apart]]), 10 * one, 12 * one, np.array([[scatter]]), 0 * one, pull * one
         )
 
-        def log_density(mu, log_lam, apart=apart, scatter=scatter):
+        def log_density(mu, log_lam, apart=apart, scatter=scatter, pull=pull):
             lam = np.exp(log_lam)
-            return 5 * log_lam - lam * (scatter + 10 * (apart - mu) ** 2) / 2 - 5 * mu**2
+            return 5 * log_lam - lam * (scatter + 10 * (apart - mu) ** 2) / 2 - pull * mu**2 / 2
 
         mode = made.mode()
-        grid = np.meshgrid(np.linspace(-1, 6, 701), np.linspace(-5, 9, 701))
+        grid = np.meshgrid(np.linspace(-1, 6, 701), np.linspace(-5, 11, 701))
         reached = log_density(mode.means[0, 0], 2 * np.log(mode.factor[0, 0]))
         assert reached >= log_density(*grid).max() - 1e-9
