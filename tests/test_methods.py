@@ -510,8 +510,6 @@ def test_objective_never_falls_where_prior_and_rows_disagree(method, covariance_
             covariance_type=covariance_type,
             mean_prior=[[10.0], [3.0], [0.0]][seed % 3],
             mean_variance_prior=1.0,
-            covariance_prior=[0.01] if covariance_type == "diag" else 0.01,
-            degrees_of_freedom_prior=4.0,
             init_params="random",
             random_state=seed,
             tol=1e-10,
