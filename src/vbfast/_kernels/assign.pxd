@@ -1,7 +1,7 @@
 # From scores to q(T), in place, for a tile of independent rows: scores[k, row] becomes
 # weight[row] * q[k, row], and log_z[row] what one such row brings to the objective.
 
-from libc.math cimport INFINITY, log
+from libc.math cimport INFINITY, NAN, log
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .tile cimport (
@@ -9,10 +9,14 @@ from .tile cimport (
     lanes,
     lanes_exp,
     lanes_keep_between,
+    lanes_keep_equal,
+    lanes_keep_from,
     lanes_log,
     lanes_max,
+    lanes_min,
     lanes_set,
     philox_uniform,
+    real,
 )
 
 
@@ -34,14 +38,18 @@ cdef struct Assignment:
 
 cdef extern from *:
     """
+    #ifdef VBFAST_SINGLE
+    #define LOWEST (-3.3e38f)
+    #else
     #define LOWEST (-1.7e308)
+    #endif
     """
-    const double LOWEST
+    const real LOWEST
 
 
 cdef inline void exponentials(
     Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride,
-    double* scores, double* top, double* total,
+    real* scores, real* top, real* total,
 ) noexcept nogil:
     """scores = exp(scores - top), top the maximum over components, total their sum."""
     cdef Py_ssize_t step = stride // LANES
@@ -92,7 +100,7 @@ cdef inline void exponentials(
                 scores[k * stride + row] = 1.0 / n_components
 
 
-cdef inline void mark_impossible(Py_ssize_t n_rows, double* log_z) noexcept nogil:
+cdef inline void mark_impossible(Py_ssize_t n_rows, real* log_z) noexcept nogil:
     cdef Py_ssize_t row
     for row in range(n_rows):
         if not log_z[row] > LOWEST:
@@ -101,8 +109,8 @@ cdef inline void mark_impossible(Py_ssize_t n_rows, double* log_z) noexcept nogi
 
 cdef inline void assign_exact(
     Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride,
-    const double* weight, double* scores,
-    double* log_z, double* total,
+    const real* weight, real* scores,
+    real* log_z, real* total,
 ) noexcept nogil:
     cdef Py_ssize_t n_vectors = n_rows // LANES
     cdef lanes* score
@@ -118,39 +126,84 @@ cdef inline void assign_exact(
     mark_impossible(n_rows, log_z)
 
 
-cdef inline void keep_best(
+cdef inline void assign_best(
     Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride, Py_ssize_t truncation,
-    double* scores,
-    double* kept, int64_t* component,
+    const real* weight, real* scores, real* log_z, lanes* kept,
 ) noexcept nogil:
-    """Set all but each row's `truncation` largest scores to -inf; among equals the first stay."""
-    cdef Py_ssize_t row, k, place
-    cdef double score
-    for row in range(n_rows):
-        for place in range(truncation):
-            kept[place] = -INFINITY
-            component[place] = 0
+    """Exact among each row's `truncation` largest scores; among equals the first ones count.
+
+    Only those take an exponential. kept : room for 8 * truncation vectors.
+    """
+    cdef Py_ssize_t step = stride // LANES
+    cdef lanes* value = kept + 4 * truncation
+    cdef lanes* score
+    cdef lanes s0, s1, s2, s3, t0, t1, t2, t3, top, total, least, room, share, s, q, equal
+    cdef lanes lowest = lanes_set(LOWEST)
+    cdef lanes one = lanes_set(1.0)
+    cdef lanes half = lanes_set(0.5)
+    cdef lanes never = lanes_set(NAN)
+    cdef Py_ssize_t c, k, u, v, row
+    for v in range(0, n_rows // LANES, 4):
+        for c in range(4 * truncation):
+            kept[c] = lowest
+        # The largest scores so far, in order: a new one takes its place, the rest move on.
         for k in range(n_components):
-            score = scores[k * stride + row]
-            scores[k * stride + row] = -INFINITY
-            if not score > kept[truncation - 1]:
-                continue
-            place = truncation - 1
-            while place > 0 and score > kept[place - 1]:
-                kept[place] = kept[place - 1]
-                component[place] = component[place - 1]
-                place -= 1
-            kept[place] = score
-            component[place] = k
-        for place in range(truncation):
-            if kept[place] > -INFINITY:
-                scores[component[place] * stride + row] = kept[place]
+            score = <lanes*>scores + k * step + v
+            s0 = lanes_max(score[0], lowest)
+            s1 = lanes_max(score[1], lowest)
+            s2 = lanes_max(score[2], lowest)
+            s3 = lanes_max(score[3], lowest)
+            for c in range(0, 4 * truncation, 4):
+                t0 = kept[c]
+                t1 = kept[c + 1]
+                t2 = kept[c + 2]
+                t3 = kept[c + 3]
+                kept[c] = lanes_max(s0, t0)
+                kept[c + 1] = lanes_max(s1, t1)
+                kept[c + 2] = lanes_max(s2, t2)
+                kept[c + 3] = lanes_max(s3, t3)
+                s0 = lanes_min(s0, t0)
+                s1 = lanes_min(s1, t1)
+                s2 = lanes_min(s2, t2)
+                s3 = lanes_min(s3, t3)
+        for u in range(4):
+            top = kept[u]
+            total = lanes_set(0.0)
+            for c in range(u, 4 * truncation, 4):
+                value[c] = lanes_exp(kept[c] - top)
+                total = total + value[c]
+            (<lanes*>log_z)[v + u] = top + lanes_log(total)
+            share = (<const lanes*>weight)[v + u] / total
+            # Equals of the least one kept get the places that larger ones leave; all larger ones
+            # are found by their value.
+            least = kept[4 * (truncation - 1) + u]
+            room = lanes_set(0.0)
+            for c in range(u, 4 * truncation, 4):
+                value[c] = value[c] * share
+                equal = lanes_keep_equal(one, kept[c], least)
+                room = room + equal
+                kept[c] = kept[c] + lanes_keep_equal(never, kept[c], least)
+            share = value[4 * (truncation - 1) + u]
+            for k in range(n_components):
+                score = <lanes*>scores + k * step + v + u
+                s = lanes_max(score[0], lowest)
+                equal = lanes_keep_from(lanes_keep_equal(one, s, least), room, half)
+                room = room - equal
+                q = equal * share
+                for c in range(u, 4 * (truncation - 1), 4):
+                    q = lanes_max(q, lanes_keep_equal(value[c], s, kept[c]))
+                score[0] = q
+    mark_impossible(n_rows, log_z)
+    for row in range(n_rows):
+        if log_z[row] == -INFINITY:
+            for k in range(n_components):
+                scores[k * stride + row] = weight[row] / n_components
 
 
 cdef inline void assign_given(
     Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride,
-    const double* weight, const int64_t* labels,
-    double* scores, double* log_z,
+    const real* weight, const int64_t* labels,
+    real* scores, real* log_z,
 ) noexcept nogil:
     cdef Py_ssize_t k, row
     for k in range(n_components):
@@ -162,12 +215,12 @@ cdef inline void assign_given(
 
 cdef inline void assign_hard(
     Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride,
-    const double* weight, int64_t* labels,
-    double* scores, double* top,
+    const real* weight, int64_t* labels,
+    real* scores, real* top,
 ) noexcept nogil:
     """Among equals the first component; top is the row's largest score."""
     cdef Py_ssize_t k, row
-    cdef double* score
+    cdef real* score
     for row in range(n_rows):
         # NaN, by inf - inf, is as impossible as -inf.
         top[row] = scores[row] if scores[row] > -INFINITY else -INFINITY
@@ -185,8 +238,8 @@ cdef inline void assign_hard(
 
 cdef inline void assign_draw(
     Assignment assignment, Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride,
-    Py_ssize_t first_row, const double* weight, double* scores, double* log_z, double* total,
-    double* uniform,
+    Py_ssize_t first_row, const real* weight, real* scores, real* log_z, real* total,
+    real* uniform,
     int64_t* counts,
 ) noexcept nogil:
     """Weights are whole numbers: a row of weight w is w rows, each with a draw of its own.

@@ -4,18 +4,22 @@
 # triangular and A'A the precision. The reference r is the origin for a component near it, and
 # then costs nothing; for a far one, where x x' - m m' would cancel, it is the mean m itself.
 #
-# Every inner loop works on four vectors of rows, or on a block of 2 x 4 sums, held in registers.
+# Scores: every inner loop works on four vectors of rows, held in registers with what is summed up
+# over features. Moments: on a block of 2 x 4 sums over rows; features are taken by panels that
+# stay in the first-level cache.
 
 from cpython.pycapsule cimport PyCapsule_New
 
 from .tile cimport (
     LANES,
+    PANEL,
     Emission,
     Shape,
     lanes,
     lanes_add_sums,
     lanes_set,
     lanes_sum,
+    real,
     stride_of,
 )
 
@@ -30,14 +34,13 @@ cdef inline Py_ssize_t fours(Py_ssize_t n) noexcept nogil:
 
 cdef void products(
     Py_ssize_t n_left, Py_ssize_t n_right, bint lower, Py_ssize_t n_vectors, Py_ssize_t stride,
-    const lanes* left, const lanes* right, double* out,
+    const lanes* left, const lanes* right, double* out, Py_ssize_t columns,
 ) noexcept nogil:
     """out[i, j] += sum over rows of left[i] * right[j], in blocks of 2 x 4; only j <= i if lower.
 
-    out has even(n_left) rows and fours(n_right) columns, the last of which are padding, as are the
-    rows of left and right that they come from: those may hold anything.
+    out has even(n_left) rows, `columns` apart, of fours(n_right), the last of which are padding, as
+    are the rows of left and right that they come from: those may hold anything.
     """
-    cdef Py_ssize_t columns = fours(n_right)
     cdef Py_ssize_t i, j, v, end
     cdef const lanes* l0
     cdef const lanes* l1
@@ -49,7 +52,7 @@ cdef void products(
     for i in range(0, n_left, 2):
         l0 = left + i * stride
         l1 = l0 + stride
-        end = i + 2 if lower else n_right
+        end = min(i + 2, n_right) if lower else n_right
         for j in range(0, end, 4):
             r0 = right + j * stride
             r1 = r0 + stride
@@ -89,8 +92,8 @@ cdef void products(
 
 
 cdef void subtract(
-    Py_ssize_t n_features, const double* mean, const double* tile, Py_ssize_t n_rows,
-    Py_ssize_t stride, double* out,
+    Py_ssize_t n_features, const real* mean, const real* tile, Py_ssize_t n_rows,
+    Py_ssize_t stride, real* out,
 ) noexcept nogil:
     """out = tile - mean, feature by feature."""
     cdef const lanes* rows
@@ -105,46 +108,88 @@ cdef void subtract(
             difference[v] = rows[v] - center
 
 
-cdef void weigh(
-    Py_ssize_t n_features, const double* rows, Py_ssize_t n_rows, Py_ssize_t stride,
-    const double* q, double* weighted, double* first_moments,
+cdef void squares(
+    Py_ssize_t n_features, const lanes* rows, Py_ssize_t n_vectors, Py_ssize_t stride,
+    double factor, lanes* out,
 ) noexcept nogil:
-    """weighted = q * rows, feature by feature, whose sums are added to first_moments if wanted."""
+    """out = factor * (sum of squares over features)."""
+    cdef lanes total
+    cdef Py_ssize_t d, v
+    for v in range(n_vectors):
+        total = lanes_set(0.0)
+        for d in range(n_features):
+            total = total + rows[d * stride + v] * rows[d * stride + v]
+        out[v] = lanes_set(factor) * total
+
+
+cdef void weigh(
+    Py_ssize_t n_features, const real* rows, Py_ssize_t n_rows, Py_ssize_t stride,
+    const real* q, real* weighted, double* first_moments,
+) noexcept nogil:
+    """weighted = q * rows for the features of a panel, whose sums are added to first_moments if wanted.
+
+    To those that come after the panel's last, up to a multiple of 8, nothing is added.
+    """
     cdef const lanes* weight = <const lanes*>q
     cdef const lanes* value
     cdef lanes* out
-    cdef lanes total, w
+    cdef lanes[PANEL] sums
+    cdef lanes s0, s1, s2, s3, y0, y1, y2, y3
     cdef Py_ssize_t d, v
+    cdef Py_ssize_t n_vectors = n_rows // LANES
     for d in range(n_features):
         value = <const lanes*>(rows + d * stride)
         out = <lanes*>(weighted + d * stride)
-        total = lanes_set(0.0)
-        for v in range(n_rows // LANES):
-            w = value[v] * weight[v]
-            out[v] = w
-            total = total + w
-        if first_moments != NULL:
-            first_moments[d] += lanes_sum(total)
-
-
-cdef bint is_zero(Py_ssize_t n_rows, const double* q) noexcept nogil:
-    cdef lanes total = lanes_set(0.0)
-    cdef Py_ssize_t v
-    for v in range(n_rows // LANES):
-        total = total + (<const lanes*>q)[v]
-    return lanes_sum(total) == 0.0
+        s0 = lanes_set(0.0)
+        s1 = s0
+        s2 = s0
+        s3 = s0
+        for v in range(0, n_vectors, 4):
+            y0 = value[v] * weight[v]
+            y1 = value[v + 1] * weight[v + 1]
+            y2 = value[v + 2] * weight[v + 2]
+            y3 = value[v + 3] * weight[v + 3]
+            out[v] = y0
+            out[v + 1] = y1
+            out[v + 2] = y2
+            out[v + 3] = y3
+            s0 = s0 + y0
+            s1 = s1 + y1
+            s2 = s2 + y2
+            s3 = s3 + y3
+        sums[d] = (s0 + s1) + (s2 + s3)
+    if first_moments == NULL:
+        return
+    for d in range(n_features, PANEL):
+        sums[d] = lanes_set(0.0)
+    for d in range(0, n_features, 8):
+        lanes_add_sums(
+            sums[d], sums[d + 1], sums[d + 2], sums[d + 3],
+            sums[d + 4], sums[d + 5], sums[d + 6], sums[d + 7],
+            first_moments + d, first_moments + d + 4,
+        )
 
 
 # Every emission's first moments come first in its statistics.
 
 cdef inline Py_ssize_t first_size(Shape shape) noexcept nogil:
-    """Doubles of the first moments, (even(K), fours(D))."""
-    return even(shape.n_components) * fours(shape.n_features)
+    """Numbers of the first moments, (even(K), fours(D)), and room for 4 more."""
+    return even(shape.n_components) * fours(shape.n_features) + 4
 
 
 cdef inline Py_ssize_t second_size(Shape shape) noexcept nogil:
-    """Doubles of a matrix of second moments, (even(D), fours(D)), of which j <= i counts."""
+    """Numbers of a matrix of second moments, (even(D), fours(D)), of which j <= i counts."""
     return even(shape.n_features) * fours(shape.n_features)
+
+
+cdef inline Py_ssize_t panel_size(Py_ssize_t n_rows) noexcept nogil:
+    """Numbers of a panel's rows, with padding."""
+    return (PANEL + 3) * stride_of(n_rows)
+
+
+cdef inline Py_ssize_t rows_size(Shape shape, Py_ssize_t n_rows) noexcept nogil:
+    """Numbers of a tile's rows, with padding."""
+    return (shape.n_features + 3) * stride_of(n_rows)
 
 
 # Coefficients: far (K), means m (K, D), shifts A (m - r) (K, D), factors A (K, D, D).
@@ -156,8 +201,8 @@ cdef Py_ssize_t full_coefficients_size(Shape shape) noexcept nogil:
 
 
 cdef Py_ssize_t full_workspace_size(Shape shape, Py_ssize_t n_rows) noexcept nogil:
-    # Differences and weighted differences, with up to three features of padding each.
-    return 2 * (shape.n_features + 3) * stride_of(n_rows)
+    # Differences, and a panel of weighted rows or differences.
+    return rows_size(shape, n_rows) + panel_size(n_rows)
 
 
 cdef Py_ssize_t full_statistics_size(Shape shape) noexcept nogil:
@@ -165,13 +210,13 @@ cdef Py_ssize_t full_statistics_size(Shape shape) noexcept nogil:
 
 
 cdef void squared_distances(
-    Py_ssize_t n_features, const double* factor, const double* shift, const lanes* rows,
+    Py_ssize_t n_features, const real* factor, const real* shift, const lanes* rows,
     Py_ssize_t stride, lanes offset, lanes* out,
 ) noexcept nogil:
     """out[0:4] = offset - |A x - shift|^2 / 2 for four vectors of rows; features stride apart."""
     cdef Py_ssize_t i, j
-    cdef const double* row
-    cdef const double* next_row
+    cdef const real* row
+    cdef const real* next_row
     cdef const lanes* x
     cdef lanes a0, a1, a2, a3, b0, b1, b2, b3, first, second
     cdef lanes s0 = lanes_set(0.0)
@@ -232,81 +277,211 @@ cdef void squared_distances(
         s1 = s1 + a1 * a1
         s2 = s2 + a2 * a2
         s3 = s3 + a3 * a3
-    out[0] = offset - 0.5 * s0
-    out[1] = offset - 0.5 * s1
-    out[2] = offset - 0.5 * s2
-    out[3] = offset - 0.5 * s3
+    first = lanes_set(-0.5)
+    out[0] = offset + first * s0
+    out[1] = offset + first * s1
+    out[2] = offset + first * s2
+    out[3] = offset + first * s3
 
 
 cdef void full_scores(
-    Shape shape, const double* coefficients, const double* offsets,
-    const double* tile, Py_ssize_t n_rows, Py_ssize_t stride, double* workspace, double* scores,
+    Shape shape, const real* coefficients, const real* offsets,
+    const real* tile, Py_ssize_t n_rows, Py_ssize_t stride, real* workspace, real* scores,
 ) noexcept nogil:
     cdef Py_ssize_t n_features = shape.n_features
-    cdef const double* far = coefficients
-    cdef const double* means = far + shape.n_components
-    cdef const double* shifts = means + shape.n_components * n_features
-    cdef const double* factors = shifts + shape.n_components * n_features
-    cdef const double* rows
-    cdef Py_ssize_t block, k
-    for k in range(shape.n_components):
-        rows = tile
-        if far[k]:
-            subtract(n_features, means + k * n_features, tile, n_rows, stride, workspace)
-            rows = workspace
-        for block in range(0, n_rows // LANES, 4):
+    cdef const real* far = coefficients
+    cdef const real* means = far + shape.n_components
+    cdef const real* shifts = means + shape.n_components * n_features
+    cdef const real* factors = shifts + shape.n_components * n_features
+    cdef const real* rows
+    cdef Py_ssize_t block, first, k
+    for block in range(n_rows // (4 * LANES)):
+        first = 4 * LANES * block
+        for k in range(shape.n_components):
+            rows = tile + first
+            if far[k]:
+                subtract(n_features, means + k * n_features, rows, 4 * LANES, stride, workspace)
+                rows = workspace
             squared_distances(
                 n_features, factors + k * n_features * n_features, shifts + k * n_features,
-                <const lanes*>rows + block, stride // LANES, lanes_set(offsets[k]),
-                <lanes*>(scores + k * stride) + block,
+                <const lanes*>rows, stride // LANES, lanes_set(offsets[k]),
+                <lanes*>(scores + k * stride + first),
             )
 
 
+cdef void accumulate_triangle(
+    Py_ssize_t n_features, const real* rows, Py_ssize_t n_rows, Py_ssize_t stride, const real* q,
+    real* weighted, double* first, double* second,
+) noexcept nogil:
+    """first += sum of q * x, second += sum of q * x x', of which j <= i counts."""
+    cdef Py_ssize_t columns = fours(n_features)
+    cdef Py_ssize_t i, p
+    cdef const real* panel
+    for i in range((n_features + PANEL - 1) // PANEL):
+        p = i * PANEL
+        panel = rows + p * stride
+        weigh(
+            min(PANEL, n_features - p), panel, n_rows, stride, q, weighted,
+            NULL if first == NULL else first + p,
+        )
+        products(
+            n_features - p, min(PANEL, n_features - p), True, n_rows // LANES, stride // LANES,
+            <const lanes*>panel, <const lanes*>weighted, second + p * columns + p, columns,
+        )
+
+
 cdef void accumulate_each(
-    Shape shape, const double* coefficients, const double* tile, Py_ssize_t n_rows,
-    Py_ssize_t stride, const double* q, double* workspace, double* statistics, Py_ssize_t between,
+    Shape shape, const real* coefficients, const real* tile, Py_ssize_t n_rows,
+    Py_ssize_t stride, const real* q, const double* counts, real* workspace, double* statistics,
+    Py_ssize_t between,
 ) noexcept nogil:
     """Component k's second moments are added at k * between: between 0 pools them."""
     cdef Py_ssize_t n_features = shape.n_features
-    cdef const double* far = coefficients
-    cdef const double* means = far + shape.n_components
-    cdef double* weighted = workspace + (n_features + 3) * stride
-    cdef double* second = statistics + first_size(shape)
-    cdef const double* rows
+    cdef const real* far = coefficients
+    cdef const real* means = far + shape.n_components
+    cdef const real* rows
     cdef Py_ssize_t k
     for k in range(shape.n_components):
-        if is_zero(n_rows, q + k * stride):
+        if counts[k] == 0.0:
             continue
         rows = tile
         if far[k]:
             subtract(n_features, means + k * n_features, tile, n_rows, stride, workspace)
             rows = workspace
-        weigh(
-            n_features, rows, n_rows, stride, q + k * stride, weighted,
-            statistics + k * fours(n_features),
-        )
-        products(
-            n_features, n_features, True, n_rows // LANES, stride // LANES,
-            <const lanes*>weighted, <const lanes*>rows, second + k * between,
+        accumulate_triangle(
+            n_features, rows, n_rows, stride, q + k * stride,
+            workspace + rows_size(shape, n_rows),
+            statistics + k * fours(n_features), statistics + first_size(shape) + k * between,
         )
 
 
 cdef void full_accumulate(
-    Shape shape, const double* coefficients, const double* tile, Py_ssize_t n_rows,
-    Py_ssize_t stride, const double* q, double* workspace, double* statistics,
+    Shape shape, const real* coefficients, const real* tile, Py_ssize_t n_rows,
+    Py_ssize_t stride, const real* q, const double* counts, real* workspace, double* statistics,
 ) noexcept nogil:
     accumulate_each(
-        shape, coefficients, tile, n_rows, stride, q, workspace, statistics,
+        shape, coefficients, tile, n_rows, stride, q, counts, workspace, statistics,
         second_size(shape),
     )
 
 
-# One factor for all components, all near or all far. Coefficients: far (K), means m (K, D),
-# transformed means A m (K, D), factor A (D, D). Statistics: first moments, pooled second moments.
+cdef void accumulate_rows(
+    Shape shape, Py_ssize_t n_features, const real* rows, Py_ssize_t n_rows, Py_ssize_t stride,
+    const real* q, double* out, Py_ssize_t columns,
+) noexcept nogil:
+    """out[k] += sum over rows of q[k] * row, for every component."""
+    products(
+        shape.n_components, n_features, False, n_rows // LANES, stride // LANES,
+        <const lanes*>q, <const lanes*>rows, out, columns,
+    )
+
+
+# What tied and spherical covariances share: scores that are linear in z, where near, but for a term
+# of the row alone. Precision slope * I in the space of z.
+
+cdef void isotropic_scores(
+    Shape shape, const real* far, const real* centers, const real* slopes, const real* linear,
+    const real* halves, const real* offsets, const lanes* z, const lanes* minus_half_squares,
+    Py_ssize_t stride, lanes* out,
+) noexcept nogil:
+    """Scores of four vectors of rows, of which -|z|^2 / 2 is given; everything stride apart.
+
+    Near: offset - half + z'(slope * center) - slope |z|^2 / 2; far: offset - slope |z - center|^2 / 2.
+    """
+    cdef Py_ssize_t n_features = shape.n_features
+    cdef Py_ssize_t i, k, other
+    cdef const lanes* x
+    cdef const real* p
+    cdef const real* r
+    cdef const lanes* last = minus_half_squares
+    cdef lanes a0, a1, a2, a3, b0, b1, b2, b3, c, d
+    for k in range(0, shape.n_components, 2):
+        # Two components at a time; where K is odd the last is paired with itself.
+        other = min(k + 1, shape.n_components - 1)
+        x = z
+        if far[k]:
+            a0 = lanes_set(0.0)
+            a1 = a0
+            a2 = a0
+            a3 = a0
+            b0 = a0
+            b1 = a0
+            b2 = a0
+            b3 = a0
+            p = centers + k * n_features
+            r = centers + other * n_features
+            for i in range(n_features):
+                c = lanes_set(p[i])
+                d = lanes_set(r[i])
+                a0 = a0 + (x[0] - c) * (x[0] - c)
+                a1 = a1 + (x[1] - c) * (x[1] - c)
+                a2 = a2 + (x[2] - c) * (x[2] - c)
+                a3 = a3 + (x[3] - c) * (x[3] - c)
+                b0 = b0 + (x[0] - d) * (x[0] - d)
+                b1 = b1 + (x[1] - d) * (x[1] - d)
+                b2 = b2 + (x[2] - d) * (x[2] - d)
+                b3 = b3 + (x[3] - d) * (x[3] - d)
+                x = x + stride
+            c = lanes_set(-0.5 * slopes[k])
+            d = lanes_set(-0.5 * slopes[other])
+            a0 = lanes_set(offsets[k]) + c * a0
+            a1 = lanes_set(offsets[k]) + c * a1
+            a2 = lanes_set(offsets[k]) + c * a2
+            a3 = lanes_set(offsets[k]) + c * a3
+            b0 = lanes_set(offsets[other]) + d * b0
+            b1 = lanes_set(offsets[other]) + d * b1
+            b2 = lanes_set(offsets[other]) + d * b2
+            b3 = lanes_set(offsets[other]) + d * b3
+        else:
+            a0 = lanes_set(offsets[k] - halves[k])
+            a1 = a0
+            a2 = a0
+            a3 = a0
+            b0 = lanes_set(offsets[other] - halves[other])
+            b1 = b0
+            b2 = b0
+            b3 = b0
+            p = linear + k * n_features
+            r = linear + other * n_features
+            for i in range(n_features):
+                c = lanes_set(p[i])
+                d = lanes_set(r[i])
+                a0 = a0 + c * x[0]
+                a1 = a1 + c * x[1]
+                a2 = a2 + c * x[2]
+                a3 = a3 + c * x[3]
+                b0 = b0 + d * x[0]
+                b1 = b1 + d * x[1]
+                b2 = b2 + d * x[2]
+                b3 = b3 + d * x[3]
+                x = x + stride
+            c = lanes_set(slopes[k])
+            d = lanes_set(slopes[other])
+            a0 = a0 + c * last[0]
+            a1 = a1 + c * last[1]
+            a2 = a2 + c * last[2]
+            a3 = a3 + c * last[3]
+            b0 = b0 + d * last[0]
+            b1 = b1 + d * last[1]
+            b2 = b2 + d * last[2]
+            b3 = b3 + d * last[3]
+        out[k * stride] = a0
+        out[k * stride + 1] = a1
+        out[k * stride + 2] = a2
+        out[k * stride + 3] = a3
+        out[other * stride] = b0
+        out[other * stride + 1] = b1
+        out[other * stride + 2] = b2
+        out[other * stride + 3] = b3
+
+
+# One factor for all components, all near or all far. Coefficients: far (K), means m (K, D), slopes 1
+# (K), transformed means A m (K, D), their halved squares (K), factor A (D, D). Statistics: first
+# moments, pooled second moments.
 
 cdef Py_ssize_t tied_coefficients_size(Shape shape) noexcept nogil:
     cdef Py_ssize_t d = shape.n_features
-    return shape.n_components * (1 + 2 * d) + d * d
+    return shape.n_components * (3 + 2 * d) + d * d
 
 
 cdef Py_ssize_t tied_statistics_size(Shape shape) noexcept nogil:
@@ -314,140 +489,90 @@ cdef Py_ssize_t tied_statistics_size(Shape shape) noexcept nogil:
 
 
 cdef void transform(
-    Py_ssize_t n_features, const double* factor, const double* tile, Py_ssize_t n_rows,
-    Py_ssize_t stride, double* out,
+    Py_ssize_t n_features, const real* factor, const lanes* x, Py_ssize_t stride, lanes* z,
 ) noexcept nogil:
-    """out = A x, and out[D] = -|A x|^2 / 2."""
-    cdef Py_ssize_t step = stride // LANES
+    """z = A x for four vectors of rows, and z[D] = -|z|^2 / 2."""
     cdef const lanes* rows
-    cdef lanes* z
-    cdef lanes a0, a1, a2, a3, s0, s1, s2, s3, c
-    cdef Py_ssize_t block, i, j
-    for block in range(0, n_rows // LANES, 4):
-        s0 = lanes_set(0.0)
-        s1 = s0
-        s2 = s0
-        s3 = s0
-        for i in range(n_features):
-            a0 = lanes_set(0.0)
-            a1 = a0
-            a2 = a0
-            a3 = a0
-            rows = <const lanes*>tile + block
-            for j in range(i + 1):
-                c = lanes_set(factor[i * n_features + j])
-                a0 = a0 + c * rows[0]
-                a1 = a1 + c * rows[1]
-                a2 = a2 + c * rows[2]
-                a3 = a3 + c * rows[3]
-                rows = rows + step
-            s0 = s0 + a0 * a0
-            s1 = s1 + a1 * a1
-            s2 = s2 + a2 * a2
-            s3 = s3 + a3 * a3
-            z = <lanes*>out + i * step + block
-            z[0] = a0
-            z[1] = a1
-            z[2] = a2
-            z[3] = a3
-        z = <lanes*>out + n_features * step + block
-        z[0] = -0.5 * s0
-        z[1] = -0.5 * s1
-        z[2] = -0.5 * s2
-        z[3] = -0.5 * s3
+    cdef lanes a0, a1, a2, a3, c
+    cdef lanes s0 = lanes_set(0.0)
+    cdef lanes s1 = s0, s2 = s0, s3 = s0
+    cdef Py_ssize_t i, j
+    for i in range(n_features):
+        a0 = lanes_set(0.0)
+        a1 = a0
+        a2 = a0
+        a3 = a0
+        rows = x
+        for j in range(i + 1):
+            c = lanes_set(factor[i * n_features + j])
+            a0 = a0 + c * rows[0]
+            a1 = a1 + c * rows[1]
+            a2 = a2 + c * rows[2]
+            a3 = a3 + c * rows[3]
+            rows = rows + stride
+        s0 = s0 + a0 * a0
+        s1 = s1 + a1 * a1
+        s2 = s2 + a2 * a2
+        s3 = s3 + a3 * a3
+        z[0] = a0
+        z[1] = a1
+        z[2] = a2
+        z[3] = a3
+        z = z + stride
+    c = lanes_set(-0.5)
+    z[0] = c * s0
+    z[1] = c * s1
+    z[2] = c * s2
+    z[3] = c * s3
 
 
 cdef void tied_scores(
-    Shape shape, const double* coefficients, const double* offsets,
-    const double* tile, Py_ssize_t n_rows, Py_ssize_t stride, double* workspace, double* scores,
+    Shape shape, const real* coefficients, const real* offsets,
+    const real* tile, Py_ssize_t n_rows, Py_ssize_t stride, real* workspace, real* scores,
 ) noexcept nogil:
-    """Near: offset - |z|^2/2 + z'z_k - |z_k|^2/2; far: offset - |z - z_k|^2/2; z = A x."""
     cdef Py_ssize_t n_features = shape.n_features
     cdef Py_ssize_t step = stride // LANES
-    cdef const double* far = coefficients
-    cdef const double* means = far + shape.n_components * (1 + n_features)
-    cdef const double* factor = means + shape.n_components * n_features
-    cdef const double* mean
-    cdef const lanes* z
-    cdef lanes* out
-    cdef lanes a0, a1, a2, a3, c, d0, d1, d2, d3
-    cdef double square
-    cdef Py_ssize_t block, i, k
-    transform(n_features, factor, tile, n_rows, stride, workspace)
-    for k in range(shape.n_components):
-        mean = means + k * n_features
-        square = 0.0
-        for i in range(n_features):
-            square += mean[i] * mean[i]
-        for block in range(0, n_rows // LANES, 4):
-            z = <const lanes*>workspace + block
-            out = <lanes*>(scores + k * stride) + block
-            if far[k]:
-                a0 = lanes_set(0.0)
-                a1 = a0
-                a2 = a0
-                a3 = a0
-                for i in range(n_features):
-                    c = lanes_set(mean[i])
-                    d0 = z[0] - c
-                    d1 = z[1] - c
-                    d2 = z[2] - c
-                    d3 = z[3] - c
-                    a0 = a0 + d0 * d0
-                    a1 = a1 + d1 * d1
-                    a2 = a2 + d2 * d2
-                    a3 = a3 + d3 * d3
-                    z = z + step
-                c = lanes_set(offsets[k])
-                out[0] = c - 0.5 * a0
-                out[1] = c - 0.5 * a1
-                out[2] = c - 0.5 * a2
-                out[3] = c - 0.5 * a3
-            else:
-                a0 = lanes_set(offsets[k] - 0.5 * square)
-                a1 = a0
-                a2 = a0
-                a3 = a0
-                for i in range(n_features):
-                    c = lanes_set(mean[i])
-                    a0 = a0 + c * z[0]
-                    a1 = a1 + c * z[1]
-                    a2 = a2 + c * z[2]
-                    a3 = a3 + c * z[3]
-                    z = z + step
-                out[0] = a0 + z[0]
-                out[1] = a1 + z[1]
-                out[2] = a2 + z[2]
-                out[3] = a3 + z[3]
+    cdef const real* far = coefficients
+    cdef const real* slopes = far + shape.n_components * (1 + n_features)
+    cdef const real* means = slopes + shape.n_components
+    cdef const real* halves = means + shape.n_components * n_features
+    cdef const real* factor = halves + shape.n_components
+    cdef Py_ssize_t block, first
+    for block in range(n_rows // (4 * LANES)):
+        first = 4 * LANES * block
+        transform(n_features, factor, <const lanes*>(tile + first), step, <lanes*>workspace)
+        isotropic_scores(
+            shape, far, means, slopes, means, halves, offsets, <const lanes*>workspace,
+            <const lanes*>workspace + n_features * step, step, <lanes*>(scores + first),
+        )
 
 
 cdef void tied_accumulate(
-    Shape shape, const double* coefficients, const double* tile, Py_ssize_t n_rows,
-    Py_ssize_t stride, const double* q, double* workspace, double* statistics,
+    Shape shape, const real* coefficients, const real* tile, Py_ssize_t n_rows,
+    Py_ssize_t stride, const real* q, const double* counts, real* workspace, double* statistics,
 ) noexcept nogil:
     """Near: the second moments of all rows, whatever their component, about the origin."""
     cdef Py_ssize_t n_features = shape.n_features
     cdef Py_ssize_t step = stride // LANES
     cdef lanes* weight = <lanes*>workspace
-    cdef double* weighted = workspace + (n_features + 3) * stride
     cdef lanes total
     cdef Py_ssize_t k, v
     if coefficients[0]:
-        accumulate_each(shape, coefficients, tile, n_rows, stride, q, workspace, statistics, 0)
+        accumulate_each(
+            shape, coefficients, tile, n_rows, stride, q, counts, workspace, statistics, 0
+        )
         return
-    products(
-        shape.n_components, n_features, False, n_rows // LANES, step,
-        <const lanes*>q, <const lanes*>tile, statistics,
+    accumulate_rows(
+        shape, n_features, tile, n_rows, stride, q, statistics, fours(n_features)
     )
     for v in range(n_rows // LANES):
         total = lanes_set(0.0)
         for k in range(shape.n_components):
             total = total + (<const lanes*>q)[k * step + v]
         weight[v] = total
-    weigh(n_features, tile, n_rows, stride, workspace, weighted, NULL)
-    products(
-        n_features, n_features, True, n_rows // LANES, step,
-        <const lanes*>weighted, <const lanes*>tile, statistics + first_size(shape),
+    accumulate_triangle(
+        n_features, tile, n_rows, stride, workspace, workspace + rows_size(shape, n_rows),
+        NULL, statistics + first_size(shape),
     )
 
 
@@ -459,122 +584,203 @@ cdef Py_ssize_t diag_coefficients_size(Shape shape) noexcept nogil:
 
 
 cdef Py_ssize_t diag_workspace_size(Shape shape, Py_ssize_t n_rows) noexcept nogil:
-    # Squares, with up to three features of padding.
-    return (shape.n_features + 3) * stride_of(n_rows)
+    # A panel of squares.
+    return panel_size(n_rows)
 
 
 cdef Py_ssize_t diag_statistics_size(Shape shape) noexcept nogil:
     return 2 * first_size(shape)
 
 
+cdef void scaled_distances(
+    Py_ssize_t n_features, const real* factor, const real* shift, const real* other_factor,
+    const real* other_shift, const lanes* rows, Py_ssize_t stride, lanes offset,
+    lanes other_offset, lanes* out, lanes* other_out,
+) noexcept nogil:
+    """out[0:4] = offset - |a x - shift|^2 / 2 for four vectors of rows and two components."""
+    cdef lanes a0, a1, a2, a3, b0, b1, b2, b3, a, b, s, t, y
+    cdef Py_ssize_t d
+    a0 = lanes_set(0.0)
+    a1 = a0
+    a2 = a0
+    a3 = a0
+    b0 = a0
+    b1 = a0
+    b2 = a0
+    b3 = a0
+    for d in range(n_features):
+        a = lanes_set(factor[d])
+        s = lanes_set(shift[d])
+        b = lanes_set(other_factor[d])
+        t = lanes_set(other_shift[d])
+        y = a * rows[0] - s
+        a0 = a0 + y * y
+        y = a * rows[1] - s
+        a1 = a1 + y * y
+        y = a * rows[2] - s
+        a2 = a2 + y * y
+        y = a * rows[3] - s
+        a3 = a3 + y * y
+        y = b * rows[0] - t
+        b0 = b0 + y * y
+        y = b * rows[1] - t
+        b1 = b1 + y * y
+        y = b * rows[2] - t
+        b2 = b2 + y * y
+        y = b * rows[3] - t
+        b3 = b3 + y * y
+        rows = rows + stride
+    a = lanes_set(-0.5)
+    out[0] = offset + a * a0
+    out[1] = offset + a * a1
+    out[2] = offset + a * a2
+    out[3] = offset + a * a3
+    other_out[0] = other_offset + a * b0
+    other_out[1] = other_offset + a * b1
+    other_out[2] = other_offset + a * b2
+    other_out[3] = other_offset + a * b3
+
+
 cdef void diag_scores(
-    Shape shape, const double* coefficients, const double* offsets,
-    const double* tile, Py_ssize_t n_rows, Py_ssize_t stride, double* workspace, double* scores,
+    Shape shape, const real* coefficients, const real* offsets,
+    const real* tile, Py_ssize_t n_rows, Py_ssize_t stride, real* workspace, real* scores,
 ) noexcept nogil:
     cdef Py_ssize_t n_features = shape.n_features
-    cdef const double* factors = coefficients + shape.n_components * (1 + n_features)
-    cdef const double* shifts = factors + shape.n_components * n_features
-    cdef const lanes* rows
-    cdef lanes* out
-    cdef lanes a0, a1, a2, a3, factor, shift, y0, y1, y2, y3
-    cdef Py_ssize_t block, d, k
-    for k in range(shape.n_components):
-        for block in range(0, n_rows // LANES, 4):
-            a0 = lanes_set(0.0)
-            a1 = a0
-            a2 = a0
-            a3 = a0
-            rows = <const lanes*>tile + block
-            for d in range(n_features):
-                factor = lanes_set(factors[k * n_features + d])
-                shift = lanes_set(shifts[k * n_features + d])
-                y0 = factor * rows[0] - shift
-                y1 = factor * rows[1] - shift
-                y2 = factor * rows[2] - shift
-                y3 = factor * rows[3] - shift
-                a0 = a0 + y0 * y0
-                a1 = a1 + y1 * y1
-                a2 = a2 + y2 * y2
-                a3 = a3 + y3 * y3
-                rows = rows + stride // LANES
-            factor = lanes_set(offsets[k])
-            out = <lanes*>(scores + k * stride) + block
-            out[0] = factor - 0.5 * a0
-            out[1] = factor - 0.5 * a1
-            out[2] = factor - 0.5 * a2
-            out[3] = factor - 0.5 * a3
+    cdef const real* factors = coefficients + shape.n_components * (1 + n_features)
+    cdef const real* shifts = factors + shape.n_components * n_features
+    cdef Py_ssize_t block, first, k, other
+    for block in range(n_rows // (4 * LANES)):
+        first = 4 * LANES * block
+        for k in range(0, shape.n_components, 2):
+            # Where K is odd the last component is paired with itself.
+            other = min(k + 1, shape.n_components - 1)
+            scaled_distances(
+                n_features, factors + k * n_features, shifts + k * n_features,
+                factors + other * n_features, shifts + other * n_features,
+                <const lanes*>(tile + first), stride // LANES, lanes_set(offsets[k]),
+                lanes_set(offsets[other]), <lanes*>(scores + k * stride + first),
+                <lanes*>(scores + other * stride + first),
+            )
 
 
 cdef void diag_accumulate(
-    Shape shape, const double* coefficients, const double* tile, Py_ssize_t n_rows,
-    Py_ssize_t stride, const double* q, double* workspace, double* statistics,
+    Shape shape, const real* coefficients, const real* tile, Py_ssize_t n_rows,
+    Py_ssize_t stride, const real* q, const double* counts, real* workspace, double* statistics,
 ) noexcept nogil:
     cdef Py_ssize_t n_features = shape.n_features
-    cdef Py_ssize_t step = stride // LANES
-    cdef const lanes* rows = <const lanes*>tile
-    cdef lanes* squares = <lanes*>workspace
-    cdef Py_ssize_t v
+    cdef Py_ssize_t columns = fours(n_features)
+    cdef const lanes* rows
+    cdef lanes* squared = <lanes*>workspace
+    cdef Py_ssize_t i, p, v, width
     if coefficients[0]:
-        accumulate_diag_far(shape, coefficients, tile, n_rows, stride, q, statistics)
+        accumulate_diag_far(
+            shape, coefficients, tile, n_rows, stride, q, counts, statistics,
+            statistics + first_size(shape), columns, 1,
+        )
         return
-    for v in range(n_features * step):
-        squares[v] = rows[v] * rows[v]
-    products(
-        shape.n_components, n_features, False, n_rows // LANES, step,
-        <const lanes*>q, rows, statistics,
-    )
-    products(
-        shape.n_components, n_features, False, n_rows // LANES, step,
-        <const lanes*>q, squares, statistics + first_size(shape),
-    )
+    for i in range((n_features + PANEL - 1) // PANEL):
+        p = i * PANEL
+        width = min(PANEL, n_features - p)
+        rows = <const lanes*>(tile + p * stride)
+        for v in range(width * stride // LANES):
+            squared[v] = rows[v] * rows[v]
+        accumulate_rows(
+            shape, width, tile + p * stride, n_rows, stride, q, statistics + p, columns
+        )
+        accumulate_rows(
+            shape, width, workspace, n_rows, stride, q, statistics + first_size(shape) + p, columns
+        )
 
 
 cdef void accumulate_diag_far(
-    Shape shape, const double* coefficients, const double* tile, Py_ssize_t n_rows,
-    Py_ssize_t stride, const double* q, double* statistics,
+    Shape shape, const real* coefficients, const real* tile, Py_ssize_t n_rows,
+    Py_ssize_t stride, const real* q, const double* counts, double* first, double* second,
+    Py_ssize_t second_columns, Py_ssize_t between,
 ) noexcept nogil:
+    """Second moments of feature d are added at d * between: between 0 pools them."""
     cdef Py_ssize_t n_features = shape.n_features
-    cdef Py_ssize_t n_vectors = n_rows // LANES
-    cdef double* first
-    cdef double* second
-    cdef const double* mean
+    cdef Py_ssize_t columns = fours(n_features)
+    cdef const real* mean
     cdef const lanes* weight
-    cdef const lanes* x0
-    cdef const lanes* x1
-    cdef lanes m0, m1, f0, f1, s0, s1, d0, d1, w0, w1
+    cdef const lanes* x
+    cdef lanes m, f0, f1, s0, s1, d0, d1, w0, w1
     cdef Py_ssize_t d, k, v
     for k in range(shape.n_components):
-        first = statistics + k * fours(n_features)
-        second = first + first_size(shape)
+        if counts[k] == 0.0:
+            continue
         mean = coefficients + shape.n_components + k * n_features
         weight = <const lanes*>(q + k * stride)
-        for d in range(0, n_features, 2):
-            # Two features at a time; where D is odd the last is paired with itself, not stored.
-            x0 = <const lanes*>(tile + d * stride)
-            m0 = lanes_set(mean[d])
-            x1 = x0
-            m1 = m0
-            if d + 1 < n_features:
-                x1 = <const lanes*>(tile + (d + 1) * stride)
-                m1 = lanes_set(mean[d + 1])
+        for d in range(n_features):
+            x = <const lanes*>(tile + d * stride)
+            m = lanes_set(mean[d])
             f0 = lanes_set(0.0)
             f1 = f0
             s0 = f0
             s1 = f0
-            for v in range(n_vectors):
-                d0 = x0[v] - m0
-                d1 = x1[v] - m1
+            for v in range(0, n_rows // LANES, 2):
+                d0 = x[v] - m
+                d1 = x[v + 1] - m
                 w0 = d0 * weight[v]
-                w1 = d1 * weight[v]
+                w1 = d1 * weight[v + 1]
                 f0 = f0 + w0
                 f1 = f1 + w1
                 s0 = s0 + w0 * d0
                 s1 = s1 + w1 * d1
-            first[d] += lanes_sum(f0)
-            second[d] += lanes_sum(s0)
-            if d + 1 < n_features:
-                first[d + 1] += lanes_sum(f1)
-                second[d + 1] += lanes_sum(s1)
+            first[k * columns + d] += lanes_sum(f0 + f1)
+            second[k * second_columns + d * between] += lanes_sum(s0 + s1)
+
+
+# One precision lambda for all features of a component; all components near or all far.
+# Coefficients: far (K), means m (K, D), lambda (K), lambda m (K, D), lambda |m|^2 / 2 (K).
+# Statistics: first moments; second moments (even(K), 4), of which the first column counts.
+
+cdef Py_ssize_t spherical_coefficients_size(Shape shape) noexcept nogil:
+    return shape.n_components * (3 + 2 * shape.n_features)
+
+
+cdef Py_ssize_t spherical_statistics_size(Shape shape) noexcept nogil:
+    return first_size(shape) + 4 * even(shape.n_components)
+
+
+cdef void spherical_scores(
+    Shape shape, const real* coefficients, const real* offsets,
+    const real* tile, Py_ssize_t n_rows, Py_ssize_t stride, real* workspace, real* scores,
+) noexcept nogil:
+    cdef Py_ssize_t n_features = shape.n_features
+    cdef Py_ssize_t step = stride // LANES
+    cdef const real* far = coefficients
+    cdef const real* means = far + shape.n_components
+    cdef const real* slopes = means + shape.n_components * n_features
+    cdef const real* slopes_means = slopes + shape.n_components
+    cdef const real* halves = slopes_means + shape.n_components * n_features
+    cdef const lanes* x
+    cdef Py_ssize_t block, first
+    for block in range(n_rows // (4 * LANES)):
+        first = 4 * LANES * block
+        x = <const lanes*>(tile + first)
+        squares(n_features, x, 4, step, -0.5, <lanes*>workspace)
+        isotropic_scores(
+            shape, far, means, slopes, slopes_means, halves, offsets, x, <const lanes*>workspace,
+            step, <lanes*>(scores + first),
+        )
+
+
+cdef void spherical_accumulate(
+    Shape shape, const real* coefficients, const real* tile, Py_ssize_t n_rows,
+    Py_ssize_t stride, const real* q, const double* counts, real* workspace, double* statistics,
+) noexcept nogil:
+    cdef Py_ssize_t n_features = shape.n_features
+    cdef double* second = statistics + first_size(shape)
+    if coefficients[0]:
+        accumulate_diag_far(
+            shape, coefficients, tile, n_rows, stride, q, counts, statistics, second, 4, 0
+        )
+        return
+    accumulate_rows(shape, n_features, tile, n_rows, stride, q, statistics, fours(n_features))
+    squares(
+        n_features, <const lanes*>tile, n_rows // LANES, stride // LANES, 1.0, <lanes*>workspace
+    )
+    accumulate_rows(shape, 1, workspace, n_rows, stride, q, second, 4)
 
 
 cdef Emission full_emission = [
@@ -589,9 +795,14 @@ cdef Emission diag_emission = [
     diag_coefficients_size, diag_workspace_size, diag_statistics_size, diag_scores,
     diag_accumulate,
 ]
+cdef Emission spherical_emission = [
+    spherical_coefficients_size, diag_workspace_size, spherical_statistics_size,
+    spherical_scores, spherical_accumulate,
+]
 
 EMISSIONS = {
     "full": PyCapsule_New(&full_emission, "vbfast.Emission", NULL),
     "tied": PyCapsule_New(&tied_emission, "vbfast.Emission", NULL),
     "diag": PyCapsule_New(&diag_emission, "vbfast.Emission", NULL),
+    "spherical": PyCapsule_New(&spherical_emission, "vbfast.Emission", NULL),
 }

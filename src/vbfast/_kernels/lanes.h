@@ -1,8 +1,9 @@
-/* The vector of doubles that one SIMD level works on, with exp and log on it.
+/* The vector type that one SIMD level works on, with exp and log on it.
  *
- * `lanes` is 8, 4 or 2 doubles wide where the compiler has vector extensions and one double where
- * it has none: the kernels are the same code for every width. Cython is told that `lanes` is a
- * double, so plain arithmetic in a .pyx becomes one vector instruction.
+ * `real` is double, or float where VBFAST_SINGLE is defined: kernels are compiled for both. `lanes`
+ * is a vector of LANES of them, 64, 32 or 16 bytes wide, where the compiler has vector extensions,
+ * and one number where it has none: kernels are the same code for every width. Cython is told that
+ * `lanes` is a number, so plain arithmetic in a .pyx becomes one vector instruction.
  */
 #ifndef VBFAST_LANES_H
 #define VBFAST_LANES_H
@@ -11,51 +12,85 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef VBFAST_SINGLE
+typedef float real;
+typedef int32_t real_bits;
+#else
+typedef double real;
+typedef int64_t real_bits;
+#endif
+
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(VBFAST_SCALAR)
 #if defined(__AVX512F__)
-#define LANES 8
+#define LANE_BYTES 64
 #elif defined(__AVX__)
-#define LANES 4
+#define LANE_BYTES 32
 #else
-#define LANES 2
+#define LANE_BYTES 16
+#endif
+#if defined(__x86_64__)
+#define X86_BYTES LANE_BYTES
+#endif
+#ifdef VBFAST_SINGLE
+#define LANES (LANE_BYTES / 4)
+#else
+#define LANES (LANE_BYTES / 8)
 #endif
 #else
 #define LANES 1
 #endif
 
-#if defined(__x86_64__) && LANES > 1
+#ifndef X86_BYTES
+#define X86_BYTES 0
+#else
 #include <immintrin.h>
+/* Vectors and instructions on `real`. */
+#ifdef VBFAST_SINGLE
+#define MM256(name) _mm256_##name##_ps
+#define MM512(name) _mm512_##name##_ps
+#define M256(x) ((__m256)(x))
+#define M512(x) ((__m512)(x))
+#else
+#define MM256(name) _mm256_##name##_pd
+#define MM512(name) _mm512_##name##_pd
+#define M256(x) ((__m256d)(x))
+#define M512(x) ((__m512d)(x))
+#endif
 #endif
 
 #if LANES > 1
 
-/* may_alias: tiles are plain double arrays that are read and written as vectors. */
-typedef double lanes __attribute__((vector_size(8 * LANES), may_alias));
-typedef int64_t lanes_bits __attribute__((vector_size(8 * LANES), may_alias));
+/* may_alias: tiles are plain arrays that are read and written as vectors. */
+typedef real lanes __attribute__((vector_size(LANE_BYTES), may_alias));
+typedef real_bits lanes_bits __attribute__((vector_size(LANE_BYTES), may_alias));
 
 /* One broadcast: x - 0 is x, and compilers know it. */
-#define lanes_set(x) ((double)(x) - (lanes){0})
-#define lanes_bits_set(x) ((int64_t)(x) - (lanes_bits){0})
+#define lanes_set(x) ((real)(x) - (lanes){0})
+#define lanes_bits_set(x) ((real_bits)(x) - (lanes_bits){0})
 
-#if LANES == 8
-static inline lanes lanes_max(lanes a, lanes b) { return (lanes)_mm512_max_pd((__m512d)a, (__m512d)b); }
-static inline double lanes_sum(lanes a) { return _mm512_reduce_add_pd((__m512d)a); }
-#elif LANES == 4
-static inline lanes lanes_max(lanes a, lanes b) { return (lanes)_mm256_max_pd((__m256d)a, (__m256d)b); }
-static inline double lanes_sum(lanes a) { return (a[0] + a[2]) + (a[1] + a[3]); }
+#if X86_BYTES == 64
+static inline lanes lanes_max(lanes a, lanes b) { return (lanes)MM512(max)(M512(a), M512(b)); }
+static inline lanes lanes_min(lanes a, lanes b) { return (lanes)MM512(min)(M512(a), M512(b)); }
+#elif X86_BYTES == 32
+static inline lanes lanes_max(lanes a, lanes b) { return (lanes)MM256(max)(M256(a), M256(b)); }
+static inline lanes lanes_min(lanes a, lanes b) { return (lanes)MM256(min)(M256(a), M256(b)); }
 #else
 static inline lanes lanes_max(lanes a, lanes b)
 {
     lanes_bits greater = a > b;
     return (lanes)(((lanes_bits)a & greater) | ((lanes_bits)b & ~greater));
 }
-static inline double lanes_sum(lanes a) { return a[0] + a[1]; }
+static inline lanes lanes_min(lanes a, lanes b)
+{
+    lanes_bits less = a < b;
+    return (lanes)(((lanes_bits)a & less) | ((lanes_bits)b & ~less));
+}
 #endif
 
 /* value where x >= limit, else 0 */
-static inline lanes lanes_keep_from(lanes value, lanes x, double limit)
+static inline lanes lanes_keep_from(lanes value, lanes x, lanes limit)
 {
-    return (lanes)((lanes_bits)value & (x >= lanes_set(limit)));
+    return (lanes)((lanes_bits)value & (x >= limit));
 }
 
 /* value where low <= x < high, else 0 */
@@ -64,56 +99,119 @@ static inline lanes lanes_keep_between(lanes value, lanes low, lanes x, lanes hi
     return (lanes)((lanes_bits)value & (low <= x) & (x < high));
 }
 
+/* value where x == y, else 0 */
+static inline lanes lanes_keep_equal(lanes value, lanes x, lanes y)
+{
+    return (lanes)((lanes_bits)value & (x == y));
+}
+
 static inline lanes_bits lanes_to_bits(lanes x) { return (lanes_bits)x; }
 static inline lanes lanes_from_bits(lanes_bits x) { return (lanes)x; }
 
 #else
 
-typedef double lanes;
-typedef int64_t lanes_bits;
-#define lanes_set(x) ((double)(x))
-#define lanes_bits_set(x) ((int64_t)(x))
+typedef real lanes;
+typedef real_bits lanes_bits;
+#define lanes_set(x) ((real)(x))
+#define lanes_bits_set(x) ((real_bits)(x))
 static inline lanes lanes_max(lanes a, lanes b) { return a > b ? a : b; }
-static inline double lanes_sum(lanes a) { return a; }
-static inline lanes lanes_keep_from(lanes value, lanes x, double limit) { return x >= limit ? value : 0.0; }
+static inline lanes lanes_min(lanes a, lanes b) { return a < b ? a : b; }
+static inline lanes lanes_keep_from(lanes value, lanes x, lanes limit)
+{
+    return x >= limit ? value : 0;
+}
 static inline lanes lanes_keep_between(lanes value, lanes low, lanes x, lanes high)
 {
-    return low <= x && x < high ? value : 0.0;
+    return low <= x && x < high ? value : 0;
 }
-static inline lanes_bits lanes_to_bits(lanes x) { lanes_bits b; memcpy(&b, &x, 8); return b; }
-static inline lanes lanes_from_bits(lanes_bits b) { lanes x; memcpy(&x, &b, 8); return x; }
+static inline lanes lanes_keep_equal(lanes value, lanes x, lanes y) { return x == y ? value : 0; }
+static inline lanes_bits lanes_to_bits(lanes x)
+{
+    lanes_bits bits;
+    memcpy(&bits, &x, sizeof x);
+    return bits;
+}
+static inline lanes lanes_from_bits(lanes_bits bits)
+{
+    lanes x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
 
 #endif
 
-/* first[j] += sum of a_j's lanes, second[j] += sum of b_j's, j = 0..3: eight sums by one tree. */
+/* The sum of a vector's lanes. */
+static inline double lanes_sum(lanes a)
+{
+#if X86_BYTES == 64
+    return MM512(reduce_add)(M512(a));
+#else
+    real parts[LANES];
+    memcpy(parts, &a, sizeof a);
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++)
+            parts[i] += parts[i + half];
+    return parts[0];
+#endif
+}
+
+/* first[j] += sum of a_j's lanes, second[j] += sum of b_j's, j = 0..3: eight sums by one tree.
+ *
+ * Shuffles have one port only: where a blend does as well, it is taken.
+ */
 static inline void lanes_add_sums(lanes a0, lanes a1, lanes a2, lanes a3, lanes b0, lanes b1,
                                   lanes b2, lanes b3, double *first, double *second)
 {
-#if LANES == 8
+#if X86_BYTES == 64
+#ifdef VBFAST_SINGLE
+    /* [x0 + x2, y0 + y2, x1 + x3, y1 + y3] in each quarter; then the sums of four in each. */
 #define PAIR(x, y) \
-    _mm512_add_pd(_mm512_unpacklo_pd((__m512d)(x), (__m512d)(y)), \
-                  _mm512_unpackhi_pd((__m512d)(x), (__m512d)(y)))
-#define FOUR(x, y) \
-    _mm512_add_pd(_mm512_shuffle_f64x2(x, y, 0x44), _mm512_shuffle_f64x2(x, y, 0xEE))
-    __m512d a = FOUR(PAIR(a0, a1), PAIR(a2, a3));
-    __m512d b = FOUR(PAIR(b0, b1), PAIR(b2, b3));
-    __m512d all = _mm512_add_pd(_mm512_shuffle_f64x2(a, b, 0x88), _mm512_shuffle_f64x2(a, b, 0xDD));
-    _mm256_storeu_pd(first, _mm256_add_pd(_mm256_loadu_pd(first), _mm512_castpd512_pd256(all)));
-    _mm256_storeu_pd(second,
-                     _mm256_add_pd(_mm256_loadu_pd(second), _mm512_extractf64x4_pd(all, 1)));
+    ((__m512d)(_mm512_unpacklo_ps((__m512)(x), (__m512)(y)) + \
+               _mm512_unpackhi_ps((__m512)(x), (__m512)(y))))
+#define QUAD(x, y) ((__m512)_mm512_unpacklo_pd(x, y) + (__m512)_mm512_unpackhi_pd(x, y))
+    __m512 a = QUAD(PAIR(a0, a1), PAIR(a2, a3));
+    __m512 b = QUAD(PAIR(b0, b1), PAIR(b2, b3));
+    __m512d all = (__m512d)(_mm512_mask_blend_ps(0xFF00, a, b) + _mm512_shuffle_f32x4(a, b, 0x4E));
+    __m256 low = (__m256)_mm512_castpd512_pd256(all);
+    __m256 high = (__m256)_mm512_extractf64x4_pd(all, 1);
+    __m256d sums_a = _mm256_cvtps_pd(_mm256_castps256_ps128(low) + _mm256_extractf128_ps(low, 1));
+    __m256d sums_b = _mm256_cvtps_pd(_mm256_castps256_ps128(high) + _mm256_extractf128_ps(high, 1));
+#undef QUAD
+#else
+    /* [x0 + x1, y0 + y1] in each quarter; then both pairs' quarters, added by twos. */
+#define PAIR(x, y) \
+    (_mm512_mask_blend_pd(0xAA, (__m512d)(x), (__m512d)(y)) + \
+     _mm512_shuffle_pd((__m512d)(x), (__m512d)(y), 0x55))
+#define FOUR(x, y) (_mm512_mask_blend_pd(0xF0, x, y) + _mm512_shuffle_f64x2(x, y, 0x4E))
+    __m512d pair_a = PAIR(a0, a1), pair_b = PAIR(a2, a3);
+    __m512d pair_c = PAIR(b0, b1), pair_d = PAIR(b2, b3);
+    __m512d a = FOUR(pair_a, pair_b), b = FOUR(pair_c, pair_d);
+    __m512d all = _mm512_shuffle_f64x2(a, b, 0x88) + _mm512_shuffle_f64x2(a, b, 0xDD);
+    __m256d sums_a = _mm512_castpd512_pd256(all);
+    __m256d sums_b = _mm512_extractf64x4_pd(all, 1);
+#undef FOUR
+#endif
 #undef PAIR
-#undef FOUR
-#elif LANES == 4
+    _mm256_storeu_pd(first, _mm256_loadu_pd(first) + sums_a);
+    _mm256_storeu_pd(second, _mm256_loadu_pd(second) + sums_b);
+#elif X86_BYTES == 32
+#ifdef VBFAST_SINGLE
 #define FOUR(x0, x1, x2, x3) \
-    __m256d x0##low = _mm256_hadd_pd((__m256d)(x0), (__m256d)(x1)); \
-    __m256d x0##high = _mm256_hadd_pd((__m256d)(x2), (__m256d)(x3)); \
-    __m256d x0##sums = _mm256_add_pd(_mm256_permute2f128_pd(x0##low, x0##high, 0x20), \
-                                     _mm256_permute2f128_pd(x0##low, x0##high, 0x31))
-    FOUR(a0, a1, a2, a3);
-    FOUR(b0, b1, b2, b3);
-    _mm256_storeu_pd(first, _mm256_add_pd(_mm256_loadu_pd(first), a0sums));
-    _mm256_storeu_pd(second, _mm256_add_pd(_mm256_loadu_pd(second), b0sums));
+    _mm256_hadd_ps(_mm256_hadd_ps((__m256)(x0), (__m256)(x1)), \
+                   _mm256_hadd_ps((__m256)(x2), (__m256)(x3)))
+    __m256 a = FOUR(a0, a1, a2, a3), b = FOUR(b0, b1, b2, b3);
+    __m256d sums_a = _mm256_cvtps_pd(_mm256_castps256_ps128(a) + _mm256_extractf128_ps(a, 1));
+    __m256d sums_b = _mm256_cvtps_pd(_mm256_castps256_ps128(b) + _mm256_extractf128_ps(b, 1));
 #undef FOUR
+#else
+#define TWO(x, y) _mm256_hadd_pd((__m256d)(x), (__m256d)(y))
+#define FOUR(x, y) (_mm256_permute2f128_pd(x, y, 0x20) + _mm256_permute2f128_pd(x, y, 0x31))
+    __m256d sums_a = FOUR(TWO(a0, a1), TWO(a2, a3)), sums_b = FOUR(TWO(b0, b1), TWO(b2, b3));
+#undef FOUR
+#undef TWO
+#endif
+    _mm256_storeu_pd(first, _mm256_loadu_pd(first) + sums_a);
+    _mm256_storeu_pd(second, _mm256_loadu_pd(second) + sums_b);
 #else
     first[0] += lanes_sum(a0);
     first[1] += lanes_sum(a1);
@@ -126,65 +224,100 @@ static inline void lanes_add_sums(lanes a0, lanes a1, lanes a2, lanes a3, lanes 
 #endif
 }
 
-/* exp(x) for x <= 709, within 2 ulp; 0 below -708, where the result would leave the normal range.
+/* A Horner step with a constant. */
+#define STEP(p, x, c) ((p) * (x) + lanes_set(c))
+
+/* exp(x), within 2 ulp, for x <= 709 (float: 88); 0 below -708 (float: -87), where the result would
+ * leave the normal range.
  *
- * x = n log 2 + r with |r| <= log(2)/2, n taken from the low bits of x/log 2 + 1.5 2^52; exp(r) by
- * its Taylor polynomial of degree 13 (remainder < 5e-18), 2^n added to the exponent's bits.
+ * x = n log 2 + r with |r| <= log(2)/2, n taken from the low bits of x/log 2 + 1.5 2^52 (2^23);
+ * exp(r) by its Taylor polynomial of degree 13 (7), remainder < 5e-18 (6e-9); 2^n added to the
+ * exponent's bits.
  */
 static inline lanes lanes_exp(lanes x)
 {
-    const double magic = 6755399441055744.0; /* 1.5 * 2^52 */
-    lanes shifted = x * 1.4426950408889634 + magic;
+#ifdef VBFAST_SINGLE
+    const lanes magic = lanes_set(12582912.0f), lowest = lanes_set(-87.0f);
+    const lanes log2_high = lanes_set(0.693359375f), log2_low = lanes_set(-2.12194440e-4f);
+    const int mantissa = 23;
+#else
+    const lanes magic = lanes_set(6755399441055744.0), lowest = lanes_set(-708.0);
+    const lanes log2_high = lanes_set(6.93147180369123816490e-01);
+    const lanes log2_low = lanes_set(1.90821492927058770002e-10);
+    const int mantissa = 52;
+#endif
+    lanes shifted = x * lanes_set(1.4426950408889634) + magic;
     lanes n = shifted - magic;
-    lanes r = x - n * 6.93147180369123816490e-01;
-    r = r - n * 1.90821492927058770002e-10;
+    lanes r = x - n * log2_high;
+    r = r - n * log2_low;
+#ifdef VBFAST_SINGLE
+    lanes p = lanes_set(1.984126984126984e-04);
+#else
     lanes p = lanes_set(1.6059043836821613e-10);
-    p = p * r + 2.08767569878681e-09;
-    p = p * r + 2.505210838544172e-08;
-    p = p * r + 2.7557319223985893e-07;
-    p = p * r + 2.7557319223985893e-06;
-    p = p * r + 2.48015873015873e-05;
-    p = p * r + 1.984126984126984e-04;
-    p = p * r + 1.388888888888889e-03;
-    p = p * r + 8.333333333333333e-03;
-    p = p * r + 4.1666666666666664e-02;
-    p = p * r + 1.6666666666666666e-01;
-    p = p * r + 0.5;
-    p = p * r + 1.0;
-    p = p * r + 1.0;
-    p = lanes_from_bits(lanes_to_bits(p) + (lanes_to_bits(shifted) << 52));
-    return lanes_keep_from(p, x, -708.0);
+    p = STEP(p, r, 2.08767569878681e-09);
+    p = STEP(p, r, 2.505210838544172e-08);
+    p = STEP(p, r, 2.7557319223985893e-07);
+    p = STEP(p, r, 2.7557319223985893e-06);
+    p = STEP(p, r, 2.48015873015873e-05);
+    p = STEP(p, r, 1.984126984126984e-04);
+#endif
+    p = STEP(p, r, 1.388888888888889e-03);
+    p = STEP(p, r, 8.333333333333333e-03);
+    p = STEP(p, r, 4.1666666666666664e-02);
+    p = STEP(p, r, 1.6666666666666666e-01);
+    p = STEP(p, r, 0.5);
+    p = STEP(p, r, 1.0);
+    p = STEP(p, r, 1.0);
+    p = lanes_from_bits(lanes_to_bits(p) + (lanes_to_bits(shifted) << mantissa));
+    return lanes_keep_from(p, x, lowest);
 }
 
-/* log(x) for finite normal x > 0, within 2 ulp; log(0) comes out below -708, callers test for it.
+/* log(x) for finite normal x > 0, within 2 ulp; log(0) comes out below -708 (float: -87).
  *
  * x = 2^e m with sqrt(1/2) <= m < sqrt(2); log m = 2 artanh(f), f = (m-1)/(m+1), |f| < 0.1716,
- * by the series 2f (1 + f^2/3 + ... + f^20/21).
+ * by the series 2f (1 + f^2/3 + ... + f^20/21) (float: f^8/9).
  */
 static inline lanes lanes_log(lanes x)
 {
+#ifdef VBFAST_SINGLE
+    const lanes_bits root_half = lanes_bits_set(0x3F3504F3);
+    const lanes_bits magic_bits = lanes_bits_set(0x4B400000);
+    const lanes magic = lanes_set(12582912.0f);
+    const lanes log2_high = lanes_set(0.693359375f), log2_low = lanes_set(-2.12194440e-4f);
+    const int mantissa = 23;
+#else
+    const lanes_bits root_half = lanes_bits_set(0x3FE6A09E667F3BCDLL);
+    const lanes_bits magic_bits = lanes_bits_set(0x4338000000000000LL);
+    const lanes magic = lanes_set(6755399441055744.0);
+    const lanes log2_high = lanes_set(6.93147180369123816490e-01);
+    const lanes log2_low = lanes_set(1.90821492927058770002e-10);
+    const int mantissa = 52;
+#endif
     /* Subtracting the bits of sqrt(1/2) makes the exponent field count from that point. */
-    const int64_t root_half = 0x3FE6A09E667F3BCDLL;
     lanes_bits bits = lanes_to_bits(x);
-    lanes_bits exponent = (bits - lanes_bits_set(root_half)) >> 52;
-    lanes m = lanes_from_bits(bits - (exponent << 52));
-    /* e as a double: its integer is put into the low bits of 1.5 2^52. */
-    lanes e = lanes_from_bits(exponent + lanes_bits_set(0x4338000000000000LL)) - 6755399441055744.0;
-    lanes f = (m - 1.0) / (m + 1.0);
-    lanes s = f * f;
+    lanes_bits exponent = (bits - root_half) >> mantissa;
+    lanes m = lanes_from_bits(bits - (exponent << mantissa));
+    /* e as a number: its integer is put into the low bits of the magic one. */
+    lanes e = lanes_from_bits(exponent + magic_bits) - magic;
+    lanes f = (m - lanes_set(1.0)) / (m + lanes_set(1.0));
+    lanes s = f * f, twice = f + f;
+#ifdef VBFAST_SINGLE
+    lanes p = lanes_set(1.0 / 9.0);
+#else
     lanes p = lanes_set(1.0 / 21.0);
-    p = p * s + 1.0 / 19.0;
-    p = p * s + 1.0 / 17.0;
-    p = p * s + 1.0 / 15.0;
-    p = p * s + 1.0 / 13.0;
-    p = p * s + 1.0 / 11.0;
-    p = p * s + 1.0 / 9.0;
-    p = p * s + 1.0 / 7.0;
-    p = p * s + 1.0 / 5.0;
-    p = p * s + 1.0 / 3.0;
+    p = STEP(p, s, 1.0 / 19.0);
+    p = STEP(p, s, 1.0 / 17.0);
+    p = STEP(p, s, 1.0 / 15.0);
+    p = STEP(p, s, 1.0 / 13.0);
+    p = STEP(p, s, 1.0 / 11.0);
+    p = STEP(p, s, 1.0 / 9.0);
+#endif
+    p = STEP(p, s, 1.0 / 7.0);
+    p = STEP(p, s, 1.0 / 5.0);
+    p = STEP(p, s, 1.0 / 3.0);
     /* log m = 2f + 2f s p, the small part added last. */
-    lanes small = e * 1.90821492927058770002e-10 + 2.0 * f * s * p;
-    return e * 6.93147180369123816490e-01 + (2.0 * f + small);
+    lanes small = e * log2_low + twice * s * p;
+    return e * log2_high + (twice + small);
 }
 
 #endif

@@ -23,14 +23,13 @@ from .assign cimport (
     HARD,
     SCORES,
     Assignment,
+    assign_best,
     assign_draw,
     assign_exact,
     assign_given,
     assign_hard,
-    keep_best,
 )
 from .tile cimport (
-    ASSIGN_ROWS,
     LANES,
     ROW_BLOCK,
     SCORES_PADDING,
@@ -41,13 +40,13 @@ from .tile cimport (
     aligned_memory,
     free_aligned,
     lanes,
-    lanes_set,
-    lanes_sum,
     read_tile,
+    real,
     rows_of_chunk,
     rows_of_tile,
     seconds,
     stride_of,
+    sum_rows,
     thread_index,
 )
 
@@ -59,8 +58,14 @@ cdef extern from "Python.h":
 
 # How often the calling thread looks for Ctrl-C, in seconds.
 cdef double SIGNAL_INTERVAL = 0.03
+# A tile whose share of a component's rows so far is less brings its moments nothing.
+cdef double NEGLIGIBLE = 1e-22
 # Rows times coefficients below which waking other threads costs more than they save.
 cdef Py_ssize_t LITTLE_WORK = 100_000
+
+cdef enum:
+    # Vectors that hold ROW_BLOCK numbers, at any level.
+    MOST_VECTORS = 64
 
 KINDS = {
     "scores": SCORES,
@@ -78,8 +83,8 @@ cdef struct Job:
     Shape shape
     Assignment assignment
     const Emission* emission
-    const double* coefficients
-    const double* offsets
+    const real* coefficients
+    const real* offsets
     const double* weights  # NULL: all 1
     const int64_t* labels_given
     Py_ssize_t n_rows
@@ -93,7 +98,7 @@ cdef struct Job:
     int64_t* labels
     double* q  # (N, K)
     # Scratch, per thread
-    double* workspace
+    real* workspace
     Py_ssize_t workspace_size
     # Shared
     double checked
@@ -111,68 +116,92 @@ cdef void check_signals(Job* job) noexcept nogil:
             job.stop = 1
 
 
-cdef void assign_rows(
-    const Job* job, Py_ssize_t first, Py_ssize_t n_used, Py_ssize_t n_rows, Py_ssize_t stride,
-    const double* tile, double* scores, const double* weight, double* log_z, int64_t* labels,
-    double* emission_workspace, double* kept, int64_t* component,
+cdef inline Py_ssize_t lines(Py_ssize_t n) noexcept nogil:
+    """n numbers of 8 bytes, rounded up to whole cache lines."""
+    return (n + 7) // 8 * 8
+
+
+cdef inline Py_ssize_t kept_size(Assignment assignment) noexcept nogil:
+    """Vectors that `assign_best` works in."""
+    return 8 * assignment.truncation if assignment.kind == BEST else 0
+
+
+cdef double sum_log_z(
+    Py_ssize_t n_rows, const real* weight, const real* log_z, bint weighted
 ) noexcept nogil:
-    """Rows from `first` of the block: scores, then q(T) in their place."""
+    """Sum over rows of weight > 0, in four parts of which none need wait for another."""
+    cdef double[4] sums
+    cdef Py_ssize_t row, part
+    for part in range(4):
+        sums[part] = 0.0
+    for row in range(0, n_rows, 4):
+        for part in range(4):
+            if weight[row + part] > 0.0:
+                sums[part] += (
+                    log_z[row + part] if weighted
+                    else <double>weight[row + part] * <double>log_z[row + part]
+                )
+    return (sums[0] + sums[1]) + (sums[2] + sums[3])
+
+
+cdef void assign_rows(
+    const Job* job, Py_ssize_t first, Py_ssize_t n_used, Py_ssize_t stride,
+    const real* tile, real* scores, const real* weight, real* log_z, int64_t* labels,
+    int64_t* counts, lanes* kept, real* emission_workspace,
+) noexcept nogil:
+    """Rows from `first`, ROW_BLOCK of them: scores, then q(T) in their place."""
     cdef Py_ssize_t n_components = job.shape.n_components
     cdef Assignment assignment = job.assignment
-    # Vectors, for their alignment.
-    cdef lanes total_vectors[ASSIGN_ROWS]
-    cdef lanes uniform_vectors[ASSIGN_ROWS]
-    cdef double* total = <double*>total_vectors
-    cdef double* uniform = <double*>uniform_vectors
+    # Vectors, for their alignment; ROW_BLOCK numbers of either.
+    cdef lanes[MOST_VECTORS] total_vectors
+    cdef lanes[MOST_VECTORS] uniform_vectors
+    cdef real* total = <real*>total_vectors
+    cdef real* uniform = <real*>uniform_vectors
     cdef Py_ssize_t row
     if assignment.kind == GIVEN:
-        for row in range(n_rows):
+        for row in range(ROW_BLOCK):
             labels[row] = job.labels_given[first + row] if row < n_used else -1
-        assign_given(n_components, n_rows, stride, weight, labels, scores, log_z)
+        assign_given(n_components, ROW_BLOCK, stride, weight, labels, scores, log_z)
         return
     job.emission.scores(
-        job.shape, job.coefficients, job.offsets, tile, n_rows, stride, emission_workspace, scores
+        job.shape, job.coefficients, job.offsets, tile, ROW_BLOCK, stride, emission_workspace,
+        scores,
     )
     if assignment.kind == BEST and assignment.truncation < n_components:
-        keep_best(
-            n_components, n_rows, stride, assignment.truncation, scores, kept, component
+        assign_best(
+            n_components, ROW_BLOCK, stride, assignment.truncation, weight, scores, log_z, kept
         )
-    if assignment.kind == EXACT or assignment.kind == BEST:
-        assign_exact(n_components, n_rows, stride, weight, scores, log_z, total)
+    elif assignment.kind == EXACT or assignment.kind == BEST:
+        assign_exact(n_components, ROW_BLOCK, stride, weight, scores, log_z, total)
     elif assignment.kind == HARD:
-        assign_hard(n_components, n_rows, stride, weight, labels, scores, log_z)
+        assign_hard(n_components, ROW_BLOCK, stride, weight, labels, scores, log_z)
     elif assignment.kind == DRAW:
         assign_draw(
-            assignment, n_components, n_rows, stride, job.first_row + first, weight, scores,
-            log_z, total, uniform, component,
+            assignment, n_components, ROW_BLOCK, stride, job.first_row + first, weight, scores,
+            log_z, total, uniform, counts,
         )
 
 
 cdef void visit_tile(
-    const Job* job, Py_ssize_t first, Py_ssize_t n_used, double* statistics, double* workspace
+    const Job* job, Py_ssize_t first, Py_ssize_t n_used, double* statistics, real* workspace
 ) noexcept nogil:
     cdef Py_ssize_t n_rows = (n_used + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK
     cdef Py_ssize_t n_components = job.shape.n_components
-    cdef Py_ssize_t k, row, v
-    cdef double* tile = workspace
+    cdef Py_ssize_t k, row
     cdef Py_ssize_t stride = stride_of(n_rows)
-    cdef double* scores = tile + (job.shape.n_features + TILE_PADDING) * stride
-    cdef double* weight = scores + (n_components + SCORES_PADDING) * stride
-    cdef double* log_z = weight + n_rows
+    # Everything starts on a cache line: sizes in between are multiples of one.
+    cdef real* tile = workspace
+    cdef real* scores = tile + (job.shape.n_features + TILE_PADDING) * stride
+    cdef real* weight = scores + (n_components + SCORES_PADDING) * stride
+    cdef real* log_z = weight + n_rows
     cdef int64_t* labels = <int64_t*>(log_z + n_rows)
-    cdef int64_t* component = labels + n_rows
-    cdef double* kept = <double*>(component + n_components)
-    cdef double* emission_workspace = kept + n_components
-    cdef Assignment assignment = job.assignment
-    cdef double sum_
-    cdef lanes count
+    cdef int64_t* draws = labels + n_rows
+    cdef double* counts = <double*>(draws + lines(n_components))
+    cdef lanes* kept = <lanes*>(counts + lines(n_components))
+    cdef real* emission_workspace = <real*>(kept + kept_size(job.assignment))
 
-    # The workspace of an emission starts on a cache line too.
-    emission_workspace = workspace + (
-        (emission_workspace - workspace + 7) // 8 * 8
-    )
     for row in range(n_used):
-        weight[row] = 1.0 if job.weights == NULL else job.weights[first + row]
+        weight[row] = 1.0 if job.weights == NULL else <real>job.weights[first + row]
     for row in range(n_used, n_rows):
         weight[row] = 0.0
     read_tile(job.source, job.shape.n_features, first, n_used, n_rows, stride, tile)
@@ -183,12 +212,11 @@ cdef void visit_tile(
                 for k in range(job.shape.n_features):
                     tile[k * stride + row] = 0.0
 
-    for v in range((n_rows + ASSIGN_ROWS - 1) // ASSIGN_ROWS):
-        row = v * ASSIGN_ROWS
+    for k in range(n_rows // ROW_BLOCK):
+        row = k * ROW_BLOCK
         assign_rows(
-            job, first + row, min(n_used - row, ASSIGN_ROWS), min(n_rows - row, ASSIGN_ROWS),
-            stride, tile + row, scores + row, weight + row, log_z + row, labels + row,
-            emission_workspace, kept, component,
+            job, first + row, n_used - row, stride, tile + row, scores + row, weight + row,
+            log_z + row, labels + row, draws, kept, emission_workspace,
         )
 
     if job.q != NULL:
@@ -204,23 +232,14 @@ cdef void visit_tile(
     if statistics == NULL:
         return
 
-    sum_ = 0.0
-    if assignment.kind == DRAW:  # summed over a row's copies already
-        for row in range(n_used):
-            if weight[row] > 0.0:
-                sum_ += log_z[row]
-    else:
-        for row in range(n_used):
-            if weight[row] > 0.0:
-                sum_ += weight[row] * log_z[row]
-    statistics[0] += sum_
+    statistics[0] += sum_log_z(n_rows, weight, log_z, job.assignment.kind == DRAW)
     for k in range(n_components):
-        count = lanes_set(0.0)
-        for v in range(n_rows // LANES):
-            count = count + (<const lanes*>(scores + k * stride))[v]
-        statistics[1 + k] += lanes_sum(count)
+        counts[k] = sum_rows(scores + k * stride, n_rows)
+        statistics[1 + k] += counts[k]
+        if counts[k] < NEGLIGIBLE * statistics[1 + k]:
+            counts[k] = 0.0
     job.emission.accumulate(
-        job.shape, job.coefficients, tile, n_rows, stride, scores, emission_workspace,
+        job.shape, job.coefficients, tile, n_rows, stride, scores, counts, emission_workspace,
         statistics + 1 + n_components,
     )
 
@@ -296,14 +315,13 @@ def visit(
     cdef const double[::1] offsets = theta.offsets
     cdef const double[::1] weights
     cdef const int64_t[::1] given
-    cdef Py_ssize_t n_chunks, chunk, i, size, per_row, statistics_bytes
+    cdef Py_ssize_t n_chunks, chunk, i, size, coefficients_start, statistics_start
     cdef int n_threads = block.n_threads
+    cdef char* memory
+    cdef real* converted
     cdef double* partial
-    cdef double* memory
 
     job.emission = emission_of(theta.emission)
-    job.coefficients = &coefficients[0]
-    job.offsets = &offsets[0]
     job.assignment.kind = KINDS[assignment.kind]
     job.assignment.truncation = assignment.truncation
     job.assignment.seed = assignment.seed
@@ -355,35 +373,53 @@ def visit(
         if q is not None:
             check_length("q", q.shape[0], job.n_rows)
             check_length("a row of q", q.shape[1], job.shape.n_components)
-        per_row = (
-            job.shape.n_features + job.shape.n_components
-            + job.emission.workspace_size(job.shape, ROW_BLOCK) // ROW_BLOCK
-        )
         job.tile_rows = min(
-            rows_of_tile(per_row), (job.n_rows + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK
+            rows_of_tile(job.shape.n_features),
+            (job.n_rows + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK,
         )
         job.chunk_rows = rows_of_chunk(job.n_rows, job.tile_rows, job.statistics_size)
         n_chunks = (job.n_rows + job.chunk_rows - 1) // job.chunk_rows
         n_threads = min(n_threads, n_chunks)
         if job.n_rows * coefficients.shape[0] < LITTLE_WORK:
             n_threads = 1
-        # Tile, scores, the emission's workspace, three more values a row, two more a component.
+        # Tile, scores, the emission's workspace, weights and log_z; labels; draws and counts.
         job.workspace_size = (
             stride_of(job.tile_rows) * (
                 job.shape.n_features + TILE_PADDING + job.shape.n_components + SCORES_PADDING
             )
             + job.emission.workspace_size(job.shape, job.tile_rows)
-            + 3 * job.tile_rows + 2 * job.shape.n_components + 16
-        ) // 8 * 8
-        statistics_bytes = 0 if statistics is None else n_chunks * job.statistics_size
-        size = (n_threads * job.workspace_size + statistics_bytes) * sizeof(double)
-        memory = <double*>aligned_memory(size)
+            + 2 * job.tile_rows
+            + (
+                8 * (job.tile_rows + 2 * lines(job.shape.n_components))
+                + <Py_ssize_t>sizeof(lanes) * kept_size(job.assignment)
+            ) // <Py_ssize_t>sizeof(real)
+            + 15
+        ) // 16 * 16
+        size = n_threads * job.workspace_size * <Py_ssize_t>sizeof(real)
+        coefficients_start = size
+        if sizeof(real) < 8:
+            size += 8 * lines(coefficients.shape[0] + offsets.shape[0])
+        statistics_start = size
+        if statistics is not None:
+            size += n_chunks * job.statistics_size * 8
+        memory = <char*>aligned_memory(size)
         if memory == NULL:
             raise MemoryError(f"no {size} bytes for the workspace of {n_threads} threads")
         # What is padding is never written, and must not be slow to compute with.
-        memset(memory, 0, n_threads * job.workspace_size * sizeof(double))
-        job.workspace = memory
-        partial = memory + n_threads * job.workspace_size
+        memset(memory, 0, coefficients_start)
+        job.workspace = <real*>memory
+        job.coefficients = <const real*>&coefficients[0]
+        job.offsets = <const real*>&offsets[0]
+        if sizeof(real) < 8:
+            converted = <real*>(memory + coefficients_start)
+            for i in range(coefficients.shape[0]):
+                converted[i] = <real>coefficients[i]
+            job.coefficients = converted
+            converted = converted + coefficients.shape[0]
+            for i in range(offsets.shape[0]):
+                converted[i] = <real>offsets[i]
+            job.offsets = converted
+        partial = <double*>(memory + statistics_start)
         job.statistics = NULL if statistics is None else partial
         try:
             with nogil:

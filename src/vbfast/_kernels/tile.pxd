@@ -6,17 +6,29 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef extern from "lanes.h" nogil:
     const Py_ssize_t LANES
-    ctypedef double lanes  # really a vector of LANES doubles
+    ctypedef double real  # double, or float in kernels compiled for single precision
+    ctypedef double lanes  # really a vector of LANES reals
     lanes lanes_set(double x)
     lanes lanes_max(lanes a, lanes b)
+    lanes lanes_min(lanes a, lanes b)
     double lanes_sum(lanes a)
     void lanes_add_sums(
         lanes a0, lanes a1, lanes a2, lanes a3, lanes b0, lanes b1, lanes b2, lanes b3,
         double* first, double* second,
     )
+    lanes lanes_keep_from(lanes value, lanes x, lanes limit)
     lanes lanes_keep_between(lanes value, lanes low, lanes x, lanes high)
+    lanes lanes_keep_equal(lanes value, lanes x, lanes y)
     lanes lanes_exp(lanes x)
     lanes lanes_log(lanes x)
+
+
+cdef extern from "transpose.h" nogil:
+    const Py_ssize_t SQUARE
+    void read_square(
+        const char* values, Py_ssize_t row_stride, bint single, Py_ssize_t n,
+        const double* origin, const double* scale, real* out, Py_ssize_t stride,
+    )
 
 
 cdef extern from "philox.h" nogil:
@@ -33,24 +45,30 @@ cdef extern from "threads.h" nogil:
 
 
 # Rows of a tile are a multiple of this at every SIMD level, so that the blocks of rows, and with
-# them the order of every sum, never depend on what the rest of a machine looks like.
+# them the order of every sum, never depend on what the rest of a machine looks like. Four vectors
+# of the widest level.
+cdef extern from *:
+    """
+    #define ROW_BLOCK (256 / (Py_ssize_t)sizeof(real))
+    """
+    const Py_ssize_t ROW_BLOCK
+
 cdef enum:
-    ROW_BLOCK = 32
-    # Rows whose scores are turned into q(T) while they are in the first-level cache.
-    ASSIGN_ROWS = 64
     # Features after a tile's last, and components after the scores' last, that a kernel working in
     # blocks may read without using them.
     TILE_PADDING = 3
     SCORES_PADDING = 1
+    # Features of which a tile's rows stay in the first-level cache, weighted ones beside them.
+    PANEL = 16
 
 
 cdef inline Py_ssize_t stride_of(Py_ssize_t n_rows) noexcept nogil:
-    """Doubles from one feature or component of a tile to the next.
+    """Numbers from one feature or component of a tile to the next.
 
     A cache line more than the rows: a power of two would put the same row of all of them into the
     same few places of the cache.
     """
-    return n_rows + 8
+    return n_rows + 64 // <Py_ssize_t>sizeof(real)
 
 
 cdef struct Shape:
@@ -61,22 +79,23 @@ cdef struct Shape:
 # What a latent structure's kernel knows of an emission: five functions. `coefficients` is one
 # buffer, written by the Python side of the emission and read by nobody else.
 cdef struct Emission:
-    # Doubles of coefficients, of workspace for a tile of n_rows, and of statistics. Tile, scores
-    # and q are (features or components, rows), `stride` doubles apart.
+    # Numbers of coefficients, of workspace for a tile of n_rows, and of statistics. Tile, scores
+    # and q are (features or components, rows), `stride` numbers apart.
     Py_ssize_t (*coefficients_size)(Shape shape) noexcept nogil
     Py_ssize_t (*workspace_size)(Shape shape, Py_ssize_t n_rows) noexcept nogil
     Py_ssize_t (*statistics_size)(Shape shape) noexcept nogil
     # scores[k, row] = offsets[k] + log p(row | k), up to what offsets hold.
     void (*scores)(
-        Shape shape, const double* coefficients, const double* offsets,
-        const double* tile, Py_ssize_t n_rows, Py_ssize_t stride,
-        double* workspace, double* scores,
+        Shape shape, const real* coefficients, const real* offsets,
+        const real* tile, Py_ssize_t n_rows, Py_ssize_t stride,
+        real* workspace, real* scores,
     ) noexcept nogil
-    # statistics += sum over rows of q[k, row] * (what row brings).
+    # statistics += sum over rows of q[k, row] * (what row brings), for the k of counts[k] > 0; where
+    # counts[k] is 0, so is q[k, :].
     void (*accumulate)(
-        Shape shape, const double* coefficients,
-        const double* tile, Py_ssize_t n_rows, Py_ssize_t stride, const double* q,
-        double* workspace, double* statistics,
+        Shape shape, const real* coefficients,
+        const real* tile, Py_ssize_t n_rows, Py_ssize_t stride, const real* q,
+        const double* counts, real* workspace, double* statistics,
     ) noexcept nogil
 
 
@@ -91,36 +110,69 @@ cdef struct Source:
     const double* scale
 
 
+cdef inline void read_column(
+    Source source, Py_ssize_t d, Py_ssize_t first, Py_ssize_t begin, Py_ssize_t end, real* out
+) noexcept nogil:
+    """out[row] = feature d of row first + row, centred and scaled, for begin <= row < end."""
+    cdef const char* values = (
+        source.values + first * source.row_stride + d * source.column_stride
+    )
+    cdef double origin = source.origin[d]
+    cdef double scale = source.scale[d]
+    cdef Py_ssize_t row
+    if source.single:
+        for row in range(begin, end):
+            out[row] = <real>((<double>(<const float*>(values + row * source.row_stride))[0]
+                               - origin) * scale)
+    else:
+        for row in range(begin, end):
+            out[row] = <real>(((<const double*>(values + row * source.row_stride))[0]
+                               - origin) * scale)
+
+
 cdef inline void read_tile(
     Source source, Py_ssize_t n_features, Py_ssize_t first, Py_ssize_t n_used,
-    Py_ssize_t n_rows, Py_ssize_t stride, double* tile,
+    Py_ssize_t n_rows, Py_ssize_t stride, real* tile,
 ) noexcept nogil:
     """Read rows first .. first + n_used into tile[feature, row]; the rest of n_rows is zero."""
     cdef Py_ssize_t d, row
-    cdef double origin, scale
-    cdef double* out
-    cdef const char* values
+    cdef Py_ssize_t in_squares = 0
+    if SQUARE > 0 and source.column_stride == (4 if source.single else 8) and n_features > 2:
+        in_squares = n_used // SQUARE * SQUARE
+        row = 0
+        while row < in_squares:
+            d = 0
+            while d < n_features:
+                read_square(
+                    source.values + (first + row) * source.row_stride + d * source.column_stride,
+                    source.row_stride, source.single, min(n_features - d, SQUARE),
+                    source.origin + d, source.scale + d, tile + d * stride + row, stride,
+                )
+                d += SQUARE
+            row += SQUARE
     for d in range(n_features):
-        origin = source.origin[d]
-        scale = source.scale[d]
-        out = tile + d * stride
-        values = source.values + first * source.row_stride + d * source.column_stride
-        if source.single:
-            for row in range(n_used):
-                out[row] = (<double>(<const float*>(values + row * source.row_stride))[0]
-                            - origin) * scale
-        else:
-            for row in range(n_used):
-                out[row] = ((<const double*>(values + row * source.row_stride))[0]
-                            - origin) * scale
+        read_column(source, d, first, in_squares, n_used, tile + d * stride)
         for row in range(n_used, n_rows):
-            out[row] = 0.0
+            tile[d * stride + row] = 0
 
 
-cdef inline Py_ssize_t rows_of_tile(Py_ssize_t doubles_per_row) noexcept nogil:
-    """Rows of which a tile and what is computed from it stay within the nearer caches."""
-    cdef Py_ssize_t n_rows = 6144 // doubles_per_row // ROW_BLOCK * ROW_BLOCK
-    return max(4 * ROW_BLOCK, min(8 * ROW_BLOCK, n_rows))
+cdef inline double sum_rows(const real* values, Py_ssize_t n_rows) noexcept nogil:
+    """The sum of n_rows numbers, in four parts of which none need wait for another."""
+    cdef const lanes* rows = <const lanes*>values
+    cdef lanes s0 = lanes_set(0.0)
+    cdef lanes s1 = s0, s2 = s0, s3 = s0
+    cdef Py_ssize_t v
+    for v in range(0, n_rows // LANES, 4):
+        s0 = s0 + rows[v]
+        s1 = s1 + rows[v + 1]
+        s2 = s2 + rows[v + 2]
+        s3 = s3 + rows[v + 3]
+    return lanes_sum((s0 + s1) + (s2 + s3))
+
+
+cdef inline Py_ssize_t rows_of_tile(Py_ssize_t n_features) noexcept nogil:
+    """Rows of which a panel, and the same weighted, stay in the first-level cache."""
+    return 64 // max(4, min(n_features, PANEL)) * ROW_BLOCK
 
 
 cdef inline Py_ssize_t rows_of_chunk(

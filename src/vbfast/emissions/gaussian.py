@@ -139,8 +139,8 @@ class Gaussian:
 
     @property
     def kernel(self) -> str:
-        """Name of the compiled scores and statistics. A spherical factor is a diagonal one."""
-        return "diag" if self.covariance_type == "spherical" else self.covariance_type
+        """Name of the compiled scores and statistics."""
+        return self.covariance_type
 
     def _scatter_shape(self, n_components: int) -> tuple[int, ...]:
         d = self.n_features
@@ -224,15 +224,15 @@ class Gaussian:
         # The kernel works in blocks: of its rows and columns the last are padding.
         rows, columns = _even(n_components), _fours(d)
         first = raw[: rows * columns].reshape(rows, columns)[:n_components, :d]
-        rest = raw[rows * columns :]
+        rest = raw[rows * columns + 4 :]
         shift = np.divide(first, counts[:, None], out=np.zeros_like(first), where=first != 0)
         if self.covariance_type in ("full", "tied"):
             lower = np.tril(rest.reshape(-1, _even(d), columns)[:, :d, :d])
             second = lower + np.swapaxes(np.tril(lower, -1), 1, 2)
+        elif self.covariance_type == "diag":
+            second = rest[: rows * columns].reshape(rows, columns)[:n_components, :d]
         else:
-            second = rest.reshape(rows, columns)[:n_components, :d]
-            if self.covariance_type == "spherical":
-                second = second.sum(axis=1, keepdims=True)
+            second = rest.reshape(rows, 4)[:n_components, :1]
         scatter = second - self.moments.spread(counts, shift)
         scatter += self._diagonal(counts, self.reg_covar * self.units.variance)
         return self._fields(counts, reference + shift, scatter)
@@ -289,9 +289,16 @@ class Gaussian:
         # All near or all far: where one is far, an origin among the references is a mean.
         far[:] = far.any()
         if self.covariance_type == "tied":
-            return _packed(far, means, means @ factor[0].T, factor)
-        factor = np.broadcast_to(factor, means.shape)
-        return _packed(far, means, factor, factor * means)
+            slopes, linear = np.ones(len(means)), means @ factor[0].T
+        elif self.covariance_type == "spherical":
+            slopes = factor[:, 0] ** 2
+            linear = slopes[:, None] * means
+        else:
+            return _packed(far, means, factor, factor * means)
+        halves = 0.5 * (linear**2).sum(axis=1) / slopes
+        return _packed(
+            far, means, slopes, linear, halves, factor if self.covariance_type == "tied" else ()
+        )
 
     def offsets(self, theta: Gaussians) -> Array:
         """Scores at squared distance zero, (K,), in the units of the data."""
