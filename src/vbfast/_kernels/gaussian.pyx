@@ -17,6 +17,7 @@ from .tile cimport (
     Shape,
     lanes,
     lanes_add_sums,
+    lanes_load,
     lanes_set,
     lanes_sum,
     real,
@@ -48,7 +49,7 @@ cdef void products(
     cdef const lanes* r1
     cdef const lanes* r2
     cdef const lanes* r3
-    cdef lanes a0, a1, a2, a3, b0, b1, b2, b3, x, y
+    cdef lanes a0, a1, a2, a3, b0, b1, b2, b3, x, y, r
     for i in range(0, n_left, 2):
         l0 = left + i * stride
         l1 = l0 + stride
@@ -68,24 +69,43 @@ cdef void products(
             b3 = a0
             if end - j > 2:
                 for v in range(n_vectors):
-                    x = l0[v]
-                    y = l1[v]
-                    a0 = a0 + x * r0[v]
-                    a1 = a1 + x * r1[v]
-                    a2 = a2 + x * r2[v]
-                    a3 = a3 + x * r3[v]
-                    b0 = b0 + y * r0[v]
-                    b1 = b1 + y * r1[v]
-                    b2 = b2 + y * r2[v]
-                    b3 = b3 + y * r3[v]
+                    x = lanes_load(l0 + v)
+                    y = lanes_load(l1 + v)
+                    r = lanes_load(r0 + v)
+                    a0 = a0 + x * r
+                    b0 = b0 + y * r
+                    r = lanes_load(r1 + v)
+                    a1 = a1 + x * r
+                    b1 = b1 + y * r
+                    r = lanes_load(r2 + v)
+                    a2 = a2 + x * r
+                    b2 = b2 + y * r
+                    r = lanes_load(r3 + v)
+                    a3 = a3 + x * r
+                    b3 = b3 + y * r
             else:
-                for v in range(n_vectors):
+                # Two columns only: two vectors at a time, for as many sums that need not wait.
+                for v in range(0, n_vectors, 2):
                     x = l0[v]
                     y = l1[v]
                     a0 = a0 + x * r0[v]
                     a1 = a1 + x * r1[v]
                     b0 = b0 + y * r0[v]
                     b1 = b1 + y * r1[v]
+                    x = l0[v + 1]
+                    y = l1[v + 1]
+                    a2 = a2 + x * r0[v + 1]
+                    a3 = a3 + x * r1[v + 1]
+                    b2 = b2 + y * r0[v + 1]
+                    b3 = b3 + y * r1[v + 1]
+                a0 = a0 + a2
+                a1 = a1 + a3
+                b0 = b0 + b2
+                b1 = b1 + b3
+                a2 = lanes_set(0.0)
+                a3 = a2
+                b2 = a2
+                b3 = a2
             lanes_add_sums(
                 a0, a1, a2, a3, b0, b1, b2, b3, out + i * columns + j, out + (i + 1) * columns + j
             )
@@ -218,7 +238,7 @@ cdef void squared_distances(
     cdef const real* row
     cdef const real* next_row
     cdef const lanes* x
-    cdef lanes a0, a1, a2, a3, b0, b1, b2, b3, first, second
+    cdef lanes a0, a1, a2, a3, b0, b1, b2, b3, first, second, y
     cdef lanes s0 = lanes_set(0.0)
     cdef lanes s1 = s0, s2 = s0, s3 = s0
     for i in range(0, n_features - 1, 2):
@@ -236,14 +256,18 @@ cdef void squared_distances(
         for j in range(i + 1):
             first = lanes_set(row[j])
             second = lanes_set(next_row[j])
-            a0 = a0 + first * x[0]
-            a1 = a1 + first * x[1]
-            a2 = a2 + first * x[2]
-            a3 = a3 + first * x[3]
-            b0 = b0 + second * x[0]
-            b1 = b1 + second * x[1]
-            b2 = b2 + second * x[2]
-            b3 = b3 + second * x[3]
+            y = lanes_load(x)
+            a0 = a0 + first * y
+            b0 = b0 + second * y
+            y = lanes_load(x + 1)
+            a1 = a1 + first * y
+            b1 = b1 + second * y
+            y = lanes_load(x + 2)
+            a2 = a2 + first * y
+            b2 = b2 + second * y
+            y = lanes_load(x + 3)
+            a3 = a3 + first * y
+            b3 = b3 + second * y
             x = x + stride
         second = lanes_set(next_row[i + 1])
         b0 = b0 + second * x[0]
@@ -394,7 +418,7 @@ cdef void isotropic_scores(
     cdef const real* p
     cdef const real* r
     cdef const lanes* last = minus_half_squares
-    cdef lanes a0, a1, a2, a3, b0, b1, b2, b3, c, d
+    cdef lanes a0, a1, a2, a3, b0, b1, b2, b3, c, d, y
     for k in range(0, shape.n_components, 2):
         # Two components at a time; where K is odd the last is paired with itself.
         other = min(k + 1, shape.n_components - 1)
@@ -446,14 +470,18 @@ cdef void isotropic_scores(
             for i in range(n_features):
                 c = lanes_set(p[i])
                 d = lanes_set(r[i])
-                a0 = a0 + c * x[0]
-                a1 = a1 + c * x[1]
-                a2 = a2 + c * x[2]
-                a3 = a3 + c * x[3]
-                b0 = b0 + d * x[0]
-                b1 = b1 + d * x[1]
-                b2 = b2 + d * x[2]
-                b3 = b3 + d * x[3]
+                y = lanes_load(x)
+                a0 = a0 + c * y
+                b0 = b0 + d * y
+                y = lanes_load(x + 1)
+                a1 = a1 + c * y
+                b1 = b1 + d * y
+                y = lanes_load(x + 2)
+                a2 = a2 + c * y
+                b2 = b2 + d * y
+                y = lanes_load(x + 3)
+                a3 = a3 + c * y
+                b3 = b3 + d * y
                 x = x + stride
             c = lanes_set(slopes[k])
             d = lanes_set(slopes[other])
@@ -598,7 +626,7 @@ cdef void scaled_distances(
     lanes other_offset, lanes* out, lanes* other_out,
 ) noexcept nogil:
     """out[0:4] = offset - |a x - shift|^2 / 2 for four vectors of rows and two components."""
-    cdef lanes a0, a1, a2, a3, b0, b1, b2, b3, a, b, s, t, y
+    cdef lanes a0, a1, a2, a3, b0, b1, b2, b3, a, b, s, t, x, y
     cdef Py_ssize_t d
     a0 = lanes_set(0.0)
     a1 = a0
@@ -613,21 +641,25 @@ cdef void scaled_distances(
         s = lanes_set(shift[d])
         b = lanes_set(other_factor[d])
         t = lanes_set(other_shift[d])
-        y = a * rows[0] - s
+        x = lanes_load(rows)
+        y = a * x - s
         a0 = a0 + y * y
-        y = a * rows[1] - s
-        a1 = a1 + y * y
-        y = a * rows[2] - s
-        a2 = a2 + y * y
-        y = a * rows[3] - s
-        a3 = a3 + y * y
-        y = b * rows[0] - t
+        y = b * x - t
         b0 = b0 + y * y
-        y = b * rows[1] - t
+        x = lanes_load(rows + 1)
+        y = a * x - s
+        a1 = a1 + y * y
+        y = b * x - t
         b1 = b1 + y * y
-        y = b * rows[2] - t
+        x = lanes_load(rows + 2)
+        y = a * x - s
+        a2 = a2 + y * y
+        y = b * x - t
         b2 = b2 + y * y
-        y = b * rows[3] - t
+        x = lanes_load(rows + 3)
+        y = a * x - s
+        a3 = a3 + y * y
+        y = b * x - t
         b3 = b3 + y * y
         rows = rows + stride
     a = lanes_set(-0.5)

@@ -9,6 +9,7 @@ cdef extern from "lanes.h" nogil:
     ctypedef double real  # double, or float in kernels compiled for single precision
     ctypedef double lanes  # really a vector of LANES reals
     lanes lanes_set(double x)
+    lanes lanes_load(const lanes* start)
     lanes lanes_max(lanes a, lanes b)
     lanes lanes_min(lanes a, lanes b)
     double lanes_sum(lanes a)
