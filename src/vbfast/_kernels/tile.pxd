@@ -173,7 +173,7 @@ cdef inline double sum_rows(const real* values, Py_ssize_t n_rows) noexcept nogi
 
 cdef inline Py_ssize_t rows_of_tile(Py_ssize_t n_features) noexcept nogil:
     """Rows of which a panel, and the same weighted, stay in the first-level cache."""
-    return 64 // max(4, min(n_features, PANEL)) * ROW_BLOCK
+    return 64 // max(8, min(n_features, PANEL)) * ROW_BLOCK
 
 
 cdef inline Py_ssize_t rows_of_chunk(

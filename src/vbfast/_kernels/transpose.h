@@ -35,12 +35,14 @@ static inline void read_square(const char *values, ptrdiff_t row_stride, int sin
     for (int i = 0; i < 2; i++) {
         __m512d low_a = _mm512_shuffle_f64x2(pair[i], pair[i + 2], 0x44);
         __m512d low_b = _mm512_shuffle_f64x2(pair[i + 4], pair[i + 6], 0x44);
-        __m512d high_a = _mm512_shuffle_f64x2(pair[i], pair[i + 2], 0xEE);
-        __m512d high_b = _mm512_shuffle_f64x2(pair[i + 4], pair[i + 6], 0xEE);
         column[i] = _mm512_shuffle_f64x2(low_a, low_b, 0x88);
         column[i + 2] = _mm512_shuffle_f64x2(low_a, low_b, 0xDD);
-        column[i + 4] = _mm512_shuffle_f64x2(high_a, high_b, 0x88);
-        column[i + 6] = _mm512_shuffle_f64x2(high_a, high_b, 0xDD);
+        if (n > 4) {
+            __m512d high_a = _mm512_shuffle_f64x2(pair[i], pair[i + 2], 0xEE);
+            __m512d high_b = _mm512_shuffle_f64x2(pair[i + 4], pair[i + 6], 0xEE);
+            column[i + 4] = _mm512_shuffle_f64x2(high_a, high_b, 0x88);
+            column[i + 6] = _mm512_shuffle_f64x2(high_a, high_b, 0xDD);
+        }
     }
     for (int i = 0; i < 8; i++) {
         if (i >= n)
