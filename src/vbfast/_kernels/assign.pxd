@@ -1,7 +1,7 @@
 # From scores to q(T), in place, for a tile of independent rows: scores[k, row] becomes
 # weight[row] * q[k, row], and log_z[row] what one such row brings to the objective.
 
-from libc.math cimport INFINITY, NAN, log
+from libc.math cimport INFINITY, log
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .tile cimport (
@@ -9,12 +9,13 @@ from .tile cimport (
     lanes,
     lanes_exp,
     lanes_keep_between,
-    lanes_keep_equal,
     lanes_keep_from,
     lanes_log,
     lanes_max,
     lanes_min,
+    lanes_replace_equal,
     lanes_set,
+    lanes_sum,
     philox_uniform,
     real,
 )
@@ -126,78 +127,107 @@ cdef inline void assign_exact(
     mark_impossible(n_rows, log_z)
 
 
+cdef inline void largest(
+    Py_ssize_t n_components, Py_ssize_t step, Py_ssize_t wanted, const lanes* score, lanes* left,
+    lanes* kept,
+) noexcept nogil:
+    """kept = each lane's `wanted` largest scores, in order; four at a time, what is left in `left`."""
+    cdef lanes lowest = lanes_set(LOWEST)
+    cdef lanes s, t, t0, t1, t2, t3
+    cdef Py_ssize_t c, k
+    for c in range(0, wanted, 4):
+        t0 = lowest
+        t1 = lowest
+        t2 = lowest
+        t3 = lowest
+        for k in range(n_components):
+            # A larger one takes its place, the rest move on. NaN is the second operand's loss.
+            s = lanes_max(score[k * step], lowest) if c == 0 else left[k]
+            t = lanes_min(s, t0)
+            t0 = lanes_max(s, t0)
+            s = lanes_min(t, t1)
+            t1 = lanes_max(t, t1)
+            t = lanes_min(s, t2)
+            t2 = lanes_max(s, t2)
+            s = lanes_min(t, t3)
+            t3 = lanes_max(t, t3)
+            if wanted > c + 4:
+                left[k] = s
+        kept[c] = t0
+        kept[c + 1] = t1
+        kept[c + 2] = t2
+        kept[c + 3] = t3
+
+
+cdef inline Py_ssize_t best_size(Py_ssize_t n_components, Py_ssize_t truncation) noexcept nogil:
+    """Vectors that assign_best works in."""
+    # A multiple of four, so that what follows starts on a cache line.
+    return (n_components + 2 * (truncation + 3) + 3) // 4 * 4
+
+
 cdef inline void assign_best(
     Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride, Py_ssize_t truncation,
-    const real* weight, real* scores, real* log_z, lanes* kept,
+    const real* weight, real* scores, real* log_z, lanes* workspace,
 ) noexcept nogil:
     """Exact among each row's `truncation` largest scores; among equals the first ones count.
 
-    Only those take an exponential. kept : room for 8 * truncation vectors.
+    Only those take an exponential, and are then found by their value.
     """
     cdef Py_ssize_t step = stride // LANES
-    cdef lanes* value = kept + 4 * truncation
+    cdef lanes* kept = workspace + n_components
+    cdef lanes* value = kept + truncation + 3
     cdef lanes* score
-    cdef lanes s0, s1, s2, s3, t0, t1, t2, t3, top, total, least, room, share, s, q, equal
-    cdef lanes lowest = lanes_set(LOWEST)
+    cdef lanes total, least, found, share, s, q
     cdef lanes one = lanes_set(1.0)
-    cdef lanes half = lanes_set(0.5)
-    cdef lanes never = lanes_set(NAN)
-    cdef Py_ssize_t c, k, u, v, row
-    for v in range(0, n_rows // LANES, 4):
-        for c in range(4 * truncation):
-            kept[c] = lowest
-        # The largest scores so far, in order: a new one takes its place, the rest move on.
+    cdef lanes more = lanes_set(truncation + 0.5)
+    cdef Py_ssize_t c, k, v, row
+    for v in range(n_rows // LANES):
+        score = <lanes*>scores + v
+        largest(n_components, step, truncation, score, workspace, kept)
+        total = lanes_set(0.0)
+        for c in range(truncation):
+            value[c] = lanes_exp(kept[c] - kept[0])
+            total = total + value[c]
+        (<lanes*>log_z)[v] = kept[0] + lanes_log(total)
+        share = (<const lanes*>weight)[v] / total
+        for c in range(truncation):
+            value[c] = value[c] * share
+        least = kept[truncation - 1]
+        found = lanes_set(0.0)
         for k in range(n_components):
-            score = <lanes*>scores + k * step + v
-            s0 = lanes_max(score[0], lowest)
-            s1 = lanes_max(score[1], lowest)
-            s2 = lanes_max(score[2], lowest)
-            s3 = lanes_max(score[3], lowest)
-            for c in range(0, 4 * truncation, 4):
-                t0 = kept[c]
-                t1 = kept[c + 1]
-                t2 = kept[c + 2]
-                t3 = kept[c + 3]
-                kept[c] = lanes_max(s0, t0)
-                kept[c + 1] = lanes_max(s1, t1)
-                kept[c + 2] = lanes_max(s2, t2)
-                kept[c + 3] = lanes_max(s3, t3)
-                s0 = lanes_min(s0, t0)
-                s1 = lanes_min(s1, t1)
-                s2 = lanes_min(s2, t2)
-                s3 = lanes_min(s3, t3)
-        for u in range(4):
-            top = kept[u]
-            total = lanes_set(0.0)
-            for c in range(u, 4 * truncation, 4):
-                value[c] = lanes_exp(kept[c] - top)
-                total = total + value[c]
-            (<lanes*>log_z)[v + u] = top + lanes_log(total)
-            share = (<const lanes*>weight)[v + u] / total
-            # Equals of the least one kept get the places that larger ones leave; all larger ones
-            # are found by their value.
-            least = kept[4 * (truncation - 1) + u]
-            room = lanes_set(0.0)
-            for c in range(u, 4 * truncation, 4):
-                value[c] = value[c] * share
-                equal = lanes_keep_equal(one, kept[c], least)
-                room = room + equal
-                kept[c] = kept[c] + lanes_keep_equal(never, kept[c], least)
-            share = value[4 * (truncation - 1) + u]
-            for k in range(n_components):
-                score = <lanes*>scores + k * step + v + u
-                s = lanes_max(score[0], lowest)
-                equal = lanes_keep_from(lanes_keep_equal(one, s, least), room, half)
-                room = room - equal
-                q = equal * share
-                for c in range(u, 4 * (truncation - 1), 4):
-                    q = lanes_max(q, lanes_keep_equal(value[c], s, kept[c]))
-                score[0] = q
+            s = score[k * step]
+            q = lanes_set(0.0)
+            for c in range(truncation):
+                q = lanes_replace_equal(q, value[c], s, kept[c])
+            found = found + lanes_keep_from(one, s, least)
+            score[k * step] = q
+        # More than there is place for: equals of the least one.
+        if lanes_sum(lanes_keep_from(one, found, more)) > 0.0:
+            leave_first(
+                n_components, stride, truncation, <const real*>value, scores + v * LANES
+            )
     mark_impossible(n_rows, log_z)
     for row in range(n_rows):
         if log_z[row] == -INFINITY:
             for k in range(n_components):
                 scores[k * stride + row] = weight[row] / n_components
+
+
+cdef inline void leave_first(
+    Py_ssize_t n_components, Py_ssize_t stride, Py_ssize_t truncation, const real* value, real* q,
+) noexcept nogil:
+    """Of components that share the least value kept, leave the first ones, as many as were kept."""
+    cdef Py_ssize_t c, k, lane, last, room
+    for lane in range(LANES):
+        last = (truncation - 1) * LANES + lane
+        room = 0
+        for c in range(truncation):
+            room += value[c * LANES + lane] == value[last]
+        for k in range(n_components):
+            if q[k * stride + lane] == value[last]:
+                room -= 1
+                if room < 0:
+                    q[k * stride + lane] = 0.0
 
 
 cdef inline void assign_given(

@@ -50,11 +50,13 @@ typedef int64_t real_bits;
 #define MM512(name) _mm512_##name##_ps
 #define M256(x) ((__m256)(x))
 #define M512(x) ((__m512)(x))
+#define EQUAL512(x, y) _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ)
 #else
 #define MM256(name) _mm256_##name##_pd
 #define MM512(name) _mm512_##name##_pd
 #define M256(x) ((__m256d)(x))
 #define M512(x) ((__m512d)(x))
+#define EQUAL512(x, y) _mm512_cmp_pd_mask(x, y, _CMP_EQ_OQ)
 #endif
 #endif
 
@@ -99,10 +101,15 @@ static inline lanes lanes_keep_between(lanes value, lanes low, lanes x, lanes hi
     return (lanes)((lanes_bits)value & (low <= x) & (x < high));
 }
 
-/* value where x == y, else 0 */
-static inline lanes lanes_keep_equal(lanes value, lanes x, lanes y)
+/* new where x == y, else old */
+static inline lanes lanes_replace_equal(lanes old, lanes new, lanes x, lanes y)
 {
-    return (lanes)((lanes_bits)value & (x == y));
+#if X86_BYTES == 64
+    return (lanes)MM512(mask_mov)(M512(old), EQUAL512(M512(x), M512(y)), M512(new));
+#else
+    lanes_bits equal = x == y;
+    return (lanes)(((lanes_bits)new & equal) | ((lanes_bits)old & ~equal));
+#endif
 }
 
 static inline lanes_bits lanes_to_bits(lanes x) { return (lanes_bits)x; }
@@ -124,7 +131,10 @@ static inline lanes lanes_keep_between(lanes value, lanes low, lanes x, lanes hi
 {
     return low <= x && x < high ? value : 0;
 }
-static inline lanes lanes_keep_equal(lanes value, lanes x, lanes y) { return x == y ? value : 0; }
+static inline lanes lanes_replace_equal(lanes old, lanes new, lanes x, lanes y)
+{
+    return x == y ? new : old;
+}
 static inline lanes_bits lanes_to_bits(lanes x)
 {
     lanes_bits bits;

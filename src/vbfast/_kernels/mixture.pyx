@@ -28,6 +28,7 @@ from .assign cimport (
     assign_exact,
     assign_given,
     assign_hard,
+    best_size,
 )
 from .tile cimport (
     LANES,
@@ -121,9 +122,13 @@ cdef inline Py_ssize_t lines(Py_ssize_t n) noexcept nogil:
     return (n + 7) // 8 * 8
 
 
-cdef inline Py_ssize_t kept_size(Assignment assignment) noexcept nogil:
-    """Vectors that `assign_best` works in."""
-    return 8 * assignment.truncation if assignment.kind == BEST else 0
+cdef inline Py_ssize_t assignment_size(
+    Assignment assignment, Py_ssize_t n_components
+) noexcept nogil:
+    """Vectors that an assignment works in."""
+    if assignment.kind != BEST:
+        return 0
+    return best_size(n_components, assignment.truncation)
 
 
 cdef double sum_log_z(
@@ -147,7 +152,7 @@ cdef double sum_log_z(
 cdef void assign_rows(
     const Job* job, Py_ssize_t first, Py_ssize_t n_used, Py_ssize_t stride,
     const real* tile, real* scores, const real* weight, real* log_z, int64_t* labels,
-    int64_t* counts, lanes* kept, real* emission_workspace,
+    int64_t* counts, lanes* room, real* emission_workspace,
 ) noexcept nogil:
     """Rows from `first`, ROW_BLOCK of them: scores, then q(T) in their place."""
     cdef Py_ssize_t n_components = job.shape.n_components
@@ -169,7 +174,7 @@ cdef void assign_rows(
     )
     if assignment.kind == BEST and assignment.truncation < n_components:
         assign_best(
-            n_components, ROW_BLOCK, stride, assignment.truncation, weight, scores, log_z, kept
+            n_components, ROW_BLOCK, stride, assignment.truncation, weight, scores, log_z, room
         )
     elif assignment.kind == EXACT or assignment.kind == BEST:
         assign_exact(n_components, ROW_BLOCK, stride, weight, scores, log_z, total)
@@ -197,8 +202,8 @@ cdef void visit_tile(
     cdef int64_t* labels = <int64_t*>(log_z + n_rows)
     cdef int64_t* draws = labels + n_rows
     cdef double* counts = <double*>(draws + lines(n_components))
-    cdef lanes* kept = <lanes*>(counts + lines(n_components))
-    cdef real* emission_workspace = <real*>(kept + kept_size(job.assignment))
+    cdef lanes* room = <lanes*>(counts + lines(n_components))
+    cdef real* emission_workspace = <real*>(room + assignment_size(job.assignment, n_components))
 
     for row in range(n_used):
         weight[row] = 1.0 if job.weights == NULL else <real>job.weights[first + row]
@@ -216,7 +221,7 @@ cdef void visit_tile(
         row = k * ROW_BLOCK
         assign_rows(
             job, first + row, n_used - row, stride, tile + row, scores + row, weight + row,
-            log_z + row, labels + row, draws, kept, emission_workspace,
+            log_z + row, labels + row, draws, room, emission_workspace,
         )
 
     if job.q != NULL:
@@ -391,7 +396,7 @@ def visit(
             + 2 * job.tile_rows
             + (
                 8 * (job.tile_rows + 2 * lines(job.shape.n_components))
-                + <Py_ssize_t>sizeof(lanes) * kept_size(job.assignment)
+                + <Py_ssize_t>sizeof(lanes) * assignment_size(job.assignment, job.shape.n_components)
             ) // <Py_ssize_t>sizeof(real)
             + 15
         ) // 16 * 16
