@@ -17,6 +17,7 @@ from .tile cimport (
     lanes_set,
     lanes_sum,
     philox_uniform,
+    philox_uniforms,
     real,
 )
 
@@ -269,8 +270,7 @@ cdef inline void assign_hard(
 cdef inline void assign_draw(
     Assignment assignment, Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride,
     Py_ssize_t first_row, const real* weight, real* scores, real* log_z, real* total,
-    real* uniform,
-    int64_t* counts,
+    double* uniform, int64_t* counts,
 ) noexcept nogil:
     """Weights are whole numbers: a row of weight w is w rows, each with a draw of its own.
 
@@ -287,12 +287,13 @@ cdef inline void assign_draw(
     exponentials(n_components, n_rows, stride, scores, log_z, total)
     for row in range(n_rows):
         single = single and (weight[row] == 1.0 or weight[row] == 0.0)
-        uniform[row] = total[row] * philox_uniform(
-            assignment.seed, assignment.sweep, first_row + row, 0
-        )
     if single:
+        philox_uniforms(assignment.seed, assignment.sweep, first_row, n_rows, uniform)
+        for row in range(n_rows):
+            # In place of the total, which is needed no more.
+            total[row] = <real>(total[row] * uniform[row])
         for v in range(n_vectors):
-            mark = (<lanes*>uniform)[v]
+            mark = (<lanes*>total)[v]
             low = lanes_set(0.0)
             chosen = low
             for k in range(n_components):

@@ -9,12 +9,14 @@
 # stay in the first-level cache.
 
 from cpython.pycapsule cimport PyCapsule_New
+from libc.math cimport INFINITY
 
 from .tile cimport (
     LANES,
     PANEL,
     Emission,
     Shape,
+    count_above,
     lanes,
     lanes_add_sums,
     lanes_load,
@@ -23,6 +25,14 @@ from .tile cimport (
     real,
     stride_of,
 )
+
+
+cdef enum:
+    # Where a component takes less than one row in SPARSE of a tile, and a row is long, they are
+    # gathered.
+    SPARSE = 4
+    LONG = 12
+    MOST_GATHERED = 512
 
 
 cdef inline Py_ssize_t even(Py_ssize_t n) noexcept nogil:
@@ -221,8 +231,8 @@ cdef Py_ssize_t full_coefficients_size(Shape shape) noexcept nogil:
 
 
 cdef Py_ssize_t full_workspace_size(Shape shape, Py_ssize_t n_rows) noexcept nogil:
-    # Differences, and a panel of weighted rows or differences.
-    return rows_size(shape, n_rows) + panel_size(n_rows)
+    # Differences, the same of some rows only, and a panel of them weighted.
+    return 2 * rows_size(shape, n_rows) + panel_size(n_rows)
 
 
 cdef Py_ssize_t full_statistics_size(Shape shape) noexcept nogil:
@@ -354,37 +364,76 @@ cdef void accumulate_triangle(
         )
 
 
+cdef Py_ssize_t gather(
+    Py_ssize_t n_features, const real* rows, Py_ssize_t n_rows, Py_ssize_t stride, const real* q,
+    double limit, real* out,
+) noexcept nogil:
+    """Copy the rows of q > limit, after the last feature their q, and zeros up to whole blocks.
+
+    Returns the number of rows that makes.
+    """
+    cdef Py_ssize_t[MOST_GATHERED + 1] places
+    cdef Py_ssize_t d, i, row
+    cdef Py_ssize_t n = 0
+    cdef const real* values
+    for row in range(n_rows):
+        # Without a branch, which no processor could foresee.
+        places[n] = row
+        n += q[row] > limit
+    cdef Py_ssize_t n_taken = (n + 4 * LANES - 1) // (4 * LANES) * (4 * LANES)
+    for d in range(n_features + 1):
+        values = rows + d * stride if d < n_features else q
+        for i in range(n):
+            out[d * stride + i] = values[places[i]]
+        for i in range(n, n_taken):
+            out[d * stride + i] = 0.0
+    return n_taken
+
+
 cdef void accumulate_each(
     Shape shape, const real* coefficients, const real* tile, Py_ssize_t n_rows,
-    Py_ssize_t stride, const real* q, const double* counts, real* workspace, double* statistics,
+    Py_ssize_t stride, const real* q, const double* limits, real* workspace, double* statistics,
     Py_ssize_t between,
 ) noexcept nogil:
     """Component k's second moments are added at k * between: between 0 pools them."""
     cdef Py_ssize_t n_features = shape.n_features
     cdef const real* far = coefficients
     cdef const real* means = far + shape.n_components
+    cdef real* gathered = workspace + rows_size(shape, n_rows)
+    cdef real* weighted = gathered + rows_size(shape, n_rows)
     cdef const real* rows
-    cdef Py_ssize_t k
+    cdef const real* weight
+    cdef Py_ssize_t k, n_taken
     for k in range(shape.n_components):
-        if counts[k] == 0.0:
+        if limits[k] == INFINITY:
             continue
         rows = tile
         if far[k]:
             subtract(n_features, means + k * n_features, tile, n_rows, stride, workspace)
             rows = workspace
+        weight = q + k * stride
+        n_taken = n_rows
+        if (
+            n_features >= LONG
+            and SPARSE * count_above(q + k * stride, n_rows, limits[k]) <= n_rows
+        ):
+            weight = gathered + n_features * stride
+            n_taken = gather(
+                n_features, rows, n_rows, stride, q + k * stride, limits[k], gathered
+            )
+            rows = gathered
         accumulate_triangle(
-            n_features, rows, n_rows, stride, q + k * stride,
-            workspace + rows_size(shape, n_rows),
+            n_features, rows, n_taken, stride, weight, weighted,
             statistics + k * fours(n_features), statistics + first_size(shape) + k * between,
         )
 
 
 cdef void full_accumulate(
     Shape shape, const real* coefficients, const real* tile, Py_ssize_t n_rows,
-    Py_ssize_t stride, const real* q, const double* counts, real* workspace, double* statistics,
+    Py_ssize_t stride, const real* q, const double* limits, real* workspace, double* statistics,
 ) noexcept nogil:
     accumulate_each(
-        shape, coefficients, tile, n_rows, stride, q, counts, workspace, statistics,
+        shape, coefficients, tile, n_rows, stride, q, limits, workspace, statistics,
         second_size(shape),
     )
 
@@ -577,7 +626,7 @@ cdef void tied_scores(
 
 cdef void tied_accumulate(
     Shape shape, const real* coefficients, const real* tile, Py_ssize_t n_rows,
-    Py_ssize_t stride, const real* q, const double* counts, real* workspace, double* statistics,
+    Py_ssize_t stride, const real* q, const double* limits, real* workspace, double* statistics,
 ) noexcept nogil:
     """Near: the second moments of all rows, whatever their component, about the origin."""
     cdef Py_ssize_t n_features = shape.n_features
@@ -587,7 +636,7 @@ cdef void tied_accumulate(
     cdef Py_ssize_t k, v
     if coefficients[0]:
         accumulate_each(
-            shape, coefficients, tile, n_rows, stride, q, counts, workspace, statistics, 0
+            shape, coefficients, tile, n_rows, stride, q, limits, workspace, statistics, 0
         )
         return
     accumulate_rows(
@@ -599,7 +648,7 @@ cdef void tied_accumulate(
             total = total + (<const lanes*>q)[k * step + v]
         weight[v] = total
     accumulate_triangle(
-        n_features, tile, n_rows, stride, workspace, workspace + rows_size(shape, n_rows),
+        n_features, tile, n_rows, stride, workspace, workspace + 2 * rows_size(shape, n_rows),
         NULL, statistics + first_size(shape),
     )
 
@@ -697,7 +746,7 @@ cdef void diag_scores(
 
 cdef void diag_accumulate(
     Shape shape, const real* coefficients, const real* tile, Py_ssize_t n_rows,
-    Py_ssize_t stride, const real* q, const double* counts, real* workspace, double* statistics,
+    Py_ssize_t stride, const real* q, const double* limits, real* workspace, double* statistics,
 ) noexcept nogil:
     cdef Py_ssize_t n_features = shape.n_features
     cdef Py_ssize_t columns = fours(n_features)
@@ -706,7 +755,7 @@ cdef void diag_accumulate(
     cdef Py_ssize_t i, p, v, width
     if coefficients[0]:
         accumulate_diag_far(
-            shape, coefficients, tile, n_rows, stride, q, counts, statistics,
+            shape, coefficients, tile, n_rows, stride, q, limits, statistics,
             statistics + first_size(shape), columns, 1,
         )
         return
@@ -726,7 +775,7 @@ cdef void diag_accumulate(
 
 cdef void accumulate_diag_far(
     Shape shape, const real* coefficients, const real* tile, Py_ssize_t n_rows,
-    Py_ssize_t stride, const real* q, const double* counts, double* first, double* second,
+    Py_ssize_t stride, const real* q, const double* limits, double* first, double* second,
     Py_ssize_t second_columns, Py_ssize_t between,
 ) noexcept nogil:
     """Second moments of feature d are added at d * between: between 0 pools them."""
@@ -738,7 +787,7 @@ cdef void accumulate_diag_far(
     cdef lanes m, f0, f1, s0, s1, d0, d1, w0, w1
     cdef Py_ssize_t d, k, v
     for k in range(shape.n_components):
-        if counts[k] == 0.0:
+        if limits[k] == INFINITY:
             continue
         mean = coefficients + shape.n_components + k * n_features
         weight = <const lanes*>(q + k * stride)
@@ -799,13 +848,13 @@ cdef void spherical_scores(
 
 cdef void spherical_accumulate(
     Shape shape, const real* coefficients, const real* tile, Py_ssize_t n_rows,
-    Py_ssize_t stride, const real* q, const double* counts, real* workspace, double* statistics,
+    Py_ssize_t stride, const real* q, const double* limits, real* workspace, double* statistics,
 ) noexcept nogil:
     cdef Py_ssize_t n_features = shape.n_features
     cdef double* second = statistics + first_size(shape)
     if coefficients[0]:
         accumulate_diag_far(
-            shape, coefficients, tile, n_rows, stride, q, counts, statistics, second, 4, 0
+            shape, coefficients, tile, n_rows, stride, q, limits, statistics, second, 4, 0
         )
         return
     accumulate_rows(shape, n_features, tile, n_rows, stride, q, statistics, fours(n_features))

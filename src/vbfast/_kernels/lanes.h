@@ -9,6 +9,7 @@
 #define VBFAST_LANES_H
 
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -95,6 +96,12 @@ static inline lanes lanes_keep_from(lanes value, lanes x, lanes limit)
     return (lanes)((lanes_bits)value & (x >= limit));
 }
 
+/* value where x > limit, else 0 */
+static inline lanes lanes_keep_above(lanes value, lanes x, lanes limit)
+{
+    return (lanes)((lanes_bits)value & (x > limit));
+}
+
 /* value where low <= x < high, else 0 */
 static inline lanes lanes_keep_between(lanes value, lanes low, lanes x, lanes high)
 {
@@ -126,6 +133,10 @@ static inline lanes lanes_min(lanes a, lanes b) { return a < b ? a : b; }
 static inline lanes lanes_keep_from(lanes value, lanes x, lanes limit)
 {
     return x >= limit ? value : 0;
+}
+static inline lanes lanes_keep_above(lanes value, lanes x, lanes limit)
+{
+    return x > limit ? value : 0;
 }
 static inline lanes lanes_keep_between(lanes value, lanes low, lanes x, lanes high)
 {
@@ -179,6 +190,16 @@ static inline double lanes_sum(lanes a)
             parts[i] += parts[i + half];
     return parts[0];
 #endif
+}
+
+/* How many of n numbers are above a limit; n is a multiple of LANES. */
+static inline ptrdiff_t count_above(const real *values, ptrdiff_t n, double limit)
+{
+    const lanes one = lanes_set(1.0), most = lanes_set(limit);
+    lanes total = lanes_set(0.0);
+    for (ptrdiff_t v = 0; v < n / LANES; v++)
+        total += lanes_keep_above(one, ((const lanes *)values)[v], most);
+    return (ptrdiff_t)lanes_sum(total);
 }
 
 /* first[j] += sum of a_j's lanes, second[j] += sum of b_j's, j = 0..3: eight sums by one tree.

@@ -12,6 +12,7 @@ from cpython.buffer cimport (
 )
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange
+from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
@@ -59,14 +60,14 @@ cdef extern from "Python.h":
 
 # How often the calling thread looks for Ctrl-C, in seconds.
 cdef double SIGNAL_INTERVAL = 0.03
-# A tile whose share of a component's rows so far is less brings its moments nothing.
-cdef double NEGLIGIBLE = 1e-22
+# A row that is less of a component than this share of its rows so far brings it nothing.
+cdef double NEGLIGIBLE = 1e-30
 # Rows times coefficients below which waking other threads costs more than they save.
 cdef Py_ssize_t LITTLE_WORK = 100_000
 
 cdef enum:
-    # Vectors that hold ROW_BLOCK numbers, at any level.
-    MOST_VECTORS = 64
+    # The largest ROW_BLOCK, and vectors that hold as many numbers at any level.
+    MOST_ROWS = 64
 
 KINDS = {
     "scores": SCORES,
@@ -157,11 +158,10 @@ cdef void assign_rows(
     """Rows from `first`, ROW_BLOCK of them: scores, then q(T) in their place."""
     cdef Py_ssize_t n_components = job.shape.n_components
     cdef Assignment assignment = job.assignment
-    # Vectors, for their alignment; ROW_BLOCK numbers of either.
-    cdef lanes[MOST_VECTORS] total_vectors
-    cdef lanes[MOST_VECTORS] uniform_vectors
+    # Vectors, for their alignment; ROW_BLOCK numbers of them.
+    cdef lanes[MOST_ROWS] total_vectors
     cdef real* total = <real*>total_vectors
-    cdef real* uniform = <real*>uniform_vectors
+    cdef double[MOST_ROWS] uniform
     cdef Py_ssize_t row
     if assignment.kind == GIVEN:
         for row in range(ROW_BLOCK):
@@ -201,9 +201,12 @@ cdef void visit_tile(
     cdef real* log_z = weight + n_rows
     cdef int64_t* labels = <int64_t*>(log_z + n_rows)
     cdef int64_t* draws = labels + n_rows
-    cdef double* counts = <double*>(draws + lines(n_components))
-    cdef lanes* room = <lanes*>(counts + lines(n_components))
-    cdef real* emission_workspace = <real*>(room + assignment_size(job.assignment, n_components))
+    cdef double* limits = <double*>(draws + lines(n_components))
+    cdef lanes* room = <lanes*>(limits + lines(n_components))
+    cdef real* emission_workspace = <real*>(
+        room + assignment_size(job.assignment, n_components)
+    )
+    cdef double count
 
     for row in range(n_used):
         weight[row] = 1.0 if job.weights == NULL else <real>job.weights[first + row]
@@ -239,12 +242,13 @@ cdef void visit_tile(
 
     statistics[0] += sum_log_z(n_rows, weight, log_z, job.assignment.kind == DRAW)
     for k in range(n_components):
-        counts[k] = sum_rows(scores + k * stride, n_rows)
-        statistics[1 + k] += counts[k]
-        if counts[k] < NEGLIGIBLE * statistics[1 + k]:
-            counts[k] = 0.0
+        count = sum_rows(scores + k * stride, n_rows)
+        statistics[1 + k] += count
+        limits[k] = NEGLIGIBLE * statistics[1 + k]
+        if count <= limits[k]:
+            limits[k] = INFINITY
     job.emission.accumulate(
-        job.shape, job.coefficients, tile, n_rows, stride, scores, counts, emission_workspace,
+        job.shape, job.coefficients, tile, n_rows, stride, scores, limits, emission_workspace,
         statistics + 1 + n_components,
     )
 
@@ -387,7 +391,7 @@ def visit(
         n_threads = min(n_threads, n_chunks)
         if job.n_rows * coefficients.shape[0] < LITTLE_WORK:
             n_threads = 1
-        # Tile, scores, the emission's workspace, weights and log_z; labels; draws and counts.
+        # Tile, scores, the emission's workspace, weights and log_z; labels; draws and limits.
         job.workspace_size = (
             stride_of(job.tile_rows) * (
                 job.shape.n_features + TILE_PADDING + job.shape.n_components + SCORES_PADDING

@@ -13,6 +13,7 @@ cdef extern from "lanes.h" nogil:
     lanes lanes_max(lanes a, lanes b)
     lanes lanes_min(lanes a, lanes b)
     double lanes_sum(lanes a)
+    Py_ssize_t count_above(const real* values, Py_ssize_t n, double limit)
     void lanes_add_sums(
         lanes a0, lanes a1, lanes a2, lanes a3, lanes b0, lanes b1, lanes b2, lanes b3,
         double* first, double* second,
@@ -34,6 +35,9 @@ cdef extern from "transpose.h" nogil:
 
 cdef extern from "philox.h" nogil:
     double philox_uniform(uint64_t seed, uint32_t sweep, uint64_t row, uint32_t copy)
+    void philox_uniforms(
+        uint64_t seed, uint32_t sweep, uint64_t first_row, Py_ssize_t n_rows, double* out
+    )
 
 
 cdef extern from "threads.h" nogil:
@@ -91,12 +95,12 @@ cdef struct Emission:
         const real* tile, Py_ssize_t n_rows, Py_ssize_t stride,
         real* workspace, real* scores,
     ) noexcept nogil
-    # statistics += sum over rows of q[k, row] * (what row brings), for the k of counts[k] > 0; where
-    # counts[k] is 0, so is q[k, :].
+    # statistics += sum over rows of q[k, row] * (what row brings). What rows of q[k, row] <= limits[k]
+    # bring is below rounding, and may be left out: all of them where that is infinite.
     void (*accumulate)(
         Shape shape, const real* coefficients,
         const real* tile, Py_ssize_t n_rows, Py_ssize_t stride, const real* q,
-        const double* counts, real* workspace, double* statistics,
+        const double* limits, real* workspace, double* statistics,
     ) noexcept nogil
 
 
