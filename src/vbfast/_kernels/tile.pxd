@@ -29,7 +29,7 @@ cdef extern from "transpose.h" nogil:
     const Py_ssize_t SQUARE
     void read_square(
         const char* values, Py_ssize_t row_stride, bint single, Py_ssize_t n,
-        const double* origin, const double* scale, real* out, Py_ssize_t stride,
+        const double* origin, const double* scale, Py_ssize_t ahead, real* out, Py_ssize_t stride,
     )
 
 
@@ -151,7 +151,8 @@ cdef inline void read_tile(
                 read_square(
                     source.values + (first + row) * source.row_stride + d * source.column_stride,
                     source.row_stride, source.single, min(n_features - d, SQUARE),
-                    source.origin + d, source.scale + d, tile + d * stride + row, stride,
+                    source.origin + d, source.scale + d, n_rows * source.row_stride,
+                    tile + d * stride + row, stride,
                 )
                 d += SQUARE
             row += SQUARE
