@@ -2,7 +2,8 @@
 
 Every kernel is compiled once for each SIMD level of the build; this package loads one level, the
 best that the processor has or the one that the environment variable ``VBFAST_SIMD`` names
-(``v2``, ``v3`` or ``v4`` on x86-64).
+(``v2``, ``v3`` or ``v4`` on x86-64). What computes with tiles is compiled a second time for float32
+arithmetic (``mixture_single``).
 """
 
 from __future__ import annotations
@@ -16,9 +17,18 @@ from typing import TYPE_CHECKING
 from . import cpu
 
 if TYPE_CHECKING:
-    from . import columns, gaussian, mixture
+    from . import columns, gaussian, mixture, mixture as mixture_single
 
-__all__ = ["available_levels", "columns", "cpu", "gaussian", "level", "load", "mixture"]
+__all__ = [
+    "available_levels",
+    "columns",
+    "cpu",
+    "gaussian",
+    "level",
+    "load",
+    "mixture",
+    "mixture_single",
+]
 
 
 def available_levels() -> list[str]:
@@ -45,13 +55,12 @@ def _choose_level() -> str:
 
 def load(level: str) -> SimpleNamespace:
     """Return the kernels of one level, with the emissions known to the latent structures."""
+    kernels = ("columns", "gaussian", "mixture", "gaussian_single", "mixture_single")
     modules = SimpleNamespace(
-        **{
-            kernel: importlib.import_module(f"{__name__}.{kernel}_{level}")
-            for kernel in ("columns", "gaussian", "mixture")
-        }
+        **{name: importlib.import_module(f"{__name__}.{name}_{level}") for name in kernels}
     )
     modules.mixture.EMISSIONS.update(modules.gaussian.EMISSIONS)
+    modules.mixture_single.EMISSIONS.update(modules.gaussian_single.EMISSIONS)
     return modules
 
 
@@ -59,4 +68,5 @@ level: str = _choose_level()
 
 if not TYPE_CHECKING:
     _loaded = load(level)
-    columns, gaussian, mixture = _loaded.columns, _loaded.gaussian, _loaded.mixture
+    columns, gaussian = _loaded.columns, _loaded.gaussian
+    mixture, mixture_single = _loaded.mixture, _loaded.mixture_single

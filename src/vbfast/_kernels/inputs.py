@@ -28,6 +28,8 @@ class Block:
     first_row : int
         Number of the block's first row in the whole of the data.
     n_threads : int
+    single : bool
+        Compute with float32 numbers, but for sums over more than a tile of rows.
     """
 
     values: NDArray[Any]
@@ -37,6 +39,7 @@ class Block:
     scale: Array
     first_row: int
     n_threads: int
+    single: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Coefficients:
     Attributes
     ----------
     emission : str
-        Name of the compiled functions that can read `coefficients`: "full", "tied" or "diag".
+        Name of the compiled functions that can read `coefficients`: "full", "tied", "diag" or "spherical".
     coefficients : ndarray
     offsets : ndarray of shape (K,)
         Scores where the emission's own part is zero.

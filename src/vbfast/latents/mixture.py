@@ -69,10 +69,9 @@ class Mixture:
         """Whether the prior is the same for every order of the components."""
         return self.weight_prior == "dirichlet_distribution"
 
-    @property
-    def kernel(self) -> Any:
-        """Compiled loop over rows."""
-        return _kernels.mixture
+    def kernel(self, single: bool) -> Any:
+        """Compiled loop over rows, with float32 or float64 arithmetic."""
+        return _kernels.mixture_single if single else _kernels.mixture
 
     def fields(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Names and shapes of this latent structure's statistics."""
