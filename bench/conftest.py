@@ -1,21 +1,17 @@
-"""One table for all benchmarks of a run."""
+"""One report for all that a run measures."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from machine import describe
-from table import Table
+from report import Report, text
 
-TABLE = pytest.StashKey[Table]()
+REPORT = pytest.StashKey[Report]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("vbfast")
-    group.addoption("--full-table", action="store_true", help="all rows, not only the main ones")
-    group.addoption(
+    parser.getgroup("vbfast").addoption(
         "--save-as",
         type=Path,
         default=Path(__file__).parent / "latest",
@@ -25,27 +21,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[TABLE] = Table()
-    config.option.benchmark_quiet = True
+    config.stash[REPORT] = Report()
 
 
 @pytest.fixture(scope="session")
-def table(pytestconfig: pytest.Config) -> Table:
-    return pytestconfig.stash[TABLE]
+def report(pytestconfig: pytest.Config) -> Report:
+    return pytestconfig.stash[REPORT]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     config = terminalreporter.config
-    table = config.stash[TABLE]
-    if not table.sweeps:
+    report = config.stash[REPORT]
+    if not report.rows:
         return
     terminalreporter.section("vbfast bench")
-    terminalreporter.write_line(table.text())
-    paths = table.save(config.getoption("--save-as"))
+    terminalreporter.write_line(text(report.record()))
+    paths = report.save(config.getoption("--save-as"))
     terminalreporter.write_line(f"\nwritten: {', '.join(path.name for path in paths)}")
-
-
-def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: Any) -> None:
-    """Leave the machine's name out of what pytest-benchmark saves."""
-    machine_info.clear()
-    machine_info.update(describe())

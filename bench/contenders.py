@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
+from machine import Rates
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
@@ -24,12 +25,17 @@ try:
 except ImportError:
     daal4py = None
 
-# Sweep 1 is not timed, the next ones are.
+# Sweep 1 is not timed, the next ones are; of scikit-learn, which takes seconds, only sweep 2.
 UNTIMED, TIMED = 1, 2
 # Of scikit-learn and oneDAL.
 N_THREADS = 2
 # A contender whose sweeps are quicker repeats them for this long, in seconds.
 TURN = 0.05
+ROUNDS = 5
+# Whoever takes more seconds than this takes every other turn, or one only.
+SLOW, VERY_SLOW = 0.3, 0.9
+# Time for the thread pools of the one before to go to sleep.
+PAUSE = 0.02
 # Small enough to make no difference; its definition differs from library to library.
 REG_COVAR = 1e-9
 
@@ -78,7 +84,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Problem:
-    """Data and a start: some rows as means, the variance of all rows, equal weights."""
+    """Data and a start: means, the variance of all rows, equal weights."""
 
     case: Case
     X: NDArray[Any]
@@ -102,22 +108,26 @@ def _rows(correlated: bool, n_rows: int, n_features: int, n_components: int) -> 
 
 
 def pose(case: Case) -> Problem:
-    """Return the case's data and start."""
+    """Return the case's data and a start from averages of four of its rows each."""
     correlated = case.covariance_type in ("full", "tied")
     X = _rows(correlated, case.n_rows, case.n_features, case.n_components).astype(
         case.dtype, copy=False
     )
-    start = np.random.default_rng(1).choice(case.n_rows, case.n_components, replace=False)
-    return Problem(case, X, X[start].astype(np.float64), X.var(axis=0, dtype=np.float64))
+    start = np.random.default_rng(1).choice(case.n_rows, (4, case.n_components), replace=False)
+    return pose_on(X, X[start].mean(axis=0), case)
+
+
+def pose_on(X: NDArray[Any], means: NDArray[Any], case: Case) -> Problem:
+    """Return a start from these means on other data than the case's own."""
+    return Problem(case, X, means.astype(np.float64), X.var(axis=0, dtype=np.float64))
 
 
 class Vbfast:
-    """Sweeps by vbfast, and its objective a row in the last of them."""
-
-    objective = float("nan")
+    """Sweeps by vbfast, and its objective in each of them."""
 
     def __init__(self, problem: Problem, n_threads: int) -> None:
         case = problem.case
+        self.objectives: dict[int, float] = {}
         self.method = METHODS[case.method]
         self.data = vbfast.ArrayData.of(
             problem.X, isotropic=case.covariance_type == "spherical", n_threads=n_threads
@@ -157,13 +167,11 @@ class Vbfast:
         times: list[float] = []
         while sum(times) * TIMED < TURN:
             sweeps = self.sweeps()
-            for _ in range(UNTIMED):
-                next(sweeps)
+            done = [next(sweeps) for _ in range(UNTIMED)]
             start = perf_counter()
-            for _ in range(TIMED):
-                sweep = next(sweeps)
+            done += [next(sweeps) for _ in range(TIMED)]
             times.append((perf_counter() - start) / TIMED)
-        self.objective = sweep.objective / len(self.data.values)
+        self.objectives = {n: sweep.objective for n, sweep in enumerate(done, 1)}
         return median(times)
 
 
@@ -186,7 +194,7 @@ class _BayesianGaussianMixture(_Clock, BayesianGaussianMixture):
 
 
 class ScikitLearn:
-    """Sweeps by scikit-learn, and log p(X | theta) a row in the last of them."""
+    """Sweeps by scikit-learn, and log p(X | theta) in the last of them."""
 
     def __init__(self, problem: Problem) -> None:
         case = problem.case
@@ -225,9 +233,9 @@ class ScikitLearn:
         self.estimator.begun = []
         with threadpool_limits(N_THREADS), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            self.estimator.set_params(max_iter=UNTIMED + TIMED).fit(self.X)
-        self.objective = float(self.estimator.lower_bound_)
-        return float(np.diff(self.estimator.begun)[UNTIMED:].mean())
+            self.estimator.set_params(max_iter=UNTIMED + 1).fit(self.X)
+        self.objectives = {UNTIMED + 1: float(self.estimator.lower_bound_) * len(self.X)}
+        return self.estimator.begun[UNTIMED + 1] - self.estimator.begun[UNTIMED]
 
 
 class OneDal:
@@ -238,6 +246,7 @@ class OneDal:
         full = case.covariance_type == "full"
         variance = problem.variance.astype(case.dtype)
         self.X = problem.X
+        self.objectives: dict[int, float] = {}
         self.start = (
             np.full((1, case.n_components), 1 / case.n_components, case.dtype),
             problem.means.astype(case.dtype),
@@ -256,7 +265,7 @@ class OneDal:
         result = daal4py.em_gmm(maxIterations=n_sweeps, **self.options).compute(self.X, *self.start)
         seconds = perf_counter() - start
         assert int(result.nIterations[0, 0]) == n_sweeps
-        self.objective = float(result.goalFunction[0, 0]) / len(self.X)
+        self.objectives[n_sweeps] = float(result.goalFunction[0, 0])
         return seconds
 
     def seconds(self) -> float:
@@ -277,11 +286,30 @@ def contenders(problem: Problem) -> dict[str, Any]:
         "vbfast 1": Vbfast(problem, 1),
         "vbfast 2": Vbfast(problem, 2),
     }
-    if case.method in ("em", "mean_field"):
-        out["scikit-learn 2"] = ScikitLearn(problem)
+    if case.method in ("em", "mean_field") and case.dtype == "float64":
+        out["sklearn 2"] = ScikitLearn(problem)
     if case.method == "em" and case.covariance_type in ("full", "diag") and daal4py is not None:
         out["oneDAL 2"] = OneDal(problem)
     if (case.method, case.dtype) != ("em", "float64"):
         plain = replace(case, method="em", dtype="float64")
-        out["EM float64 2"] = Vbfast(pose(plain), 2)
+        out["EM 2"] = Vbfast(pose(plain), 2)
     return out
+
+
+def by_turns(
+    turns: dict[str, Callable[[], float]], rates: Rates, rounds: int = ROUNDS
+) -> tuple[dict[str, float], slice]:
+    """Return the median of each turn's figures, and which measurements of the rates fell between.
+
+    Everyone has a turn in each round, so that a slower machine is slower for all.
+    """
+    first = len(rates)
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
+    for number in range(rounds):
+        rates.measure()
+        for name, turn in turns.items():
+            longest = max(seconds[name], default=0.0)
+            if (number % 2 == 0 and longest < VERY_SLOW) or longest < SLOW:
+                sleep(PAUSE)
+                seconds[name].append(turn())
+    return {name: median(values) for name, values in seconds.items()}, slice(first, len(rates))

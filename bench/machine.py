@@ -6,12 +6,14 @@ import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from vbfast import _kernels
@@ -50,27 +52,26 @@ class Rates:
         """Measurements so far."""
         return len(self.multiply_adds[1])
 
-    def summary(self) -> list[dict[str, float]]:
+    def summary(self) -> dict[str, float]:
         """Return the best rates for each number of threads."""
-        return [
-            {
-                "threads": n,
-                "multiply-adds/s": max(self.multiply_adds[n]),
-                "exps/s": max(self.exps[n]),
-            }
-            for n in THREADS
-        ]
+        out = {}
+        for n in THREADS if len(self) else ():
+            out[f"dgemm on {n} thread(s), multiply-adds / s"] = max(self.multiply_adds[n])
+            out[f"exp on {n} thread(s), 1 / s"] = max(self.exps[n])
+        return out
+
+
+@cache
+def _matrices() -> NDArray[np.float64]:
+    return np.ones((3, MATRIX_SIZE, MATRIX_SIZE))
 
 
 def _dgemm_rate(n_threads: int) -> float:
-    left, right, out = np.ones((3, MATRIX_SIZE, MATRIX_SIZE))
+    left, right, out = _matrices()
     with threadpool_limits(n_threads, user_api="blas"):
-        seconds = []
-        for _ in range(2):
-            start = perf_counter()
-            np.matmul(left, right, out=out)
-            seconds.append(perf_counter() - start)
-    return MATRIX_SIZE**3 / min(seconds)
+        start = perf_counter()
+        np.matmul(left, right, out=out)
+        return MATRIX_SIZE**3 / (perf_counter() - start)
 
 
 def _exp_rate(n_threads: int) -> float:

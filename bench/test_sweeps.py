@@ -2,105 +2,91 @@
 
 from __future__ import annotations
 
-from statistics import median
-from time import perf_counter, sleep
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
-import numpy as np
 import pytest
-from contenders import Case, ScikitLearn, contenders, pose
-from table import Table
+from contenders import Case, Vbfast, by_turns, contenders, pose, pose_on
+from report import Report, Work
 
-import vbfast
-
-ROUNDS = 5
-# Whoever takes more seconds per sweep takes every other turn.
-SLOW = 0.3
-# Time for the thread pools of the one before to go to sleep.
-PAUSE = 0.02
-
-MAIN = [
+FLOAT64 = [
+    Case("full", 100_000, 2, 8),
     Case("full", 100_000, 8, 16),
     Case("full", 100_000, 16, 32),
-    Case("diag", 1_000_000, 8, 64),
-    Case("full", 100_000, 8, 16, dtype="float32"),
-    *(
-        Case("full", 100_000, 8, 16, method)
-        for method in ("mean_field", "crisp_em", "variational_em", "gibbs")
-    ),
-]
-MORE = [
-    Case("full", 100_000, 2, 8),
     Case("full", 100_000, 64, 16),
     Case("full", 1_000_000, 4, 16),
     Case("full", 20_000, 128, 8),
     Case("diag", 100_000, 16, 32),
+    Case("diag", 1_000_000, 8, 64),
     Case("diag", 100_000, 128, 64),
-    Case("tied", 100_000, 8, 16),
     Case("tied", 100_000, 16, 32),
-    Case("tied", 100_000, 64, 16),
-    Case("spherical", 100_000, 8, 16),
     Case("spherical", 100_000, 16, 32),
-    Case("spherical", 100_000, 128, 64),
-    Case("full", 100_000, 64, 16, dtype="float32"),
-    Case("full", 1_000_000, 4, 16, dtype="float32"),
-    *(
-        Case(covariance_type, 100_000, 16, 32, method)
-        for covariance_type in ("full", "diag")
-        for method in ("mean_field", "crisp_em", "variational_em", "gibbs")
-    ),
 ]
+FLOAT32 = [
+    Case("full", 100_000, 8, 16, dtype="float32"),
+    Case("full", 1_000_000, 4, 16, dtype="float32"),
+    Case("full", 100_000, 64, 16, dtype="float32"),
+    Case("full", 100_000, 16, 32, dtype="float32"),
+]
+METHODS = [
+    replace(case, method=method)
+    for case, method in product(
+        [
+            Case("full", 100_000, 8, 16),
+            Case("full", 100_000, 16, 32),
+            Case("diag", 100_000, 16, 32),
+        ],
+        ["mean_field", "crisp_em", "variational_em", "gibbs"],
+    )
+]
+ROWS = (10_000, 100_000, 1_000_000, 10_000_000)
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "case" in metafunc.fixturenames:
-        cases = MAIN + MORE * metafunc.config.getoption("--full-table")
-        metafunc.parametrize("case", cases, ids=str)
-
-
-def test_sweep(case: Case, benchmark: Any, table: Table) -> None:
-    everyone = contenders(pose(case))
-    first_measurement = len(table.rates)
-    seconds: dict[str, list[float]] = {name: [] for name in everyone}
-
-    def turn(name: str) -> None:
-        seconds[name].append(everyone[name].seconds())
-
-    def others_turns() -> None:
-        table.rates.measure()
-        number = len(seconds["vbfast 2"])
-        for name, before in seconds.items():
-            if name != "vbfast 2" and (number % 2 == 0 or before[0] < SLOW):
-                sleep(PAUSE)
-                turn(name)
-        sleep(PAUSE)
-
-    benchmark.pedantic(turn, args=("vbfast 2",), setup=others_turns, rounds=ROUNDS)
-    table.sweeps[case] = {name: median(values) for name, values in seconds.items()}
-    table.measured[case] = slice(first_measurement, len(table.rates))
-    benchmark.extra_info.update(table.sweeps[case])
-
+def measure(everyone: dict[str, Any], case: Case, report: Report) -> tuple[dict[str, float], Work]:
+    """Return milliseconds per sweep of everyone, after a look at what they have computed."""
+    seconds, when = by_turns({name: each.seconds for name, each in everyone.items()}, report.rates)
+    ours = everyone["vbfast 2"].objectives
+    assert everyone["vbfast 1"].objectives == ours, "other bits on 1 thread than on 2"
     if case.method == "em":
-        # All have computed the same; vbfast sums float32 data in float64, others in float32.
+        # vbfast sums float32 data in float64, others in float32.
         tolerance = 1e-6 if case.dtype == "float64" else 1e-3
-        objectives = [each.objective for each in everyone.values()]
-        assert objectives == pytest.approx([objectives[0]] * len(objectives), rel=tolerance)
+        for name, each in everyone.items():
+            for n, objective in each.objectives.items():
+                assert objective == pytest.approx(ours[n], rel=tolerance), f"{name}, sweep {n}"
+    return {name: 1e3 * value for name, value in seconds.items()}, Work(when)
 
 
-def test_one_row(benchmark: Any, table: Table) -> None:
-    problem = pose(Case("full", 10_000, 8, 16))
-    peer = ScikitLearn(problem)
-    peer.seconds()
-    ours = vbfast.GaussianMixture(16, tol=1.0, random_state=0).fit(problem.X)
-    row = problem.X[:1]
-    assert np.isclose(ours.predict_proba(row).sum(), 1.0)
-    seconds: dict[str, list[float]] = {"vbfast": [], "scikit-learn": []}
-    for _ in range(300):
-        for name, model in (("vbfast", ours), ("scikit-learn", peer.estimator)):
-            start = perf_counter()
-            model.predict_proba(row)
-            seconds[name].append(perf_counter() - start)
-    benchmark(ours.predict_proba, row)
-    table.calls["predict_proba of 1 row, D=8, K=16"] = {
-        name: median(values) for name, values in seconds.items()
-    }
+@pytest.mark.parametrize("case", FLOAT64, ids=str)
+def test_float64(case: Case, report: Report) -> None:
+    times, work = measure(contenders(pose(case)), case, report)
+    report.add("float64", str(case), times, Work(work.when, case.multiply_adds, case.exps))
+
+
+@pytest.mark.parametrize("case", FLOAT32, ids=str)
+def test_float32(case: Case, report: Report) -> None:
+    everyone = contenders(pose(case))
+    times, work = measure(everyone, case, report)
+    times["float64 2"] = times.pop("EM 2")
+    last, exact = (max(everyone[name].objectives.items())[1] for name in ("vbfast 2", "EM 2"))
+    times["difference"] = abs(last / exact - 1)
+    report.add("float32", str(replace(case, dtype="float64")), times, work)
+
+
+@pytest.mark.parametrize("case", METHODS, ids=str)
+def test_methods(case: Case, report: Report) -> None:
+    times, work = measure(contenders(pose(case)), case, report)
+    report.add("methods", str(case), times, work)
+
+
+def test_rows(report: Report) -> None:
+    everything = pose(Case("full", max(ROWS), 4, 8))
+    turns = {}
+    for n_rows, n_threads in product(ROWS, (1, 2)):
+        case = replace(everything.case, n_rows=n_rows)
+        ours = Vbfast(pose_on(everything.X[:n_rows], everything.means, case), n_threads)
+        turns[n_rows, n_threads] = ours.seconds
+    seconds, when = by_turns(turns, report.rates)
+    for n_rows in ROWS:
+        figures = {f"vbfast {n}": 1e9 * seconds[n_rows, n] / n_rows for n in (1, 2)}
+        report.add("rows", str(replace(everything.case, n_rows=n_rows)), figures, Work(when))
