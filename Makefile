@@ -1,7 +1,7 @@
 # make demo    build, install and compare the methods on Old Faithful
 # make test    the same, then all tests (make test PYTEST="-m 'not slow'" leaves out the slow ones)
 # make lint    style and types
-# make bench   time per sweep beside other packages
+# make bench   time and memory beside other packages, in some minutes
 # make dist    wheel and source distribution, in dist/
 # make clean   remove what these made
 
@@ -33,7 +33,7 @@ dist: $(VENV)/extra-dist
 	$(PY) -m build
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(PY):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vbfast needs Python >= 3.11")'

@@ -55,7 +55,8 @@ def plot(record: dict[str, Any], path: Path) -> Path:
     axes.set_xscale("log")
     axes.margins(x=0.06)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda ms, _: _time(ms)))
-    axes.set_xlabel("time per EM sweep, float64, 2 threads (numbers: as multiples of vbfast)", color=INK)
+    label = "time per EM sweep, float64, 2 threads (numbers: as multiples of vbfast)"
+    axes.set_xlabel(label, color=INK)
     names = [name.replace(" x ", f" {TIMES} ") for name in rows]
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.4, -0.7)
