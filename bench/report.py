@@ -70,7 +70,7 @@ SECTIONS = {
     ),
     "full inference": Section(
         "Full inference, 1000 x 2 x 3: effective draws of the sorted means",
-        {"draws": "", "effective": "", "R-hat": "", "time": "s", "effective / s": "1 / s"},
+        {"draws": "", "effective": "", "R-hat": "", "time": "s", "effective / s": ""},
     ),
     "acceleration": Section(
         "Acceleration of EM: passes over the data until it stops, tol = 1e-8",
