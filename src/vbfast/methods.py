@@ -20,19 +20,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import ClassVar, Generic, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Generic, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._kernels.inputs import Assignment, Block
+from .acceleration import Extrapolation, HasCoordinates
 from .exceptions import ObjectiveFellWarning
 from .stats import Stats
 
 __all__ = [
     "EM",
     "METHODS",
+    "Acceleration",
     "CrispEM",
     "Draws",
     "Fit",
@@ -46,6 +48,10 @@ __all__ = [
 
 # An objective may fall by this share of itself: rounding.
 ROUNDING = 1e-10
+# Gains of a smaller share are left to plain steps.
+LEAST_SHARE = 1e-12
+
+Acceleration = Literal["anderson"]
 
 
 class ThetaLike(Protocol):
@@ -136,11 +142,21 @@ def sweeps(
     """
     n = 0
     while True:
-        theta = read(posterior)
-        stats = data.sum(model.visit, theta, assign(n))
-        yield Sweep(posterior, theta, stats)
-        posterior = model.prior + stats
+        sweep = _sweep(model, data, posterior, read, assign(n))
+        yield sweep
+        posterior = model.prior + sweep.stats
         n += 1
+
+
+def _sweep(
+    model: ModelLike[T],
+    data: DataLike,
+    posterior: Stats,
+    read: Callable[[Stats], T],
+    assignment: Assignment,
+) -> Sweep[T]:
+    theta = read(posterior)
+    return Sweep(posterior, theta, data.sum(model.visit, theta, assignment))
 
 
 @dataclass(frozen=True)
@@ -155,9 +171,10 @@ class Fit(Generic[T]):
     objective : float
         At that posterior, in nats.
     objectives : ndarray of shape (n_iter + 1,)
-        After 0, 1, ... updates.
+        Best after 0, 1, ... further sweeps.
     n_iter : int
-        Updates of the posterior.
+        Sweeps over the data after the first: updates of the posterior, and the steps of an
+        acceleration that were refused.
     converged : bool
     """
 
@@ -199,6 +216,10 @@ class _Climb:
         """How sweep n assigns T."""
         return Assignment("exact")
 
+    def _coordinates(self, model: object) -> HasCoordinates | None:
+        """In what to extrapolate updates; None: not at all."""
+        return None
+
     def fit(
         self,
         model: ModelLike[T],
@@ -226,28 +247,61 @@ class _Climb:
         ObjectiveFellWarning
             If the objective falls by more than rounding.
         """
+        read: Callable[[Stats], T] = getattr(model, self.read)
+        total = data.total_weight
         objectives: list[float] = []
-        converged = False
-        for sweep in sweeps(model, data, posterior, getattr(model, self.read), self.assign):
-            objectives.append(sweep.objective)
+
+        def note(objective: float) -> None:
+            objectives.append(objective)
             if report is not None:
-                report(len(objectives) - 1, sweep.objective)
-            if len(objectives) > 1:
-                change = objectives[-1] - objectives[-2]
-                if change < -ROUNDING * max(abs(objectives[-1]), data.total_weight):
-                    warnings.warn(
-                        f"the {self.objective} fell by {-change:g} to {objectives[-1]:.10g} in "
-                        f"sweep {len(objectives) - 1} of {self.name}",
-                        ObjectiveFellWarning,
-                        stacklevel=3,
-                    )
-                converged = abs(change) <= self.tol * data.total_weight
-            if converged or len(objectives) > self.max_iter:
-                break
+                report(len(objectives) - 1, objective)
+
+        def visit(posterior: Stats) -> Sweep[T]:
+            return _sweep(model, data, posterior, read, self.assign(len(objectives)))
+
+        sweep = visit(posterior)
+        note(sweep.objective)
+        least = LEAST_SHARE * max(abs(sweep.objective), total)
+        target = max(self.tol * total, least)
+        extrapolation = Extrapolation(self._coordinates(model), target, total)
+        converged = False
+        while not converged and len(objectives) <= self.max_iter:
+            last, image = sweep.objective, model.prior + sweep.stats
+            ahead = extrapolation.propose(sweep.posterior, image)
+            if ahead is not None:
+                try:
+                    with np.errstate(all="ignore"):
+                        further = visit(ahead)
+                except np.linalg.LinAlgError:
+                    extrapolation.refuse()  # no theta to be read there, and no sweep
+                else:
+                    change = further.objective - last
+                    if 0 <= change < np.inf:
+                        extrapolation.accept(change)
+                        sweep = further
+                        note(sweep.objective)
+                        continue
+                    extrapolation.refuse()
+                    note(last)
+                    if len(objectives) > self.max_iter:
+                        break
+            sweep = visit(image)
+            note(sweep.objective)
+            change = sweep.objective - last
+            if change < -ROUNDING * max(abs(sweep.objective), total):
+                warnings.warn(
+                    f"the {self.objective} fell by {-change:g} to {sweep.objective:.10g} in "
+                    f"sweep {len(objectives) - 1} of {self.name}",
+                    ObjectiveFellWarning,
+                    stacklevel=2,
+                )
+            extrapolation.observe(change)
+            # Only a plain step tells how far the map still goes.
+            converged = abs(change) <= self.tol * total
         return Fit(
             sweep.posterior,
             sweep.theta,
-            objectives[-1],
+            sweep.objective,
             np.array(objectives),
             len(objectives) - 1,
             converged,
@@ -255,10 +309,30 @@ class _Climb:
 
 
 @dataclass(frozen=True)
-class MeanField(_Climb):
+class _Smooth(_Climb):
+    """A method whose map is smooth, so that it can be accelerated."""
+
+    acceleration: Acceleration | None = field(default="anderson", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.acceleration not in (None, *get_args(Acceleration)):
+            raise ValueError(f"acceleration must be 'anderson' or None, not {self.acceleration!r}")
+
+    def _coordinates(self, model: object) -> HasCoordinates | None:
+        return model if self.acceleration and isinstance(model, HasCoordinates) else None
+
+
+@dataclass(frozen=True)
+class MeanField(_Smooth):
     """Mean field (variational Bayes): q(T) q(theta); the objective is the evidence lower bound.
 
     With q(T) factorised over rows, which for a mixture is no restriction.
+
+    Parameters
+    ----------
+    max_iter, tol, acceleration
+        As for `EM`.
     """
 
     name: ClassVar[str] = "mean_field"
@@ -267,8 +341,22 @@ class MeanField(_Climb):
 
 
 @dataclass(frozen=True)
-class EM(_Climb):
-    """EM: exact q(T), point theta_MP; maximum likelihood where the prior is flat."""
+class EM(_Smooth):
+    """EM: exact q(T), point theta_MP; maximum likelihood where the prior is flat.
+
+    Parameters
+    ----------
+    max_iter : int
+        Sweeps over the data at most, after the first.
+    tol : float
+        Stop when an update changes the objective per row (unit of weight) by no more, in nats.
+    acceleration : {"anderson"} or None
+        What to do once updates are visibly slow, and many more are needed: Anderson's
+        acceleration in unconstrained coordinates (Walker & Ni 2011), or nothing. A step ahead
+        costs one sweep, as an update does; it is kept only if the objective does not fall, and
+        only an update's own change ends the fit. Where a likelihood has several maxima, the fit
+        may end in another one than plain EM.
+    """
 
     name: ClassVar[str] = "em"
     read: ClassVar[str] = "mode"
@@ -276,7 +364,7 @@ class EM(_Climb):
 
 
 @dataclass(frozen=True)
-class VariationalEM(_Climb):
+class VariationalEM(_Smooth):
     """EM with q(T) from a restricted family, q_1(T_1) ... q_d(T_d).
 
     For a mixture, q factorised over rows is exact, and this is EM. `truncation` restricts each
@@ -285,7 +373,8 @@ class VariationalEM(_Climb):
 
     Parameters
     ----------
-    max_iter, tol
+    max_iter, tol, acceleration
+        As for `EM`.
     truncation : int, optional
         C >= 1; all components where not given, or where there are no more.
     """

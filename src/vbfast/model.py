@@ -148,6 +148,46 @@ class Model:
             {**self.latent.collect(counts), **self.emission.around(means, counts)}
         )
 
+    def coordinates(self, posterior: Stats) -> Array:
+        """Unconstrained numbers for a posterior, (P,): what `at_coordinates` takes back.
+
+        log counts and the emission's; all that a posterior which data of a given weight led to
+        has, so that any numbers make one that can be read.
+
+        Raises
+        ------
+        LinAlgError
+            If there are none: a scatter is not positive definite.
+        """
+        counts = posterior["strength"] - self.prior["strength"]
+        return np.concatenate(
+            [self.latent.coordinates(counts), self.emission.coordinates(posterior)]
+        )
+
+    def at_coordinates(self, coordinates: Array, like: Stats) -> Stats:
+        """The posterior with these numbers, of as many rows as `like`.
+
+        Components that are empty in `like` remain so.
+
+        Raises
+        ------
+        LinAlgError
+            If they are too large.
+        """
+        k = self.latent.n_components
+        with np.errstate(all="ignore"):
+            counts = self.latent.at_coordinates(
+                coordinates[:k], like["strength"] - self.prior["strength"]
+            )
+            fields = self.emission.at_coordinates(coordinates[k:], counts, like)
+        out = self.layout.stats({**self.latent.collect(counts), **fields})
+        out.buffer += self.prior.buffer
+        for name in ("mean", "scatter"):  # the prior's are in them
+            out[name][...] = fields[name]
+        if not np.isfinite(out.buffer).all():
+            raise np.linalg.LinAlgError("these coordinates are too large for a posterior")
+        return out
+
     def visit(self, block: Block, theta: Theta, assignment: Assignment) -> Stats:
         """Assign the rows of a block to components and return their expected statistics.
 

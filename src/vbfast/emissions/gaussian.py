@@ -237,6 +237,59 @@ class Gaussian:
         scatter += self._diagonal(counts, self.reg_covar * self.units.variance)
         return self._fields(counts, reference + shift, scatter)
 
+    def coordinates(self, stats: Stats) -> Array:
+        """Unconstrained numbers for means and scatter: with scatter = U diag(d) U', U unit lower.
+
+        The means, the entries of U below its diagonal, log d (Pourahmadi 1999); for "diag" and
+        "spherical" log scatter in place of the last two. What is 0, of an empty component under a
+        flat prior, is taken for 1.
+
+        Raises
+        ------
+        LinAlgError
+            If scatter is not positive definite.
+        """
+        scatter = stats["scatter"]
+        if self.covariance_type in ("full", "tied"):
+            scatter = np.where(self._no_scatter(stats), np.eye(self.n_features), scatter)
+            factor = np.linalg.cholesky(scatter)
+            pivots = np.diagonal(factor, axis1=1, axis2=2)
+            unit = (factor / pivots[:, None, :])[:, self._below]
+            return _packed(stats["mean"], unit, 2 * np.log(pivots))
+        return _packed(stats["mean"], np.log(np.where(self._no_scatter(stats), 1.0, scatter)))
+
+    def at_coordinates(self, coordinates: Array, counts: Array, like: Stats) -> dict[str, Array]:
+        """Mean and scatter that have these numbers, and what `counts` rows bring beside them.
+
+        A scatter of 0 in `like` remains so.
+        """
+        k, d = like["mean"].shape
+        means, rest = coordinates[: k * d], coordinates[k * d :]
+        scatter = like["scatter"]
+        if self.covariance_type in ("full", "tied"):
+            n = len(scatter)
+            n_below = n * d * (d - 1) // 2
+            factor = np.tile(np.eye(d), (n, 1, 1))
+            factor[:, self._below] = rest[:n_below].reshape(n, -1)
+            factor *= np.exp(0.5 * rest[n_below:]).reshape(n, 1, d)
+            values = np.einsum("kij,klj->kil", factor, factor)
+        else:
+            values = np.exp(rest).reshape(scatter.shape)
+        values = np.where(self._no_scatter(like), 0.0, values)
+        return self._fields(counts, means.reshape(k, d), values)
+
+    @cached_property
+    def _below(self) -> NDArray[np.bool_]:
+        """Entries below the diagonal, (D, D)."""
+        return np.tri(self.n_features, k=-1, dtype=bool)
+
+    def _no_scatter(self, stats: Stats) -> NDArray[np.bool_]:
+        """Where scatter is 0: (G, 1, 1), or in scatter's shape."""
+        scatter = stats["scatter"]
+        if self.covariance_type in ("full", "tied"):
+            return np.asarray(~scatter.any(axis=(1, 2), keepdims=True))
+        return np.asarray(scatter == 0)
+
     def around(self, means: Array, counts: Array) -> dict[str, Array]:
         """Statistics of `counts` rows (K,) about `means` (K, D), with the variance of all rows."""
         return self._fields(counts, means, self._diagonal(counts, self.units.variance))
