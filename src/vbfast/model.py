@@ -151,8 +151,8 @@ class Model:
     def coordinates(self, posterior: Stats) -> Array:
         """Unconstrained numbers for a posterior, (P,): what `at_coordinates` takes back.
 
-        log counts and the emission's; all that a posterior which data of a given weight led to
-        has, so that any numbers make one that can be read.
+        The latent structure's and the emission's. They say all of a posterior that data of known
+        weight led to, and whatever their values are, they say one that can be read.
 
         Raises
         ------
@@ -160,29 +160,29 @@ class Model:
             If there are none: a scatter is not positive definite.
         """
         counts = posterior["strength"] - self.prior["strength"]
-        return np.concatenate(
-            [self.latent.coordinates(counts), self.emission.coordinates(posterior)]
-        )
+        emission = self.emission.coordinates(posterior, self.latent.held(counts))
+        return np.concatenate([self.latent.coordinates(counts), emission])
 
     def at_coordinates(self, coordinates: Array, like: Stats) -> Stats:
         """The posterior with these numbers, of as many rows as `like`.
 
-        Components that are empty in `like` remain so.
+        Components that are all but empty in `like` are as they are there.
 
         Raises
         ------
         LinAlgError
-            If they are too large.
+            If the numbers are too large.
         """
         k = self.latent.n_components
+        like_counts = like["strength"] - self.prior["strength"]
         with np.errstate(all="ignore"):
-            counts = self.latent.at_coordinates(
-                coordinates[:k], like["strength"] - self.prior["strength"]
+            counts = self.latent.at_coordinates(coordinates[:k], like_counts)
+            fields = self.emission.at_coordinates(
+                coordinates[k:], counts, self.latent.held(like_counts), like
             )
-            fields = self.emission.at_coordinates(coordinates[k:], counts, like)
         out = self.layout.stats({**self.latent.collect(counts), **fields})
         out.buffer += self.prior.buffer
-        for name in ("mean", "scatter"):  # the prior's are in them
+        for name in ("mean", "scatter"):  # these have the prior's in them
             out[name][...] = fields[name]
         if not np.isfinite(out.buffer).all():
             raise np.linalg.LinAlgError("these coordinates are too large for a posterior")

@@ -237,34 +237,40 @@ class Gaussian:
         scatter += self._diagonal(counts, self.reg_covar * self.units.variance)
         return self._fields(counts, reference + shift, scatter)
 
-    def coordinates(self, stats: Stats) -> Array:
+    def coordinates(self, stats: Stats, held: NDArray[np.bool_]) -> Array:
         """Unconstrained numbers for means and scatter: with scatter = U diag(d) U', U unit lower.
 
         The means, the entries of U below its diagonal, log d (Pourahmadi 1999); for "diag" and
-        "spherical" log scatter in place of the last two. What is 0, of an empty component under a
-        flat prior, is taken for 1.
+        "spherical" log scatter in place of the last two. 0 for components that are not `held`
+        (K,).
 
         Raises
         ------
         LinAlgError
             If scatter is not positive definite.
         """
+        means = np.where(held[:, None], stats["mean"], 0.0)
         scatter = stats["scatter"]
+        held = self._by_scatter(held)
         if self.covariance_type in ("full", "tied"):
-            scatter = np.where(self._no_scatter(stats), np.eye(self.n_features), scatter)
-            factor = np.linalg.cholesky(scatter)
+            factor = np.linalg.cholesky(np.where(held, scatter, np.eye(self.n_features)))
             pivots = np.diagonal(factor, axis1=1, axis2=2)
             unit = (factor / pivots[:, None, :])[:, self._below]
-            return _packed(stats["mean"], unit, 2 * np.log(pivots))
-        return _packed(stats["mean"], np.log(np.where(self._no_scatter(stats), 1.0, scatter)))
+            return _packed(means, unit, 2 * np.log(pivots))
+        scatter = np.where(held, scatter, 1.0)
+        if not np.all(scatter > 0):
+            raise np.linalg.LinAlgError("scatter is not positive")
+        return _packed(means, np.log(scatter))
 
-    def at_coordinates(self, coordinates: Array, counts: Array, like: Stats) -> dict[str, Array]:
-        """Mean and scatter that have these numbers, and what `counts` rows bring beside them.
+    def at_coordinates(
+        self, coordinates: Array, counts: Array, held: NDArray[np.bool_], like: Stats
+    ) -> dict[str, Array]:
+        """Mean and scatter that have these numbers, beside what `counts` rows (K,) bring.
 
-        A scatter of 0 in `like` remains so.
+        Those of `like` for components that are not `held` (K,).
         """
         k, d = like["mean"].shape
-        means, rest = coordinates[: k * d], coordinates[k * d :]
+        means, rest = coordinates[: k * d].reshape(k, d), coordinates[k * d :]
         scatter = like["scatter"]
         if self.covariance_type in ("full", "tied"):
             n = len(scatter)
@@ -275,20 +281,21 @@ class Gaussian:
             values = np.einsum("kij,klj->kil", factor, factor)
         else:
             values = np.exp(rest).reshape(scatter.shape)
-        values = np.where(self._no_scatter(like), 0.0, values)
-        return self._fields(counts, means.reshape(k, d), values)
+        means = np.where(held[:, None], means, like["mean"])
+        return self._fields(counts, means, np.where(self._by_scatter(held), values, scatter))
+
+    def _by_scatter(self, each: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """One truth for each component (K,) in a shape that goes with scatter's."""
+        if self.covariance_type == "full":
+            return each[:, None, None]
+        if self.covariance_type == "tied":
+            return np.ones((1, 1, 1), dtype=bool)
+        return each[:, None]
 
     @cached_property
     def _below(self) -> NDArray[np.bool_]:
         """Entries below the diagonal, (D, D)."""
         return np.tri(self.n_features, k=-1, dtype=bool)
-
-    def _no_scatter(self, stats: Stats) -> NDArray[np.bool_]:
-        """Where scatter is 0: (G, 1, 1), or in scatter's shape."""
-        scatter = stats["scatter"]
-        if self.covariance_type in ("full", "tied"):
-            return np.asarray(~scatter.any(axis=(1, 2), keepdims=True))
-        return np.asarray(scatter == 0)
 
     def around(self, means: Array, counts: Array) -> dict[str, Array]:
         """Statistics of `counts` rows (K,) about `means` (K, D), with the variance of all rows."""

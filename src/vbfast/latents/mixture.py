@@ -22,8 +22,8 @@ __all__ = ["Mixture", "WeightPrior"]
 Array = NDArray[np.float64]
 # Components whose orders are summed over: it takes 2^K K steps.
 MOST_ORDERED = 12
-# A component that holds less than this share of all rows counts as empty in coordinates.
-EMPTY_SHARE = 1e-12
+# A component that holds less than this share of all rows has no coordinates.
+EMPTY_SHARE = 1e-9
 WeightPrior = Literal["dirichlet_distribution", "dirichlet_process"]
 
 
@@ -100,15 +100,28 @@ class Mixture:
         beyond = np.cumsum(counts[::-1])[::-1][1:]
         return {"sticks": np.stack([counts[:-1], beyond], axis=1)}
 
+    def held(self, counts: Array) -> NDArray[np.bool_]:
+        """Which components hold enough rows for what is said of them to mean anything, (K,)."""
+        return np.asarray(counts > EMPTY_SHARE * counts.sum())
+
     def coordinates(self, counts: Array) -> Array:
-        """Unconstrained numbers for components that hold `counts` rows: their logarithms, (K,)."""
-        return np.asarray(np.log(np.maximum(counts, EMPTY_SHARE * counts.sum())))
+        """Unconstrained numbers for components that hold `counts` rows: their logarithms, (K,).
+
+        0 where `held` is false.
+        """
+        return np.asarray(np.log(np.where(self.held(counts), counts, 1.0)))
 
     def at_coordinates(self, coordinates: Array, like: Array) -> Array:
-        """Rows of each component (K,), as many in all as `like` (K,); what is empty remains so."""
-        held = like > EMPTY_SHARE * like.sum()
-        share = np.where(held, np.exp(coordinates - coordinates[held].max()), 0.0)
-        return np.where(held, share * (like[held].sum() / share.sum()), like)
+        """Rows of each component (K,), as many in all as `like` (K,).
+
+        Where `held` is false of `like`, what `like` has.
+        """
+        held = self.held(like)
+        share = np.exp(coordinates[held] - coordinates[held].max())
+        share = np.maximum(share, EMPTY_SHARE * share.sum())
+        counts = like.copy()
+        counts[held] = share * (like[held].sum() / share.sum())
+        return counts
 
     def log_prior(self, prior: Dirichlet | StickBreaking, weights: Array) -> float:
         """log p(weights); 0 for a flat prior."""
