@@ -9,8 +9,9 @@ from conftest import MIXTURES, MixtureRow
 
 import vbfast
 from vbfast import EM, MeanField, VariationalEM, starts
-from vbfast.acceleration import LONGEST_PAUSE, Anderson, Gate
+from vbfast.acceleration import LONGEST_PAUSE, Anderson, Extrapolation, Gate
 from vbfast.exceptions import DegenerateError
+from vbfast.stats import Layout
 
 each_model = pytest.mark.parametrize("row", MIXTURES, ids=str)
 SLOW = [
@@ -339,8 +340,47 @@ def test_anderson_goes_away_from_a_saddle():
         distances.append(x[0])
     assert np.all(np.diff(distances) > 0)
     assert distances[-1] > 1.1**8 * 5
+
+
+def test_refused_steps_are_forgotten():
+    """Of the points before a step that was refused, only the last one is remembered."""
+    rng = np.random.default_rng(7)
+    points = rng.standard_normal((5, 4))
+    images = 0.9 * points + 0.1 * rng.standard_normal((5, 4))
+    anderson, fresh = Anderson(), Anderson()
+    for x, image in zip(points[:3], images[:3], strict=True):
+        anderson.propose(x, image)
     anderson.refuse()
-    assert all(anderson.propose(x, image) is None for _ in range(1))
+    assert anderson.propose(points[3], images[3]) is None
+    for x, image in zip(points[2:4], images[2:4], strict=True):
+        fresh.propose(x, image)
+    np.testing.assert_array_equal(
+        anderson.propose(points[4], images[4]), fresh.propose(points[4], images[4])
+    )
+
+
+def test_small_gains_call_for_a_plain_step():
+    class Numbers:
+        def coordinates(self, posterior):
+            return posterior.buffer.copy()
+
+        def at_coordinates(self, coordinates, like):
+            return vbfast.Stats(like.layout, coordinates)
+
+    def stats(x):
+        return layout.stats({"x": x})
+
+    layout = Layout((("x", (2,)),))
+    extrapolation = Extrapolation(Numbers(), target=1e-6, total_weight=1.0)
+    x = np.array([1.0, 2.0])
+    for n in range(5):
+        assert (extrapolation.propose(stats(x), stats(0.9 * x * [1, 0.9])) is None) == (n < 4)
+        extrapolation.observe(1e-3 * 0.9**n)
+        x = 0.9 * x * [1, 0.9]
+    for gain, plain in [(1e-3, False), (2e-6, False), (1e-6, True), (0.0, True)]:
+        extrapolation.accept(gain)
+        x = 0.9 * x * [1, 0.8]
+        assert (extrapolation.propose(stats(x), stats(0.9 * x * [1, 0.9])) is None) == plain
 
 
 # Options -----------------------------------------------------------------------------------------

@@ -64,14 +64,14 @@ class Gate:
 class Anderson:
     """Steps of Anderson's acceleration (type II), made safe for a map that climbs.
 
-    With f_i = M(x_i) - x_i at the last points, the step from x to M(x) + sum_i gamma_i (M(x_i) -
-    M(x)) takes the gamma that makes |f + sum_i gamma_i (f_i - f)| least (Walker & Ni 2011, eq.
-    2.1-2.2 with beta = 1, in differences). It is Newton's step for f(x) = 0 and as happy to go to
-    a saddle; EM's own step f always climbs (Xu & Jordan 1996). So where it goes against f, the
-    step is f |x - x_i|/|f - f_i| instead, SQUAREM's third length (Varadhan & Roland 2008, eq. 10)
-    from the last two points, up to a reach that grows and shrinks with success as there. A step
-    that was refused clears the memory and calls for plain ones, twice as many each time in turn
-    (restarts: Henderson & Varadhan 2019).
+    With f_i = M(x_i) - x_i at the last points, the step from x goes to M(x) + sum_i gamma_i
+    (M(x_i) - M(x)), where gamma makes |f + sum_i gamma_i (f_i - f)| least (Walker & Ni 2011,
+    section 2, undamped). That is a secant form of Newton's step for f(x) = 0, and as happy to go
+    to a saddle; EM's own step f is the gradient times a positive definite matrix (Xu & Jordan
+    1996). So where it goes against f, the step is f |x - x_i|/|f - f_i| instead, from the last
+    two points, the third of SQUAREM's lengths (Varadhan & Roland 2008, S3), up to a reach that
+    grows and shrinks with success. A step that was refused clears the memory (as the restarts of
+    Henderson & Varadhan 2019) and calls for plain ones, twice as many each time in turn.
     """
 
     def __init__(self) -> None:

@@ -193,7 +193,7 @@ class _Climb:
     Parameters
     ----------
     max_iter : int
-        Updates of the posterior at most.
+        Sweeps over the data at most, after the first.
     tol : float
         Stop when an update changes the objective per row (unit of weight) by no more, in nats.
     """

@@ -385,8 +385,10 @@ class _GaussianMixtureBase(Estimator):
     def _check_memory(self, data: ArrayData, method: Method) -> None:
         k, d = self.n_components, data.values.shape[1]
         per_component = {"full": d * d, "tied": d, "diag": d, "spherical": d}[self.covariance_type]
-        # Statistics of the fewest chunks, and some posteriors, thetas and attributes.
-        needed = 8.0 * k * (per_component + 2 * d) * (8 + 12)
+        # Statistics of the fewest chunks, and some posteriors, thetas and attributes; and what an
+        # acceleration remembers.
+        n_copies = 8 + 12 + (20 if getattr(method, "acceleration", None) else 0)
+        needed = 8.0 * k * (per_component + 2 * d) * n_copies
         if isinstance(method, FullInference):
             needed += 8.0 * method.n_chains * method.n_draws * k * (3 * per_component + 2 * k)
         available = np.inf if needed < LITTLE_MEMORY else available_memory()
@@ -819,7 +821,8 @@ _DOC = """{summary}
         K.
     method : {{"em", "mean_field", "full", "variational_em", "crisp_em"}} or object
         By name, with `max_iter` and `tol` from here; or an object that brings its own, such as
-        ``vbfast.VariationalEM(truncation=3)`` or ``vbfast.FullInference(n_draws=2000)``.
+        ``vbfast.VariationalEM(truncation=3)`` or ``vbfast.FullInference(n_draws=2000)``. Slow
+        climbs are accelerated; ``vbfast.EM(acceleration=None)`` takes plain updates alone.
     covariance_type : {{"full", "tied", "diag", "spherical"}}
     tol : float
         Stop when the objective changes by no more than this a row (nats).
@@ -828,7 +831,7 @@ _DOC = """{summary}
         a constant feature). All objectives stay monotone: each row is taken for a cloud of this
         variance.
     max_iter : int
-        Updates at most, for methods given by name.
+        Sweeps over the data at most, after the first, for methods given by name.
     n_init : int
         Starts, of which the best objective is kept. Full inference starts each chain anew instead.
     init_params : {{"kmeans", "k-means++", "random", "random_from_data"}}
@@ -875,9 +878,10 @@ _DOC = """{summary}
     lower_bound_ : float
         The same{unit}.
     lower_bounds_ : ndarray
-        After 0, 1, ..., n_iter_ updates (full inference: of each draw).
+        The best after 0, 1, ..., n_iter_ sweeps (full inference: of each draw).
     converged_ : bool
     n_iter_ : int
+        Sweeps over the data after the first: updates, and steps of `acceleration` refused.
     method_ : object
         The method as it was used.
     n_features_in_ : int
