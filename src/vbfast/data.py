@@ -95,20 +95,20 @@ def as_rows(X: ArrayLike, name: str = "X") -> NDArray[Any]:
     return values
 
 
-def check_finite(
-    values: NDArray[Any], weights: Array | None, n_threads: int, name: str = "X"
-) -> tuple[Array, Array]:
-    """Return each column's smallest and largest value; ValueError where one isn't finite."""
-    low, high, bad = _kernels.columns.ranges(values, weights, n_threads)
-    if bad is not None:
-        row, column = bad
-        value = values[row, column]
-        what = "NaN" if np.isnan(value) else "infinity"
-        raise ValueError(
-            f"Input {name} contains {what} at row {row}, column {column}; vbfast takes finite "
-            "values only"
-        )
-    return low, high
+def check_finite(values: NDArray[Any], n_threads: int, name: str = "X") -> None:
+    """Raise ValueError where a value isn't finite."""
+    _refuse(values, _kernels.columns.first_not_finite(values, n_threads), name)
+
+
+def _refuse(values: NDArray[Any], bad: tuple[int, int] | None, name: str = "X") -> None:
+    if bad is None:
+        return
+    row, column = bad
+    what = "NaN" if np.isnan(values[row, column]) else "infinity"
+    raise ValueError(
+        f"Input {name} contains {what} at row {row}, column {column}; vbfast takes finite "
+        "values only"
+    )
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,8 @@ class ArrayData:
         threads = resolve_threads(n_threads)
         values = as_rows(X)
         weights = check_weights(sample_weight, len(values))
-        low, high = check_finite(values, weights, threads)
+        low, high, bad = _kernels.columns.ranges(values, weights, threads)
+        _refuse(values, bad)
         return cls(values, weights, _frame(values, weights, low, high, isotropic, threads), threads)
 
     @property

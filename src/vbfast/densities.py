@@ -25,6 +25,8 @@ __all__ = ["DrawnDensity", "MeanFieldDensity", "PointDensity"]
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
+# Made once: a prediction of one row takes little longer than making them does.
+SCORES, EXACT, HARD = Assignment("scores"), Assignment("exact"), Assignment("hard")
 # Doubles that a prediction holds at a time beside its output.
 ROOM = 2**21
 # Standard deviations of the data, further than which a row's density under mean field is taken for
@@ -61,33 +63,35 @@ class PointDensity:
             log_weights + emission.offsets(self.gaussians),
         )
 
-    def _visit(self, values: NDArray[Any], kind: str, n_threads: int, **out: Any) -> None:
+    def _visit(
+        self, values: NDArray[Any], assignment: Assignment, n_threads: int, **out: Any
+    ) -> None:
         block = Block(values, None, None, self.frame.origin, self.frame.scale, 0, n_threads)
-        _kernels.mixture.visit(block, self.coefficients, Assignment(kind), **out)
+        _kernels.mixture.visit(block, self.coefficients, assignment, **out)
 
     def scores(self, values: NDArray[Any], n_threads: int) -> Array:
         """log pi_k + log N(x | k), (N, K)."""
         out = np.empty((len(values), len(self.weights)))
-        self._visit(values, "scores", n_threads, q=out)
+        self._visit(values, SCORES, n_threads, q=out)
         # A row so far away that its score is NaN, by inf - inf, is impossible.
         return np.asarray(np.fmax(out, -np.inf, out=out))
 
     def responsibilities(self, values: NDArray[Any], n_threads: int) -> Array:
         """Probability of each component for each row, (N, K)."""
         out = np.empty((len(values), len(self.weights)))
-        self._visit(values, "exact", n_threads, q=out)
+        self._visit(values, EXACT, n_threads, q=out)
         return out
 
     def labels(self, values: NDArray[Any], n_threads: int) -> Labels:
         """Most probable component of each row, (N,)."""
         out = np.empty(len(values), dtype=np.int64)
-        self._visit(values, "hard", n_threads, labels=out)
+        self._visit(values, HARD, n_threads, labels=out)
         return out
 
     def log_density(self, values: NDArray[Any], n_threads: int) -> Array:
         """Log density of each row in the units of the data, (N,)."""
         out = np.empty(len(values))
-        self._visit(values, "exact", n_threads, log_z=out)
+        self._visit(values, EXACT, n_threads, log_z=out)
         return out
 
     def co_assignment(self, values: NDArray[Any], n_threads: int) -> Array:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from . import cpu
 
 if TYPE_CHECKING:
-    from . import columns, gaussian, mixture
+    from . import columns, gaussian, mixture, seeds
 
-__all__ = ["available_levels", "columns", "cpu", "gaussian", "level", "load", "mixture"]
+__all__ = ["available_levels", "columns", "cpu", "gaussian", "level", "load", "mixture", "seeds"]
 
 
 def available_levels() -> list[str]:
@@ -48,7 +48,7 @@ def load(level: str) -> SimpleNamespace:
     modules = SimpleNamespace(
         **{
             kernel: importlib.import_module(f"{__name__}.{kernel}_{level}")
-            for kernel in ("columns", "gaussian", "mixture")
+            for kernel in ("columns", "gaussian", "mixture", "seeds")
         }
     )
     modules.mixture.EMISSIONS.update(modules.gaussian.EMISSIONS)
@@ -59,4 +59,5 @@ level: str = _choose_level()
 
 if not TYPE_CHECKING:
     _loaded = load(level)
-    columns, gaussian, mixture = _loaded.columns, _loaded.gaussian, _loaded.mixture
+    columns, gaussian = _loaded.columns, _loaded.gaussian
+    mixture, seeds = _loaded.mixture, _loaded.seeds

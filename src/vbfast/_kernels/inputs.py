@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,7 @@ __all__ = ["Assignment", "Block", "Coefficients"]
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Rows that a kernel visits in one call.
 
     Attributes

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 
-from .. import draws, starts
+from .. import _kernels, draws, starts
 from .._kernels.inputs import Assignment
 from .._threads import resolve_threads
 from ..conjugate import Gaussians, StickBreaking, point, precision_factors
@@ -490,7 +490,8 @@ class _GaussianMixtureBase(Estimator):
         d = data.values.shape[1]
         emission = Gaussian(d, self.covariance_type, frame=data.frame)
         whole = Model(Mixture(1), emission)
-        stats = starts.from_labels(whole, data, np.zeros(data.n_rows, dtype=np.int64))
+        about = whole.about(np.zeros((1, d)))
+        stats = data.sum(whole.visit, about, Assignment("hard"))
         scatter = stats["scatter"][0] / max(data.total_weight - 1, 1)
         if self.covariance_type in ("full", "tied"):
             smallest = float(np.linalg.eigvalsh(scatter)[0])
@@ -596,8 +597,7 @@ class _GaussianMixtureBase(Estimator):
         if weights is not None and means is not None and covariances is not None:
             posterior = model.prior + model.around(means, data.total_weight * weights)
         else:
-            labels = starts.labels(data, self.n_components, self.init_params, rng)
-            posterior = starts.from_labels(model, data, labels)
+            posterior = starts.posterior(model, data, self.init_params, rng)
         if weights is None and means is None and covariances is None:
             return posterior
         return starts.from_parameters(
@@ -627,7 +627,7 @@ class _GaussianMixtureBase(Estimator):
         covariances = _covariances(factor, self.covariance_type)
         covariances = self._raw_covariances(frame, covariances[None])[0]
         if self.covariance_type in ("full", "tied"):
-            cholesky = np.swapaxes(factor * frame.scale, 1, 2)
+            cholesky = np.ascontiguousarray(np.swapaxes(factor * frame.scale, 1, 2))
             precisions = cholesky @ np.swapaxes(cholesky, 1, 2)
             if self.covariance_type == "tied":
                 cholesky, precisions = cholesky[0], precisions[0]
@@ -671,8 +671,10 @@ class _GaussianMixtureBase(Estimator):
     def _current_density(self) -> PointDensity | DrawnDensity:
         """The density that was fitted; that of the parameters if somebody has set them since."""
         covariance_type, arrays = getattr(self, "_made", (None, ()))
-        now = (getattr(self, name) for name in _PARAMETER_NAMES)
-        if covariance_type == self.covariance_type and all(map(np.array_equal, now, arrays)):
+        now = (self.weights_, self.means_, self.precisions_cholesky_)
+        if covariance_type == self.covariance_type and (
+            all(map(_kernels.columns.same, now, arrays)) or all(map(np.array_equal, now, arrays))
+        ):
             return self._density
         k, d = np.shape(self.means_)
         weights = as_array("weights_", self.weights_, (k,))
@@ -696,7 +698,7 @@ class _GaussianMixtureBase(Estimator):
         self._check_is_fitted()
         values = self._rows(X, np.shape(self.means_)[-1])
         threads = resolve_threads(self.n_threads)
-        check_finite(values, None, threads)
+        check_finite(values, threads)
         return self._current_density, values, threads
 
     def predict_proba(self, X: ArrayLike) -> Array:
