@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -204,6 +204,14 @@ class ArrayData:
     ) -> Stats:
         """Return the statistics of all rows."""
         return visit(self.block, theta, assignment)
+
+    def sum_each(
+        self,
+        visit_each: Callable[[Block, Sequence[tuple[ThetaT, Assignment]]], list[Stats]],
+        requests: Sequence[tuple[ThetaT, Assignment]],
+    ) -> list[Stats]:
+        """Return what `sum` does for several thetas, from one pass over the rows."""
+        return visit_each(self.block, requests)
 
 
 def check_weights(sample_weight: ArrayLike | None, n_rows: int) -> Array | None:

@@ -19,7 +19,7 @@ theta.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Protocol, TypeVar
 
@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._kernels.inputs import Assignment, Block
-from .exceptions import ObjectiveFellWarning
+from .exceptions import DegenerateError, ObjectiveFellWarning
 from .stats import Stats
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "Method",
     "Sweep",
     "VariationalEM",
+    "lockstep",
     "sweeps",
 ]
 
@@ -169,6 +170,55 @@ class Fit(Generic[T]):
     converged: bool
 
 
+# A climb asks for the statistics of all rows given theta, and returns a fit in the end.
+Climb = Generator[tuple[T, Assignment], Stats, Fit[T]]
+
+
+def lockstep(
+    climbs: Iterable[Climb[T]],
+    sum_each: Callable[[Sequence[tuple[T, Assignment]]], list[Stats]],
+    most: int,
+) -> Iterator[tuple[int, Fit[T] | DegenerateError]]:
+    """Advance climbs together, so that each pass over the data serves all that are under way.
+
+    Every climb runs to its own end, with the same bits as alone.
+
+    Parameters
+    ----------
+    climbs : iterable
+        Of what `climb` of a method returns; taken from it as their turn comes.
+    sum_each : callable
+        ``sum_each(requests)`` gives the statistics of all rows for each (theta, assignment).
+    most : int
+        Climbs under way at a time.
+
+    Yields
+    ------
+    number : int
+        Of the climb that has ended, 0, 1, ...
+    outcome : Fit or DegenerateError
+    """
+    coming = enumerate(climbs)
+    running: dict[int, Climb[T]] = {}
+    answers: dict[int, Stats] = {}
+    while True:
+        while len(running) < most and (new := next(coming, None)) is not None:
+            running[new[0]] = new[1]
+        if not running:
+            return
+        requests = []
+        for number, climb in list(running.items()):
+            try:
+                requests.append(climb.send(answers[number]) if number in answers else next(climb))
+            except StopIteration as end:
+                del running[number]
+                yield number, end.value
+            except DegenerateError as error:
+                del running[number]
+                yield number, error
+        answers = dict(zip(running, sum_each(requests), strict=True))
+
+
 @dataclass(frozen=True)
 class _Climb:
     """A method that climbs its objective until it changes by less than `tol` a row.
@@ -226,24 +276,49 @@ class _Climb:
         ObjectiveFellWarning
             If the objective falls by more than rounding.
         """
+        climb = self.climb(model, data.total_weight, posterior, report=report)
+        try:
+            request = next(climb)
+            while True:
+                request = climb.send(data.sum(model.visit, *request))
+        except StopIteration as end:
+            fitted: Fit[T] = end.value
+        return fitted
+
+    def climb(
+        self,
+        model: ModelLike[T],
+        total_weight: float,
+        posterior: Stats,
+        *,
+        report: Callable[[int, float], None] | None = None,
+    ) -> Climb[T]:
+        """`fit` turned inside out: yields what to visit all rows with, is sent their statistics.
+
+        So that whoever drives it may serve several climbs by one pass over the data (`lockstep`).
+        """
         objectives: list[float] = []
         converged = False
-        for sweep in sweeps(model, data, posterior, getattr(model, self.read), self.assign):
+        read: Callable[[Stats], T] = getattr(model, self.read)
+        while True:
+            theta, assignment = read(posterior), self.assign(len(objectives))
+            sweep = Sweep(posterior, theta, (yield theta, assignment))
             objectives.append(sweep.objective)
             if report is not None:
                 report(len(objectives) - 1, sweep.objective)
             if len(objectives) > 1:
                 change = objectives[-1] - objectives[-2]
-                if change < -ROUNDING * max(abs(objectives[-1]), data.total_weight):
+                if change < -ROUNDING * max(abs(objectives[-1]), total_weight):
                     warnings.warn(
                         f"the {self.objective} fell by {-change:g} to {objectives[-1]:.10g} in "
                         f"sweep {len(objectives) - 1} of {self.name}",
                         ObjectiveFellWarning,
                         stacklevel=3,
                     )
-                converged = abs(change) <= self.tol * data.total_weight
+                converged = abs(change) <= self.tol * total_weight
             if converged or len(objectives) > self.max_iter:
                 break
+            posterior = model.prior + sweep.stats
         return Fit(
             sweep.posterior,
             sweep.theta,

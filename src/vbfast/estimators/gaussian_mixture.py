@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from time import perf_counter
 from typing import Any, ClassVar, Literal, Self
 
@@ -21,7 +22,7 @@ from ..emissions.gaussian import CovarianceType
 from ..exceptions import ConvergenceWarning, DegenerateError
 from ..latents import Mixture
 from ..latents.mixture import WeightPrior
-from ..methods import METHODS, Fit, FullInference, Method
+from ..methods import METHODS, Fit, FullInference, Method, lockstep
 from ..model import Model, Theta
 from ..stats import Stats
 from .base import Estimator, feature_names
@@ -48,6 +49,8 @@ WEIGHT_PRIORS = ("dirichlet_distribution", "dirichlet_process")
 _PARAMETER_NAMES = ("weights_", "means_", "precisions_cholesky_")
 # Rows that one weight may stand for in full inference, each with a draw of its own.
 MOST_COPIES = 100_000
+# Numbers in the posteriors of starts that climb together; each takes some such more.
+TOGETHER = 2**18
 # Bytes that no fit is refused for.
 LITTLE_MEMORY = 2.0**26
 # Standard deviations of the data between its mean and one to start from, whose squares keep half
@@ -188,15 +191,19 @@ class _GaussianMixtureBase(Estimator):
     def _climb(self, model: Model, data: ArrayData, posteriors: Any, method: Any) -> dict[str, Any]:
         """Best of several starts."""
         best: Fit[Theta] | None = None
+        first = 0
         failure: DegenerateError | None = None
-        for number, posterior in enumerate(posteriors):
-            try:
-                fit = method.fit(model, data, posterior, report=self._report(number))
-            except DegenerateError as error:
-                failure = error
-                continue
-            if best is None or fit.objective > best.objective:
-                best = fit
+        climbs = (
+            method.climb(model, data.total_weight, posterior, report=self._report(number))
+            for number, posterior in enumerate(posteriors)
+        )
+        # One after another where somebody reads along.
+        most = 1 if self.verbose else max(1, TOGETHER // model.layout.size)
+        for number, outcome in lockstep(climbs, partial(data.sum_each, model.visit_each), most):
+            if isinstance(outcome, DegenerateError):
+                failure = outcome
+            elif best is None or (outcome.objective, -number) > (best.objective, -first):
+                best, first = outcome, number
         if best is None:
             assert failure is not None
             raise failure
@@ -832,7 +839,8 @@ _DOC = """{summary}
     max_iter : int
         Updates at most, for methods given by name.
     n_init : int
-        Starts, of which the best objective is kept. Full inference starts each chain anew instead.
+        Starts, of which the best objective is kept: all climb to their ends, several at a time in
+        each pass over X. Full inference starts each chain anew instead.
     init_params : {{"kmeans", "k-means++", "random", "random_from_data"}}
         Rows start in the component of the nearest centroid (after k-means; of those that
         k-means++ chose; of rows drawn), or in a random one. Distances are in units of each
