@@ -6,6 +6,7 @@ k-means is crisp EM on a model of its own, `Centroids`: equal weights, unit vari
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -27,7 +28,7 @@ Init = Literal["kmeans", "k-means++", "random", "random_from_data"]
 
 # Centroids are sought in a random part of the rows: in one of SHARE, but in FEWEST rows at least
 # and MOST at most (or 100 a component), and in as many values at most.
-SHARE, FEWEST, MOST, VALUES = 8, 10_000, 25_000, 2**21
+SHARE, FEWEST, MOST, VALUES = 10, 10_000, 25_000, 2**21
 # k-means stops sooner than EM, which goes on from there.
 KMEANS_SWEEPS, KMEANS_TOL = 15, 1e-4
 
@@ -56,7 +57,7 @@ class Centroids:
         layout = Layout((("log_z", ()), *emission.fields(self.n_components)), emission.moments)
         object.__setattr__(self, "prior", layout.stats())
 
-    @property
+    @cached_property
     def _emission(self) -> Gaussian:
         return Gaussian(self.n_features, "spherical")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,9 @@ __all__ = ["Assignment", "Block", "Coefficients"]
 Array = NDArray[np.float64]
 
 
-class Block(NamedTuple):
+# Not frozen, which would take as long to make as visiting a row.
+@dataclass(slots=True)
+class Block:
     """Rows that a kernel visits in one call.
 
     Attributes
