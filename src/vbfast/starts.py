@@ -30,7 +30,7 @@ Init = Literal["kmeans", "k-means++", "random", "random_from_data"]
 # and MOST at most (or 100 a component), and in as many values at most.
 SHARE, FEWEST, MOST, VALUES = 10, 10_000, 25_000, 2**21
 # k-means stops sooner than EM, which goes on from there.
-KMEANS_SWEEPS, KMEANS_TOL = 15, 1e-4
+KMEANS_SWEEPS, KMEANS_TOL = 20, 1e-4
 
 
 @dataclass(frozen=True)
