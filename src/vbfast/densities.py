@@ -181,9 +181,7 @@ class DrawnDensity:
         )
         return PointDensity(self.frame, covariance_type, self.weights[draws].ravel(), gaussians)
 
-    def _total_scores(
-        self, values: NDArray[Any], n_threads: int
-    ) -> Iterator[tuple[slice, Array]]:
+    def _total_scores(self, values: NDArray[Any], n_threads: int) -> Iterator[tuple[slice, Array]]:
         """Log of the sum over draws of pi_k N(x | k), (rows, K), for some rows at a time."""
         n_draws, k, d = self.means.shape
         # Draws are packed anew for every block of rows: many rows, or of few rows many draws.

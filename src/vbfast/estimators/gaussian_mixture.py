@@ -698,13 +698,16 @@ class _GaussianMixtureBase(Estimator):
         return PointDensity(frame, self.covariance_type, weights, gaussians)
 
     def __sklearn_is_fitted__(self) -> bool:
-        return all(hasattr(self, name) for name in _PARAMETER_NAMES)
+        state = vars(self)
+        return "weights_" in state and "means_" in state and "precisions_cholesky_" in state
 
     def _prepare(self, X: ArrayLike) -> tuple[PointDensity | DrawnDensity, NDArray[Any], int]:
         """Density, rows and threads of a prediction, checked."""
         self._check_is_fitted()
         values = self._rows(X, np.shape(self.means_)[-1])
-        threads = resolve_threads(self.n_threads)
+        # So few rows are never shared out: no need to ask the system for processors.
+        few = self.n_threads is None and len(values) <= 32
+        threads = 1 if few else resolve_threads(self.n_threads)
         check_finite(values, threads)
         return self._current_density, values, threads
 
