@@ -26,8 +26,8 @@ __all__ = ["Centroids", "Init", "from_labels", "from_parameters", "posterior"]
 Array = NDArray[np.float64]
 Init = Literal["kmeans", "k-means++", "random", "random_from_data"]
 
-# Centroids are sought in a random part of the rows: in one of SHARE, but in FEWEST rows at least
-# and MOST at most (or 100 a component), and in as many values at most.
+# Centroids are sought in a random part of the rows: one in SHARE, but FEWEST at least and MOST at
+# most, or 100 a component where that is more; of so many VALUES at most, or 10 rows a component.
 SHARE, FEWEST, MOST, VALUES = 10, 10_000, 25_000, 2**21
 # k-means stops sooner than EM, which goes on from there.
 KMEANS_SWEEPS, KMEANS_TOL = 20, 1e-4
@@ -99,8 +99,8 @@ def _part(data: ArrayData, n_components: int, rng: np.random.Generator) -> Array
     if data.weights is not None and not data.weights.all():
         rows = np.flatnonzero(data.weights)
         n_rows = len(rows)
-    least, most = max(FEWEST, 100 * n_components), max(MOST, 100 * n_components)
-    n = min(max(least, n_rows // SHARE), most, max(VALUES // data.values.shape[1], n_components))
+    n = max(min(max(n_rows // SHARE, FEWEST), MOST), 100 * n_components)
+    n = min(n, max(VALUES // data.values.shape[1], 10 * n_components))
     if n < n_rows:
         chosen = np.sort(rng.choice(n_rows, n, replace=False, shuffle=False))
         rows = chosen if isinstance(rows, slice) else rows[chosen]
@@ -108,11 +108,13 @@ def _part(data: ArrayData, n_components: int, rng: np.random.Generator) -> Array
     values -= data.frame.origin
     values *= data.frame.scale
     d = values.shape[1]
+    # Waking threads for a sweep of some 100 microseconds may cost more than it saves.
+    n_threads = data.n_threads if values.size * n_components > 2**21 else 1
     return ArrayData(
         np.asfortranarray(values),
         None if data.weights is None else data.weights[rows],
         Frame(np.zeros(d), np.ones(d), data.frame.variance),
-        data.n_threads,
+        n_threads,
     )
 
 
