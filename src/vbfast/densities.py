@@ -30,6 +30,7 @@ Labels = NDArray[np.int64]
 SCORES, EXACT, HARD = Assignment("scores"), Assignment("exact"), Assignment("hard")
 # Doubles that a prediction holds at a time beside its output.
 ROOM = 2**17
+LOWEST = -1.7e308
 # Standard deviations of the data, further than which a row's density under mean field is taken for
 # that at this distance: squares would overflow.
 FAR = 1e100
@@ -190,11 +191,18 @@ class DrawnDensity:
         for row in range(0, len(values), step):
             rows = slice(row, row + step)
             part = values[rows]
-            total = np.full((len(part), k), -np.inf)
+            # The sum so far is sums * exp(top), top finite so that -inf - top is no NaN.
+            top, sums = np.full((len(part), k), LOWEST), np.zeros((len(part), k))
             for first in range(0, n_draws, width):
                 together = self._draws_together(slice(first, first + width))
                 scores = together.scores(part, n_threads).reshape(len(part), -1, k)
-                np.logaddexp(total, np.logaddexp.reduce(scores, axis=1), out=total)
+                higher = np.maximum(top, scores.max(axis=1))
+                sums *= np.exp(top - higher)
+                scores -= higher[:, None]
+                sums += np.exp(scores, out=scores).sum(axis=1)
+                top = higher
+            with np.errstate(divide="ignore"):
+                total = top + np.log(sums)
             yield rows, total
 
     def responsibilities(self, values: NDArray[Any], n_threads: int) -> Array:
