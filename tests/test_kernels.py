@@ -654,3 +654,49 @@ def test_scaled_statistics_are_those_of_repeated_rows():
     np.testing.assert_allclose((once + once + once).buffer, many.buffer, rtol=1e-12)
     nothing = once + model.layout.stats()
     np.testing.assert_allclose(nothing.buffer, once.buffer, rtol=1e-15)
+
+
+# What is looked at before a fit or a prediction --------------------------------------------------
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 8), (70, 3), (60_000, 2)])
+def test_the_first_value_that_is_not_finite(level, dtype, shape):
+    columns = _kernels.load(level).columns
+    rng = np.random.default_rng(shape[0])
+    values = rng.standard_normal(shape).astype(dtype)
+    for _ in range(10):
+        bad = values.copy()
+        places = [tuple(map(int, rng.integers(shape))) for _ in range(2)]
+        bad[places[0]] = np.nan
+        bad[places[1]] = np.inf
+        for layout in (bad, np.asfortranarray(bad), bad[::-1][::-1]):
+            for n_threads in (1, 2):
+                assert columns.first_not_finite(layout, n_threads) == min(places)
+                assert columns.ranges(layout, None, n_threads)[2] == min(places)
+    assert columns.first_not_finite(values, 2) is None
+    low, high, bad = columns.ranges(values, None, 2)
+    assert bad is None
+    np.testing.assert_array_equal(low, values.min(axis=0))
+    np.testing.assert_array_equal(high, values.max(axis=0))
+    mean, variance = columns.moments(values, None, np.zeros(shape[1]), np.ones(shape[1]), 2)
+    np.testing.assert_allclose(mean, values.mean(axis=0, dtype=float), atol=1e-12)
+    np.testing.assert_allclose(variance, values.var(axis=0, dtype=float), atol=1e-12)
+
+
+def test_same_arrays():
+    same = _kernels.columns.same
+    a = np.arange(6.0).reshape(2, 3)
+    assert same(a, a)
+    assert same(a, a.copy())
+    for other in (
+        np.nextafter(a, 9), a.reshape(3, 2), a.ravel(), a.astype(np.float32), a[:1],
+        a.astype(int), a.tolist(), None, np.asfortranarray(a), a[:, ::-1], -a,
+    ):  # fmt: skip
+        assert not same(a, other)
+        assert not same(other, a)
+    changed = a.copy()
+    changed[1, 2] = 7
+    assert not same(a, changed)
+    assert same(np.float64(1), np.float64(1))

@@ -421,3 +421,43 @@ def test_threads_that_run():
     assert more == "0"
     more, _ = run(COUNT_THREADS.format(n_threads=3), OMP_NUM_THREADS="1").stdout.split()
     assert more == ("2" if openmp not in ("0", "False") else "0")
+
+
+# Memory ------------------------------------------------------------------------------------------
+
+PEAK = """
+import warnings, numpy as np, vbfast
+warnings.simplefilter("ignore")
+def status(name):
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+def peak(work, *arguments):
+    with open("/proc/self/clear_refs", "w") as refs:
+        refs.write("5")  # the peak is now what is taken now
+    before = status("VmRSS")
+    out = work(*arguments)
+    print((status("VmHWM") - before) - getattr(out, "nbytes", 0) / 2**20)
+rng = np.random.default_rng(0)
+X = rng.standard_normal((300_000, 8)) + 3 * rng.integers(0, 4, (300_000, 1))
+for method in ("em", "mean_field", vbfast.FullInference(n_draws=3, n_tune=2, n_chains=1)):
+    mixture = vbfast.BayesianGaussianMixture(
+        16, method=method, max_iter=2, tol=0, random_state=0, n_threads=2
+    )
+    mixture.fit(X[:3000]).score_samples(X[:3000])  # imports, threads
+    peak(mixture.fit, X)
+    for predict in (mixture.predict, mixture.predict_proba, mixture.score_samples):
+        peak(predict, X)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="peaks can't be measured here"
+)
+def test_memory_beyond_the_data_and_the_output():
+    done = run(PEAK)
+    assert done.returncode == 0, done.stderr
+    beyond = np.array(done.stdout.split(), dtype=float).reshape(3, 4)
+    # MiB. A label for each row would be 2.3 of them, a number for each and each component 37.
+    assert np.all(beyond[:, 0] < 16)
+    assert np.all(beyond[:, 1:] < 6)

@@ -19,7 +19,7 @@ theta.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Literal, Protocol, TypeVar, get_args
 
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from ._kernels.inputs import Assignment, Block
 from .acceleration import Extrapolation, HasCoordinates
-from .exceptions import ObjectiveFellWarning
+from .exceptions import DegenerateError, ObjectiveFellWarning
 from .stats import Stats
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Method",
     "Sweep",
     "VariationalEM",
+    "lockstep",
     "sweeps",
 ]
 
@@ -142,21 +143,11 @@ def sweeps(
     """
     n = 0
     while True:
-        sweep = _sweep(model, data, posterior, read, assign(n))
-        yield sweep
-        posterior = model.prior + sweep.stats
+        theta = read(posterior)
+        stats = data.sum(model.visit, theta, assign(n))
+        yield Sweep(posterior, theta, stats)
+        posterior = model.prior + stats
         n += 1
-
-
-def _sweep(
-    model: ModelLike[T],
-    data: DataLike,
-    posterior: Stats,
-    read: Callable[[Stats], T],
-    assignment: Assignment,
-) -> Sweep[T]:
-    theta = read(posterior)
-    return Sweep(posterior, theta, data.sum(model.visit, theta, assignment))
 
 
 @dataclass(frozen=True)
@@ -184,6 +175,55 @@ class Fit(Generic[T]):
     objectives: NDArray[np.float64]
     n_iter: int
     converged: bool
+
+
+# A climb asks for the statistics of all rows given theta, and returns a fit in the end.
+Climb = Generator[tuple[T, Assignment], Stats, Fit[T]]
+
+
+def lockstep(
+    climbs: Iterable[Climb[T]],
+    sum_each: Callable[[Sequence[tuple[T, Assignment]]], list[Stats]],
+    most: int,
+) -> Iterator[tuple[int, Fit[T] | DegenerateError]]:
+    """Advance climbs together, so that each pass over the data serves all that are under way.
+
+    Every climb runs to its own end, with the same bits as alone.
+
+    Parameters
+    ----------
+    climbs : iterable
+        Of what `climb` of a method returns; taken from it as their turn comes.
+    sum_each : callable
+        ``sum_each(requests)`` gives the statistics of all rows for each (theta, assignment).
+    most : int
+        Climbs under way at a time.
+
+    Yields
+    ------
+    number : int
+        Of the climb that has ended, 0, 1, ...
+    outcome : Fit or DegenerateError
+    """
+    coming = enumerate(climbs)
+    running: dict[int, Climb[T]] = {}
+    answers: dict[int, Stats] = {}
+    while True:
+        while len(running) < most and (new := next(coming, None)) is not None:
+            running[new[0]] = new[1]
+        if not running:
+            return
+        requests = []
+        for number, climb in list(running.items()):
+            try:
+                requests.append(climb.send(answers[number]) if number in answers else next(climb))
+            except StopIteration as end:
+                del running[number]
+                yield number, end.value
+            except DegenerateError as error:
+                del running[number]
+                yield number, error
+        answers = dict(zip(running, sum_each(requests), strict=True))
 
 
 @dataclass(frozen=True)
@@ -247,23 +287,46 @@ class _Climb:
         ObjectiveFellWarning
             If the objective falls by more than rounding.
         """
+        climb = self.climb(model, data.total_weight, posterior, report=report)
+        try:
+            request = next(climb)
+            while True:
+                request = climb.send(data.sum(model.visit, *request))
+        except StopIteration as end:
+            fitted: Fit[T] = end.value
+        return fitted
+
+    def climb(
+        self,
+        model: ModelLike[T],
+        total_weight: float,
+        posterior: Stats,
+        *,
+        report: Callable[[int, float], None] | None = None,
+    ) -> Climb[T]:
+        """`fit` turned inside out: yields what to visit all rows with, is sent their statistics.
+
+        So that whoever drives it may serve several climbs by one pass over the data (`lockstep`).
+        """
         read: Callable[[Stats], T] = getattr(model, self.read)
-        total = data.total_weight
-        objectives: list[float] = []
+                objectives: list[float] = []
 
         def note(objective: float) -> None:
             objectives.append(objective)
             if report is not None:
                 report(len(objectives) - 1, objective)
 
-        def visit(posterior: Stats) -> Sweep[T]:
-            return _sweep(model, data, posterior, read, self.assign(len(objectives)))
+        def visit(
+            posterior: Stats, theta: T
+        ) -> Generator[tuple[T, Assignment], Stats, Sweep[T]]:
+            stats = yield theta, self.assign(len(objectives))
+            return Sweep(posterior, theta, stats)
 
-        sweep = visit(posterior)
+        sweep = yield from visit(posterior, read(posterior))
         note(sweep.objective)
-        least = LEAST_SHARE * max(abs(sweep.objective), total)
-        target = max(self.tol * total, least)
-        extrapolation = Extrapolation(self._coordinates(model), target, total)
+        least = LEAST_SHARE * max(abs(sweep.objective), total_weight)
+        target = max(self.tol * total_weight, least)
+        extrapolation = Extrapolation(self._coordinates(model), target, total_weight)
         converged = False
         while not converged and len(objectives) <= self.max_iter:
             last, image = sweep.objective, model.prior + sweep.stats
@@ -271,10 +334,11 @@ class _Climb:
             if ahead is not None:
                 try:
                     with np.errstate(all="ignore"):
-                        further = visit(ahead)
+                        theta = read(ahead)
                 except np.linalg.LinAlgError:
                     extrapolation.refuse()  # no theta to be read there, and no sweep
                 else:
+                    further = yield from visit(ahead, theta)
                     change = further.objective - last
                     if 0 <= change < np.inf:
                         extrapolation.accept(change)
@@ -285,10 +349,10 @@ class _Climb:
                     note(last)
                     if len(objectives) > self.max_iter:
                         break
-            sweep = visit(image)
+            sweep = yield from visit(image, read(image))
             note(sweep.objective)
             change = sweep.objective - last
-            if change < -ROUNDING * max(abs(sweep.objective), total):
+            if change < -ROUNDING * max(abs(sweep.objective), total_weight):
                 warnings.warn(
                     f"the {self.objective} fell by {-change:g} to {sweep.objective:.10g} in "
                     f"sweep {len(objectives) - 1} of {self.name}",
@@ -297,7 +361,7 @@ class _Climb:
                 )
             extrapolation.observe(change)
             # Only a plain step tells how far the map still goes.
-            converged = abs(change) <= self.tol * total
+            converged = abs(change) <= self.tol * total_weight
         return Fit(
             sweep.posterior,
             sweep.theta,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -215,6 +216,10 @@ class Model:
                 **self.emission.collect(raw[1 + n_components :], counts, theta.reference),
             }
         )
+
+    def visit_each(self, block: Block, requests: Sequence[tuple[Theta, Assignment]]) -> list[Stats]:
+        """Return what `visit` does for each theta and assignment."""
+        return [self.visit(block, theta, assignment) for theta, assignment in requests]
 
     def log_density_terms(self, posterior: Stats, theta: Theta) -> tuple[float, Array]:
         """Density of theta under a posterior, averaged over the components' orders.

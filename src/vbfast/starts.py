@@ -1,11 +1,12 @@
-"""Where a fit starts: labels by k-means++ and k-means, random labels, or given parameters.
+"""Where a fit starts: centroids by k-means++ and k-means, random labels, or given parameters.
 
 k-means is crisp EM on a model of its own, `Centroids`: equal weights, unit variances.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -14,20 +15,22 @@ from numpy.typing import ArrayLike, NDArray
 from . import _kernels
 from ._kernels.inputs import Assignment, Block, Coefficients
 from .conjugate import point
-from .data import ArrayData
+from .data import ArrayData, Frame
 from .emissions import Gaussian
 from .methods import CrispEM
 from .model import Model
 from .stats import Layout, Stats
 
-__all__ = ["Centroids", "Init", "from_labels", "from_parameters", "labels"]
+__all__ = ["Centroids", "Init", "from_labels", "from_parameters", "posterior"]
 
 Array = NDArray[np.float64]
 Init = Literal["kmeans", "k-means++", "random", "random_from_data"]
 
-# k-means looks for its centroids in a random part of the rows, this many or 100 a component.
-SUBSAMPLE = 25_000
-KMEANS_SWEEPS = 30
+# Centroids are sought in a random part of the rows: one in SHARE, but FEWEST at least and MOST at
+# most, or 100 a component where that is more; of so many VALUES at most, or 10 rows a component.
+SHARE, FEWEST, MOST, VALUES = 10, 10_000, 25_000, 2**21
+# k-means stops sooner than EM, which goes on from there.
+KMEANS_SWEEPS, KMEANS_TOL = 20, 1e-4
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Centroids:
         layout = Layout((("log_z", ()), *emission.fields(self.n_components)), emission.moments)
         object.__setattr__(self, "prior", layout.stats())
 
-    @property
+    @cached_property
     def _emission(self) -> Gaussian:
         return Gaussian(self.n_features, "spherical")
 
@@ -88,17 +91,31 @@ class Centroids:
         moments = self._emission.collect(raw[1 + k :], counts, theta.means)
         return self.prior.layout.stats({"log_z": raw[0], **moments})
 
-    def nearest(self, data: ArrayData, means: Array) -> NDArray[np.int64]:
-        """Return each row's nearest centroid, (N,)."""
-        out = np.empty(data.n_rows, dtype=np.int64)
-        _kernels.mixture.visit(data.block, self.at(means), Assignment("hard"), labels=out)
-        return out
 
-
-def _rows(data: ArrayData, index: NDArray[np.int64]) -> Array:
-    """Rows in the units of the frame."""
-    rows = data.values[index].astype(np.float64)
-    return np.asarray((rows - data.frame.origin) * data.frame.scale)
+def _part(data: ArrayData, n_components: int, rng: np.random.Generator) -> ArrayData:
+    """A random part of the rows, in the units of the frame, features one after another."""
+    rows: slice | NDArray[np.int64] = slice(None)
+    n_rows = data.n_rows
+    if data.weights is not None and not data.weights.all():
+        rows = np.flatnonzero(data.weights)
+        n_rows = len(rows)
+    n = max(min(max(n_rows // SHARE, FEWEST), MOST), 100 * n_components)
+    n = min(n, max(VALUES // data.values.shape[1], 10 * n_components))
+    if n < n_rows:
+        chosen = np.sort(rng.choice(n_rows, n, replace=False, shuffle=False))
+        rows = chosen if isinstance(rows, slice) else rows[chosen]
+    values = data.values[rows].astype(np.float64)
+    values -= data.frame.origin
+    values *= data.frame.scale
+    d = values.shape[1]
+    # Waking threads for a sweep of some 100 microseconds may cost more than it saves.
+    n_threads = data.n_threads if values.size * n_components > 2**21 else 1
+    return ArrayData(
+        np.asfortranarray(values),
+        None if data.weights is None else data.weights[rows],
+        Frame(np.zeros(d), np.ones(d), data.frame.variance),
+        n_threads,
+    )
 
 
 def _pick(weight: Array, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -108,61 +125,25 @@ def _pick(weight: Array, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     return np.minimum(np.searchsorted(cumulative, marks, side="right"), len(weight) - 1)
 
 
-def _plus_plus(data: ArrayData, n_components: int, rng: np.random.Generator) -> Array:
+def _plus_plus(part: ArrayData, n_components: int, rng: np.random.Generator) -> Array:
     """Centroids by k-means++ (Arthur & Vassilvitskii 2007), the best of several trials each."""
-    weight = np.ones(data.n_rows) if data.weights is None else data.weights
+    weight = np.ones(part.n_rows) if part.weights is None else part.weights
     n_trials = 2 + int(np.log(n_components))
-    model = Centroids(n_trials, data.values.shape[1])
-    means = _rows(data, _pick(weight, 1, rng))
-    nearest = np.full(data.n_rows, np.inf)
-    scores = np.empty((data.n_rows, n_trials))
-    trials = np.repeat(means, n_trials, axis=0)
-    while True:
-        _kernels.mixture.visit(data.block, model.at(trials), Assignment("scores"), q=scores)
-        distances = np.minimum(-scores, nearest[:, None])
-        best = int(np.argmin(weight @ distances))
-        nearest = distances[:, best].copy()
-        if len(means) == 1:
-            out = [means[0]]
-            means = np.empty((0, means.shape[1]))
-        else:
-            out.append(trials[best])
-        if len(out) == n_components:
-            return np.array(out)
-        chance = weight * nearest
-        # Fewer distinct rows than components: any row will do, its component stays empty.
-        chance = chance if chance.sum() > 0 else weight
-        trials = _rows(data, _pick(chance, n_trials, rng))
+    means = np.empty((n_components, part.values.shape[1]))
+    nearest = np.full(part.n_rows, np.inf)
+    trials = part.values[_pick(weight, 1, rng)]
+    for k in range(n_components):
+        if k > 0:
+            chance = weight * nearest
+            # Fewer distinct rows than components: any row will do, its component stays empty.
+            trials = part.values[_pick(chance if chance.any() else weight, n_trials, rng)]
+        trials = np.ascontiguousarray(trials)
+        means[k] = trials[_kernels.seeds.choose(part.values.T, weight, trials, nearest)]
+    return means
 
 
-def _subsample(data: ArrayData, n: int, rng: np.random.Generator) -> ArrayData:
-    if data.n_rows <= n:
-        return data
-    index = np.sort(rng.choice(data.n_rows, n, replace=False, shuffle=False))
-    weights = None if data.weights is None else data.weights[index]
-    if weights is not None and not weights.any():
-        return data
-    return replace(data, values=np.ascontiguousarray(data.values[index]), weights=weights)
-
-
-def labels(
-    data: ArrayData, n_components: int, init: Init, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Return a component for each row, (N,).
-
-    Parameters
-    ----------
-    data : ArrayData
-    n_components : int
-    init : {"kmeans", "k-means++", "random", "random_from_data"}
-        The nearest centroid after k-means; the nearest of the centroids that k-means++ chose; a
-        component drawn for each row; the nearest of rows drawn.
-    rng : numpy.random.Generator
-    """
-    n_components = int(n_components)  # a narrow NumPy integer would overflow below
-    if init == "random":
-        return rng.integers(n_components, size=data.n_rows)
-    model = Centroids(n_components, data.values.shape[1])
+def _centroids(data: ArrayData, n_components: int, init: Init, rng: np.random.Generator) -> Array:
+    """Centroids (K, D), in the units of the frame."""
     if init == "random_from_data":
         weight = np.ones(data.n_rows) if data.weights is None else data.weights
         present = np.flatnonzero(weight > 0)
@@ -170,15 +151,39 @@ def labels(
         chosen = rng.choice(
             present, n_components, replace=few, p=weight[present] / weight[present].sum()
         )
-        return model.nearest(data, _rows(data, chosen))
-    part = _subsample(data, max(SUBSAMPLE, 100 * n_components), rng)
+        rows = data.values[chosen].astype(np.float64)
+        return np.asarray((rows - data.frame.origin) * data.frame.scale)
+    part = _part(data, n_components, rng)
     means = _plus_plus(part, n_components, rng)
-    if init == "kmeans":
-        start = model.prior + part.sum(model.visit, model.at(means), Assignment("hard"))
-        fit = CrispEM(max_iter=KMEANS_SWEEPS, tol=1e-4).fit(model, part, start)
-        # An empty component's mean stays what it was when it was last seen: nobody's nearest.
-        means = np.where(np.isneginf(fit.theta.offsets)[:, None], means, fit.theta.means)
-    return model.nearest(data, means)
+    if init == "k-means++":
+        return means
+    model = Centroids(n_components, data.values.shape[1])
+    start = model.prior + part.sum(model.visit, model.at(means), Assignment("hard"))
+    fit = CrispEM(max_iter=KMEANS_SWEEPS, tol=KMEANS_TOL).fit(model, part, start)
+    # An empty component's mean stays what it was when it was last seen: nobody's nearest.
+    return np.where(np.isneginf(fit.theta.offsets)[:, None], means, fit.theta.means)
+
+
+def posterior(model: Model, data: ArrayData, init: Init, rng: np.random.Generator) -> Stats:
+    """Return a posterior to start from, by one pass over the data.
+
+    Centroids are found on a part of the rows; the pass gives each row to the nearest and takes
+    the components' moments about them.
+
+    Parameters
+    ----------
+    model : Model
+    data : ArrayData
+    init : {"kmeans", "k-means++", "random", "random_from_data"}
+        Each row starts in the component of the nearest centroid after k-means; of the nearest
+        centroid that k-means++ chose; in one drawn for it; in that of the nearest of rows drawn.
+    rng : numpy.random.Generator
+    """
+    k = model.latent.n_components
+    if init == "random":
+        return from_labels(model, data, rng.integers(k, size=data.n_rows))
+    about = model.about(_centroids(data, k, init, rng))
+    return model.prior + data.sum(model.visit, about, Assignment("hard"))
 
 
 def from_labels(model: Model, data: ArrayData, labels: ArrayLike) -> Stats:

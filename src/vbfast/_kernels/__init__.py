@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from . import cpu
 
 if TYPE_CHECKING:
-    from . import columns, gaussian, mixture, mixture as mixture_single
+    from . import columns, gaussian, mixture, mixture as mixture_single, seeds
 
 __all__ = [
     "available_levels",
@@ -28,6 +28,7 @@ __all__ = [
     "load",
     "mixture",
     "mixture_single",
+    "seeds",
 ]
 
 
@@ -55,7 +56,14 @@ def _choose_level() -> str:
 
 def load(level: str) -> SimpleNamespace:
     """Return the kernels of one level, with the emissions known to the latent structures."""
-    kernels = ("columns", "gaussian", "mixture", "gaussian_single", "mixture_single")
+    kernels = (
+        "columns",
+        "gaussian",
+        "gaussian_single",
+        "mixture",
+        "mixture_single",
+        "seeds",
+    )
     modules = SimpleNamespace(
         **{name: importlib.import_module(f"{__name__}.{name}_{level}") for name in kernels}
     )
@@ -70,3 +78,4 @@ if not TYPE_CHECKING:
     _loaded = load(level)
     columns, gaussian = _loaded.columns, _loaded.gaussian
     mixture, mixture_single = _loaded.mixture, _loaded.mixture_single
+    seeds = _loaded.seeds

@@ -1,10 +1,18 @@
-# Passes over raw data before a fit: each column's range, the first value that is not finite, and
-# each column's mean and variance. Chunks are fixed by the shape, so that no result depends on the
-# number of threads.
+# Passes over raw data before a fit or a prediction: each column's range, the first value that is
+# not finite, and each column's mean and variance. Chunks are fixed by the shape, so that no result
+# depends on the number of threads.
 
-from cpython.buffer cimport PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_FORMAT,
+    PyBUF_STRIDES,
+    PyBuffer_IsContiguous,
+    PyBuffer_Release,
+    PyObject_CheckBuffer,
+    PyObject_GetBuffer,
+)
 from cython.parallel cimport prange
 from libc.math cimport isfinite
+from libc.string cimport memcmp, strcmp
 
 import numpy as np
 
@@ -73,6 +81,20 @@ cdef void chunk_ranges(
                 high[d] = max(high[d], x)
 
 
+cdef void chunk_finite(Columns columns, Py_ssize_t chunk, Py_ssize_t* bad) noexcept nogil:
+    """bad: the first (row, column) that isn't finite, or -1."""
+    cdef Py_ssize_t row, d
+    bad[0] = -1
+    for row in range(
+        chunk * columns.chunk_rows, min((chunk + 1) * columns.chunk_rows, columns.n_rows)
+    ):
+        for d in range(columns.n_features):
+            if not isfinite(value_at(columns, row, d)):
+                bad[0] = row
+                bad[1] = d
+                return
+
+
 cdef void chunk_moments(
     Columns columns, Py_ssize_t chunk, const double* origin, const double* scale, double* sums
 ) noexcept nogil:
@@ -96,6 +118,11 @@ cdef void chunk_moments(
             second[d] += w * x * x
 
 
+cdef Py_ssize_t apart(Py_ssize_t size) noexcept:
+    """Doubles from one chunk's results to the next's: two threads never write one cache line."""
+    return (size + 7) // 8 * 8 + 8
+
+
 def ranges(values, const double[::1] weights, int n_threads):
     """Return low (D,), high (D,) over rows of weight > 0, and the first value that isn't finite.
 
@@ -113,8 +140,8 @@ def ranges(values, const double[::1] weights, int n_threads):
         n_chunks = (columns.n_rows + columns.chunk_rows - 1) // columns.chunk_rows
         if columns.n_rows * columns.n_features < LITTLE_WORK:
             n_threads = 1
-        low = np.empty((n_chunks, columns.n_features))
-        high = np.empty((n_chunks, columns.n_features))
+        low = np.empty((n_chunks, apart(columns.n_features)))
+        high = np.empty_like(low)
         bad = np.empty((n_chunks, 2), dtype=np.intp)
         with nogil:
             if n_threads == 1:
@@ -128,7 +155,63 @@ def ranges(values, const double[::1] weights, int n_threads):
     for chunk in range(n_chunks):
         if bad[chunk, 0] >= 0:
             return None, None, (bad[chunk, 0], bad[chunk, 1])
-    return np.asarray(low).min(axis=0), np.asarray(high).max(axis=0), None
+    return (
+        np.asarray(low)[:, :columns.n_features].min(axis=0),
+        np.asarray(high)[:, :columns.n_features].max(axis=0),
+        None,
+    )
+
+
+def first_not_finite(values, int n_threads):
+    """Return the first value that isn't finite as (row, column), by rows, or None."""
+    cdef Py_buffer view
+    cdef Columns columns
+    cdef Py_ssize_t chunk, n_chunks
+    cdef Py_ssize_t bad[2 * 64]
+    PyObject_GetBuffer(values, &view, PyBUF_STRIDES)
+    try:
+        columns = columns_of(&view, None)
+        n_chunks = (columns.n_rows + columns.chunk_rows - 1) // columns.chunk_rows
+        with nogil:
+            if n_threads == 1 or columns.n_rows * columns.n_features < LITTLE_WORK:
+                for chunk in range(n_chunks):
+                    chunk_finite(columns, chunk, bad + 2 * chunk)
+            else:
+                for chunk in prange(n_chunks, schedule="dynamic", num_threads=n_threads):
+                    chunk_finite(columns, chunk, bad + 2 * chunk)
+    finally:
+        PyBuffer_Release(&view)
+    for chunk in range(n_chunks):
+        if bad[2 * chunk] >= 0:
+            return bad[2 * chunk], bad[2 * chunk + 1]
+    return None
+
+
+def same(first, second):
+    """Return whether two arrays hold the same bytes, of one type, in one shape and in C order.
+
+    For any other objects, or where it can't tell without a copy, False.
+    """
+    cdef Py_buffer one, other
+    cdef bint equal
+    if not (PyObject_CheckBuffer(first) and PyObject_CheckBuffer(second)):
+        return False
+    PyObject_GetBuffer(first, &one, PyBUF_STRIDES | PyBUF_FORMAT)
+    try:
+        PyObject_GetBuffer(second, &other, PyBUF_STRIDES | PyBUF_FORMAT)
+        equal = (
+            one.ndim == other.ndim
+            and one.len == other.len
+            and memcmp(one.shape, other.shape, one.ndim * sizeof(Py_ssize_t)) == 0
+            and strcmp(one.format, other.format) == 0
+            and PyBuffer_IsContiguous(&one, c"C")
+            and PyBuffer_IsContiguous(&other, c"C")
+            and memcmp(one.buf, other.buf, one.len) == 0
+        )
+        PyBuffer_Release(&other)
+    finally:
+        PyBuffer_Release(&one)
+    return equal
 
 
 def moments(
@@ -146,7 +229,7 @@ def moments(
         n_chunks = (columns.n_rows + columns.chunk_rows - 1) // columns.chunk_rows
         if columns.n_rows * columns.n_features < LITTLE_WORK:
             n_threads = 1
-        sums = np.empty((n_chunks, 1 + 2 * columns.n_features))
+        sums = np.empty((n_chunks, apart(1 + 2 * columns.n_features)))
         with nogil:
             if n_threads == 1:
                 for chunk in range(n_chunks):
@@ -157,7 +240,7 @@ def moments(
     finally:
         PyBuffer_Release(&view)
     total, first, second = np.split(
-        np.asarray(sums).sum(axis=0), [1, 1 + columns.n_features]
+        np.asarray(sums)[:, :1 + 2 * columns.n_features].sum(axis=0), [1, 1 + columns.n_features]
     )
     mean = first / total
     return mean, np.maximum(second / total - mean**2, 0.0)

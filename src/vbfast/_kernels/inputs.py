@@ -13,7 +13,8 @@ __all__ = ["Assignment", "Block", "Coefficients"]
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+# Not frozen, which would take as long to make as visiting a row.
+@dataclass(slots=True)
 class Block:
     """Rows that a kernel visits in one call.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from time import perf_counter
 from typing import Any, ClassVar, Literal, Self
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 
-from .. import draws, starts
+from .. import _kernels, draws, starts
 from .._kernels.inputs import Assignment
 from .._threads import resolve_threads
 from ..conjugate import Gaussians, StickBreaking, point, precision_factors
@@ -21,7 +22,7 @@ from ..emissions.gaussian import CovarianceType
 from ..exceptions import ConvergenceWarning, DegenerateError
 from ..latents import Mixture
 from ..latents.mixture import WeightPrior
-from ..methods import METHODS, Fit, FullInference, Method
+from ..methods import METHODS, Fit, FullInference, Method, lockstep
 from ..model import Model, Theta
 from ..stats import Stats
 from .base import Estimator, feature_names
@@ -48,6 +49,8 @@ WEIGHT_PRIORS = ("dirichlet_distribution", "dirichlet_process")
 _PARAMETER_NAMES = ("weights_", "means_", "precisions_cholesky_")
 # Rows that one weight may stand for in full inference, each with a draw of its own.
 MOST_COPIES = 100_000
+# Numbers in the posteriors of starts that climb together; each takes some such more.
+TOGETHER = 2**18
 # Bytes that no fit is refused for.
 LITTLE_MEMORY = 2.0**26
 # Standard deviations of the data between its mean and one to start from, whose squares keep half
@@ -188,15 +191,19 @@ class _GaussianMixtureBase(Estimator):
     def _climb(self, model: Model, data: ArrayData, posteriors: Any, method: Any) -> dict[str, Any]:
         """Best of several starts."""
         best: Fit[Theta] | None = None
+        first = 0
         failure: DegenerateError | None = None
-        for number, posterior in enumerate(posteriors):
-            try:
-                fit = method.fit(model, data, posterior, report=self._report(number))
-            except DegenerateError as error:
-                failure = error
-                continue
-            if best is None or fit.objective > best.objective:
-                best = fit
+        climbs = (
+            method.climb(model, data.total_weight, posterior, report=self._report(number))
+            for number, posterior in enumerate(posteriors)
+        )
+        # One after another where somebody reads along.
+        most = 1 if self.verbose else max(1, TOGETHER // model.layout.size)
+        for number, outcome in lockstep(climbs, partial(data.sum_each, model.visit_each), most):
+            if isinstance(outcome, DegenerateError):
+                failure = outcome
+            elif best is None or (outcome.objective, -number) > (best.objective, -first):
+                best, first = outcome, number
         if best is None:
             assert failure is not None
             raise failure
@@ -492,7 +499,8 @@ class _GaussianMixtureBase(Estimator):
         d = data.values.shape[1]
         emission = Gaussian(d, self.covariance_type, frame=data.frame)
         whole = Model(Mixture(1), emission)
-        stats = starts.from_labels(whole, data, np.zeros(data.n_rows, dtype=np.int64))
+        about = whole.about(np.zeros((1, d)))
+        stats = data.sum(whole.visit, about, Assignment("hard"))
         scatter = stats["scatter"][0] / max(data.total_weight - 1, 1)
         if self.covariance_type in ("full", "tied"):
             smallest = float(np.linalg.eigvalsh(scatter)[0])
@@ -598,8 +606,7 @@ class _GaussianMixtureBase(Estimator):
         if weights is not None and means is not None and covariances is not None:
             posterior = model.prior + model.around(means, data.total_weight * weights)
         else:
-            labels = starts.labels(data, self.n_components, self.init_params, rng)
-            posterior = starts.from_labels(model, data, labels)
+            posterior = starts.posterior(model, data, self.init_params, rng)
         if weights is None and means is None and covariances is None:
             return posterior
         return starts.from_parameters(
@@ -629,7 +636,7 @@ class _GaussianMixtureBase(Estimator):
         covariances = _covariances(factor, self.covariance_type)
         covariances = self._raw_covariances(frame, covariances[None])[0]
         if self.covariance_type in ("full", "tied"):
-            cholesky = np.swapaxes(factor * frame.scale, 1, 2)
+            cholesky = np.ascontiguousarray(np.swapaxes(factor * frame.scale, 1, 2))
             precisions = cholesky @ np.swapaxes(cholesky, 1, 2)
             if self.covariance_type == "tied":
                 cholesky, precisions = cholesky[0], precisions[0]
@@ -673,8 +680,10 @@ class _GaussianMixtureBase(Estimator):
     def _current_density(self) -> PointDensity | DrawnDensity:
         """The density that was fitted; that of the parameters if somebody has set them since."""
         covariance_type, arrays = getattr(self, "_made", (None, ()))
-        now = (getattr(self, name) for name in _PARAMETER_NAMES)
-        if covariance_type == self.covariance_type and all(map(np.array_equal, now, arrays)):
+        now = (self.weights_, self.means_, self.precisions_cholesky_)
+        if covariance_type == self.covariance_type and (
+            all(map(_kernels.columns.same, now, arrays)) or all(map(np.array_equal, now, arrays))
+        ):
             return self._density
         k, d = np.shape(self.means_)
         weights = as_array("weights_", self.weights_, (k,))
@@ -691,14 +700,17 @@ class _GaussianMixtureBase(Estimator):
         return PointDensity(frame, self.covariance_type, weights, gaussians)
 
     def __sklearn_is_fitted__(self) -> bool:
-        return all(hasattr(self, name) for name in _PARAMETER_NAMES)
+        state = vars(self)
+        return "weights_" in state and "means_" in state and "precisions_cholesky_" in state
 
     def _prepare(self, X: ArrayLike) -> tuple[PointDensity | DrawnDensity, NDArray[Any], int]:
         """Density, rows and threads of a prediction, checked."""
         self._check_is_fitted()
         values = self._rows(X, np.shape(self.means_)[-1])
-        threads = resolve_threads(self.n_threads)
-        check_finite(values, None, threads)
+        # So few rows are never shared out: no need to ask the system for processors.
+        few = self.n_threads is None and len(values) <= 32
+        threads = 1 if few else resolve_threads(self.n_threads)
+        check_finite(values, threads)
         return self._current_density, values, threads
 
     def predict_proba(self, X: ArrayLike) -> Array:
@@ -833,7 +845,8 @@ _DOC = """{summary}
     max_iter : int
         Sweeps over the data at most, after the first, for methods given by name.
     n_init : int
-        Starts, of which the best objective is kept. Full inference starts each chain anew instead.
+        Starts, of which the best objective is kept: all climb to their ends, several at a time in
+        each pass over X. Full inference starts each chain anew instead.
     init_params : {{"kmeans", "k-means++", "random", "random_from_data"}}
         Rows start in the component of the nearest centroid (after k-means; of those that
         k-means++ chose; of rows drawn), or in a random one. Distances are in units of each
