@@ -170,7 +170,7 @@ def test_restarts_in_lockstep_are_those_alone(method, most):
         assert len(requests) <= most
         return data.sum_each(model.visit_each, requests)
 
-    climbs = (climber.climb(model, data.total_weight, start) for start in begin)
+    climbs = (climber.climb(model, data, start) for start in begin)
     together = dict(lockstep(climbs, sum_each, most))
     for number, fitted in enumerate(alone):
         assert_same_fit(together[number], fitted)
@@ -192,7 +192,7 @@ def test_a_degenerate_restart_leaves_the_others_alone():
             alone.append(climber.fit(model, data, start))
         except DegenerateError as error:
             alone.append(error)
-    climbs = [climber.climb(model, data.total_weight, start) for start in begin]
+    climbs = [climber.climb(model, data, start) for start in begin]
     outcomes = list(lockstep(climbs, lambda requests: data.sum_each(model.visit_each, requests), 4))
     assert sorted(number for number, _ in outcomes) == list(range(12))
     assert 0 < sum(isinstance(outcome, DegenerateError) for _, outcome in outcomes) < 12

@@ -24,6 +24,10 @@ _FLOAT64 = np.dtype(np.float64)
 # Ranges of a column between which its variance and precision, and those of a part of the rows, are
 # normal float64 numbers.
 NARROWEST, WIDEST = 1e-151, 1e152
+# From so many rows on the errors of single float32 rows average out, and the speed matters.
+MANY_ROWS = 2**14
+# Changes of an objective, in nats a row, that float32 arithmetic can tell from rounding.
+SINGLE_RESOLUTION = 1e-5
 # Sums of weights that can be told from an empty component's, and squared.
 LIGHTEST, HEAVIEST = 1e-50, 1e50
 
@@ -134,10 +138,13 @@ class ArrayData:
     frame : Frame
     n_threads : int
     labels : ndarray of shape (N,), int64, optional
+    single : bool
+        Compute with float32 numbers where that is precise enough. Sums are float64 all the same.
 
     Notes
     -----
-    ``ArrayData.of(X, sample_weight)`` checks its arguments and finds the frame.
+    ``ArrayData.of(X, sample_weight)`` checks its arguments, finds the frame, and computes with
+    float32 numbers for float32 data of 16,384 rows or more.
     """
 
     values: NDArray[Any]
@@ -145,6 +152,7 @@ class ArrayData:
     frame: Frame
     n_threads: int = 1
     labels: NDArray[np.int64] | None = field(default=None, repr=False)
+    single: bool = False
 
     @classmethod
     def of(
@@ -176,7 +184,9 @@ class ArrayData:
         weights = check_weights(sample_weight, len(values))
         low, high, bad = _kernels.columns.ranges(values, weights, threads)
         _refuse(values, bad)
-        return cls(values, weights, _frame(values, weights, low, high, isotropic, threads), threads)
+        frame = _frame(values, weights, low, high, isotropic, threads)
+        single = values.dtype == np.float32 and len(values) >= MANY_ROWS
+        return cls(values, weights, frame, threads, single=single)
 
     @property
     def n_rows(self) -> int:
@@ -200,7 +210,13 @@ class ArrayData:
             0,
             # Anew each time: in a forked child there is one, whatever was found in the parent.
             resolve_threads(self.n_threads),
+            self.single,
         )
+
+    @property
+    def resolution(self) -> float:
+        """Changes of an objective, in nats a row, below which arithmetic in float32 is lost; or 0."""
+        return SINGLE_RESOLUTION if self.single else 0.0
 
     def with_labels(self, labels: NDArray[np.int64]) -> ArrayData:
         """Return the same rows, each with its component given."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Generic, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
@@ -92,6 +92,10 @@ class DataLike(Protocol):
     @property
     def total_weight(self) -> float:
         """Rows that the data stand for."""
+
+    @property
+    def resolution(self) -> float:
+        """Changes of an objective, in nats a row, below which arithmetic in float32 is lost; or 0."""
 
     def sum(
         self, visit: Callable[[Block, T, Assignment], Stats], theta: T, assignment: Assignment
@@ -287,7 +291,7 @@ class _Climb:
         ObjectiveFellWarning
             If the objective falls by more than rounding.
         """
-        climb = self.climb(model, data.total_weight, posterior, report=report)
+        climb = self.climb(model, data, posterior, report=report)
         try:
             request = next(climb)
             while True:
@@ -299,7 +303,7 @@ class _Climb:
     def climb(
         self,
         model: ModelLike[T],
-        total_weight: float,
+        data: DataLike,
         posterior: Stats,
         *,
         report: Callable[[int, float], None] | None = None,
@@ -309,7 +313,10 @@ class _Climb:
         So that whoever drives it may serve several climbs by one pass over the data (`lockstep`).
         """
         read: Callable[[Stats], T] = getattr(model, self.read)
-                objectives: list[float] = []
+        total_weight = data.total_weight
+        # Arithmetic in float32 tells no smaller changes.
+        precise = self.tol < data.resolution
+        objectives: list[float] = []
 
         def note(objective: float) -> None:
             objectives.append(objective)
@@ -319,7 +326,8 @@ class _Climb:
         def visit(
             posterior: Stats, theta: T
         ) -> Generator[tuple[T, Assignment], Stats, Sweep[T]]:
-            stats = yield theta, self.assign(len(objectives))
+            assignment = replace(self.assign(len(objectives)), precise=precise)
+            stats = yield theta, assignment
             return Sweep(posterior, theta, stats)
 
         sweep = yield from visit(posterior, read(posterior))
@@ -349,10 +357,21 @@ class _Climb:
                     note(last)
                     if len(objectives) > self.max_iter:
                         break
-            sweep = yield from visit(image, read(image))
+            try:
+                theta = read(image)
+            except DegenerateError:
+                if precise:
+                    raise
+                precise = True
+                sweep = yield from visit(sweep.posterior, sweep.theta)
+                continue
+            sweep = yield from visit(image, theta)
             note(sweep.objective)
             change = sweep.objective - last
-            if change < -ROUNDING * max(abs(sweep.objective), total_weight):
+            fell = change < -ROUNDING * max(abs(sweep.objective), total_weight)
+            if fell and not precise:
+                precise = change < -data.resolution * total_weight
+            elif fell:
                 warnings.warn(
                     f"the {self.objective} fell by {-change:g} to {sweep.objective:.10g} in "
                     f"sweep {len(objectives) - 1} of {self.name}",

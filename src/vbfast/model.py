@@ -205,7 +205,7 @@ class Model:
                     "Gaussian(..., frame=data.frame)"
                 )
         n_components, d = theta.parameters.means.shape
-        kernel = self.latent.kernel(block.single)
+        kernel = self.latent.kernel(block.single and not assignment.precise)
         raw = np.empty(kernel.statistics_size(theta.emission, n_components, d))
         kernel.visit(block, theta, assignment, statistics=raw)
         counts = raw[1 : 1 + n_components].copy()

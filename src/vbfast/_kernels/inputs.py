@@ -30,7 +30,8 @@ class Block:
         Number of the block's first row in the whole of the data.
     n_threads : int
     single : bool
-        Compute with float32 numbers, but for sums over more than a tile of rows.
+        Compute with float32 numbers, but for sums over more than a tile of rows, unless an
+        assignment is to be precise.
     """
 
     values: NDArray[Any]
@@ -74,9 +75,12 @@ class Assignment:
         For "best".
     seed, sweep : int
         For "draw": together with a row's number they determine its draw.
+    precise : bool
+        Compute with float64 numbers whatever the block allows.
     """
 
     kind: str
     truncation: int = 0
     seed: int = 0
     sweep: int = 0
+    precise: bool = False

@@ -194,7 +194,7 @@ class _GaussianMixtureBase(Estimator):
         first = 0
         failure: DegenerateError | None = None
         climbs = (
-            method.climb(model, data.total_weight, posterior, report=self._report(number))
+            method.climb(model, data, posterior, report=self._report(number))
             for number, posterior in enumerate(posteriors)
         )
         # One after another where somebody reads along.
@@ -258,7 +258,7 @@ class _GaussianMixtureBase(Estimator):
         k = model.latent.n_components
         common = np.array([[c for c, _ in chain] for chain in drawn.ordinates])
         terms = np.array([[m for _, m in chain] for chain in drawn.ordinates])
-        at_best = data.sum(model.visit, drawn.best, Assignment("exact"))
+        at_best = data.sum(model.visit, drawn.best, Assignment("exact", precise=True))
         log_evidence, error = draws.evidence(
             float(at_best["log_z"]) + drawn.best.log_prior, common, terms
         )
