@@ -315,7 +315,7 @@ class _Climb:
         read: Callable[[Stats], T] = getattr(model, self.read)
         total_weight = data.total_weight
         # Arithmetic in float32 tells no smaller changes.
-        precise = self.tol < data.resolution
+        precise = not 0 < data.resolution <= self.tol
         objectives: list[float] = []
 
         def note(objective: float) -> None:
