@@ -28,8 +28,8 @@ Labels = NDArray[np.int64]
 
 # Made once: a prediction of one row takes little longer than making them does.
 SCORES, EXACT, HARD = Assignment("scores"), Assignment("exact"), Assignment("hard")
-# Doubles that a prediction holds at a time beside its output.
-ROOM = 2**17
+# Doubles that each of the few arrays has which a prediction holds beside its output.
+ROOM = 2**16
 LOWEST = -1.7e308
 # Standard deviations of the data, further than which a row's density under mean field is taken for
 # that at this distance: squares would overflow.
@@ -187,7 +187,7 @@ class DrawnDensity:
         n_draws, k, d = self.means.shape
         # Draws are packed anew for every block of rows: many rows, or of few rows many draws.
         step = min(len(values), max(1, ROOM // k))
-        width = max(1, min(ROOM // (step * k), 2 * ROOM // (k * (d * d + 2 * d))))
+        width = max(1, min(ROOM // (step * k), 4 * ROOM // (k * (d * d + 2 * d))))
         for row in range(0, len(values), step):
             rows = slice(row, row + step)
             part = values[rows]
