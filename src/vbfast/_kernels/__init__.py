@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from . import cpu
 
 if TYPE_CHECKING:
-    from . import columns, gaussian, mixture, mixture as mixture_single
+    from . import columns, gaussian, loop, mixture, mixture as mixture_single
 
 __all__ = [
     "available_levels",
@@ -26,6 +26,7 @@ __all__ = [
     "gaussian",
     "level",
     "load",
+    "loop",
     "mixture",
     "mixture_single",
 ]
@@ -55,11 +56,12 @@ def _choose_level() -> str:
 
 def load(level: str) -> SimpleNamespace:
     """Return the kernels of one level, with the emissions known to the latent structures."""
-    kernels = ("columns", "gaussian", "mixture", "gaussian_single", "mixture_single")
+    kernels = ("columns", "gaussian", "loop", "mixture", "gaussian_single", "mixture_single")
     modules = SimpleNamespace(
         **{name: importlib.import_module(f"{__name__}.{name}_{level}") for name in kernels}
     )
-    modules.mixture.EMISSIONS.update(modules.gaussian.EMISSIONS)
+    for latent in (modules.mixture, modules.loop):
+        latent.EMISSIONS.update(modules.gaussian.EMISSIONS)
     modules.mixture_single.EMISSIONS.update(modules.gaussian_single.EMISSIONS)
     return modules
 
@@ -69,4 +71,4 @@ level: str = _choose_level()
 if not TYPE_CHECKING:
     _loaded = load(level)
     columns, gaussian = _loaded.columns, _loaded.gaussian
-    mixture, mixture_single = _loaded.mixture, _loaded.mixture_single
+    loop, mixture, mixture_single = _loaded.loop, _loaded.mixture, _loaded.mixture_single

@@ -239,33 +239,24 @@ class _GaussianMixtureBase(Estimator):
         rng: np.random.Generator,
     ) -> dict[str, Any]:
         """Draws, their relabelled means, and the evidence."""
-        drawn = method.fit(
-            model,
-            data,
-            posteriors,
-            rng,
-            observe=model.log_density_terms,
-            report=self._report(0),
-        )
+        drawn = method.fit(model, data, posteriors, rng, report=self._report(0))
         shape = drawn.log_joint.shape
         k = model.latent.n_components
-        common = np.array([[c for c, _ in chain] for chain in drawn.ordinates])
-        terms = np.array([[m for _, m in chain] for chain in drawn.ordinates])
         at_best = data.sum(model.visit, drawn.best, Assignment("exact"))
         log_evidence, error = draws.evidence(
-            float(at_best["log_z"]) + drawn.best.log_prior, common, terms
+            float(at_best["log_z"]) + drawn.best.log_prior, drawn.common, drawn.terms
         )
-        orders = [draws.order(matrix) for matrix in terms.reshape(-1, k, k)]
-        flat = [theta for chain in drawn.theta for theta in chain]
-        weights = np.array([t.weights[o] for t, o in zip(flat, orders, strict=True)])
-        means = np.array([t.parameters.means[o] for t, o in zip(flat, orders, strict=True)])
-        factors = np.array([t.parameters.factor for t in flat])
+        orders = draws.orders(drawn.terms.reshape(-1, k, k))
+        flat = {name: part.reshape(-1, *part.shape[2:]) for name, part in drawn.theta.items()}
+        of = np.arange(len(orders))[:, None]
+        weights, means = flat["weights"][of, orders], flat["means"][of, orders]
+        factors = flat["factors"]
         if self.covariance_type != "tied":
-            factors = np.array([factor[o] for factor, o in zip(factors, orders, strict=True)])
+            factors = factors[of, orders]
         frame = data.frame
         covariances = _covariances(factors, self.covariance_type)
         if self.covariance_type in ("full", "tied"):
-            mean_precision = (np.swapaxes(factors, -1, -2) @ factors).mean(axis=0)
+            mean_precision = np.einsum("ngji,ngjk->gik", factors, factors) / len(factors)
             mean_factor = precision_factors(np.linalg.inv(mean_precision))
         else:
             mean_factor = np.sqrt((factors**2).mean(axis=0))

@@ -1,0 +1,1301 @@
+# Whole fits of small data sets without Python: each on one thread, as many at a time as there are
+# threads. The loop is that of methods.py: read theta, assign T, add up.
+#
+# A fit is a list of problems. What a problem's result depends on is its own data, prior, start and
+# seed alone, so that it has the same bits for every number of threads. The threads meet every
+# SLICE seconds, for the calling one to look for Ctrl-C; a problem that isn't done then goes on
+# from its posterior.
+
+from cpython.buffer cimport (
+    PyBUF_FORMAT,
+    PyBUF_STRIDES,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from cython.parallel cimport prange
+from libc.math cimport INFINITY, exp, fabs, isfinite, log, sqrt
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from .assign cimport (
+    BEST,
+    DRAW,
+    EXACT,
+    GIVEN,
+    HARD,
+    Assignment,
+    assign_draw,
+    assign_exact,
+    assign_given,
+    assign_hard,
+    keep_best,
+)
+from .conjugate cimport (
+    DIAG,
+    FULL,
+    LOG_TWO_PI,
+    SPHERICAL,
+    TIED,
+    Constants,
+    Family,
+    Fields,
+    Theta,
+    add,
+    constants_of,
+    density_terms,
+    divergence,
+    draw,
+    factor_of,
+    family_of,
+    fields_at,
+    fields_size,
+    find_log_det,
+    has_matrices,
+    log_prior,
+    read_mean,
+    read_mode,
+    sharing,
+    spread,
+    squared_length,
+    theta_at,
+    theta_size,
+)
+from .random cimport Stream, stream_of, uniform
+from .tile cimport (
+    ASSIGN_ROWS,
+    LANES,
+    ROW_BLOCK,
+    SCORES_PADDING,
+    TILE_PADDING,
+    Emission,
+    Shape,
+    Source,
+    aligned_memory,
+    free_aligned,
+    lanes,
+    lanes_set,
+    lanes_sum,
+    read_tile,
+    rows_of_tile,
+    seconds,
+    stride_of,
+    thread_index,
+)
+
+import numpy as np
+
+
+cdef extern from "lanes.h" nogil:
+    lanes lanes_keep_from(lanes value, lanes x, double limit)
+
+
+# Seconds after which threads meet.
+cdef double SLICE = 0.03
+# Squared length of A m beyond which a component is far from the origin: see Gaussian.reference.
+cdef double FAR = 1024.0
+# An objective may fall by this share of itself.
+cdef double ROUNDING = 1e-10
+# See data.py.
+cdef double NARROWEST = 1e-151
+cdef double WIDEST = 1e152
+# See starts.py.
+cdef Py_ssize_t KMEANS_SWEEPS = 30
+cdef double KMEANS_TOL = 1e-4
+
+# Emissions by name: filled in when the level is loaded.
+EMISSIONS = {}
+FAMILIES = {"full": FULL, "tied": TIED, "diag": DIAG, "spherical": SPHERICAL}
+KINDS = {"exact": EXACT, "best": BEST, "hard": HARD, "draw": DRAW}
+
+
+cdef enum Read:
+    MODE = 0
+    MEAN = 1
+    SAMPLE = 2
+
+
+READS = {"mode": MODE, "mean": MEAN, "sample": SAMPLE}
+
+
+cdef enum Init:
+    RANDOM = 0
+    FROM_DATA = 1
+    PLUS_PLUS = 2
+    KMEANS = 3
+
+
+INITS = {
+    "random": RANDOM, "random_from_data": FROM_DATA, "k-means++": PLUS_PLUS, "kmeans": KMEANS,
+}
+
+
+# How a problem ended.
+cdef enum Status:
+    RUNNING = 0
+    CONVERGED = 1
+    STOPPED = 2
+    DEGENERATE = 3
+
+
+cdef const Emission* emission_of(str name) except NULL:
+    return <const Emission*>PyCapsule_GetPointer(EMISSIONS[name], "vbfast.Emission")
+
+
+cdef int check_shape(str name, tuple shape, tuple expected) except -1:
+    if shape != expected:
+        raise ValueError(f"{name} has shape {shape}, not {expected}")
+    return 0
+
+
+# Data ---------------------------------------------------------------------------------------------
+
+
+cdef class Rows:
+    """The rows of every problem, held while this lives, and the frames that they are read in.
+
+    Parameters
+    ----------
+    values : list of ndarray of shape (N, D)
+        float64 or float32, of any strides; N of any size, the same D.
+    weights : list of ndarray of shape (N,), optional
+
+    Attributes
+    ----------
+    origin, scale, variance : ndarray of shape (problem, D)
+        As in data.py's Frame; to be set or found before the rows are used.
+    """
+
+    cdef readonly Py_ssize_t n_problems
+    cdef readonly Py_ssize_t n_features
+    cdef Py_ssize_t longest
+    cdef Py_ssize_t n_views
+    cdef Py_buffer* views
+    cdef Source* sources
+    cdef Py_ssize_t* n_rows
+    cdef const double** weights
+    cdef readonly object origin
+    cdef readonly object scale
+    cdef readonly object variance
+    cdef double[:, ::1] origins
+    cdef double[:, ::1] scales
+    cdef double[:, ::1] variances
+
+    def __cinit__(self, list values, list weights=None):
+        cdef Py_ssize_t n = len(values)
+        cdef Py_ssize_t p
+        cdef Py_buffer* view
+        self.n_problems = n
+        self.views = <Py_buffer*>calloc(2 * n, sizeof(Py_buffer))
+        self.sources = <Source*>calloc(n, sizeof(Source))
+        self.n_rows = <Py_ssize_t*>calloc(n, sizeof(Py_ssize_t))
+        self.weights = <const double**>calloc(n, sizeof(double*))
+        if not (self.views and self.sources and self.n_rows and self.weights):
+            raise MemoryError(f"no memory for {n} data sets")
+        for p in range(n):
+            view = self.views + self.n_views
+            PyObject_GetBuffer(values[p], view, PyBUF_STRIDES | PyBUF_FORMAT)
+            self.n_views += 1
+            if view.ndim != 2 or view.format[0] != c"d" and view.format[0] != c"f":
+                raise TypeError("values must be two-dimensional float64 or float32")
+            if p == 0:
+                self.n_features = view.shape[1]
+            check_shape("a row of values", (view.shape[1],), (self.n_features,))
+            self.sources[p].values = <const char*>view.buf
+            self.sources[p].row_stride = view.strides[0]
+            self.sources[p].column_stride = view.strides[1]
+            self.sources[p].single = view.itemsize == 4
+            self.n_rows[p] = view.shape[0]
+            self.longest = max(self.longest, view.shape[0])
+            if weights is None:
+                continue
+            view = self.views + self.n_views
+            PyObject_GetBuffer(weights[p], view, PyBUF_STRIDES | PyBUF_FORMAT)
+            self.n_views += 1
+            if view.ndim != 1 or view.format[0] != c"d" or view.strides[0] != sizeof(double):
+                raise TypeError("weights must be contiguous one-dimensional float64")
+            check_shape("weights", (view.shape[0],), (self.n_rows[p],))
+            self.weights[p] = <const double*>view.buf
+
+    def __dealloc__(self):
+        cdef Py_ssize_t view
+        for view in range(self.n_views):
+            PyBuffer_Release(self.views + view)
+        free(self.views)
+        free(self.sources)
+        free(self.n_rows)
+        free(self.weights)
+
+    def set_frames(self, origin, scale, variance):
+        """Let rows be read as (x - origin) * scale, each (problem, D)."""
+        cdef Py_ssize_t p
+        for name, value in (("origin", origin), ("scale", scale), ("variance", variance)):
+            check_shape(name, value.shape, (self.n_problems, self.n_features))
+        self.origin, self.scale, self.variance = origin, scale, variance
+        self.origins, self.scales, self.variances = origin, scale, variance
+        for p in range(self.n_problems):
+            self.sources[p].origin = &self.origins[p, 0]
+            self.sources[p].scale = &self.scales[p, 0]
+
+    def find_frames(self, bint isotropic, int n_threads):
+        """Set the frames in which each problem's rows have mean 0 and variance 1.
+
+        Returns
+        -------
+        bad : ndarray of shape (problem,), bool
+            Rows that no frame was found for: a value isn't finite, or a range is too wide.
+        present : ndarray of shape (problem,), int64
+            Rows of positive weight.
+        total : ndarray of shape (problem,)
+            Sum of weights.
+        scatter : ndarray of shape (problem, D, D)
+            Of each problem's rows, in its frame.
+        """
+        cdef Py_ssize_t n = self.n_problems
+        cdef Py_ssize_t d = self.n_features
+        cdef Job job
+        cdef double[:, ::1] sums = np.empty((n, 3 + d * d))
+        self.set_frames(np.zeros((n, d)), np.ones((n, d)), np.ones((n, d)))
+        start_job(&job, self, "spherical", 1)
+        job.out = &sums[0, 0]
+        job.isotropic = isotropic
+        drive(&job, find_frame, n_threads)
+        out = np.asarray(sums)
+        return (
+            out[:, 0] != 0,
+            out[:, 1].astype(np.int64),
+            np.ascontiguousarray(out[:, 2]),
+            out[:, 3:].reshape(n, d, d),
+        )
+
+
+# What every problem is worked on with -------------------------------------------------------------
+
+
+cdef struct Job:
+    Py_ssize_t n_problems
+    Source* sources
+    const Py_ssize_t* n_rows
+    const double** weights
+    double* origin    # (problem, D)
+    double* scale
+    double* variance
+    Family family
+    Shape shape
+    const Emission* emission
+    const Emission* centroids  # of k-means
+    double reg_covar
+    bint flat_weights
+    bint isotropic
+    double* prior  # (problem, size), or one for all
+    Py_ssize_t prior_step
+    double* posterior  # (problem, size)
+    Py_ssize_t size
+    const uint64_t* seeds
+    Init init
+    Assignment assignment
+    Read read
+    double tol
+    Py_ssize_t n_sweeps
+    Py_ssize_t thin
+    uint64_t first_sweep
+    const double* best
+    # Out
+    double* out
+    double* objectives  # (problem, sweep)
+    int64_t* state      # (problem, 4): sweeps, status, degenerate component, sweep that fell
+    double* log_weights
+    double* means
+    double* factors
+    double* common
+    double* terms
+    # Scratch, per thread
+    char* memory
+    Py_ssize_t longest
+    double deadline
+    char* done
+
+
+# A thread's: see room_at.
+cdef struct Room:
+    double* tiles
+    double* weight   # (N)
+    int64_t* labels  # (N)
+    double* nearest  # (N)
+    double* candidate
+    double* chosen
+    double* scores
+    double* log_z
+    double* kept
+    int64_t* component
+    double* emission
+    double* coefficients
+    double* offsets
+    double* raw
+    double* reference
+    double* theta
+    double* best
+    double* statistics
+    double* scratch
+    # Of the problem at hand
+    Py_ssize_t n_rows
+    Py_ssize_t tile_rows
+    Py_ssize_t n_tiles
+    Py_ssize_t tile_size
+    double total_weight
+
+
+cdef inline Py_ssize_t padded(Py_ssize_t n) noexcept nogil:
+    """Doubles on whole cache lines."""
+    return (n + 7) // 8 * 8
+
+
+cdef Py_ssize_t tile_rows_of(const Job* job, Py_ssize_t n_rows) noexcept nogil:
+    cdef Py_ssize_t per_row = (
+        job.shape.n_features + job.shape.n_components
+        + job.emission.workspace_size(job.shape, ROW_BLOCK) // ROW_BLOCK
+    )
+    return min(rows_of_tile(per_row), (n_rows + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK)
+
+
+cdef Py_ssize_t most_trials(Py_ssize_t n_components) noexcept nogil:
+    """Candidates that k-means++ tries for each centroid."""
+    return 2 + <Py_ssize_t>log(<double>n_components)
+
+
+cdef Room room_at(const Job* job, double* memory, Py_ssize_t* size) noexcept nogil:
+    """A thread's room for problems of `longest` rows at `memory`; its size in doubles."""
+    cdef Room room
+    cdef Py_ssize_t k = job.shape.n_components
+    cdef Py_ssize_t d = job.shape.n_features
+    cdef Py_ssize_t tile_rows = rows_of_tile(1)
+    cdef Py_ssize_t n_rows = job.longest + 8 * tile_rows
+    cdef Py_ssize_t stride = stride_of(tile_rows)
+    cdef Py_ssize_t coefficients = max(
+        job.emission.coefficients_size(job.shape), job.centroids.coefficients_size(job.shape)
+    )
+    cdef Py_ssize_t statistics = max(
+        job.emission.statistics_size(job.shape), job.centroids.statistics_size(job.shape)
+    )
+    cdef Py_ssize_t workspace = max(
+        job.emission.workspace_size(job.shape, tile_rows),
+        job.centroids.workspace_size(job.shape, tile_rows),
+    )
+    cdef double* start = memory
+    # Tiles are no shorter than 4 ROW_BLOCK, but for one.
+    room.tiles = memory
+    memory += padded((d + TILE_PADDING) * (n_rows + n_rows // (4 * ROW_BLOCK) * 8 + 8))
+    room.weight = memory
+    memory += padded(n_rows)
+    room.labels = <int64_t*>memory
+    memory += padded(n_rows)
+    room.nearest = memory
+    memory += padded(n_rows)
+    room.candidate = memory
+    memory += padded(n_rows)
+    room.chosen = memory
+    memory += padded(n_rows)
+    room.scores = memory
+    memory += padded((k + SCORES_PADDING) * stride)
+    room.log_z = memory
+    memory += padded(tile_rows)
+    room.kept = memory
+    memory += padded(k)
+    room.component = <int64_t*>memory
+    memory += padded(k)
+    room.emission = memory
+    memory += padded(workspace)
+    room.coefficients = memory
+    memory += padded(coefficients)
+    room.offsets = memory
+    memory += padded(k)
+    room.raw = memory
+    memory += padded(1 + k + statistics)
+    room.reference = memory
+    memory += padded(k * d)
+    room.theta = memory
+    memory += padded(theta_size(job.family))
+    room.best = memory
+    memory += padded(theta_size(job.family))
+    room.statistics = memory
+    memory += padded(job.size)
+    room.scratch = memory
+    memory += padded(2 * d * d + 2 * d)
+    size[0] = memory - start
+    return room
+
+
+cdef void load(const Job* job, Py_ssize_t p, Room* room) noexcept nogil:
+    """Read a problem's rows into tiles, once for all its sweeps."""
+    cdef Py_ssize_t d = job.shape.n_features
+    cdef Py_ssize_t n = job.n_rows[p]
+    cdef const double* weights = job.weights[p]
+    cdef Py_ssize_t first, j, n_used, n_rows, row, t
+    cdef double* tile = room.tiles
+    room.n_rows = n
+    room.tile_rows = tile_rows_of(job, n)
+    room.n_tiles = (n + room.tile_rows - 1) // room.tile_rows
+    room.tile_size = (d + TILE_PADDING) * stride_of(room.tile_rows)
+    room.total_weight = n
+    if weights != NULL:
+        room.total_weight = 0.0
+        for row in range(n):
+            room.total_weight += weights[row]
+    for t in range(room.n_tiles):
+        first = t * room.tile_rows
+        n_used = min(room.tile_rows, n - first)
+        n_rows = (n_used + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK
+        read_tile(job.sources[p], d, first, n_used, n_rows, stride_of(n_rows), tile)
+        for row in range(n_rows):
+            room.weight[first + row] = 1.0 if row < n_used else 0.0
+        if weights != NULL:
+            for row in range(n_used):
+                room.weight[first + row] = weights[first + row]
+                if weights[first + row] == 0.0:
+                    # Absent, even where 0 * x would be NaN.
+                    for j in range(d):
+                        tile[j * stride_of(n_rows) + row] = 0.0
+        tile += room.tile_size
+
+
+cdef inline double* tile_of(const Room* room, Py_ssize_t first) noexcept nogil:
+    return room.tiles + first // room.tile_rows * room.tile_size
+
+
+cdef inline Py_ssize_t rows_of(const Room* room, Py_ssize_t first) noexcept nogil:
+    """Rows of the tile that begins at row `first`, with padding."""
+    cdef Py_ssize_t n_used = min(room.tile_rows, room.n_rows - first)
+    return (n_used + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK
+
+
+cdef void visit(
+    const Job* job, const Emission* emission, Assignment assignment, Room* room
+) noexcept nogil:
+    """Assign all rows given coefficients and offsets; raw: log_z, counts, the emission's own.
+
+    HARD writes labels, GIVEN reads them.
+    """
+    cdef Py_ssize_t n_components = job.shape.n_components
+    cdef lanes total_vectors[ASSIGN_ROWS]
+    cdef lanes uniform_vectors[ASSIGN_ROWS]
+    cdef double* total = <double*>total_vectors
+    cdef double* marks = <double*>uniform_vectors
+    cdef Py_ssize_t block, first, k, n, n_rows, stride, t, v
+    cdef double* scores
+    cdef double* tile
+    cdef double* weight
+    cdef lanes sum_
+    memset(
+        room.raw, 0, (1 + n_components + emission.statistics_size(job.shape)) * sizeof(double)
+    )
+    for t in range(room.n_tiles):
+        first = t * room.tile_rows
+        tile = tile_of(room, first)
+        n_rows = rows_of(room, first)
+        stride = stride_of(n_rows)
+        for v in range((n_rows + ASSIGN_ROWS - 1) // ASSIGN_ROWS):
+            block = v * ASSIGN_ROWS
+            n = min(n_rows - block, ASSIGN_ROWS)
+            scores = room.scores + block
+            weight = room.weight + first + block
+            if assignment.kind == GIVEN:
+                assign_given(
+                    n_components, n, stride, weight, room.labels + first + block, scores,
+                    room.log_z + block,
+                )
+                continue
+            emission.scores(
+                job.shape, room.coefficients, room.offsets, tile + block, n, stride, room.emission,
+                scores,
+            )
+            if assignment.kind == BEST and assignment.truncation < n_components:
+                keep_best(
+                    n_components, n, stride, assignment.truncation, scores, room.kept,
+                    room.component,
+                )
+            if assignment.kind == EXACT or assignment.kind == BEST:
+                assign_exact(n_components, n, stride, weight, scores, room.log_z + block, total)
+            elif assignment.kind == HARD:
+                assign_hard(
+                    n_components, n, stride, weight, room.labels + first + block, scores,
+                    room.log_z + block,
+                )
+            else:
+                assign_draw(
+                    assignment, n_components, n, stride, first + block, weight, scores,
+                    room.log_z + block, total, marks, room.component,
+                )
+        sum_ = lanes_set(0.0)
+        for v in range(n_rows // LANES):
+            # Where a weight is 0, log_z may be anything.
+            if assignment.kind == DRAW:  # summed over a row's copies already
+                sum_ = sum_ + lanes_keep_from(
+                    (<lanes*>room.log_z)[v], (<lanes*>(room.weight + first))[v], 5e-324
+                )
+            else:
+                sum_ = sum_ + lanes_keep_from(
+                    (<lanes*>(room.weight + first))[v] * (<lanes*>room.log_z)[v],
+                    (<lanes*>(room.weight + first))[v], 5e-324,
+                )
+        room.raw[0] += lanes_sum(sum_)
+        for k in range(n_components):
+            sum_ = lanes_set(0.0)
+            for v in range(n_rows // LANES):
+                sum_ = sum_ + (<lanes*>(room.scores + k * stride))[v]
+            room.raw[1 + k] += lanes_sum(sum_)
+        emission.accumulate(
+            job.shape, room.coefficients, tile, n_rows, stride, room.scores, room.emission,
+            room.raw + 1 + n_components,
+        )
+
+
+# What kernels read of theta, and what they leave: see emissions/gaussian.py -----------------------
+
+
+cdef void choose_reference(Family family, Theta theta, double* reference) noexcept nogil:
+    """Points that moments are taken about: the origin, or a far component's mean."""
+    cdef Py_ssize_t n = family.n_features
+    cdef Py_ssize_t k
+    cdef bint far
+    cdef bint any_far = False
+    memset(reference, 0, family.n_components * n * sizeof(double))
+    for k in range(family.n_components):
+        far = squared_length(family, factor_of(family, theta, k), theta.means + k * n) > FAR
+        any_far = any_far or far
+        if far and family.covariance_type == FULL:
+            memcpy(reference + k * n, theta.means + k * n, n * sizeof(double))
+    if any_far and family.covariance_type != FULL:
+        memcpy(reference, theta.means, family.n_components * n * sizeof(double))
+
+
+cdef void write_coefficients(Family family, Theta theta, Room* room) noexcept nogil:
+    """As gaussian.pyx reads them."""
+    cdef Py_ssize_t n = family.n_features
+    cdef Py_ssize_t n_components = family.n_components
+    cdef double* far = room.coefficients
+    cdef double* means = far + n_components
+    cdef double* third = means + n_components * n
+    cdef double* fourth = third + n_components * n
+    cdef const double* reference = room.reference
+    cdef const double* factor
+    cdef Py_ssize_t i, j, k
+    cdef bint any_far = False
+    cdef double value
+    memcpy(means, theta.means, n_components * n * sizeof(double))
+    for k in range(n_components):
+        far[k] = 0.0
+        for i in range(n):
+            if reference[k * n + i] != 0.0:
+                far[k] = 1.0
+                any_far = True
+    if any_far and family.covariance_type != FULL:
+        for k in range(n_components):
+            far[k] = 1.0
+    for k in range(n_components):
+        factor = factor_of(family, theta, k)
+        for i in range(n):
+            if has_matrices(family):
+                value = 0.0
+                for j in range(i + 1):
+                    if family.covariance_type == FULL:
+                        value += factor[i * n + j] * (means[k * n + j] - reference[k * n + j])
+                    else:
+                        value += factor[i * n + j] * means[k * n + j]
+                third[k * n + i] = value
+            else:
+                value = factor[i if family.covariance_type == DIAG else 0]
+                third[k * n + i] = value
+                fourth[k * n + i] = value * means[k * n + i]
+    if has_matrices(family):
+        memcpy(fourth, theta.factor, family.n_groups * n * n * sizeof(double))
+
+
+cdef void write_offsets(
+    const Job* job, Py_ssize_t p, double log_scale, Theta theta, double* offsets
+) noexcept nogil:
+    """Scores at squared distance zero, in the units of the data."""
+    cdef Family family = job.family
+    cdef Py_ssize_t n = family.n_features
+    cdef const double* variance = job.variance + p * n
+    cdef const double* factor
+    cdef double trace
+    cdef Py_ssize_t i, j, k
+    for k in range(family.n_components):
+        trace = 0.0
+        factor = factor_of(family, theta, k)
+        if job.reg_covar > 0.0:
+            for i in range(n):
+                if has_matrices(family):
+                    for j in range(i + 1):
+                        trace += factor[i * n + j] * factor[i * n + j] * variance[j]
+                else:
+                    j = i if family.covariance_type == DIAG else 0
+                    trace += factor[j] * factor[j] * variance[i]
+        offsets[k] = (
+            theta.log_weights[k] - 0.5 * n * LOG_TWO_PI + log_scale - theta.slack[k]
+            + 0.5 * theta.log_det[0 if family.n_groups == 1 else k]
+            - 0.5 * job.reg_covar * trace
+        )
+
+
+cdef inline Py_ssize_t even(Py_ssize_t n) noexcept nogil:
+    return (n + 1) // 2 * 2
+
+
+cdef inline Py_ssize_t fours(Py_ssize_t n) noexcept nogil:
+    return (n + 3) // 4 * 4
+
+
+cdef void collect(
+    const Job* job, Py_ssize_t p, Family family, const Room* room, Fields stats
+) noexcept nogil:
+    """Raw sums about the reference in centred form."""
+    cdef Py_ssize_t n = family.n_features
+    cdef Py_ssize_t n_components = family.n_components
+    cdef Py_ssize_t columns = fours(n)
+    cdef const double* counts = room.raw + 1
+    cdef const double* first = counts + n_components
+    cdef const double* second = first + even(n_components) * columns
+    cdef const double* variance = job.variance + p * n
+    cdef double* shift = room.scratch
+    cdef double* scatter
+    cdef double total = 0.0
+    cdef double value
+    cdef Py_ssize_t g, i, j, k
+    stats.log_z[0] = room.raw[0]
+    for g in range(family.n_groups):
+        scatter = stats.scatter + g * family.per_group
+        for i in range(n):
+            if has_matrices(family):
+                for j in range(i + 1):
+                    value = second[(g * even(n) + i) * columns + j]
+                    scatter[i * n + j] = value
+                    scatter[j * n + i] = value
+            elif family.covariance_type == DIAG:
+                scatter[i] = second[g * columns + i]
+            else:
+                scatter[0] = second[g * columns + i] + (scatter[0] if i else 0.0)
+    for k in range(n_components):
+        stats.concentration[k] = counts[k]
+        stats.strength[k] = counts[k]
+        total += counts[k]
+        if family.n_groups > 1 or n_components == 1:
+            stats.dof[k] = counts[k] * sharing(family)
+        for i in range(n):
+            value = first[k * columns + i]
+            shift[i] = value / counts[k] if value != 0.0 else 0.0
+            stats.mean[k * n + i] = room.reference[k * n + i] + shift[i]
+        spread(family, k, -counts[k], shift, stats.scatter)
+        if job.reg_covar > 0.0:
+            scatter = stats.scatter + (0 if family.n_groups == 1 else k * family.per_group)
+            for i in range(n):
+                value = counts[k] * (job.reg_covar * variance[i])
+                if has_matrices(family):
+                    scatter[i * n + i] += value
+                else:
+                    scatter[i if family.covariance_type == DIAG else 0] += value
+    if family.covariance_type == TIED:
+        stats.dof[0] = total
+
+
+# One problem --------------------------------------------------------------------------------------
+
+
+cdef void store(const Job* job, Py_ssize_t place, Theta theta) noexcept nogil:
+    """Write theta out as number `place`."""
+    cdef Family family = job.family
+    cdef Py_ssize_t n = family.n_components
+    memcpy(job.log_weights + place * n, theta.log_weights, n * sizeof(double))
+    n *= family.n_features
+    memcpy(job.means + place * n, theta.means, n * sizeof(double))
+    n = family.n_groups * family.per_group
+    memcpy(job.factors + place * n, theta.factor, n * sizeof(double))
+
+
+cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
+    """Sweeps of one problem, until it is done or the slice is over."""
+    cdef Family family = job.family
+    cdef Py_ssize_t size
+    cdef Room room = room_at(job, memory, &size)
+    cdef Theta theta = theta_at(family, room.theta)
+    cdef Theta best = theta_at(family, room.best)
+    cdef Fields prior = fields_at(family, job.prior + p * job.prior_step)
+    cdef Fields posterior = fields_at(family, job.posterior + p * job.size)
+    cdef Fields stats = fields_at(family, room.statistics)
+    cdef int64_t* state = job.state + 4 * p
+    cdef double* objectives = job.objectives + p * job.n_sweeps
+    cdef Assignment assignment = job.assignment
+    cdef Constants constants
+    cdef Stream stream
+    cdef double change, log_scale, value
+    cdef double highest = -INFINITY
+    cdef Py_ssize_t i, n, bad, place
+    load(job, p, &room)
+    log_scale = 0.0
+    for i in range(family.n_features):
+        log_scale += log(job.scale[p * family.n_features + i])
+    constants = constants_of(family, prior, job.flat_weights, log_scale, room.scratch)
+    if job.read == SAMPLE:
+        assignment.seed = job.seeds[p]
+        if job.thin:
+            n = theta_size(family)
+            memcpy(room.best, job.best, n * sizeof(double))
+    while True:
+        n = state[0]
+        if job.read == MODE:
+            bad = read_mode(family, posterior, theta, room.scratch)
+        elif job.read == MEAN:
+            bad = read_mean(family, posterior, theta, room.scratch)
+        else:
+            assignment.sweep = <unsigned int>(job.first_sweep + n)
+            stream = stream_of(assignment.seed, assignment.sweep)
+            bad = draw(family, posterior, &stream, theta, room.scratch)
+        if bad >= 0:
+            state[1] = DEGENERATE
+            state[2] = bad
+            job.done[p] = 1
+            return
+        if job.read == MEAN:
+            value = -divergence(family, constants, prior, posterior, theta, room.scratch)
+        else:
+            value = log_prior(family, constants, prior, theta, room.scratch)
+        choose_reference(family, theta, room.reference)
+        write_coefficients(family, theta, &room)
+        write_offsets(job, p, log_scale, theta, room.offsets)
+        visit(job, job.emission, assignment, &room)
+        value += room.raw[0]
+        objectives[n] = value
+        state[0] = n + 1
+        if job.read != SAMPLE:
+            if n > 0:
+                change = value - objectives[n - 1]
+                if change < -ROUNDING * max(fabs(value), room.total_weight):
+                    state[3] = n
+                if fabs(change) <= job.tol * room.total_weight:
+                    state[1] = CONVERGED
+            if state[1] == RUNNING and n + 1 == job.n_sweeps:
+                state[1] = STOPPED
+            if state[1] != RUNNING:
+                store(job, p, theta)
+                job.done[p] = 1
+                return
+        collect(job, p, family, &room, stats)
+        add(family, prior, stats, posterior, room.scratch)
+        if job.read == SAMPLE:
+            if job.thin == 0:
+                # The best so far: its height is looked up again after a slice.
+                if n > 0 and highest == -INFINITY:
+                    for i in range(n):
+                        highest = max(highest, objectives[i])
+                if n == 0 or value > highest:
+                    highest = value
+                    store(job, p, theta)
+            elif (n + 1) % job.thin == 0:
+                place = p * (job.n_sweeps // job.thin) + n // job.thin
+                store(job, place, theta)
+                job.common[place] = density_terms(
+                    family, constants, posterior, best,
+                    job.terms + place * family.n_components * family.n_components, room.scratch,
+                )
+            if n + 1 == job.n_sweeps:
+                state[1] = STOPPED
+                job.done[p] = 1
+                return
+        if seconds() > job.deadline:
+            return
+
+
+# Frames: see data.py's _frame ---------------------------------------------------------------------
+
+
+cdef void find_frame(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
+    """Read as they are, rows are ranged, then measured in units of their range, then scattered."""
+    cdef Py_ssize_t d = job.shape.n_features
+    cdef Py_ssize_t size
+    cdef Room room = room_at(job, memory, &size)
+    cdef double* out = job.out + p * (3 + d * d)
+    cdef double* scatter = out + 3
+    cdef double* origin = job.origin + p * d
+    cdef double* scale = job.scale + p * d
+    cdef double* variance = job.variance + p * d
+    cdef double low, high, extent, mean, square, total, unit, w, x
+    cdef double largest = 0.0
+    cdef double widest = 0.0
+    cdef double common
+    cdef Py_ssize_t first, i, j, n, n_present, row, stride, t
+    cdef const double* tile
+    cdef const double* values
+    cdef const double* others
+    job.done[p] = 1
+    n = job.n_rows[p]
+    # A value that isn't finite is refused even of a row that is absent.
+    for row in range(n):
+        for j in range(d):
+            x = value_at(job.sources[p], row, j)
+            if not isfinite(x):
+                out[0] = 1.0
+                return
+    load(job, p, &room)
+    out[0] = 0.0
+    total = room.total_weight
+    out[2] = total
+    n_present = 0
+    for row in range(n):
+        n_present += room.weight[row] > 0.0
+    out[1] = n_present
+    for j in range(d):
+        low = INFINITY
+        high = -INFINITY
+        for t in range(room.n_tiles):
+            first = t * room.tile_rows
+            values = tile_of(&room, first) + j * stride_of(rows_of(&room, first))
+            for row in range(min(room.tile_rows, n - first)):
+                if room.weight[first + row] > 0.0:
+                    low = min(low, values[row])
+                    high = max(high, values[row])
+        extent = high - low
+        widest = max(widest, extent)
+        if extent > WIDEST or (0.0 < extent < NARROWEST and not job.isotropic):
+            out[0] = 1.0
+            return
+        if extent < NARROWEST:
+            origin[j] = low
+            scale[j] = 1.0
+            variance[j] = 0.0
+            continue
+        unit = 1.0 / extent
+        mean = 0.0
+        square = 0.0
+        low = low + 0.5 * extent
+        for t in range(room.n_tiles):
+            first = t * room.tile_rows
+            values = tile_of(&room, first) + j * stride_of(rows_of(&room, first))
+            for row in range(min(room.tile_rows, n - first)):
+                w = room.weight[first + row]
+                if w > 0.0:
+                    x = (values[row] - low) * unit
+                    mean += w * x
+                    square += w * x * x
+        mean /= total
+        square = max(square / total - mean * mean, 0.0)
+        x = sqrt(square)
+        origin[j] = low + mean / unit
+        scale[j] = 1.0 / ((x if x > 0.0 else 1.0) / unit)
+        variance[j] = 1.0
+    if job.isotropic and 0.0 < widest < NARROWEST:
+        out[0] = 1.0
+        return
+    if job.isotropic:
+        common = 0.0
+        for j in range(d):
+            if variance[j] > 0.0:
+                largest = max(largest, 1.0 / scale[j])
+        if largest > 0.0:
+            for j in range(d):
+                if variance[j] > 0.0:
+                    common += (1.0 / scale[j] / largest) * (1.0 / scale[j] / largest)
+            common = largest * sqrt(common / d)
+        for j in range(d):
+            if largest > 0.0:
+                x = 1.0 / scale[j] if variance[j] > 0.0 else 0.0
+                variance[j] = (x / common) * (x / common)
+                scale[j] = 1.0 / common
+            else:
+                variance[j] = 1.0
+    else:
+        for j in range(d):
+            variance[j] = 1.0
+    # The origin is the mean but for rounding.
+    for i in range(d):
+        for j in range(i + 1):
+            square = 0.0
+            for t in range(room.n_tiles):
+                first = t * room.tile_rows
+                tile = tile_of(&room, first)
+                stride = stride_of(rows_of(&room, first))
+                values = tile + i * stride
+                others = tile + j * stride
+                for row in range(min(room.tile_rows, n - first)):
+                    w = room.weight[first + row]
+                    if w > 0.0:
+                        square += (
+                            w * ((values[row] - origin[i]) * scale[i])
+                            * ((others[row] - origin[j]) * scale[j])
+                        )
+            scatter[i * d + j] = square
+            scatter[j * d + i] = square
+
+
+cdef inline double value_at(Source source, Py_ssize_t row, Py_ssize_t d) noexcept nogil:
+    cdef const char* place = source.values + row * source.row_stride + d * source.column_stride
+    return (<const float*>place)[0] if source.single else (<const double*>place)[0]
+
+
+# Starts: see starts.py ----------------------------------------------------------------------------
+
+
+cdef Py_ssize_t pick(const double* weight, Py_ssize_t n, Stream* stream) noexcept nogil:
+    """The number of a row, drawn with probability proportional to its weight."""
+    cdef double total = 0.0
+    cdef double mark
+    cdef Py_ssize_t row
+    cdef Py_ssize_t last = 0
+    for row in range(n):
+        total += weight[row]
+    mark = total * uniform(stream)
+    total = 0.0
+    for row in range(n):
+        total += weight[row]
+        if weight[row] > 0.0:
+            last = row
+            if mark < total:
+                break
+    return last
+
+
+cdef void copy_row(const Room* room, Py_ssize_t d, Py_ssize_t row, double* out) noexcept nogil:
+    cdef Py_ssize_t first = row // room.tile_rows * room.tile_rows
+    cdef Py_ssize_t stride = stride_of(rows_of(room, first))
+    cdef const double* tile = tile_of(room, first) + (row - first)
+    cdef Py_ssize_t j
+    for j in range(d):
+        out[j] = tile[j * stride]
+
+
+cdef double potential(
+    const Room* room, Py_ssize_t d, const double* mean, double* distance
+) noexcept nogil:
+    """distance = the smaller of `nearest` and that from `mean`; their weighted sum."""
+    cdef double total = 0.0
+    cdef double center
+    cdef const double* values
+    cdef double* out
+    cdef Py_ssize_t first, j, n_rows, row, t
+    for t in range(room.n_tiles):
+        first = t * room.tile_rows
+        n_rows = rows_of(room, first)
+        out = distance + first
+        for row in range(n_rows):
+            out[row] = 0.0
+        for j in range(d):
+            values = tile_of(room, first) + j * stride_of(n_rows)
+            center = mean[j]
+            for row in range(n_rows):
+                out[row] += (values[row] - center) * (values[row] - center)
+        for row in range(n_rows):
+            out[row] = min(out[row], room.nearest[first + row])
+    for row in range(room.n_rows):
+        total += room.weight[row] * distance[row]
+    return total
+
+
+cdef void plus_plus(
+    const Job* job, Room* room, Stream* stream, double* means
+) noexcept nogil:
+    """Centroids by k-means++, the best of several trials each."""
+    cdef Py_ssize_t d = job.shape.n_features
+    cdef Py_ssize_t n_trials = most_trials(job.shape.n_components)
+    cdef Py_ssize_t k, row, trial
+    cdef double lowest, value
+    cdef double* mean = room.scratch
+    cdef double* swap
+    for row in range(room.n_rows + ROW_BLOCK):
+        room.nearest[row] = INFINITY
+    copy_row(room, d, pick(room.weight, room.n_rows, stream), means)
+    potential(room, d, means, room.nearest)
+    for k in range(1, job.shape.n_components):
+        # What rows are drawn by: weight times squared distance.
+        lowest = 0.0
+        for row in range(room.n_rows):
+            room.candidate[row] = room.weight[row] * room.nearest[row]
+            lowest += room.candidate[row]
+        if lowest == 0.0:  # fewer distinct rows than components: any will do
+            memcpy(room.candidate, room.weight, room.n_rows * sizeof(double))
+        lowest = INFINITY
+        for trial in range(n_trials):
+            copy_row(room, d, pick(room.candidate, room.n_rows, stream), mean)
+            value = potential(room, d, mean, room.chosen)
+            if trial == 0 or value < lowest:
+                lowest = value
+                memcpy(means + k * d, mean, d * sizeof(double))
+        potential(room, d, means + k * d, room.nearest)
+
+
+cdef void set_unit(Family family, const double* means, Theta theta) noexcept nogil:
+    """Precision 1 about `means`."""
+    cdef Py_ssize_t n = family.n_features
+    cdef Py_ssize_t i
+    memcpy(theta.means, means, family.n_components * n * sizeof(double))
+    for i in range(family.n_groups * family.per_group):
+        theta.factor[i] = 1.0 if not has_matrices(family) or i % (n * n) % (n + 1) == 0 else 0.0
+
+
+cdef void look_from(Family family, const double* means, Room* room) noexcept nogil:
+    """Coefficients of precision 1, and moments, about `means`."""
+    cdef Theta theta = theta_at(family, room.theta)
+    set_unit(family, means, theta)
+    memcpy(room.reference, means, family.n_components * family.n_features * sizeof(double))
+    write_coefficients(family, theta, room)
+
+
+cdef void kmeans(const Job* job, Room* room, Py_ssize_t n_sweeps, double* means) noexcept nogil:
+    """Lloyd's algorithm from `means`; labels are those by the last centroids."""
+    cdef Py_ssize_t n = job.shape.n_features
+    cdef Py_ssize_t n_components = job.shape.n_components
+    cdef Family family = family_of(SPHERICAL, n_components, n)
+    cdef Assignment hard
+    cdef Py_ssize_t i, k, sweep
+    cdef double last = -INFINITY
+    cdef double* first
+    hard.kind = HARD
+    for k in range(n_components):
+        room.offsets[k] = 0.0
+    for sweep in range(n_sweeps):
+        look_from(family, means, room)
+        visit(job, job.centroids, hard, room)
+        if room.raw[0] - last <= KMEANS_TOL * room.total_weight or sweep + 1 == n_sweeps:
+            return
+        last = room.raw[0]
+        for k in range(n_components):
+            if room.raw[1 + k] == 0.0:
+                room.offsets[k] = -INFINITY  # nobody's nearest from now on
+                continue
+            first = room.raw + 1 + n_components + k * fours(n)
+            for i in range(n):
+                means[k * n + i] += first[i] / room.raw[1 + k]
+
+
+cdef void begin(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
+    """Labels, and the posterior given them: moments about each component's mean."""
+    cdef Family family = job.family
+    cdef Py_ssize_t size
+    cdef Room room = room_at(job, memory, &size)
+    cdef Py_ssize_t n_components = job.shape.n_components
+    cdef Py_ssize_t d = job.shape.n_features
+    cdef Stream stream = stream_of(job.seeds[p], 0)
+    # Where a posterior's theta would be; as large as its means.
+    cdef double* means = room.best
+    cdef Fields stats = fields_at(family, room.statistics)
+    cdef Assignment given
+    cdef Py_ssize_t k, row
+    given.kind = GIVEN
+    load(job, p, &room)
+    if job.init == RANDOM:
+        for row in range(room.n_rows):
+            room.labels[row] = min(
+                <int64_t>(n_components * uniform(&stream)), <int64_t>(n_components - 1)
+            )
+    else:
+        if job.init == FROM_DATA:
+            memcpy(room.candidate, room.weight, room.n_rows * sizeof(double))
+            for k in range(n_components):
+                row = pick(room.candidate, room.n_rows, &stream)
+                room.candidate[row] = 0.0
+                copy_row(&room, d, row, means + k * d)
+        else:
+            plus_plus(job, &room, &stream, means)
+        kmeans(job, &room, KMEANS_SWEEPS + 1 if job.init == KMEANS else 1, means)
+    for row in range(room.n_rows, room.n_rows + ROW_BLOCK):
+        room.labels[row] = -1
+    memset(means, 0, n_components * d * sizeof(double))
+    for _ in range(2):
+        look_from(family, means, &room)
+        visit(job, job.emission, given, &room)
+        collect(job, p, family, &room, stats)
+        memcpy(means, stats.mean, n_components * d * sizeof(double))
+    add(
+        family, fields_at(family, job.prior + p * job.prior_step), stats,
+        fields_at(family, job.posterior + p * job.size), room.scratch,
+    )
+    job.done[p] = 1
+
+
+# All problems -------------------------------------------------------------------------------------
+
+
+ctypedef void (*Step)(Job*, Py_ssize_t, double*) noexcept nogil
+
+
+cdef void take(Job* job, Py_ssize_t p, Step step, Py_ssize_t room) noexcept nogil:
+    if job.done[p] or seconds() > job.deadline:
+        return
+    step(job, p, <double*>job.memory + thread_index() * room)
+
+
+cdef int drive(Job* job, Step step, int n_threads) except -1:
+    """Take every problem step by step until all are done."""
+    cdef Py_ssize_t n = job.n_problems
+    cdef Py_ssize_t left = n
+    cdef Py_ssize_t bytes_, p, room
+    n_threads = <int>min(n_threads, n)
+    room_at(job, NULL, &room)
+    bytes_ = n_threads * room * sizeof(double)
+    job.memory = <char*>aligned_memory(bytes_)
+    job.done = <char*>calloc(n, 1)
+    try:
+        if job.memory == NULL or job.done == NULL:
+            raise MemoryError(f"no {bytes_} bytes for the workspace of {n_threads} threads")
+        # What is padding is never written, and must not be slow to compute with.
+        memset(job.memory, 0, bytes_)
+        while left > 0:
+            with nogil:
+                job.deadline = seconds() + SLICE
+                if n_threads == 1:
+                    for p in range(n):
+                        take(job, p, step, room)
+                else:
+                    for p in prange(n, schedule="dynamic", chunksize=1, num_threads=n_threads):
+                        take(job, p, step, room)
+            PyErr_CheckSignals()
+            left = 0
+            for p in range(n):
+                left += not job.done[p]
+    finally:
+        free_aligned(job.memory)
+        free(job.done)
+    return 0
+
+
+cdef int start_job(Job* job, Rows rows, str covariance_type, Py_ssize_t n_components) except -1:
+    memset(job, 0, sizeof(Job))
+    job.n_problems = rows.n_problems
+    job.sources = rows.sources
+    job.n_rows = rows.n_rows
+    job.weights = rows.weights
+    job.longest = rows.longest
+    if rows.n_problems:
+        job.origin = &rows.origins[0, 0]
+        job.scale = &rows.scales[0, 0]
+        job.variance = &rows.variances[0, 0]
+    job.family = family_of(FAMILIES[covariance_type], n_components, rows.n_features)
+    job.shape.n_components = n_components
+    job.shape.n_features = rows.n_features
+    job.emission = emission_of("diag" if covariance_type == "spherical" else covariance_type)
+    job.centroids = emission_of("diag")
+    job.size = fields_size(job.family)
+    return 0
+
+
+cdef int set_prior(Job* job, models) except -1:
+    cdef double[:, ::1] prior = models.prior
+    job.reg_covar = models.reg_covar
+    job.flat_weights = models.flat_weights
+    if prior.shape[0] != 1:
+        check_shape("prior", models.prior.shape, (job.n_problems, job.size))
+        job.prior_step = job.size
+    else:
+        check_shape("prior", models.prior.shape, (1, job.size))
+    job.prior = &prior[0, 0]
+    return 0
+
+
+def begin_all(
+    Rows rows, models, str init, const uint64_t[::1] seeds, double[:, ::1] posterior,
+    int n_threads,
+):
+    """Write the posterior that each problem starts from.
+
+    Parameters
+    ----------
+    rows, models : IN, Rows with frames; as in inputs.py
+    init : {"kmeans", "k-means++", "random", "random_from_data"}
+    seeds : IN, (problem,)
+    posterior : OUT, (problem, size)
+    """
+    cdef Job job
+    start_job(&job, rows, models.covariance_type, models.n_components)
+    set_prior(&job, models)
+    check_shape("seeds", (seeds.shape[0],), (job.n_problems,))
+    check_shape("posterior", (posterior.shape[0], posterior.shape[1]), (job.n_problems, job.size))
+    job.init = INITS[init]
+    job.seeds = &seeds[0]
+    job.posterior = &posterior[0, 0]
+    drive(&job, begin, n_threads)
+
+
+def run(
+    Rows rows, models, str read, assignment, double[:, ::1] posterior, int n_threads, *,
+    double[:, ::1] objectives, int64_t[:, ::1] state, double[:, :, ::1] log_weights,
+    double[:, :, ::1] means, double[:, :, ::1] factors, double tol=0.0,
+    const uint64_t[::1] seeds=None, uint64_t first_sweep=0, Py_ssize_t thin=0, tuple best=None,
+    double[:, ::1] common=None, double[:, :, ::1] terms=None,
+):
+    """Sweep every problem: climb until its objective settles, or run a chain.
+
+    Parameters
+    ----------
+    rows, models : IN, Rows with frames; as in inputs.py
+    read : {"mode", "mean", "sample"}
+    assignment : IN, as in inputs.py, of kind "exact", "best", "hard" or, for "sample", "draw"
+    posterior : IN and OUT, (problem, size)
+        Where to start, and what the last theta was read from ("sample": what the last T leads to).
+    objectives : OUT, (problem, most sweeps)
+    state : OUT, (problem, 4)
+        Sweeps taken; status (1: settled, 2: not, 3: a component shrank onto too few rows); that
+        component; the last sweep in which the objective fell by more than rounding, or 0.
+    log_weights, means, factors : OUT, (problem, draw, K), (problem, draw, K * D),
+        (problem, draw, doubles of the factors)
+        The last theta; of a chain every `thin`-th, or the one of highest objective if thin is 0.
+    tol : IN
+        Settled is an objective that changes by no more a row.
+    seeds, first_sweep : IN, (problem,)
+        A chain's draws are named by its seed and the number of the sweep.
+    best, common, terms : IN, theta in three 1-d parts; OUT, (problem, draw), (problem, draw, K * K)
+        For chains with thin > 0: density of `best` under each kept draw's posterior, as of
+        Model.log_density_terms.
+    """
+    cdef Job job
+    cdef Family family
+    cdef Theta theta
+    cdef double[::1] part
+    cdef double[::1] packed
+    cdef Py_ssize_t n, n_kept
+    start_job(&job, rows, models.covariance_type, models.n_components)
+    set_prior(&job, models)
+    family = job.family
+    n = job.n_problems
+    job.read = READS[read]
+    job.assignment.kind = KINDS[assignment.kind]
+    job.assignment.truncation = assignment.truncation
+    if (job.read == SAMPLE) != (job.assignment.kind == DRAW):
+        raise ValueError("'sample' goes with 'draw'")
+    job.tol = tol
+    job.thin = thin
+    job.first_sweep = first_sweep
+    job.n_sweeps = objectives.shape[1]
+    n_kept = job.n_sweeps // thin if thin else 1
+    check_shape("posterior", (posterior.shape[0], posterior.shape[1]), (n, job.size))
+    check_shape("objectives", (objectives.shape[0],), (n,))
+    check_shape("state", (state.shape[0], state.shape[1]), (n, 4))
+    for name, array, length in (
+        ("log_weights", log_weights, family.n_components),
+        ("means", means, family.n_components * family.n_features),
+        ("factors", factors, family.n_groups * family.per_group),
+    ):
+        check_shape(name, (array.shape[0], array.shape[1], array.shape[2]), (n, n_kept, length))
+    job.posterior = &posterior[0, 0]
+    job.objectives = &objectives[0, 0]
+    state[:] = 0
+    job.state = &state[0, 0]
+    job.log_weights = &log_weights[0, 0, 0]
+    job.means = &means[0, 0, 0]
+    job.factors = &factors[0, 0, 0]
+    if job.read == SAMPLE:
+        check_shape("seeds", (seeds.shape[0],), (n,))
+        job.seeds = &seeds[0]
+    if thin:
+        check_shape("common", (common.shape[0], common.shape[1]), (n, n_kept))
+        check_shape(
+            "terms", (terms.shape[0], terms.shape[1], terms.shape[2]),
+            (n, n_kept, family.n_components * family.n_components),
+        )
+        packed = np.concatenate([*best, np.zeros(family.n_groups + family.n_components)])
+        check_shape("best", (packed.shape[0],), (theta_size(family),))
+        theta = theta_at(family, &packed[0])
+        find_log_det(family, theta)
+        job.best = &packed[0]
+        job.common = &common[0, 0]
+        job.terms = &terms[0, 0, 0]
+    drive(&job, advance, n_threads)
