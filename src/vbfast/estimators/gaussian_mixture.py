@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any, ClassVar, Literal, Self
 
@@ -159,7 +160,7 @@ class _GaussianMixtureBase(Estimator):
             n_threads=self.n_threads,
         )
         self._check_data(data, method)
-        model, priors = self._model(data, method)
+        model, priors = self._model(data.frame, method, lambda: self._covariance_of(data))
         given = self._given_parameters(data.frame)
         names = feature_names(X)
         n_starts = method.n_chains if isinstance(method, FullInference) else self.n_init
@@ -170,22 +171,26 @@ class _GaussianMixtureBase(Estimator):
         if isinstance(method, FullInference):
             fitted = self._sample(model, data, list(posteriors), method, rng)
         else:
-            fitted = self._climb(model, data, posteriors, method)
-        fitted |= priors
-        arrays = tuple(fitted[name].copy() for name in _PARAMETER_NAMES)
-        fitted["_made"] = (self.covariance_type, arrays)
-        fitted["n_features_in_"] = data.values.shape[1]
-        fitted["_frame"] = data.frame
-        fitted["method_"] = method
+            best = self._climb(model, data, posteriors, method)
+            fitted = self._climbed(model, data.frame, data.total_weight, method, best)
         if names is not None:
             fitted["feature_names_in_"] = names
+        self._keep(fitted | priors, data.frame, method)
+
+    def _keep(self, fitted: dict[str, Any], frame: Frame, method: Method) -> None:
+        """Make these the fitted attributes, in place of those of an earlier fit."""
+        arrays = tuple(fitted[name].copy() for name in _PARAMETER_NAMES)
+        fitted["_made"] = (self.covariance_type, arrays)
+        fitted["n_features_in_"] = len(frame.origin)
+        fitted["_frame"] = frame
+        fitted["method_"] = method
         fitted["_fitted_names"] = frozenset(fitted)
         stale: frozenset[str] = getattr(self, "_fitted_names", frozenset())
         kept = {name: value for name, value in vars(self).items() if name not in stale}
         # One assignment, so that Ctrl-C finds the old state or the new one.
         self.__dict__ = {**kept, **fitted}
 
-    def _climb(self, model: Model, data: ArrayData, posteriors: Any, method: Any) -> dict[str, Any]:
+    def _climb(self, model: Model, data: ArrayData, posteriors: Any, method: Any) -> Fit[Theta]:
         """Best of several starts."""
         best: Fit[Theta] | None = None
         failure: DegenerateError | None = None
@@ -208,9 +213,14 @@ class _GaussianMixtureBase(Estimator):
                 ConvergenceWarning,
                 stacklevel=4,
             )
-        unit = data.total_weight if self._bound_per_row else 1.0
-        posterior = best.posterior
-        frame, theta = data.frame, best.theta
+        return best
+
+    def _climbed(
+        self, model: Model, frame: Frame, total_weight: float, method: Any, best: Fit[Theta]
+    ) -> dict[str, Any]:
+        """Attributes that tell where a method that climbs ended."""
+        unit = total_weight if self._bound_per_row else 1.0
+        posterior, theta = best.posterior, best.theta
         density = PointDensity(frame, self.covariance_type, theta.weights, theta.parameters)
         weights, parameters = theta.weights, theta.parameters
         if method.read == "mean":
@@ -392,9 +402,14 @@ class _GaussianMixtureBase(Estimator):
 
     # -- model, priors, starts ----------------------------------------------------------------
 
-    def _model(self, data: ArrayData, method: Method) -> tuple[Model, dict[str, Any]]:
-        """Return the model with its priors, and the attributes that tell of them."""
-        d, k = data.values.shape[1], self.n_components
+    def _model(
+        self, frame: Frame, method: Method, covariance: Callable[[], Array]
+    ) -> tuple[Model, dict[str, Any]]:
+        """Return the model with its priors, and the attributes that tell of them.
+
+        ``covariance()`` is that of all rows, asked for where a prior takes it.
+        """
+        d, k = len(frame.origin), self.n_components
         proper = self._informative or method.read != "mode"
         concentration = self.weight_concentration_prior
         if concentration is None and proper:
@@ -421,12 +436,12 @@ class _GaussianMixtureBase(Estimator):
         mean_variance = self._mean_variance_prior(d)
         if mean_precision is None and mean_variance is None:
             mean_precision = 1.0 if proper or self.mean_prior is not None else None
-        mean = self._mean_prior(data.frame)
+        mean = self._mean_prior(frame)
         if mean is None and not (mean_precision is None and mean_variance is None):
-            mean = data.frame.origin.copy()
+            mean = frame.origin.copy()
         scatter = self._covariance_prior(d)
         if scatter is None and proper:
-            scatter = self._empirical_covariance(data)
+            scatter = covariance()
         emission = Gaussian(
             d,
             self.covariance_type,
@@ -436,7 +451,7 @@ class _GaussianMixtureBase(Estimator):
             degrees_of_freedom=dof,
             scatter=scatter,
             reg_covar=self.reg_covar,
-            frame=data.frame,
+            frame=frame,
         )
         model = Model(Mixture(k, self.weight_concentration_prior_type, concentration), emission)
         return model, {
@@ -478,25 +493,42 @@ class _GaussianMixtureBase(Estimator):
         check_positive("covariance_prior", scatter, self.covariance_type in ("full", "tied"))
         return scatter
 
-    def _empirical_covariance(self, data: ArrayData) -> Array:
-        """Covariance of all rows, with a part of the variance where it is singular."""
-        d = data.values.shape[1]
-        emission = Gaussian(d, self.covariance_type, frame=data.frame)
+    def _covariance_of(self, data: ArrayData) -> Array:
+        """Covariance of all rows, in the shape of a prior's."""
+        emission = Gaussian(data.values.shape[1], self.covariance_type, frame=data.frame)
         whole = Model(Mixture(1), emission)
         stats = starts.from_labels(whole, data, np.zeros(data.n_rows, dtype=np.int64))
-        scatter = stats["scatter"][0] / max(data.total_weight - 1, 1)
+        frame = data.frame
+        return self._empirical_covariance(
+            stats["scatter"][0], np.asarray(data.total_weight), frame.scale, frame.variance
+        )
+
+    def _empirical_covariance(
+        self, scatter: Array, total_weight: Array, scale: Array, variance: Array
+    ) -> Array:
+        """Covariance of all rows of one or more data sets, in the units of the data.
+
+        With a part of the variance where it is singular. All arguments have the data sets first:
+        scatter (..., D, D), (..., D) or (..., 1) in the frames' units; frames (..., D).
+        """
+        d = scale.shape[-1]
+        each = np.maximum(total_weight - 1, 1)[..., None]
+        part = max(self.reg_covar, 1e-12)
         if self.covariance_type in ("full", "tied"):
-            smallest = float(np.linalg.eigvalsh(scatter)[0])
-            if smallest <= d * np.finfo(float).eps * np.trace(scatter):
-                scatter = scatter + max(self.reg_covar, 1e-12) * np.diag(data.frame.variance)
-            return np.asarray(scatter / data.frame.scale[:, None] / data.frame.scale)
+            scatter = scatter / each[..., None]
+            smallest = np.linalg.eigvalsh(scatter)[..., 0]
+            trace = np.trace(scatter, axis1=-2, axis2=-1)
+            singular = smallest <= d * np.finfo(float).eps * trace
+            scatter = scatter + singular[..., None, None] * part * (
+                variance[..., None] * np.eye(d)
+            )
+            return np.asarray(scatter / scale[..., :, None] / scale[..., None, :])
+        scatter = scatter / each
         if self.covariance_type == "spherical":
-            scatter = scatter[0] / d
-            floor = data.frame.variance.mean()
-            scatter = scatter if scatter > 0 else max(self.reg_covar, 1e-12) * floor
-            return np.asarray(scatter / data.frame.scale[0] ** 2)
-        scatter = np.where(scatter > 0, scatter, max(self.reg_covar, 1e-12) * data.frame.variance)
-        return np.asarray(scatter / data.frame.scale**2)
+            scatter = scatter[..., 0] / d
+            floor = part * variance.mean(axis=-1)
+            return np.asarray(np.where(scatter > 0, scatter, floor) / scale[..., 0] ** 2)
+        return np.asarray(np.where(scatter > 0, scatter, part * variance) / scale**2)
 
     def _parameter_shape(self, k: int, d: int) -> tuple[int, ...]:
         """Shape of covariances and precisions."""
@@ -574,7 +606,23 @@ class _GaussianMixtureBase(Estimator):
         rng: np.random.Generator,
     ) -> Stats:
         """Return the posterior that a fit begins with."""
-        frame, d = data.frame, data.values.shape[1]
+
+        def labelled() -> Stats:
+            labels = starts.labels(data, self.n_components, self.init_params, rng)
+            return starts.from_labels(model, data, labels)
+
+        return self._start_from(model, data.total_weight, given, method, labelled)
+
+    def _start_from(
+        self,
+        model: Model,
+        total_weight: float,
+        given: dict[str, Array | None],
+        method: Method,
+        labelled: Callable[[], Stats],
+    ) -> Stats:
+        """Return the posterior of the given parameters; ``labelled()`` tells what is not given."""
+        frame, d = model.emission.units, model.emission.n_features
         weights, means, covariances = given["weights"], given["means"], given["covariances"]
         if means is not None:
             means = (means - frame.origin) * frame.scale
@@ -587,10 +635,9 @@ class _GaussianMixtureBase(Estimator):
             else:
                 covariances = (covariances * frame.scale[0] ** 2)[:, None]
         if weights is not None and means is not None and covariances is not None:
-            posterior = model.prior + model.around(means, data.total_weight * weights)
+            posterior = model.prior + model.around(means, total_weight * weights)
         else:
-            labels = starts.labels(data, self.n_components, self.init_params, rng)
-            posterior = starts.from_labels(model, data, labels)
+            posterior = labelled()
         if weights is None and means is None and covariances is None:
             return posterior
         return starts.from_parameters(
