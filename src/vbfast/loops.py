@@ -21,7 +21,7 @@ from .draws import Draws
 from .model import Model, Theta
 from .stats import Stats
 
-__all__ = ["Climbs", "climb", "is_small", "mixtures", "sample"]
+__all__ = ["Climbs", "climb", "mixtures", "most_rows", "sample"]
 
 Array = NDArray[np.float64]
 
@@ -29,9 +29,9 @@ Array = NDArray[np.float64]
 SMALL = 1_000_000
 
 
-def is_small(model: Model, n_rows: int) -> bool:
-    """Whether the compiled loop takes a fit of this model to so many rows."""
-    return model.compiled and n_rows * model.layout.size <= SMALL
+def most_rows(model: Model) -> int:
+    """Rows up to which the compiled loop takes a fit of this model; 0 where it never does."""
+    return SMALL // model.layout.size if model.compiled else 0
 
 
 def mixtures(model: Model, prior: Array | None = None) -> Mixtures:
@@ -92,6 +92,19 @@ class Climbs:
     converged: NDArray[np.bool_]
     degenerate: NDArray[np.int64]
     fell: NDArray[np.int64]
+
+    def __getitem__(self, of: NDArray[np.int64]) -> Climbs:
+        """Return some of them."""
+        parameters = {name: value[of] for name, value in self.parameters.items()}
+        return Climbs(
+            self.posterior[of],
+            parameters,
+            self.objectives[of],
+            self.n_sweeps[of],
+            self.converged[of],
+            self.degenerate[of],
+            self.fell[of],
+        )
 
 
 def climb(

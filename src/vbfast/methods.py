@@ -512,7 +512,7 @@ class FullInference:
         if (
             isinstance(model, Model)
             and isinstance(data, ArrayData)
-            and loops.is_small(model, data.n_rows)
+            and data.n_rows <= loops.most_rows(model)
         ):
             seeds = [int(child.integers(2**63)) for child in children]
             drawn: Any

@@ -76,6 +76,7 @@ from .tile cimport (
     aligned_memory,
     free_aligned,
     lanes,
+    lanes_max,
     lanes_set,
     lanes_sum,
     read_tile,
@@ -104,6 +105,8 @@ cdef double WIDEST = 1e152
 # See starts.py.
 cdef Py_ssize_t KMEANS_SWEEPS = 30
 cdef double KMEANS_TOL = 1e-4
+# Squared distance before there is a centroid: weights times it are numbers.
+cdef double FARTHEST = 1e200
 
 # Emissions by name: filled in when the level is loaded.
 EMISSIONS = {}
@@ -820,112 +823,134 @@ cdef void find_frame(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
     cdef double* origin = job.origin + p * d
     cdef double* scale = job.scale + p * d
     cdef double* variance = job.variance + p * d
-    cdef double low, high, extent, mean, square, total, unit, w, x
+    cdef double common, deviation, extent, low, mean, middle, total, unit
     cdef double largest = 0.0
     cdef double widest = 0.0
-    cdef double common
-    cdef Py_ssize_t first, i, j, n, n_present, row, stride, t
-    cdef const double* tile
-    cdef const double* values
-    cdef const double* others
+    cdef Py_ssize_t begin, first, i, j, last, n, n_rows, present, row, step, t, v
+    cdef double* values
+    cdef lanes* column
+    cdef lanes* weight
+    cdef lanes finite, highest, lowest, squares, sum_, x
     job.done[p] = 1
     n = job.n_rows[p]
-    # A value that isn't finite is refused even of a row that is absent.
-    for row in range(n):
-        for j in range(d):
-            x = value_at(job.sources[p], row, j)
-            if not isfinite(x):
-                out[0] = 1.0
-                return
     load(job, p, &room)
-    out[0] = 0.0
     total = room.total_weight
+    out[0] = 0.0
     out[2] = total
-    n_present = 0
+    present = 0
+    last = 0
     for row in range(n):
-        n_present += room.weight[row] > 0.0
-    out[1] = n_present
+        if room.weight[row] > 0.0:
+            present += 1
+            last = row
+    out[1] = present
+    if job.weights[p] != NULL:
+        # A value that isn't finite is refused even of a row that is absent.
+        for row in range(n):
+            for j in range(d):
+                if not isfinite(value_at(job.sources[p], row, j)):
+                    out[0] = 1.0
+                    return
     for j in range(d):
-        low = INFINITY
-        high = -INFINITY
+        # Absent rows and padding become one that is present, so that they don't count in a range.
+        low = value_at(job.sources[p], last, j)
         for t in range(room.n_tiles):
             first = t * room.tile_rows
-            values = tile_of(&room, first) + j * stride_of(rows_of(&room, first))
-            for row in range(min(room.tile_rows, n - first)):
-                if room.weight[first + row] > 0.0:
-                    low = min(low, values[row])
-                    high = max(high, values[row])
-        extent = high - low
+            n_rows = rows_of(&room, first)
+            values = tile_of(&room, first) + j * stride_of(n_rows)
+            begin = 0 if job.weights[p] != NULL else min(n - first, n_rows)
+            for row in range(begin, n_rows):
+                if room.weight[first + row] == 0.0:
+                    values[row] = low
+        lowest = lanes_set(low)
+        highest = lowest
+        finite = lanes_set(0.0)
+        for t in range(room.n_tiles):
+            first = t * room.tile_rows
+            n_rows = rows_of(&room, first)
+            column = <lanes*>(tile_of(&room, first) + j * stride_of(n_rows))
+            for v in range(n_rows // LANES):
+                finite = finite + lanes_set(0.0) * column[v]
+                highest = lanes_max(column[v], highest)
+                lowest = lanes_set(0.0) - lanes_max(
+                    lanes_set(0.0) - column[v], lanes_set(0.0) - lowest
+                )
+        low = greatest(lanes_set(0.0) - lowest) * -1.0
+        extent = greatest(highest) - low
         widest = max(widest, extent)
-        if extent > WIDEST or (0.0 < extent < NARROWEST and not job.isotropic):
+        if not (
+            lanes_sum(finite) == 0.0 and extent <= WIDEST
+            and (job.isotropic or extent == 0.0 or extent >= NARROWEST)
+        ):
             out[0] = 1.0
             return
+        origin[j] = low
+        scale[j] = 1.0
+        variance[j] = 0.0
         if extent < NARROWEST:
-            origin[j] = low
-            scale[j] = 1.0
-            variance[j] = 0.0
             continue
         unit = 1.0 / extent
-        mean = 0.0
-        square = 0.0
-        low = low + 0.5 * extent
+        middle = low + 0.5 * extent
+        sum_ = lanes_set(0.0)
+        squares = lanes_set(0.0)
         for t in range(room.n_tiles):
             first = t * room.tile_rows
-            values = tile_of(&room, first) + j * stride_of(rows_of(&room, first))
-            for row in range(min(room.tile_rows, n - first)):
-                w = room.weight[first + row]
-                if w > 0.0:
-                    x = (values[row] - low) * unit
-                    mean += w * x
-                    square += w * x * x
-        mean /= total
-        square = max(square / total - mean * mean, 0.0)
-        x = sqrt(square)
-        origin[j] = low + mean / unit
-        scale[j] = 1.0 / ((x if x > 0.0 else 1.0) / unit)
+            n_rows = rows_of(&room, first)
+            column = <lanes*>(tile_of(&room, first) + j * stride_of(n_rows))
+            weight = <lanes*>(room.weight + first)
+            for v in range(n_rows // LANES):
+                x = (column[v] - lanes_set(middle)) * lanes_set(unit)
+                sum_ = sum_ + weight[v] * x
+                squares = squares + weight[v] * x * x
+        mean = lanes_sum(sum_) / total
+        deviation = sqrt(max(lanes_sum(squares) / total - mean * mean, 0.0))
+        origin[j] = middle + mean / unit
+        scale[j] = 1.0 / ((deviation if deviation > 0.0 else 1.0) / unit)
         variance[j] = 1.0
     if job.isotropic and 0.0 < widest < NARROWEST:
         out[0] = 1.0
         return
-    if job.isotropic:
+    for j in range(d):
+        if variance[j] > 0.0:
+            largest = max(largest, 1.0 / scale[j])
+    if job.isotropic and largest > 0.0:
         common = 0.0
         for j in range(d):
             if variance[j] > 0.0:
-                largest = max(largest, 1.0 / scale[j])
-        if largest > 0.0:
-            for j in range(d):
-                if variance[j] > 0.0:
-                    common += (1.0 / scale[j] / largest) * (1.0 / scale[j] / largest)
-            common = largest * sqrt(common / d)
+                common += (1.0 / scale[j] / largest) ** 2
+        common = largest * sqrt(common / d)
         for j in range(d):
-            if largest > 0.0:
-                x = 1.0 / scale[j] if variance[j] > 0.0 else 0.0
-                variance[j] = (x / common) * (x / common)
-                scale[j] = 1.0 / common
-            else:
-                variance[j] = 1.0
+            variance[j] = (1.0 / scale[j] / common) ** 2 if variance[j] > 0.0 else 0.0
+            scale[j] = 1.0 / common
     else:
         for j in range(d):
             variance[j] = 1.0
     # The origin is the mean but for rounding.
-    for i in range(d):
-        for j in range(i + 1):
-            square = 0.0
-            for t in range(room.n_tiles):
-                first = t * room.tile_rows
-                tile = tile_of(&room, first)
-                stride = stride_of(rows_of(&room, first))
-                values = tile + i * stride
-                others = tile + j * stride
-                for row in range(min(room.tile_rows, n - first)):
-                    w = room.weight[first + row]
-                    if w > 0.0:
-                        square += (
-                            w * ((values[row] - origin[i]) * scale[i])
-                            * ((others[row] - origin[j]) * scale[j])
-                        )
-            scatter[i * d + j] = square
-            scatter[j * d + i] = square
+    for t in range(room.n_tiles):
+        first = t * room.tile_rows
+        n_rows = rows_of(&room, first)
+        column = <lanes*>tile_of(&room, first)
+        weight = <lanes*>(room.weight + first)
+        step = stride_of(n_rows) // LANES
+        for j in range(d):
+            for v in range(n_rows // LANES):
+                x = column[j * step + v] - lanes_set(origin[j])
+                column[j * step + v] = x * lanes_set(scale[j])
+        for i in range(d):
+            for j in range(i + 1):
+                sum_ = lanes_set(0.0)
+                for v in range(n_rows // LANES):
+                    sum_ = sum_ + weight[v] * column[i * step + v] * column[j * step + v]
+                scatter[i * d + j] = lanes_sum(sum_) + (scatter[i * d + j] if t else 0.0)
+                scatter[j * d + i] = scatter[i * d + j]
+
+
+cdef inline double greatest(lanes x) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef double value = (<double*>&x)[0]
+    for i in range(1, LANES):
+        value = max(value, (<double*>&x)[i])
+    return value
 
 
 cdef inline double value_at(Source source, Py_ssize_t row, Py_ssize_t d) noexcept nogil:
@@ -967,28 +992,34 @@ cdef void copy_row(const Room* room, Py_ssize_t d, Py_ssize_t row, double* out) 
 cdef double potential(
     const Room* room, Py_ssize_t d, const double* mean, double* distance
 ) noexcept nogil:
-    """distance = the smaller of `nearest` and that from `mean`; their weighted sum."""
-    cdef double total = 0.0
-    cdef double center
-    cdef const double* values
-    cdef double* out
-    cdef Py_ssize_t first, j, n_rows, row, t
+    """distance = the smaller of `nearest` and that from `mean`, squared; their weighted sum."""
+    cdef lanes total = lanes_set(0.0)
+    cdef lanes least, square, x
+    cdef const lanes* values
+    cdef const lanes* nearest
+    cdef const lanes* weight
+    cdef lanes* out
+    cdef Py_ssize_t first, j, n_rows, step, t, v
     for t in range(room.n_tiles):
         first = t * room.tile_rows
         n_rows = rows_of(room, first)
-        out = distance + first
-        for row in range(n_rows):
-            out[row] = 0.0
-        for j in range(d):
-            values = tile_of(room, first) + j * stride_of(n_rows)
-            center = mean[j]
-            for row in range(n_rows):
-                out[row] += (values[row] - center) * (values[row] - center)
-        for row in range(n_rows):
-            out[row] = min(out[row], room.nearest[first + row])
-    for row in range(room.n_rows):
-        total += room.weight[row] * distance[row]
-    return total
+        step = stride_of(n_rows) // LANES
+        values = <const lanes*>tile_of(room, first)
+        nearest = <const lanes*>(room.nearest + first)
+        weight = <const lanes*>(room.weight + first)
+        out = <lanes*>(distance + first)
+        for v in range(n_rows // LANES):
+            square = lanes_set(0.0)
+            for j in range(d):
+                x = values[j * step + v] - lanes_set(mean[j])
+                square = square + x * x
+            # The smaller of two.
+            least = lanes_set(0.0) - lanes_max(
+                lanes_set(0.0) - square, lanes_set(0.0) - nearest[v]
+            )
+            out[v] = least
+            total = total + weight[v] * least
+    return lanes_sum(total)
 
 
 cdef void plus_plus(
@@ -1001,8 +1032,8 @@ cdef void plus_plus(
     cdef double lowest, value
     cdef double* mean = room.scratch
     cdef double* swap
-    for row in range(room.n_rows + ROW_BLOCK):
-        room.nearest[row] = INFINITY
+    for row in range(room.n_tiles * room.tile_rows):
+        room.nearest[row] = FARTHEST
     copy_row(room, d, pick(room.weight, room.n_rows, stream), means)
     potential(room, d, means, room.nearest)
     for k in range(1, job.shape.n_components):
@@ -1097,7 +1128,7 @@ cdef void begin(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
         else:
             plus_plus(job, &room, &stream, means)
         kmeans(job, &room, KMEANS_SWEEPS + 1 if job.init == KMEANS else 1, means)
-    for row in range(room.n_rows, room.n_rows + ROW_BLOCK):
+    for row in range(room.n_rows, room.n_tiles * room.tile_rows):
         room.labels[row] = -1
     memset(means, 0, n_components * d * sizeof(double))
     for _ in range(2):
