@@ -24,7 +24,7 @@ from scipy.stats import chisquare
 import vbfast
 from vbfast import FullInference, MeanField, _kernels, starts
 from vbfast._kernels.inputs import Assignment, Block
-from vbfast.conjugate import NormalGamma, NormalWishart
+from vbfast.conjugate import NormalGamma, NormalWishart, point
 from vbfast.data import Frame
 
 pytestmark = pytest.mark.slow
@@ -117,6 +117,17 @@ def gibbs(model, data, labels, n_draws, rng):
         yield sweep.theta
 
 
+def compiled(model, data, labels, n_draws, rng):
+    """The same by the loop without Python."""
+    start = starts.from_labels(model, data, labels)
+    # One sweep of tuning and THIN - 1 more come before the first draw that is kept.
+    method = FullInference(n_draws=n_draws * THIN, n_tune=0, n_chains=1)
+    theta = method.fit(model, data, [start], rng).theta
+    for n in range(THIN - 2, n_draws * THIN - 1, THIN):
+        weights, means, factors = (theta[name][0, n] for name in ("weights", "means", "factors"))
+        yield model.point(weights, point(means, factors))
+
+
 def mean_field(model, data, labels, n_draws, rng):
     """Yield draws of q(theta)."""
     start = starts.from_labels(model, data, labels)
@@ -157,6 +168,20 @@ def calibration(row, k, d, *, n_sets=N_SETS, n=12, sampler=gibbs, seed=0):
 @rows
 def test_simulation_based_calibration(row):
     p_values = calibration(*row)
+    assert np.all(p_values > 0.001), p_values
+
+
+COMPILED = [
+    (MixtureRow("full"), 2, 2),
+    (MixtureRow("tied"), 3, 2),
+    (MixtureRow("diag"), 2, 2),
+    (MixtureRow("spherical"), 2, 2),
+]
+
+
+@pytest.mark.parametrize("row", COMPILED, ids=lambda row: str(row[0]))
+def test_simulation_based_calibration_of_compiled_chains(row):
+    p_values = calibration(*row, sampler=compiled)
     assert np.all(p_values > 0.001), p_values
 
 
