@@ -206,7 +206,7 @@ def test_lists_of_any_length_type_and_layout():
 
 def test_scales_and_shifts_of_the_data_do_not_matter():
     rng = np.random.default_rng(10)
-    X = clusters(rng, 1)[0]
+    X = clusters(rng, 1, away=30.0)[0]
     moved = [X, X * 1e-100, X * 1e100, X + 1e7, (X - 5) * [1e-30, 1e30]]
     fits = fit_many(GaussianMixture(3, random_state=0, tol=1e-5, n_init=5), moved)
     unit = 90 * np.log(10) * 2

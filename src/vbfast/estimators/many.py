@@ -245,7 +245,9 @@ def fit_many(
     fits = ManyFits(kind(**estimator.get_params()), method, len(values))
     problems = _problems(fits._estimator, values, weights, threads)
     rng = as_generator(estimator.random_state)
-    seeds = rng.integers(2**63, size=(len(values), estimator.n_init), dtype=np.uint64)
+    # A start's seed depends on nothing but its number and its data set's.
+    seeds = rng.integers(2**63, size=(len(values), 1), dtype=np.uint64)
+    seeds = seeds + np.arange(estimator.n_init, dtype=np.uint64)
     model, _ = estimator._model(problems.frame(0), method, lambda: problems.covariances[0])
     _check_priors(estimator, problems)
     most = 0 if isinstance(method, FullInference) else loops.most_rows(model)
@@ -290,7 +292,7 @@ def _weights(sample_weight: Any, values: list[NDArray[Any]]) -> list[Array] | No
     """Weights of each data set's rows, checked."""
     if sample_weight is None:
         return None
-    if np.ndim(sample_weight) == 0 or len(sample_weight) != len(values):
+    if not hasattr(sample_weight, "__len__") or len(sample_weight) != len(values):
         raise ValueError(f"sample_weight must hold the weights of each of {len(values)} data sets")
     out = []
     for s, (weights, rows) in enumerate(zip(sample_weight, values, strict=True)):
