@@ -206,7 +206,9 @@ def test_python_loop_and_compiled_one_agree_in_distribution(monkeypatch):
         error = part.std(axis=(0, 1)) / np.sqrt(part[..., 0].size / 2 / part[0, 0, ..., 0].size)
         assert np.all(np.abs(other.mean(axis=(0, 1)) - part.mean(axis=(0, 1))) < 5 * error)
     assert compiled.terms.shape == python.terms.shape == (2, 1500, 2, 2)
-    means = [draws.evidence(0.0, d.common, d.terms)[0] + d.best.log_prior for d in (compiled, python)]
+    means = [
+        draws.evidence(0.0, d.common, d.terms)[0] + d.best.log_prior for d in (compiled, python)
+    ]
     assert np.isfinite(means).all()
 
 
@@ -301,8 +303,8 @@ def test_theta_is_drawn_from_the_posterior(kind, d):
     flat = standard.reshape(N_DRAWS, -1)
     for j in range(k * d):
         assert_distributed(flat[:, j], distributions.norm)
-    correlation = np.corrcoef(np.column_stack([flat, np.log(factors[:, 0].max(axis=-1)).max(
-        axis=-1) if factors.ndim == 4 else np.log(factors[:, 0, 0]), weights[:, -1]]).T)  # fmt: skip
+    precision = np.log(factors.reshape(N_DRAWS, -1)[:, 0])
+    correlation = np.corrcoef(np.column_stack([flat, precision, weights[:, -1]]).T)
     np.fill_diagonal(correlation, 0)
     assert np.abs(correlation).max() < 5 / np.sqrt(N_DRAWS)
 
@@ -357,8 +359,8 @@ def test_kernel_refuses_arrays_of_the_wrong_shape():
     rows = rows_of(data)
     with pytest.raises(ValueError, match="posterior has shape"):
         loops.climb(rows, model, model.prior.buffer[None], EM(), np.zeros((1, 3)), 1)
+    size = model.layout.size
     with pytest.raises(ValueError, match="prior has shape"):
-        size = model.layout.size
         loops.climb(rows, model, np.zeros((1, size - 1)), EM(), np.zeros((1, size)), 1)
     with pytest.raises(ValueError, match="seeds has shape"):
         _kernels.loop.begin_all(

@@ -154,9 +154,7 @@ def test_starts_find_what_fit_finds(init):
     weights = (rng.random(X.shape[:2]) < 0.8).astype(float)
     estimator = GaussianMixture(3, init_params=init, max_iter=50, random_state=1)
     one = quiet(fit_many, estimator, X, sample_weight=weights)
-    many = quiet(
-        fit_many, estimator.set_params(n_init=8), X, sample_weight=weights, n_threads=2
-    )
+    many = quiet(fit_many, estimator.set_params(n_init=8), X, sample_weight=weights, n_threads=2)
     singles = [alone(estimator, x, sample_weight=w) for x, w in zip(X, weights, strict=True)]
     found = np.array([single.objective_ for single in singles])
     assert np.all(many.objective_ >= one.objective_ - 1e-9 * np.abs(one.objective_))
@@ -234,9 +232,7 @@ def test_slices_of_time_do_not_matter():
     rng = np.random.default_rng(12)
     X = clusters(rng, 2, 4000, k=8, d=3, away=1.5)
     estimator = GaussianMixture(8, max_iter=60, tol=0, random_state=0)
-    model_rows = loops.most_rows(
-        vbfast.Model(vbfast.Mixture(8), vbfast.Gaussian(3))
-    )
+    model_rows = loops.most_rows(vbfast.Model(vbfast.Mixture(8), vbfast.Gaussian(3)))
     assert model_rows >= 4000
     fits = quiet(fit_many, estimator, X, n_threads=1)
     np.testing.assert_array_equal(fits.n_iter_, [60, 60])
@@ -318,7 +314,7 @@ def test_degenerate_data_sets_are_told_and_the_others_fitted(kind):
     X[2] = X[2, 0]
     X[2, 45:] += 1.0
     estimator = GaussianMixture(2, covariance_type=kind, reg_covar=0.0, random_state=0, n_init=2)
-    with pytest.warns(ConvergenceWarning, match="1 of 4 data sets has no bound.*NaN: 2. Use"):
+    with pytest.warns(ConvergenceWarning, match=r"1 of 4 data sets has no bound.*NaN: 2. Use"):
         fits = fit_many(estimator, X)
     np.testing.assert_array_equal(fits.degenerate_, [False, False, True, False])
     for name in ("weights_", "means_", "covariances_", "precisions_cholesky_", "objective_"):
@@ -380,11 +376,11 @@ def test_bad_arguments():
         fit_many(GaussianMixture(2), X, sample_weight=weights)
     with pytest.raises(ValueError, match="data set 0: means_init"):
         fit_many(GaussianMixture(2, means_init=np.full((2, 2), 1e30)), X)
+    sets = [X[0], X[1] * 1e-100]
     with pytest.raises(ValueError, match="data set 1: mean_prior"):
-        sets = [X[0], X[1] * 1e-100]
         fit_many(GaussianMixture(2, mean_prior=[1e10, 1e10]), sets)
-    with pytest.raises(ValueError, match="data set 0: sample_weight.*whole weights"):
-        method = vbfast.FullInference(n_draws=2, n_tune=1, n_chains=1)
+    method = vbfast.FullInference(n_draws=2, n_tune=1, n_chains=1)
+    with pytest.raises(ValueError, match=r"data set 0: sample_weight.*whole weights"):
         fit_many(GaussianMixture(2, method=method), X, sample_weight=np.full((5, 90), 0.5))
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from . import _kernels
 from ._kernels.inputs import Assignment, Mixtures
-from .conjugate import degenerate, point
+from .conjugate import degenerate_error, point
 from .data import ArrayData
 from .draws import Draws
 from .model import Model, Theta
@@ -60,9 +60,7 @@ def _parameters(model: Model, theta: dict[str, Array]) -> dict[str, Array]:
     return {
         "weights": np.exp(theta["log_weights"]),
         "means": theta["means"].reshape(*lead, k, d),
-        "factors": theta["factors"].reshape(
-            *lead, *dict(model.emission.fields(k))["scatter"]
-        ),
+        "factors": theta["factors"].reshape(*lead, *dict(model.emission.fields(k))["scatter"]),
     }
 
 
@@ -136,7 +134,9 @@ def climb(
         objectives=objectives,
         state=state,
         tol=float(method.tol),
-        **theta,
+        log_weights=theta["log_weights"],
+        means=theta["means"],
+        factors=theta["factors"],
     )
     parameters = {name: value[:, 0] for name, value in _parameters(model, theta).items()}
     return Climbs(
@@ -195,12 +195,14 @@ def sample(
             objectives=objectives,
             state=state,
             seeds=np.array(seeds, dtype=np.uint64),
-            **theta,
+            log_weights=theta["log_weights"],
+            means=theta["means"],
+            factors=theta["factors"],
             **more,
         )
         failed = state[state[:, 1] == 3]
         if len(failed):
-            raise degenerate(int(failed[0, 2]))
+            raise degenerate_error(int(failed[0, 2]))
         return objectives
 
     tuned = _theta(model, n, 1)

@@ -103,9 +103,7 @@ S = TypeVar("S", bound=DrawnThetaLike)
 class DrawnModelLike(ModelLike[S], Protocol[S]):
     """What full inference asks of a model besides."""
 
-    def log_density_terms(
-        self, posterior: Stats, theta: S, /
-    ) -> tuple[float, NDArray[np.float64]]:
+    def log_density_terms(self, posterior: Stats, theta: S, /) -> tuple[float, NDArray[np.float64]]:
         """Density of theta under a posterior: see `Model.log_density_terms`."""
 
 

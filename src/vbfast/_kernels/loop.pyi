@@ -15,9 +15,7 @@ class Rows:
     origin: Array
     scale: Array
     variance: Array
-    def __init__(
-        self, values: list[NDArray[Any]], weights: list[Array] | None = None
-    ) -> None: ...
+    def __init__(self, values: list[NDArray[Any]], weights: list[Array] | None = None) -> None: ...
     def set_frames(self, origin: Array, scale: Array, variance: Array) -> None: ...
     def find_frames(
         self, isotropic: bool, n_threads: int

@@ -15,7 +15,7 @@ from cpython.buffer cimport (
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange
-from libc.math cimport INFINITY, exp, fabs, isfinite, log, sqrt
+from libc.math cimport INFINITY, fabs, isfinite, log, sqrt
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -1031,7 +1031,6 @@ cdef void plus_plus(
     cdef Py_ssize_t k, row, trial
     cdef double lowest, value
     cdef double* mean = room.scratch
-    cdef double* swap
     for row in range(room.n_tiles * room.tile_rows):
         room.nearest[row] = FARTHEST
     copy_row(room, d, pick(room.weight, room.n_rows, stream), means)
@@ -1280,7 +1279,6 @@ def run(
     cdef Job job
     cdef Family family
     cdef Theta theta
-    cdef double[::1] part
     cdef double[::1] packed
     cdef Py_ssize_t n, n_kept
     start_job(&job, rows, models.covariance_type, models.n_components)

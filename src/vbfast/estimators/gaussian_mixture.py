@@ -519,9 +519,7 @@ class _GaussianMixtureBase(Estimator):
             smallest = np.linalg.eigvalsh(scatter)[..., 0]
             trace = np.trace(scatter, axis1=-2, axis2=-1)
             singular = smallest <= d * np.finfo(float).eps * trace
-            scatter = scatter + singular[..., None, None] * part * (
-                variance[..., None] * np.eye(d)
-            )
+            scatter = scatter + singular[..., None, None] * part * (variance[..., None] * np.eye(d))
             return np.asarray(scatter / scale[..., :, None] / scale[..., None, :])
         scatter = scatter / each
         if self.covariance_type == "spherical":

@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _kernels, loops
 from .._threads import resolve_threads
-from ..conjugate import degenerate
+from ..conjugate import degenerate_error
 from ..data import ArrayData, Frame, as_rows, check_weights
+from ..emissions.gaussian import CovarianceType
 from ..exceptions import ConvergenceWarning, DegenerateError, ObjectiveFellWarning
 from ..loops import Climbs
 from ..methods import Fit, FullInference, Method
@@ -196,7 +197,7 @@ def fit_many(
         With its parameters; it isn't changed.
     X : array-like of shape (S, N, D), or sequence of S array-likes of shape (N_s, D)
         float64 or float32 is read where it lies.
-    sample_weight : array-like of shape (S, N), or sequence of S array-likes of shape (N_s,), optional
+    sample_weight : array-like of shape (S, N), or sequence of S of shape (N_s,), optional
     n_threads : int, optional
         In place of the estimator's.
 
@@ -232,8 +233,7 @@ def fit_many(
     """
     if not isinstance(estimator, _GaussianMixtureBase):
         raise TypeError(
-            "estimator must be a GaussianMixture or a BayesianGaussianMixture, not "
-            f"{estimator!r}"
+            f"estimator must be a GaussianMixture or a BayesianGaussianMixture, not {estimator!r}"
         )
     method = estimator._check_parameters()
     threads = resolve_threads(estimator.n_threads if n_threads is None else n_threads)
@@ -246,8 +246,10 @@ def fit_many(
     problems = _problems(fits._estimator, values, weights, threads)
     rng = as_generator(estimator.random_state)
     # A start's seed depends on nothing but its number and its data set's.
-    seeds = rng.integers(2**63, size=(len(values), 1), dtype=np.uint64)
-    seeds = seeds + np.arange(estimator.n_init, dtype=np.uint64)
+    first = rng.integers(2**63, size=(len(values), 1), dtype=np.uint64)
+    seeds: NDArray[np.uint64] = np.add(
+        first, np.arange(estimator.n_init, dtype=np.uint64), dtype=np.uint64
+    )
     model, _ = estimator._model(problems.frame(0), method, lambda: problems.covariances[0])
     _check_priors(estimator, problems)
     most = 0 if isinstance(method, FullInference) else loops.most_rows(model)
@@ -256,7 +258,8 @@ def fit_many(
     if len(taken):
         _fit_quickly(fits, model, _some(problems, taken), taken, seeds[taken], threads)
     for s in left:
-        _fit_alone(fits, int(s), values[s], weights and weights[s], int(seeds[s, 0]), threads)
+        each = None if weights is None else weights[s]
+        _fit_alone(fits, int(s), values[s], each, int(seeds[s, 0]), threads)
     if len(left):
         _stack(fits, [s for s in left if s in fits._made])
     _warn(fits)
@@ -338,7 +341,7 @@ def _check_priors(estimator: Any, problems: _Problems) -> None:
         distance = np.abs((mean - problems.origin) * problems.scale)
     for s in np.flatnonzero(~(distance <= FARTHEST_PRIOR).all(axis=1)):
         try:
-            estimator._mean_prior(problems.frame(s))
+            estimator._mean_prior(problems.frame(int(s)))
         except ValueError as error:
             raise ValueError(f"data set {s}: {error}") from None
 
@@ -443,17 +446,17 @@ def _fit_quickly(
     prior = _prior(estimator, model, problems)
     n_init = estimator.n_init
     values, weights = problems.values, problems.weights
-    frames = problems.origin, problems.scale, problems.variance
     if n_init > 1:
         values = [rows for rows in values for _ in range(n_init)]
         weights = weights and [each for each in weights for _ in range(n_init)]
-        frames = tuple(np.repeat(part, n_init, axis=0) for part in frames)  # type: ignore[assignment]
         prior = prior if len(prior) == 1 else np.repeat(prior, n_init, axis=0)
     rows = _kernels.loop.Rows(values, weights)
-    rows.set_frames(*frames)
-    posterior = _starts(
-        estimator, model, problems, rows, prior, seeds.ravel(), method, threads
+    rows.set_frames(
+        np.repeat(problems.origin, n_init, axis=0),
+        np.repeat(problems.scale, n_init, axis=0),
+        np.repeat(problems.variance, n_init, axis=0),
     )
+    posterior = _starts(estimator, model, problems, rows, prior, seeds.ravel(), method, threads)
     climbs = loops.climb(rows, model, prior, method, posterior, threads)
     if n_init > 1:
         climbs = climbs[_best(climbs, n_init)]
@@ -463,7 +466,7 @@ def _fit_quickly(
     failed = climbs.degenerate >= 0
     for place in np.flatnonzero(failed):
         s = int(numbers[place])
-        message = f"data set {s}: {degenerate(int(climbs.degenerate[place]))}"
+        message = f"data set {s}: {degenerate_error(int(climbs.degenerate[place]))}"
         fits._failed[s] = DegenerateError(message)
     fits.degenerate_[numbers] = failed
     last = np.maximum(climbs.n_sweeps - 1, 0)
@@ -510,7 +513,7 @@ def _best(climbs: Climbs, n_init: int) -> NDArray[np.int64]:
 
 
 def _in_units_of_data(
-    factors: Array, scale: Array, kind: str, failed: NDArray[np.bool_]
+    factors: Array, scale: Array, kind: CovarianceType, failed: NDArray[np.bool_]
 ) -> tuple[Array, Array]:
     """Covariances and precision factors in scikit-learn's shapes, data sets first."""
     if failed.any():  # so that what was never written can be inverted
@@ -582,6 +585,4 @@ def _warn(fits: ManyFits) -> None:
         what = (
             f"{method.name} did not converge in {method.max_iter} iterations: raise max_iter or tol"
         )
-    warnings.warn(
-        f"in {left} of {len(fits)} data sets {what}", ConvergenceWarning, stacklevel=3
-    )
+    warnings.warn(f"in {left} of {len(fits)} data sets {what}", ConvergenceWarning, stacklevel=3)
