@@ -86,7 +86,7 @@ def test_climbs_as_the_loop_with_python(method, row):
         assert found.degenerate[0] == -1
         assert found.n_sweeps[0] == expected.n_iter + 1
         assert found.converged[0] == expected.converged
-        objectives = found.objectives[0, : expected.n_iter + 1]
+        objectives = found.trace(0)
         tolerance = 1e-11 * np.maximum(np.abs(expected.objectives), len(X))
         assert np.all(np.abs(objectives - expected.objectives) <= tolerance)
         for name, part in expected.theta.arrays.items():
@@ -110,7 +110,7 @@ def test_reads_a_posterior_to_rounding(method, row):
         found = climb(model, data, start, METHODS[method](max_iter=1, tol=0))
         expected = METHODS[method](max_iter=1, tol=0).fit(model, data, start)
         size = np.maximum(np.abs(expected.objectives), len(X))
-        assert np.all(np.abs(found.objectives[0] - expected.objectives) <= 1e-12 * size)
+        assert np.all(np.abs(found.trace(0) - expected.objectives) <= 1e-12 * size)
         for name, part in expected.theta.arrays.items():
             np.testing.assert_allclose(found.parameters[name][0], part, rtol=1e-11, atol=1e-11)
 
@@ -228,7 +228,7 @@ def theta_draws(model, posterior, n):
         Assignment("draw"),
         np.tile(posterior.buffer, (n, 1)),
         1,
-        objectives=np.empty((n, 1)),
+        1,
         state=np.zeros((n, 4), dtype=np.int64),
         seeds=np.arange(n, dtype=np.uint64),
         **theta,
@@ -343,7 +343,7 @@ def test_every_level_climbs_the_same(level, monkeypatch):
         expected = EM(max_iter=5, tol=0).fit(model, data, start)
         # Rounding decides whether the last change is 0.
         n = min(found.n_sweeps[0], expected.n_iter + 1)
-        np.testing.assert_allclose(found.objectives[0, :n], expected.objectives[:n], rtol=1e-11)
+        np.testing.assert_allclose(found.trace(0)[:n], expected.objectives[:n], rtol=1e-11)
 
 
 def test_kernel_refuses_arrays_of_the_wrong_shape():

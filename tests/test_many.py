@@ -284,7 +284,7 @@ def test_result_is_a_sequence():
     assert fits[-1] is fits[4]
     assert fits[np.int64(2)].covariance_type == "tied"
     for index in (5, -6):
-        with pytest.raises(IndexError, match="data set -?[56] of 5"):
+        with pytest.raises(IndexError, match=r"data set -?[56] of 5"):
             fits[index]
     with pytest.raises(TypeError):
         fits["0"]
@@ -298,7 +298,7 @@ def test_result_is_a_sequence():
 
 def test_one_warning_for_all_that_did_not_converge():
     X = clusters(np.random.default_rng(15), away=0.5)
-    with pytest.warns(ConvergenceWarning, match="in 5 of 5 data sets em did not converge in 1 "):
+    with pytest.warns(ConvergenceWarning, match=r"in 5 of 5 data sets em did not converge in 1 "):
         fits = fit_many(GaussianMixture(3, max_iter=1, tol=0, random_state=0), X)
     assert not fits.converged_.any()
     with warnings.catch_warnings():

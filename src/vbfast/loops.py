@@ -50,7 +50,7 @@ def _theta(model: Model, *shape: int) -> dict[str, Array]:
     k, d = model.latent.n_components, model.emission.n_features
     factor = int(np.prod(dict(model.emission.fields(k))["scatter"]))
     sizes = {"log_weights": k, "means": k * d, "factors": factor}
-    return {name: np.empty((*shape, size)) for name, size in sizes.items()}
+    return {name: np.zeros((*shape, size)) for name, size in sizes.items()}
 
 
 def _parameters(model: Model, theta: dict[str, Array]) -> dict[str, Array]:
@@ -73,9 +73,12 @@ class Climbs:
     posterior : ndarray of shape (problem, size)
     parameters : dict of ndarray
         "weights" (problem, K), "means" (problem, K, D), "factors" (problem, G, ...).
-    objectives : ndarray of shape (problem, max_iter + 1)
-        Of which the first `n_sweeps` are set.
+    objectives : ndarray
+        After 0, 1, ... updates, of one problem after the other.
+    first : ndarray of shape (problem,)
+        Place of each problem's first.
     n_sweeps : ndarray of shape (problem,)
+        How many there are; none where the start itself is degenerate.
     converged : ndarray of shape (problem,)
     degenerate : ndarray of shape (problem,)
         The component that shrank onto too few rows, or -1.
@@ -86,10 +89,23 @@ class Climbs:
     posterior: Array
     parameters: dict[str, Array]
     objectives: Array
+    first: NDArray[np.int64]
     n_sweeps: NDArray[np.int64]
     converged: NDArray[np.bool_]
     degenerate: NDArray[np.int64]
     fell: NDArray[np.int64]
+
+    @property
+    def objective(self) -> Array:
+        """The last ones, (problem,); NaN where degenerate."""
+        out = np.full(len(self.first), np.nan)
+        good = self.degenerate < 0
+        out[good] = self.objectives[(self.first + self.n_sweeps - 1)[good]]
+        return out
+
+    def trace(self, p: int) -> Array:
+        """All of one problem, (n_sweeps,)."""
+        return self.objectives[self.first[p] : self.first[p] + self.n_sweeps[p]].copy()
 
     def __getitem__(self, of: NDArray[np.int64]) -> Climbs:
         """Return some of them."""
@@ -97,7 +113,8 @@ class Climbs:
         return Climbs(
             self.posterior[of],
             parameters,
-            self.objectives[of],
+            self.objectives,
+            self.first[of],
             self.n_sweeps[of],
             self.converged[of],
             self.degenerate[of],
@@ -122,16 +139,15 @@ def climb(
     """
     n = len(posterior)
     theta = _theta(model, n, 1)
-    objectives = np.empty((n, method.max_iter + 1))
     state = np.zeros((n, 4), dtype=np.int64)
-    _kernels.loop.run(
+    objectives = _kernels.loop.run(
         rows,
         mixtures(model, prior),
         method.read,
         method.assign(0),
         posterior,
+        method.max_iter + 1,
         n_threads,
-        objectives=objectives,
         state=state,
         tol=float(method.tol),
         log_weights=theta["log_weights"],
@@ -143,6 +159,7 @@ def climb(
         posterior,
         parameters,
         objectives,
+        np.cumsum(state[:, 0]) - state[:, 0],
         state[:, 0],
         state[:, 1] == 1,
         np.where(state[:, 1] == 3, state[:, 2], -1),
@@ -184,15 +201,14 @@ def sample(
     state = np.zeros((n, 4), dtype=np.int64)
 
     def run(n_sweeps: int, theta: dict[str, Array], **more: Any) -> Array:
-        objectives = np.empty((n, n_sweeps))
-        _kernels.loop.run(
+        objectives = _kernels.loop.run(
             rows,
             mixtures(model),
             "sample",
             Assignment("draw"),
             now,
+            n_sweeps,
             block.n_threads,
-            objectives=objectives,
             state=state,
             seeds=np.array(seeds, dtype=np.uint64),
             log_weights=theta["log_weights"],
@@ -203,7 +219,7 @@ def sample(
         failed = state[state[:, 1] == 3]
         if len(failed):
             raise degenerate_error(int(failed[0, 2]))
-        return objectives
+        return objectives.reshape(n, -1)
 
     tuned = _theta(model, n, 1)
     tuning = run(n_tune, tuned)
@@ -213,7 +229,7 @@ def sample(
     k = model.latent.n_components
     theta = _theta(model, n, n_draws)
     common, terms = np.empty((n, n_draws)), np.empty((n, n_draws, k * k))
-    objectives = run(
+    log_joint = run(
         n_draws * thin,
         theta,
         first_sweep=n_tune,
@@ -224,7 +240,7 @@ def sample(
     )
     drawn = Draws(
         _parameters(model, theta),
-        objectives[:, thin - 1 :: thin].copy(),
+        log_joint,
         model.point(one["weights"], point(one["means"], one["factors"])),
         common,
         terms.reshape(n, n_draws, k, k),

@@ -35,9 +35,9 @@ def run(
     read: str,
     assignment: Assignment,
     posterior: Array,
+    n_sweeps: int,
     n_threads: int,
     *,
-    objectives: Array,
     state: NDArray[np.int64],
     log_weights: Array,
     means: Array,
@@ -49,4 +49,4 @@ def run(
     best: tuple[Array, Array, Array] | None = None,
     common: Array | None = None,
     terms: Array | None = None,
-) -> None: ...
+) -> Array: ...

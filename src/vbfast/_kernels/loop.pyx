@@ -17,7 +17,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, fabs, isfinite, log, sqrt
 from libc.stdint cimport int64_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
 from .assign cimport (
@@ -141,6 +141,7 @@ cdef enum Status:
     CONVERGED = 1
     STOPPED = 2
     DEGENERATE = 3
+    NO_MEMORY = 4
 
 
 cdef const Emission* emission_of(str name) except NULL:
@@ -307,7 +308,8 @@ cdef struct Job:
     const double* best
     # Out
     double* out
-    double* objectives  # (problem, sweep)
+    double** objectives  # (problem), each as long as it takes
+    Py_ssize_t* lengths  # of those, with what they have in reserve
     int64_t* state      # (problem, 4): sweeps, status, degenerate component, sweep that fell
     double* log_weights
     double* means
@@ -717,6 +719,21 @@ cdef void store(const Job* job, Py_ssize_t place, Theta theta) noexcept nogil:
     memcpy(job.factors + place * n, theta.factor, n * sizeof(double))
 
 
+cdef bint record(Job* job, Py_ssize_t p, Py_ssize_t place, double objective) noexcept nogil:
+    """Set an objective of problem p; False where there is no memory for it."""
+    cdef double* longer
+    cdef Py_ssize_t length = job.lengths[p]
+    if place >= length:
+        length = max(2 * length, <Py_ssize_t>32)
+        longer = <double*>realloc(job.objectives[p], length * sizeof(double))
+        if longer == NULL:
+            return False
+        job.objectives[p] = longer
+        job.lengths[p] = length
+    job.objectives[p][place] = objective
+    return True
+
+
 cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
     """Sweeps of one problem, until it is done or the slice is over."""
     cdef Family family = job.family
@@ -728,7 +745,6 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
     cdef Fields posterior = fields_at(family, job.posterior + p * job.size)
     cdef Fields stats = fields_at(family, room.statistics)
     cdef int64_t* state = job.state + 4 * p
-    cdef double* objectives = job.objectives + p * job.n_sweeps
     cdef Assignment assignment = job.assignment
     cdef Constants constants
     cdef Stream stream
@@ -769,11 +785,15 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
         write_offsets(job, p, log_scale, theta, room.offsets)
         visit(job, job.emission, assignment, &room)
         value += room.raw[0]
-        objectives[n] = value
         state[0] = n + 1
+        # Of the sweeps from one kept draw to the next the last one stays.
+        if not record(job, p, n // job.thin if job.thin else n, value):
+            state[1] = NO_MEMORY
+            job.done[p] = 1
+            return
         if job.read != SAMPLE:
             if n > 0:
-                change = value - objectives[n - 1]
+                change = value - job.objectives[p][n - 1]
                 if change < -ROUNDING * max(fabs(value), room.total_weight):
                     state[3] = n
                 if fabs(change) <= job.tol * room.total_weight:
@@ -791,7 +811,7 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
                 # The best so far: its height is looked up again after a slice.
                 if n > 0 and highest == -INFINITY:
                     for i in range(n):
-                        highest = max(highest, objectives[i])
+                        highest = max(highest, job.objectives[p][i])
                 if n == 0 or value > highest:
                     highest = value
                     store(job, p, theta)
@@ -1246,8 +1266,8 @@ def begin_all(
 
 
 def run(
-    Rows rows, models, str read, assignment, double[:, ::1] posterior, int n_threads, *,
-    double[:, ::1] objectives, int64_t[:, ::1] state, double[:, :, ::1] log_weights,
+    Rows rows, models, str read, assignment, double[:, ::1] posterior, Py_ssize_t n_sweeps,
+    int n_threads, *, int64_t[:, ::1] state, double[:, :, ::1] log_weights,
     double[:, :, ::1] means, double[:, :, ::1] factors, double tol=0.0,
     const uint64_t[::1] seeds=None, uint64_t first_sweep=0, Py_ssize_t thin=0, tuple best=None,
     double[:, ::1] common=None, double[:, :, ::1] terms=None,
@@ -1261,7 +1281,8 @@ def run(
     assignment : IN, as in inputs.py, of kind "exact", "best", "hard" or, for "sample", "draw"
     posterior : IN and OUT, (problem, size)
         Where to start, and what the last theta was read from ("sample": what the last T leads to).
-    objectives : OUT, (problem, most sweeps)
+    n_sweeps : IN
+        At most, or of a chain.
     state : OUT, (problem, 4)
         Sweeps taken; status (1: settled, 2: not, 3: a component shrank onto too few rows); that
         component; the last sweep in which the objective fell by more than rounding, or 0.
@@ -1275,12 +1296,19 @@ def run(
     best, common, terms : IN, theta in three 1-d parts; OUT, (problem, draw), (problem, draw, K * K)
         For chains with thin > 0: density of `best` under each kept draw's posterior, as of
         Model.log_density_terms.
+
+    Returns
+    -------
+    objectives : ndarray
+        Of each sweep (with thin > 0: of each kept draw), one problem after the other.
     """
     cdef Job job
     cdef Family family
     cdef Theta theta
     cdef double[::1] packed
-    cdef Py_ssize_t n, n_kept
+    cdef double[::1] objectives
+    cdef Py_ssize_t i, length, n, n_kept, p
+    cdef Py_ssize_t place = 0
     start_job(&job, rows, models.covariance_type, models.n_components)
     set_prior(&job, models)
     family = job.family
@@ -1293,10 +1321,9 @@ def run(
     job.tol = tol
     job.thin = thin
     job.first_sweep = first_sweep
-    job.n_sweeps = objectives.shape[1]
+    job.n_sweeps = n_sweeps
     n_kept = job.n_sweeps // thin if thin else 1
     check_shape("posterior", (posterior.shape[0], posterior.shape[1]), (n, job.size))
-    check_shape("objectives", (objectives.shape[0],), (n,))
     check_shape("state", (state.shape[0], state.shape[1]), (n, 4))
     for name, array, length in (
         ("log_weights", log_weights, family.n_components),
@@ -1305,7 +1332,6 @@ def run(
     ):
         check_shape(name, (array.shape[0], array.shape[1], array.shape[2]), (n, n_kept, length))
     job.posterior = &posterior[0, 0]
-    job.objectives = &objectives[0, 0]
     state[:] = 0
     job.state = &state[0, 0]
     job.log_weights = &log_weights[0, 0, 0]
@@ -1327,4 +1353,28 @@ def run(
         job.best = &packed[0]
         job.common = &common[0, 0]
         job.terms = &terms[0, 0, 0]
-    drive(&job, advance, n_threads)
+    job.objectives = <double**>calloc(n, sizeof(double*))
+    job.lengths = <Py_ssize_t*>calloc(n, sizeof(Py_ssize_t))
+    try:
+        if job.objectives == NULL or job.lengths == NULL:
+            raise MemoryError(f"no memory for {n} problems")
+        drive(&job, advance, n_threads)
+        for p in range(n):
+            place += state[p, 0] // thin if thin else state[p, 0]
+            if state[p, 1] == NO_MEMORY:
+                raise MemoryError(f"no memory for the objectives of {state[p, 0]} sweeps")
+        out = np.empty(place)
+        objectives = out
+        place = 0
+        for p in range(n):
+            length = state[p, 0] // thin if thin else state[p, 0]
+            for i in range(length):
+                objectives[place + i] = job.objectives[p][i]
+            place += length
+        return out
+    finally:
+        for p in range(n):
+            if job.objectives != NULL:
+                free(job.objectives[p])
+        free(job.objectives)
+        free(job.lengths)

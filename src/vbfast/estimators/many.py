@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -155,14 +155,13 @@ class ManyFits(Sequence[Any]):
         frame = problems.frame(place)
         model, priors = estimator._model(frame, method, lambda: problems.covariances[place])
         posterior = Stats(model.layout, climbs.posterior[place].copy())
-        n = int(climbs.n_sweeps[place])
-        objectives = climbs.objectives[place, :n].copy()
+        objectives = climbs.trace(place)
         fit = Fit(
             posterior,
             getattr(model, method.read)(posterior),
             float(objectives[-1]),
             objectives,
-            n - 1,
+            len(objectives) - 1,
             bool(climbs.converged[place]),
         )
         total = float(problems.total[place])
@@ -460,7 +459,8 @@ def _fit_quickly(
     climbs = loops.climb(rows, model, prior, method, posterior, threads)
     if n_init > 1:
         climbs = climbs[_best(climbs, n_init)]
-    fits._problems = problems
+    # What made them isn't kept: rows may be many, and may change.
+    fits._problems = replace(problems, values=[], weights=None)
     fits._climbs = climbs
     fits._place = {int(s): place for place, s in enumerate(numbers)}
     failed = climbs.degenerate >= 0
@@ -469,9 +469,7 @@ def _fit_quickly(
         message = f"data set {s}: {degenerate_error(int(climbs.degenerate[place]))}"
         fits._failed[s] = DegenerateError(message)
     fits.degenerate_[numbers] = failed
-    last = np.maximum(climbs.n_sweeps - 1, 0)
-    objective = climbs.objectives[np.arange(len(last)), last]
-    objective = np.where(failed, np.nan, objective)
+    objective = climbs.objective
     scale, kind = problems.scale, estimator.covariance_type
     parameters = climbs.parameters
     weights_, factors = parameters["weights"], parameters["factors"]
@@ -487,7 +485,7 @@ def _fit_quickly(
         "precisions_cholesky_": cholesky,
         "objective_": objective,
         "lower_bound_": objective / (problems.total if estimator._bound_per_row else 1.0),
-        "n_iter_": last,
+        "n_iter_": np.maximum(climbs.n_sweeps - 1, 0),
         "converged_": climbs.converged,
     }
     for name, each in found.items():
@@ -506,9 +504,7 @@ def _fit_quickly(
 
 def _best(climbs: Climbs, n_init: int) -> NDArray[np.int64]:
     """Place of each data set's best start."""
-    last = np.maximum(climbs.n_sweeps - 1, 0)
-    objective = climbs.objectives[np.arange(len(last)), last]
-    objective = np.where(climbs.degenerate >= 0, -np.inf, objective).reshape(-1, n_init)
+    objective = np.nan_to_num(climbs.objective, nan=-np.inf).reshape(-1, n_init)
     return np.asarray(np.arange(len(objective)) * n_init + objective.argmax(axis=1))
 
 
