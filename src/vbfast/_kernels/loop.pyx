@@ -94,7 +94,7 @@ cdef extern from "lanes.h" nogil:
 
 
 # Seconds after which threads meet.
-cdef double SLICE = 0.03
+cdef double SLICE = 0.05
 # Squared length of A m beyond which a component is far from the origin: see Gaussian.reference.
 cdef double FAR = 1024.0
 # An objective may fall by this share of itself.
