@@ -14,14 +14,11 @@ from test_processes import in_fork, posix
 
 import vbfast
 from vbfast import BayesianGaussianMixture, GaussianMixture, fit_many, loops
+from vbfast.estimators import many
 from vbfast.exceptions import ConvergenceWarning, DegenerateError
 
 KINDS = ("full", "tied", "diag", "spherical")
 DIRICHLET = {"weight_concentration_prior_type": "dirichlet_distribution"}
-STACKED = (
-    "weights_", "means_", "covariances_", "precisions_cholesky_", "objective_", "lower_bound_",
-    "n_iter_", "converged_",
-)  # fmt: skip
 
 
 def clusters(rng, n_sets=5, n=90, k=3, d=2, away=3.0):
@@ -44,7 +41,7 @@ def alone(estimator, X, **given):
 
 
 def assert_same(fits, s, single, rtol=1e-9):
-    for name in STACKED:
+    for name in many.STACKED:
         expected = getattr(single, name)
         scale = np.abs(expected).max()
         np.testing.assert_allclose(getattr(fits, name)[s], expected, rtol, rtol * scale)
@@ -86,7 +83,7 @@ def test_same_as_fit_from_the_same_start(kind, method, Estimator):
     weights = rng.integers(0, 3, X.shape[:2]) + rng.random(X.shape[:2])
     for number, sample_weight in enumerate((None, weights)):
         estimator = Estimator(
-            3, method=method, covariance_type=kind, max_iter=6, tol=0.0, **DIRICHLET,
+            3, method=method, covariance_type=kind, max_iter=6, tol=1e-8, **DIRICHLET,
             **start(rng, X, kind), reg_covar=[1e-6, 1e-3][number],
         )  # fmt: skip
         fits = quiet(fit_many, estimator, X, sample_weight=sample_weight)
@@ -109,7 +106,7 @@ def test_same_as_fit_with_priors_that_are_given(kind):
                "diag": np.array([2.0, 5.0]), "spherical": 3.0}[kind]  # fmt: skip
     for method in ("em", "mean_field"):
         estimator = GaussianMixture(
-            3, method=method, covariance_type=kind, max_iter=5, tol=0.0,
+            3, method=method, covariance_type=kind, max_iter=5, tol=1e-8,
             weight_concentration_prior=1.7, mean_precision_prior=0.3, mean_prior=[1.0, -40.0],
             degrees_of_freedom_prior=4.5, covariance_prior=scatter, **start(rng, X, kind),
         )  # fmt: skip
@@ -154,15 +151,15 @@ def test_starts_find_what_fit_finds(init):
     weights = (rng.random(X.shape[:2]) < 0.8).astype(float)
     estimator = GaussianMixture(3, init_params=init, max_iter=50, random_state=1)
     one = quiet(fit_many, estimator, X, sample_weight=weights)
-    many = quiet(fit_many, estimator.set_params(n_init=8), X, sample_weight=weights, n_threads=2)
+    eight = quiet(fit_many, estimator.set_params(n_init=8), X, sample_weight=weights, n_threads=2)
     singles = [alone(estimator, x, sample_weight=w) for x, w in zip(X, weights, strict=True)]
     found = np.array([single.objective_ for single in singles])
-    assert np.all(many.objective_ >= one.objective_ - 1e-9 * np.abs(one.objective_))
+    assert np.all(eight.objective_ >= one.objective_ - 1e-9 * np.abs(one.objective_))
     # In most sets, eight starts of either kind find the same best one.
-    assert np.mean(np.abs(many.objective_ - found) < 1e-2 * np.abs(found)) > 0.8
-    assert many.objective_.mean() > found.mean() - 2.0
+    assert np.mean(np.abs(eight.objective_ - found) < 1e-2 * np.abs(found)) > 0.8
+    assert eight.objective_.mean() > found.mean() - 2.0
     if init in ("random", "random_from_data"):
-        assert (one.objective_ < many.objective_ - 1e-6).any()
+        assert (one.objective_ < eight.objective_ - 1e-6).any()
 
 
 def test_kmeans_plus_plus_sees_every_cluster():
@@ -189,7 +186,7 @@ def test_lists_of_any_length_type_and_layout():
         np.round(base[4]).astype(int).tolist(),
     ]
     given = start(rng, base[1][None], "full")
-    estimator = GaussianMixture(3, max_iter=4, tol=0, reg_covar=1e-3, **given)
+    estimator = GaussianMixture(3, max_iter=4, tol=1e-8, reg_covar=1e-3, **given)
     fits = quiet(fit_many, estimator, shapes)
     for s, rows in enumerate(shapes):
         assert_same(fits, s, alone(estimator, rows))
@@ -220,7 +217,7 @@ def test_same_bits_for_every_number_of_threads(n_threads, monkeypatch):
     estimator = GaussianMixture(3, n_init=2, random_state=3, max_iter=30)
     one = quiet(fit_many, estimator, X, n_threads=1)
     other = quiet(fit_many, estimator, X, n_threads=n_threads)
-    for name in STACKED:
+    for name in many.STACKED:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     # A data set's fit depends on its place, not on what comes after it.
     fewer = quiet(fit_many, estimator, X[:7], n_threads=n_threads)
@@ -264,7 +261,7 @@ def test_dirichlet_processes_and_large_data_are_fitted_one_by_one(monkeypatch):
     model = vbfast.Model(vbfast.Mixture(3), vbfast.Gaussian(2))
     monkeypatch.setattr(loops, "SMALL", 100 * model.layout.size)
     sets = [X[0], np.concatenate([X[1], X[1]]), X[2]]
-    estimator = GaussianMixture(3, max_iter=5, tol=0, **start(rng, X, "full"))
+    estimator = GaussianMixture(3, max_iter=5, tol=1e-8, **start(rng, X, "full"))
     fits = quiet(fit_many, estimator, sets)
     assert set(fits._made) == {1}
     for s in range(3):
@@ -324,6 +321,29 @@ def test_degenerate_data_sets_are_told_and_the_others_fitted(kind):
     with pytest.raises(DegenerateError, match="data set 2: component"):
         fits[2]
     assert fits[3].converged_
+
+
+def test_nothing_but_degenerate_data_sets():
+    X = np.zeros((2, 10, 2))
+    X[:, 5:] = 1.0
+    for estimator in (
+        GaussianMixture(2, reg_covar=0.0, random_state=0),
+        GaussianMixture(
+            2,
+            covariance_type="diag",
+            reg_covar=0.0,
+            random_state=0,
+            weight_concentration_prior_type="dirichlet_process",
+        ),
+    ):
+        with pytest.warns(ConvergenceWarning, match="2 of 2 data sets has no bound"):
+            fits = fit_many(estimator, X)
+        assert fits.degenerate_.all()
+        assert fits.means_.shape == (2, 2, 2)
+        assert np.isnan(fits.means_).all()
+        assert fits.covariances_.shape[1:] == (
+            (2, 2, 2) if estimator.covariance_type == "full" else (2, 2)
+        )
 
 
 @pytest.mark.parametrize(("change", "error", "words"), [

@@ -97,6 +97,8 @@ cdef extern from "lanes.h" nogil:
 cdef double SLICE = 0.05
 # Squared length of A m beyond which a component is far from the origin: see Gaussian.reference.
 cdef double FAR = 1024.0
+# Weights from which on a row counts in the objective.
+cdef double PRESENT = 1e-300
 # An objective may fall by this share of itself.
 cdef double ROUNDING = 1e-10
 # See data.py.
@@ -537,12 +539,12 @@ cdef void visit(
             # Where a weight is 0, log_z may be anything.
             if assignment.kind == DRAW:  # summed over a row's copies already
                 sum_ = sum_ + lanes_keep_from(
-                    (<lanes*>room.log_z)[v], (<lanes*>(room.weight + first))[v], 5e-324
+                    (<lanes*>room.log_z)[v], (<lanes*>(room.weight + first))[v], PRESENT
                 )
             else:
                 sum_ = sum_ + lanes_keep_from(
                     (<lanes*>(room.weight + first))[v] * (<lanes*>room.log_z)[v],
-                    (<lanes*>(room.weight + first))[v], 5e-324,
+                    (<lanes*>(room.weight + first))[v], PRESENT,
                 )
         room.raw[0] += lanes_sum(sum_)
         for k in range(n_components):
@@ -1147,8 +1149,6 @@ cdef void begin(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
         else:
             plus_plus(job, &room, &stream, means)
         kmeans(job, &room, KMEANS_SWEEPS + 1 if job.init == KMEANS else 1, means)
-    for row in range(room.n_rows, room.n_tiles * room.tile_rows):
-        room.labels[row] = -1
     memset(means, 0, n_components * d * sizeof(double))
     for _ in range(2):
         look_from(family, means, &room)

@@ -29,6 +29,18 @@ __all__ = ["ManyFits", "fit_many"]
 
 Array = NDArray[np.float64]
 
+# Attributes of an estimator that `ManyFits` has for all.
+STACKED = (
+    "weights_",
+    "means_",
+    "covariances_",
+    "precisions_cholesky_",
+    "objective_",
+    "lower_bound_",
+    "n_iter_",
+    "converged_",
+)
+
 
 @dataclass(frozen=True)
 class _Problems:
@@ -93,17 +105,6 @@ class ManyFits(Sequence[Any]):
         Data sets whose likelihood has no bound: asking for their estimator raises DegenerateError.
     """
 
-    _STACKED = (
-        "weights_",
-        "means_",
-        "covariances_",
-        "precisions_cholesky_",
-        "objective_",
-        "lower_bound_",
-        "n_iter_",
-        "converged_",
-    )
-
     weights_: Array
     means_: Array
     covariances_: Array
@@ -114,11 +115,21 @@ class ManyFits(Sequence[Any]):
     converged_: NDArray[np.bool_]
     degenerate_: NDArray[np.bool_]
 
-    def __init__(self, estimator: Any, method: Method, n_sets: int) -> None:
+    def __init__(self, estimator: Any, method: Method, n_sets: int, n_features: int) -> None:
         self._estimator = estimator
         self._method = method
         self._made: dict[int, Any] = {}
         self._failed: dict[int, DegenerateError] = {}
+        k = estimator.n_components
+        covariances = estimator._parameter_shape(k, n_features)
+        self.weights_ = np.full((n_sets, k), np.nan)
+        self.means_ = np.full((n_sets, k, n_features), np.nan)
+        self.covariances_ = np.full((n_sets, *covariances), np.nan)
+        self.precisions_cholesky_ = np.full_like(self.covariances_, np.nan)
+        self.objective_ = np.full(n_sets, np.nan)
+        self.lower_bound_ = np.full(n_sets, np.nan)
+        self.n_iter_ = np.zeros(n_sets, dtype=np.int64)
+        self.converged_ = np.zeros(n_sets, dtype=bool)
         self.degenerate_ = np.zeros(n_sets, dtype=bool)
         # Of those that the compiled loop took: their numbers, by place, and how they ended.
         self._place: dict[int, int] = {}
@@ -168,14 +179,6 @@ class ManyFits(Sequence[Any]):
         fitted = estimator._climbed(model, frame, total, method, fit)
         estimator._keep(fitted | priors, frame, method)
         return estimator
-
-    def _put(self, name: str, where: Any, values: Any) -> None:
-        """Write values of some data sets into the array of all; NaN, or 0, in the others."""
-        values = np.asarray(values)
-        if not hasattr(self, name):
-            nothing = np.nan if values.dtype.kind == "f" else 0
-            setattr(self, name, np.full((len(self), *values.shape[1:]), nothing, values.dtype))
-        getattr(self, name)[where] = values
 
 
 def fit_many(
@@ -241,7 +244,7 @@ def fit_many(
     values = _data_sets(X)
     weights = _weights(sample_weight, values)
     kind = type(estimator)
-    fits = ManyFits(kind(**estimator.get_params()), method, len(values))
+    fits = ManyFits(kind(**estimator.get_params()), method, len(values), values[0].shape[1])
     problems = _problems(fits._estimator, values, weights, threads)
     rng = as_generator(estimator.random_state)
     # A start's seed depends on nothing but its number and its data set's.
@@ -259,8 +262,6 @@ def fit_many(
     for s in left:
         each = None if weights is None else weights[s]
         _fit_alone(fits, int(s), values[s], each, int(seeds[s, 0]), threads)
-    if len(left):
-        _stack(fits, [s for s in left if s in fits._made])
     _warn(fits)
     return fits
 
@@ -488,10 +489,9 @@ def _fit_quickly(
         "n_iter_": np.maximum(climbs.n_sweeps - 1, 0),
         "converged_": climbs.converged,
     }
-    for name, each in found.items():
-        if each.dtype.kind == "f":
-            each[failed] = np.nan
-        fits._put(name, numbers, each)
+    good = ~failed
+    for name in STACKED:
+        getattr(fits, name)[numbers[good]] = found[name][good]
     if np.any(climbs.fell):
         s = int(numbers[np.flatnonzero(climbs.fell)[0]])
         warnings.warn(
@@ -548,15 +548,12 @@ def _fit_alone(
         return
     except ValueError as error:
         raise ValueError(f"data set {s}: {error}") from None
+    for name in STACKED:
+        getattr(fits, name)[s] = getattr(estimator, name)
     params = fits._estimator.get_params()
     fits._made[s] = estimator.set_params(
         random_state=params["random_state"], n_threads=params["n_threads"]
     )
-
-
-def _stack(fits: ManyFits, numbers: list[Any]) -> None:
-    for name in fits._STACKED:
-        fits._put(name, numbers, [getattr(fits._made[int(s)], name) for s in numbers])
 
 
 def _warn(fits: ManyFits) -> None:
