@@ -438,7 +438,7 @@ except KeyboardInterrupt:
     print(time.perf_counter() - sent[0])
 """
 LONG = [
-    ("(3, 3000, 3)", "vbfast.fit_many(vbfast.GaussianMixture(8, max_iter=10**6, tol=0), X)"),
+    ("(300, 3000, 3)", "vbfast.fit_many(vbfast.GaussianMixture(8, max_iter=10**6, tol=0), X)"),
     ("(20000, 300, 2)", "vbfast.fit_many(vbfast.GaussianMixture(3, max_iter=2000, tol=0), X)"),
     (
         "(1000, 2)",
