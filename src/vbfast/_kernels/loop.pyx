@@ -27,11 +27,12 @@ from .assign cimport (
     GIVEN,
     HARD,
     Assignment,
+    assign_best,
     assign_draw,
     assign_exact,
     assign_given,
     assign_hard,
-    keep_best,
+    best_size,
 )
 from .conjugate cimport (
     DIAG,
@@ -65,7 +66,6 @@ from .conjugate cimport (
 )
 from .random cimport Stream, stream_of, uniform
 from .tile cimport (
-    ASSIGN_ROWS,
     LANES,
     ROW_BLOCK,
     SCORES_PADDING,
@@ -76,6 +76,7 @@ from .tile cimport (
     aligned_memory,
     free_aligned,
     lanes,
+    lanes_keep_from,
     lanes_max,
     lanes_set,
     lanes_sum,
@@ -83,20 +84,23 @@ from .tile cimport (
     rows_of_tile,
     seconds,
     stride_of,
+    sum_rows,
     thread_index,
 )
 
 import numpy as np
 
 
-cdef extern from "lanes.h" nogil:
-    lanes lanes_keep_from(lanes value, lanes x, double limit)
-
+cdef enum:
+    # The largest ROW_BLOCK.
+    MOST_ROWS = 64
 
 # Seconds after which threads meet.
 cdef double SLICE = 0.05
 # Squared length of A m beyond which a component is far from the origin: see Gaussian.reference.
 cdef double FAR = 1024.0
+# A row that is less of a component than this share of its rows so far brings it nothing.
+cdef double NEGLIGIBLE = 1e-30
 # Weights from which on a row counts in the objective.
 cdef double PRESENT = 1e-300
 # An objective may fall by this share of itself.
@@ -335,8 +339,9 @@ cdef struct Room:
     double* chosen
     double* scores
     double* log_z
-    double* kept
-    int64_t* component
+    double* limits
+    int64_t* counts
+    lanes* best_rows
     double* emission
     double* coefficients
     double* offsets
@@ -360,11 +365,9 @@ cdef inline Py_ssize_t padded(Py_ssize_t n) noexcept nogil:
 
 
 cdef Py_ssize_t tile_rows_of(const Job* job, Py_ssize_t n_rows) noexcept nogil:
-    cdef Py_ssize_t per_row = (
-        job.shape.n_features + job.shape.n_components
-        + job.emission.workspace_size(job.shape, ROW_BLOCK) // ROW_BLOCK
+    return min(
+        rows_of_tile(job.shape.n_features), (n_rows + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK
     )
-    return min(rows_of_tile(per_row), (n_rows + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK)
 
 
 cdef Py_ssize_t most_trials(Py_ssize_t n_components) noexcept nogil:
@@ -377,8 +380,9 @@ cdef Room room_at(const Job* job, double* memory, Py_ssize_t* size) noexcept nog
     cdef Room room
     cdef Py_ssize_t k = job.shape.n_components
     cdef Py_ssize_t d = job.shape.n_features
-    cdef Py_ssize_t tile_rows = rows_of_tile(1)
-    cdef Py_ssize_t n_rows = job.longest + 8 * tile_rows
+    cdef Py_ssize_t tile_rows = tile_rows_of(job, job.longest)
+    # Of any problem, whatever its tiles: the last one padded.
+    cdef Py_ssize_t n_rows = (job.longest + tile_rows - 1) // tile_rows * tile_rows
     cdef Py_ssize_t stride = stride_of(tile_rows)
     cdef Py_ssize_t coefficients = max(
         job.emission.coefficients_size(job.shape), job.centroids.coefficients_size(job.shape)
@@ -391,9 +395,8 @@ cdef Room room_at(const Job* job, double* memory, Py_ssize_t* size) noexcept nog
         job.centroids.workspace_size(job.shape, tile_rows),
     )
     cdef double* start = memory
-    # Tiles are no shorter than 4 ROW_BLOCK, but for one.
     room.tiles = memory
-    memory += padded((d + TILE_PADDING) * (n_rows + n_rows // (4 * ROW_BLOCK) * 8 + 8))
+    memory += padded((d + TILE_PADDING) * n_rows // tile_rows * stride)
     room.weight = memory
     memory += padded(n_rows)
     room.labels = <int64_t*>memory
@@ -408,10 +411,13 @@ cdef Room room_at(const Job* job, double* memory, Py_ssize_t* size) noexcept nog
     memory += padded((k + SCORES_PADDING) * stride)
     room.log_z = memory
     memory += padded(tile_rows)
-    room.kept = memory
+    room.limits = memory
     memory += padded(k)
-    room.component = <int64_t*>memory
+    room.counts = <int64_t*>memory
     memory += padded(k)
+    room.best_rows = <lanes*>memory
+    if job.assignment.kind == BEST:
+        memory += padded(best_size(k, job.assignment.truncation) * LANES)
     room.emission = memory
     memory += padded(workspace)
     room.coefficients = memory
@@ -485,15 +491,17 @@ cdef void visit(
     HARD writes labels, GIVEN reads them.
     """
     cdef Py_ssize_t n_components = job.shape.n_components
-    cdef lanes total_vectors[ASSIGN_ROWS]
-    cdef lanes uniform_vectors[ASSIGN_ROWS]
+    cdef lanes[MOST_ROWS] total_vectors
     cdef double* total = <double*>total_vectors
-    cdef double* marks = <double*>uniform_vectors
-    cdef Py_ssize_t block, first, k, n, n_rows, stride, t, v
+    cdef double[MOST_ROWS] marks
+    cdef bint weighted = assignment.kind == DRAW  # log_z is summed over a row's copies already
+    cdef Py_ssize_t block, first, k, n_rows, row, stride, t, v
+    cdef double* log_z
     cdef double* scores
     cdef double* tile
     cdef double* weight
-    cdef lanes sum_
+    cdef double count
+    cdef lanes objective, value, w
     memset(
         room.raw, 0, (1 + n_components + emission.statistics_size(job.shape)) * sizeof(double)
     )
@@ -502,59 +510,56 @@ cdef void visit(
         tile = tile_of(room, first)
         n_rows = rows_of(room, first)
         stride = stride_of(n_rows)
-        for v in range((n_rows + ASSIGN_ROWS - 1) // ASSIGN_ROWS):
-            block = v * ASSIGN_ROWS
-            n = min(n_rows - block, ASSIGN_ROWS)
-            scores = room.scores + block
-            weight = room.weight + first + block
+        for block in range(n_rows // ROW_BLOCK):
+            row = block * ROW_BLOCK
+            scores = room.scores + row
+            weight = room.weight + first + row
+            log_z = room.log_z + row
             if assignment.kind == GIVEN:
                 assign_given(
-                    n_components, n, stride, weight, room.labels + first + block, scores,
-                    room.log_z + block,
+                    n_components, ROW_BLOCK, stride, weight, room.labels + first + row, scores,
+                    log_z,
                 )
                 continue
             emission.scores(
-                job.shape, room.coefficients, room.offsets, tile + block, n, stride, room.emission,
-                scores,
+                job.shape, room.coefficients, room.offsets, tile + row, ROW_BLOCK, stride,
+                room.emission, scores,
             )
             if assignment.kind == BEST and assignment.truncation < n_components:
-                keep_best(
-                    n_components, n, stride, assignment.truncation, scores, room.kept,
-                    room.component,
+                assign_best(
+                    n_components, ROW_BLOCK, stride, assignment.truncation, weight, scores, log_z,
+                    room.best_rows,
                 )
-            if assignment.kind == EXACT or assignment.kind == BEST:
-                assign_exact(n_components, n, stride, weight, scores, room.log_z + block, total)
+            elif assignment.kind == EXACT or assignment.kind == BEST:
+                assign_exact(n_components, ROW_BLOCK, stride, weight, scores, log_z, total)
             elif assignment.kind == HARD:
                 assign_hard(
-                    n_components, n, stride, weight, room.labels + first + block, scores,
-                    room.log_z + block,
+                    n_components, ROW_BLOCK, stride, weight, room.labels + first + row, scores,
+                    log_z,
                 )
             else:
                 assign_draw(
-                    assignment, n_components, n, stride, first + block, weight, scores,
-                    room.log_z + block, total, marks, room.component,
+                    assignment, n_components, ROW_BLOCK, stride, first + row, weight, scores,
+                    log_z, total, marks, room.counts,
                 )
-        sum_ = lanes_set(0.0)
+        objective = lanes_set(0.0)
         for v in range(n_rows // LANES):
+            w = (<lanes*>(room.weight + first))[v]
+            value = (<lanes*>room.log_z)[v]
+            if not weighted:
+                value = w * value
             # Where a weight is 0, log_z may be anything.
-            if assignment.kind == DRAW:  # summed over a row's copies already
-                sum_ = sum_ + lanes_keep_from(
-                    (<lanes*>room.log_z)[v], (<lanes*>(room.weight + first))[v], PRESENT
-                )
-            else:
-                sum_ = sum_ + lanes_keep_from(
-                    (<lanes*>(room.weight + first))[v] * (<lanes*>room.log_z)[v],
-                    (<lanes*>(room.weight + first))[v], PRESENT,
-                )
-        room.raw[0] += lanes_sum(sum_)
+            objective = objective + lanes_keep_from(value, w, lanes_set(PRESENT))
+        room.raw[0] += lanes_sum(objective)
         for k in range(n_components):
-            sum_ = lanes_set(0.0)
-            for v in range(n_rows // LANES):
-                sum_ = sum_ + (<lanes*>(room.scores + k * stride))[v]
-            room.raw[1 + k] += lanes_sum(sum_)
+            count = sum_rows(room.scores + k * stride, n_rows)
+            room.raw[1 + k] += count
+            room.limits[k] = NEGLIGIBLE * room.raw[1 + k]
+            if count <= room.limits[k]:
+                room.limits[k] = INFINITY
         emission.accumulate(
-            job.shape, room.coefficients, tile, n_rows, stride, room.scores, room.emission,
-            room.raw + 1 + n_components,
+            job.shape, room.coefficients, tile, n_rows, stride, room.scores, room.limits,
+            room.emission, room.raw + 1 + n_components,
         )
 
 
@@ -585,6 +590,9 @@ cdef void write_coefficients(Family family, Theta theta, Room* room) noexcept no
     cdef double* means = far + n_components
     cdef double* third = means + n_components * n
     cdef double* fourth = third + n_components * n
+    cdef double* slopes = third  # (K), of tied and spherical
+    cdef double* linear = slopes + n_components  # (K, D)
+    cdef double* halves = linear + n_components * n  # (K)
     cdef const double* reference = room.reference
     cdef const double* factor
     cdef Py_ssize_t i, j, k
@@ -602,21 +610,33 @@ cdef void write_coefficients(Family family, Theta theta, Room* room) noexcept no
             far[k] = 1.0
     for k in range(n_components):
         factor = factor_of(family, theta, k)
-        for i in range(n):
-            if has_matrices(family):
+        if family.covariance_type == FULL:
+            for i in range(n):
                 value = 0.0
                 for j in range(i + 1):
-                    if family.covariance_type == FULL:
-                        value += factor[i * n + j] * (means[k * n + j] - reference[k * n + j])
-                    else:
+                    value += factor[i * n + j] * (means[k * n + j] - reference[k * n + j])
+                third[k * n + i] = value
+        elif family.covariance_type == DIAG:
+            for i in range(n):
+                third[k * n + i] = factor[i]
+                fourth[k * n + i] = factor[i] * means[k * n + i]
+        else:
+            slopes[k] = 1.0 if family.covariance_type == TIED else factor[0] * factor[0]
+            halves[k] = 0.0
+            for i in range(n):
+                value = 0.0
+                if family.covariance_type == TIED:
+                    for j in range(i + 1):
                         value += factor[i * n + j] * means[k * n + j]
-                third[k * n + i] = value
-            else:
-                value = factor[i if family.covariance_type == DIAG else 0]
-                third[k * n + i] = value
-                fourth[k * n + i] = value * means[k * n + i]
-    if has_matrices(family):
+                else:
+                    value = slopes[k] * means[k * n + i]
+                linear[k * n + i] = value
+                halves[k] += value * value
+            halves[k] *= 0.5 / slopes[k]
+    if family.covariance_type == FULL:
         memcpy(fourth, theta.factor, family.n_groups * n * n * sizeof(double))
+    elif family.covariance_type == TIED:
+        memcpy(halves + n_components, theta.factor, n * n * sizeof(double))
 
 
 cdef void write_offsets(
@@ -664,7 +684,7 @@ cdef void collect(
     cdef Py_ssize_t columns = fours(n)
     cdef const double* counts = room.raw + 1
     cdef const double* first = counts + n_components
-    cdef const double* second = first + even(n_components) * columns
+    cdef const double* second = first + even(n_components) * columns + 4
     cdef const double* variance = job.variance + p * n
     cdef double* shift = room.scratch
     cdef double* scatter
@@ -682,8 +702,8 @@ cdef void collect(
                     scatter[j * n + i] = value
             elif family.covariance_type == DIAG:
                 scatter[i] = second[g * columns + i]
-            else:
-                scatter[0] = second[g * columns + i] + (scatter[0] if i else 0.0)
+        if family.covariance_type == SPHERICAL:
+            scatter[0] = second[4 * g]
     for k in range(n_components):
         stats.concentration[k] = counts[k]
         stats.strength[k] = counts[k]
@@ -1222,8 +1242,8 @@ cdef int start_job(Job* job, Rows rows, str covariance_type, Py_ssize_t n_compon
     job.family = family_of(FAMILIES[covariance_type], n_components, rows.n_features)
     job.shape.n_components = n_components
     job.shape.n_features = rows.n_features
-    job.emission = emission_of("diag" if covariance_type == "spherical" else covariance_type)
-    job.centroids = emission_of("diag")
+    job.emission = emission_of(covariance_type)
+    job.centroids = emission_of("spherical")
     job.size = fields_size(job.family)
     return 0
 

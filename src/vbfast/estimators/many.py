@@ -221,7 +221,8 @@ def fit_many(
 
     Notes
     -----
-    Where k-means, k-means++ or random starts begin follows from `random_state` and the data set's
+    Updates are plain ones, as of ``vbfast.EM(acceleration=None)``. Where k-means, k-means++ or
+    random starts begin follows from `random_state` and the data set's
     place in X, whatever the number of threads; they are other ones than those of `fit`. Full
     inference, a Dirichlet process, `mean_variance_prior` and large data sets are fitted one by one.
 
@@ -237,7 +238,10 @@ def fit_many(
         raise TypeError(
             f"estimator must be a GaussianMixture or a BayesianGaussianMixture, not {estimator!r}"
         )
-    method = estimator._check_parameters()
+    method: Any = estimator._check_parameters()
+    if getattr(method, "acceleration", None):
+        # The compiled loop takes plain updates alone.
+        method = replace(method, acceleration=None)
     threads = resolve_threads(estimator.n_threads if n_threads is None else n_threads)
     if estimator.warm_start:
         raise ValueError("warm_start=True: fit_many starts anew; set it to False")
