@@ -218,7 +218,7 @@ class JointData:
         block = Block(self.X, None, None, frame.origin, frame.scale, 0, 1)
         # The T that is drawn: the same, as its random numbers are.
         q = np.empty((n, k))
-        self.model.latent.kernel.visit(block, theta, assignment, q=q)
+        self.model.latent.kernel(False).visit(block, theta, assignment, q=q)
         self.t = q.argmax(axis=1)
         return visit(block, theta, assignment)
 
@@ -326,7 +326,7 @@ def _kernel_changed(patch, change):
             block, assignment = change(block, assignment, statistics is not None)
             true.visit(block, theta, assignment, statistics=statistics, **out)
 
-    patch.setattr(vbfast.Mixture, "kernel", Kernel)
+    patch.setattr(vbfast.Mixture, "kernel", lambda self, single: Kernel)
 
 
 def drop_chunk(patch):
