@@ -24,7 +24,7 @@ from scipy.stats import chisquare
 import vbfast
 from vbfast import FullInference, MeanField, _kernels, starts
 from vbfast._kernels.inputs import Assignment, Block
-from vbfast.conjugate import NormalGamma, NormalWishart
+from vbfast.conjugate import NormalGamma, NormalWishart, point
 from vbfast.data import Frame
 
 pytestmark = pytest.mark.slow
@@ -117,6 +117,17 @@ def gibbs(model, data, labels, n_draws, rng):
         yield sweep.theta
 
 
+def compiled(model, data, labels, n_draws, rng):
+    """The same by the loop without Python."""
+    start = starts.from_labels(model, data, labels)
+    # One sweep of tuning and THIN - 1 more come before the first draw that is kept.
+    method = FullInference(n_draws=n_draws * THIN, n_tune=0, n_chains=1)
+    theta = method.fit(model, data, [start], rng).theta
+    for n in range(THIN - 2, n_draws * THIN - 1, THIN):
+        weights, means, factors = (theta[name][0, n] for name in ("weights", "means", "factors"))
+        yield model.point(weights, point(means, factors))
+
+
 def mean_field(model, data, labels, n_draws, rng):
     """Yield draws of q(theta)."""
     start = starts.from_labels(model, data, labels)
@@ -160,6 +171,20 @@ def test_simulation_based_calibration(row):
     assert np.all(p_values > 0.001), p_values
 
 
+COMPILED = [
+    (MixtureRow("full"), 2, 2),
+    (MixtureRow("tied"), 3, 2),
+    (MixtureRow("diag"), 2, 2),
+    (MixtureRow("spherical"), 2, 2),
+]
+
+
+@pytest.mark.parametrize("row", COMPILED, ids=lambda row: str(row[0]))
+def test_simulation_based_calibration_of_compiled_chains(row):
+    p_values = calibration(*row, sampler=compiled)
+    assert np.all(p_values > 0.001), p_values
+
+
 # Geweke's joint test -----------------------------------------------------------------------------
 
 
@@ -193,7 +218,7 @@ class JointData:
         block = Block(self.X, None, None, frame.origin, frame.scale, 0, 1)
         # The T that is drawn: the same, as its random numbers are.
         q = np.empty((n, k))
-        self.model.latent.kernel.visit(block, theta, assignment, q=q)
+        self.model.latent.kernel(False).visit(block, theta, assignment, q=q)
         self.t = q.argmax(axis=1)
         return visit(block, theta, assignment)
 
@@ -301,7 +326,7 @@ def _kernel_changed(patch, change):
             block, assignment = change(block, assignment, statistics is not None)
             true.visit(block, theta, assignment, statistics=statistics, **out)
 
-    patch.setattr(vbfast.Mixture, "kernel", Kernel)
+    patch.setattr(vbfast.Mixture, "kernel", lambda self, single: Kernel)
 
 
 def drop_chunk(patch):

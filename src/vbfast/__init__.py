@@ -12,7 +12,7 @@ from ._version import __version__
 from .compare import Comparison, compare
 from .data import ArrayData
 from .emissions import Gaussian
-from .estimators import BayesianGaussianMixture, GaussianMixture
+from .estimators import BayesianGaussianMixture, GaussianMixture, ManyFits, fit_many
 from .exceptions import (
     ConvergenceWarning,
     DegenerateError,
@@ -35,6 +35,7 @@ __all__ = [
     "FullInference",
     "Gaussian",
     "GaussianMixture",
+    "ManyFits",
     "MeanField",
     "Mixture",
     "Model",
@@ -44,6 +45,7 @@ __all__ = [
     "VariationalEM",
     "__version__",
     "compare",
+    "fit_many",
     "show_config",
     "sweeps",
 ]

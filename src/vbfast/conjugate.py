@@ -27,6 +27,7 @@ __all__ = [
     "NormalGamma",
     "NormalWishart",
     "StickBreaking",
+    "degenerate_error",
     "point",
     "precision_factors",
 ]
@@ -203,11 +204,12 @@ def _cholesky(matrices: Array, tiny: float) -> Array:
             bad[0] = True
         factors = np.empty(0)
     if bad.any():
-        raise _degenerate(int(np.flatnonzero(bad)[0]))
+        raise degenerate_error(int(np.flatnonzero(bad)[0]))
     return factors
 
 
-def _degenerate(component: int) -> DegenerateError:
+def degenerate_error(component: int) -> DegenerateError:
+    """Return the error that tells of a component without a covariance."""
     return DegenerateError(
         f"component {component} has shrunk onto too few distinct rows for its covariance to be "
         "positive definite (the likelihood is unbounded there): use fewer components, a simpler "
@@ -469,7 +471,7 @@ class NormalGamma:
         variance = np.where(flat, 1.0, self.scatter / np.maximum(exponent, VANISHING))
         degenerate = ~np.all(variance > SMALLEST_VARIANCE, axis=1)
         if degenerate.any():
-            raise _degenerate(int(np.flatnonzero(degenerate)[0]))
+            raise degenerate_error(int(np.flatnonzero(degenerate)[0]))
         means = np.where((self.strength < EMPTY)[:, None], 0.0, self.means)
         return point(means, 1 / np.sqrt(variance))
 
@@ -668,7 +670,7 @@ class IndependentNormalGamma:
         precision = np.where(better, high, low)
         degenerate = ~np.all(precision < 1 / SMALLEST_VARIANCE, axis=1)
         if degenerate.any():
-            raise _degenerate(int(np.flatnonzero(degenerate)[0]))
+            raise degenerate_error(int(np.flatnonzero(degenerate)[0]))
         means, variance = self._given_precision(precision)
         return means, variance, precision
 

@@ -2,29 +2,75 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-__all__ = ["effective_sample_size", "evidence", "order", "r_hat"]
+from .stats import Stats
+
+__all__ = ["Draws", "effective_sample_size", "evidence", "orders", "r_hat"]
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 
 # Summing over all orders of the components takes 2^K K steps a draw.
 MOST_COMPONENTS = 12
+# All orders of so many components are tried: 120.
+FEW_COMPONENTS = 5
 
 
-def order(terms: Array) -> NDArray[np.int64]:
-    """Return for each component k the draw's component that plays its part, (K,).
+@dataclass(frozen=True)
+class Draws(Generic[T]):
+    """Draws of several chains, and the chains' ends.
 
-    The order of highest density: `terms` (K, K) as of `Model.log_density_terms`.
+    Attributes
+    ----------
+    theta : dict of ndarray
+        Parts of theta, (chain, draw, ...), by name: those of `arrays` of a theta.
+    log_joint : ndarray of shape (chain, draw)
+        log p(X, T, theta) of each.
+    best : Theta
+        The draw of highest log p(X, T, theta) in the tuning phase of any chain.
+    common, terms : ndarray of shape (chain, draw), (chain, draw, K, K)
+        Density of `best` under p(theta | X, T) at each draw's T: as of `Model.log_density_terms`.
+    posteriors : list of Stats
+        Each chain's last.
     """
+
+    theta: dict[str, Array]
+    log_joint: Array
+    best: T
+    common: Array
+    terms: Array
+    posteriors: list[Stats]
+
+
+@functools.cache
+def _all_orders(n: int) -> NDArray[np.int64]:
+    return np.array(list(itertools.permutations(range(n))))
+
+
+def orders(terms: Array) -> NDArray[np.int64]:
+    """Return for each draw and component k the draw's component that plays its part, (G, K).
+
+    The orders of highest density: `terms` (G, K, K) as of `Model.log_density_terms`.
+    """
+    k = terms.shape[1]
+    least = np.where(np.isfinite(terms), terms, 0.0).min(axis=(1, 2), initial=0.0)
+    terms = np.maximum(terms, least[:, None, None] - 1e6)
+    if k <= FEW_COMPONENTS:
+        every = _all_orders(k)
+        return every[terms[:, every, np.arange(k)].sum(axis=2).argmax(axis=1)]
     # Imported when used: it takes longer to import than all of vbfast.
     from scipy.optimize import linear_sum_assignment
 
-    floor = terms[np.isfinite(terms)].min(initial=0.0) - 1e6
-    rows, columns = linear_sum_assignment(np.maximum(terms, floor), maximize=True)
-    return np.asarray(rows[np.argsort(columns)])
+    found = (linear_sum_assignment(matrix, maximize=True) for matrix in terms)
+    return np.array([rows[np.argsort(columns)] for rows, columns in found])
 
 
 def log_permanents(terms: Array) -> Array:

@@ -21,14 +21,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Generic, Literal, Protocol, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import loops
 from ._kernels.inputs import Assignment, Block
 from .acceleration import Extrapolation, HasCoordinates
+from .data import ArrayData
+from .draws import Draws
 from .exceptions import DegenerateError, ObjectiveFellWarning
+from .model import Model
 from .stats import Stats
 
 __all__ = [
@@ -84,6 +88,24 @@ class ModelLike(Protocol[T]):
 
     def visit(self, block: Block, theta: T, assignment: Assignment, /) -> Stats:
         """Statistics of a block of rows."""
+
+
+class DrawnThetaLike(ThetaLike, Protocol):
+    """What full inference sees of theta besides: what it keeps of a draw."""
+
+    @property
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Parts of theta by name."""
+
+
+S = TypeVar("S", bound=DrawnThetaLike)
+
+
+class DrawnModelLike(ModelLike[S], Protocol[S]):
+    """What full inference asks of a model besides."""
+
+    def log_density_terms(self, posterior: Stats, theta: S, /) -> tuple[float, NDArray[np.float64]]:
+        """Density of theta under a posterior: see `Model.log_density_terms`."""
 
 
 class DataLike(Protocol):
@@ -494,31 +516,6 @@ class CrispEM(_Climb):
 
 
 @dataclass(frozen=True)
-class Draws(Generic[T]):
-    """Draws of several chains, and the chains' ends.
-
-    Attributes
-    ----------
-    theta : list of list of Theta
-        ``theta[chain][draw]``
-    log_joint : ndarray of shape (chain, draw)
-        log p(X, T, theta) of each.
-    best : Theta
-        The draw of highest log p(X, T, theta) in the tuning phase of any chain.
-    ordinates : list of list
-        For each draw, what `observe` made of the posterior it led to.
-    posteriors : list of Stats
-        Each chain's last.
-    """
-
-    theta: list[list[T]]
-    log_joint: NDArray[np.float64]
-    best: T
-    ordinates: list[list[tuple[float, NDArray[np.float64]]]]
-    posteriors: list[Stats]
-
-
-@dataclass(frozen=True)
 class FullInference:
     """Full inference p(T, theta | X) by blocked Gibbs sampling: T given theta, theta given T.
 
@@ -568,14 +565,13 @@ class FullInference:
 
     def fit(
         self,
-        model: ModelLike[T],
+        model: DrawnModelLike[S],
         data: DataLike,
         posteriors: list[Stats],
         rng: np.random.Generator,
         *,
-        observe: Callable[[Stats, T], tuple[float, NDArray[np.float64]]] | None = None,
         report: Callable[[int, float], None] | None = None,
-    ) -> Draws[T]:
+    ) -> Draws[S]:
         """Run the chains.
 
         Parameters
@@ -584,44 +580,61 @@ class FullInference:
         posteriors : list of Stats
             Where each chain starts.
         rng : numpy.random.Generator
-        observe : callable, optional
-            ``observe(posterior, best)`` is called for every kept draw with p(theta | X, T) at
-            its T and the best theta of tuning; what it returns is kept in `Draws.ordinates`.
         report : callable, optional
-            ``report(n, log joint)`` after every sweep of the first chain.
+            ``report(n, log joint)`` for every sweep of the first chain before the draws, and for
+            every draw; where data are small, when all chains are done.
+
+        Notes
+        -----
+        Where data are small, chains run in compiled code, one on each thread (loops.py).
         """
+        children = rng.spawn(self.n_chains)
+        n_tune = max(self.n_tune, 1)
+        if (
+            isinstance(model, Model)
+            and isinstance(data, ArrayData)
+            and data.n_rows <= loops.most_rows(model)
+        ):
+            seeds = [int(child.integers(2**63)) for child in children]
+            drawn: Any
+            drawn, tuning = loops.sample(
+                model, data, posteriors, seeds, n_tune, self.n_draws, self.thin
+            )
+            if report is not None:
+                for n, value in enumerate([*tuning[0], *drawn.log_joint[0]]):
+                    report(n, float(value))
+            return drawn
         chains = [
             self.chain(model, data, posterior, child)
-            for posterior, child in zip(posteriors, rng.spawn(self.n_chains), strict=True)
+            for posterior, child in zip(posteriors, children, strict=True)
         ]
         best, highest = None, -np.inf
         for number, chain in enumerate(chains):
-            for n in range(max(self.n_tune, 1)):
+            for n in range(n_tune):
                 sweep = next(chain)
                 if best is None or sweep.objective > highest:
                     best, highest = sweep.theta, sweep.objective
                 if report is not None and number == 0:
                     report(n, sweep.objective)
         assert best is not None
-        theta: list[list[T]] = []
-        ordinates: list[list[tuple[float, NDArray[np.float64]]]] = []
+        shape = self.n_chains, self.n_draws
+        theta = {name: np.empty((*shape, *part.shape)) for name, part in best.arrays.items()}
+        k = len(model.log_density_terms(posteriors[0], best)[1])
+        log_joint, common, terms = np.empty(shape), np.empty(shape), np.empty((*shape, k, k))
         ends: list[Stats] = []
-        log_joint = np.empty((self.n_chains, self.n_draws))
         for number, chain in enumerate(chains):
-            theta.append([])
-            ordinates.append([])
             for n in range(self.n_draws):
                 for _ in range(self.thin):
                     sweep = next(chain)
-                theta[-1].append(sweep.theta)
+                for name, part in sweep.theta.arrays.items():
+                    theta[name][number, n] = part
                 log_joint[number, n] = sweep.objective
                 posterior = model.prior + sweep.stats
-                if observe is not None:
-                    ordinates[-1].append(observe(posterior, best))
+                common[number, n], terms[number, n] = model.log_density_terms(posterior, best)
                 if report is not None and number == 0:
-                    report(self.n_tune + n, sweep.objective)
+                    report(n_tune + n, sweep.objective)
             ends.append(posterior)
-        return Draws(theta, log_joint, best, ordinates, ends)
+        return Draws(theta, log_joint, best, common, terms, ends)
 
 
 Method = MeanField | EM | VariationalEM | CrispEM | FullInference

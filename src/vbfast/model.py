@@ -41,6 +41,12 @@ class Theta(Coefficients):
     parameters: Gaussians
     reference: Array
 
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """What draws of theta are kept as."""
+        parameters = self.parameters
+        return {"weights": self.weights, "means": parameters.means, "factors": parameters.factor}
+
 
 @dataclass(frozen=True)
 class Model:
@@ -84,13 +90,13 @@ class Model:
     def mode(self, posterior: Stats) -> Theta:
         """theta_MP: the mode of the posterior in (weights, mu, Lambda)."""
         weights = self.latent.distribution(posterior).mode()
-        return self._point(weights, self.emission.distribution(posterior).mode())
+        return self.point(weights, self.emission.distribution(posterior).mode())
 
     def sample(self, posterior: Stats, rng: np.random.Generator) -> Theta:
         """Draw theta from the posterior, after an order of its components."""
         posterior = self._in_order(posterior, self.latent.draw_order(posterior, rng))
         weights = self.latent.distribution(posterior).sample(rng)
-        return self._point(weights, self.emission.distribution(posterior).sample(rng))
+        return self.point(weights, self.emission.distribution(posterior).sample(rng))
 
     def _in_order(self, posterior: Stats, order: NDArray[np.int64]) -> Stats:
         """The posterior with its components in another order."""
@@ -113,7 +119,8 @@ class Model:
         kl += parameters.kl(self._prior_parameters)  # type: ignore[arg-type]
         return self._theta(weights.mean_log(), parameters.mean(), -kl)
 
-    def _point(self, weights: Array, parameters: Gaussians) -> Theta:
+    def point(self, weights: Array, parameters: Gaussians) -> Theta:
+        """Theta at a point: weights (K,) and Gaussians without slack."""
         log_prior = self.latent.log_prior(self._prior_weights, weights)
         log_prior += self.emission.log_prior(self._prior_parameters, parameters)
         with np.errstate(divide="ignore"):
@@ -220,6 +227,11 @@ class Model:
     def visit_each(self, block: Block, requests: Sequence[tuple[Theta, Assignment]]) -> list[Stats]:
         """Return what `visit` does for each theta and assignment."""
         return [self.visit(block, theta, assignment) for theta, assignment in requests]
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled loop knows this model: see loops.py."""
+        return self.latent.exchangeable and self.emission.mean_variance is None
 
     def log_density_terms(self, posterior: Stats, theta: Theta) -> tuple[float, Array]:
         """Density of theta under a posterior, averaged over the components' orders.

@@ -251,7 +251,7 @@ def from_parameters(
         out["mean"][...] = means
     if covariances is not None:
         distribution = model.emission.distribution(out)
-        scale = distribution.exponent if read == "mode" else distribution.dof
+        scale = distribution.exponent if read == "mode" else out["dof"].copy()
         # A component that stands empty counts as one row here, so that it can hold a covariance.
         lift = np.maximum(1.0 - scale, 0.0)
         out["dof"][...] += lift

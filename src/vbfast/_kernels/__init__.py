@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from . import cpu
 
 if TYPE_CHECKING:
-    from . import columns, gaussian, mixture, mixture as mixture_single, seeds
+    from . import columns, gaussian, loop, mixture, seeds
+    from . import mixture as mixture_single
 
 __all__ = [
     "available_levels",
@@ -26,6 +27,7 @@ __all__ = [
     "gaussian",
     "level",
     "load",
+    "loop",
     "mixture",
     "mixture_single",
     "seeds",
@@ -60,6 +62,7 @@ def load(level: str) -> SimpleNamespace:
         "columns",
         "gaussian",
         "gaussian_single",
+        "loop",
         "mixture",
         "mixture_single",
         "seeds",
@@ -67,7 +70,8 @@ def load(level: str) -> SimpleNamespace:
     modules = SimpleNamespace(
         **{name: importlib.import_module(f"{__name__}.{name}_{level}") for name in kernels}
     )
-    modules.mixture.EMISSIONS.update(modules.gaussian.EMISSIONS)
+    for latent in (modules.mixture, modules.loop):
+        latent.EMISSIONS.update(modules.gaussian.EMISSIONS)
     modules.mixture_single.EMISSIONS.update(modules.gaussian_single.EMISSIONS)
     return modules
 
@@ -77,5 +81,5 @@ level: str = _choose_level()
 if not TYPE_CHECKING:
     _loaded = load(level)
     columns, gaussian = _loaded.columns, _loaded.gaussian
-    mixture, mixture_single = _loaded.mixture, _loaded.mixture_single
+    loop, mixture, mixture_single = _loaded.loop, _loaded.mixture, _loaded.mixture_single
     seeds = _loaded.seeds

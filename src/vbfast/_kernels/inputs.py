@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Assignment", "Block", "Coefficients"]
+__all__ = ["Assignment", "Block", "Coefficients", "Mixtures"]
 
 Array = NDArray[np.float64]
 
@@ -84,3 +84,25 @@ class Assignment:
     seed: int = 0
     sweep: int = 0
     precise: bool = False
+
+
+@dataclass(frozen=True)
+class Mixtures:
+    """Models of several data sets, which differ in their priors alone: for the compiled loop.
+
+    Attributes
+    ----------
+    covariance_type : {"full", "tied", "diag", "spherical"}
+    n_components : int
+    reg_covar : float
+    flat_weights : bool
+        Whether the prior on the weights adds nothing to an objective.
+    prior : ndarray of shape (problem, size), or (1, size) for all
+        Buffers of `Model.prior`.
+    """
+
+    covariance_type: str
+    n_components: int
+    reg_covar: float
+    flat_weights: bool
+    prior: Array

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 from typing import Any, ClassVar, Literal, Self
@@ -162,7 +163,7 @@ class _GaussianMixtureBase(Estimator):
             n_threads=self.n_threads,
         )
         self._check_data(data, method)
-        model, priors = self._model(data, method)
+        model, priors = self._model(data.frame, method, lambda: self._covariance_of(data))
         given = self._given_parameters(data.frame)
         names = feature_names(X)
         n_starts = method.n_chains if isinstance(method, FullInference) else self.n_init
@@ -173,22 +174,26 @@ class _GaussianMixtureBase(Estimator):
         if isinstance(method, FullInference):
             fitted = self._sample(model, data, list(posteriors), method, rng)
         else:
-            fitted = self._climb(model, data, posteriors, method)
-        fitted |= priors
-        arrays = tuple(fitted[name].copy() for name in _PARAMETER_NAMES)
-        fitted["_made"] = (self.covariance_type, arrays)
-        fitted["n_features_in_"] = data.values.shape[1]
-        fitted["_frame"] = data.frame
-        fitted["method_"] = method
+            best = self._climb(model, data, posteriors, method)
+            fitted = self._climbed(model, data.frame, data.total_weight, method, best)
         if names is not None:
             fitted["feature_names_in_"] = names
+        self._keep(fitted | priors, data.frame, method)
+
+    def _keep(self, fitted: dict[str, Any], frame: Frame, method: Method) -> None:
+        """Make these the fitted attributes, in place of those of an earlier fit."""
+        arrays = tuple(fitted[name].copy() for name in _PARAMETER_NAMES)
+        fitted["_made"] = (self.covariance_type, arrays)
+        fitted["n_features_in_"] = len(frame.origin)
+        fitted["_frame"] = frame
+        fitted["method_"] = method
         fitted["_fitted_names"] = frozenset(fitted)
         stale: frozenset[str] = getattr(self, "_fitted_names", frozenset())
         kept = {name: value for name, value in vars(self).items() if name not in stale}
         # One assignment, so that Ctrl-C finds the old state or the new one.
         self.__dict__ = {**kept, **fitted}
 
-    def _climb(self, model: Model, data: ArrayData, posteriors: Any, method: Any) -> dict[str, Any]:
+    def _climb(self, model: Model, data: ArrayData, posteriors: Any, method: Any) -> Fit[Theta]:
         """Best of several starts."""
         best: Fit[Theta] | None = None
         first = 0
@@ -215,9 +220,14 @@ class _GaussianMixtureBase(Estimator):
                 ConvergenceWarning,
                 stacklevel=4,
             )
-        unit = data.total_weight if self._bound_per_row else 1.0
-        posterior = best.posterior
-        frame, theta = data.frame, best.theta
+        return best
+
+    def _climbed(
+        self, model: Model, frame: Frame, total_weight: float, method: Any, best: Fit[Theta]
+    ) -> dict[str, Any]:
+        """Attributes that tell where a method that climbs ended."""
+        unit = total_weight if self._bound_per_row else 1.0
+        posterior, theta = best.posterior, best.theta
         density = PointDensity(frame, self.covariance_type, theta.weights, theta.parameters)
         weights, parameters = theta.weights, theta.parameters
         if method.read == "mean":
@@ -246,33 +256,24 @@ class _GaussianMixtureBase(Estimator):
         rng: np.random.Generator,
     ) -> dict[str, Any]:
         """Draws, their relabelled means, and the evidence."""
-        drawn = method.fit(
-            model,
-            data,
-            posteriors,
-            rng,
-            observe=model.log_density_terms,
-            report=self._report(0),
-        )
+        drawn = method.fit(model, data, posteriors, rng, report=self._report(0))
         shape = drawn.log_joint.shape
         k = model.latent.n_components
-        common = np.array([[c for c, _ in chain] for chain in drawn.ordinates])
-        terms = np.array([[m for _, m in chain] for chain in drawn.ordinates])
         at_best = data.sum(model.visit, drawn.best, Assignment("exact", precise=True))
         log_evidence, error = draws.evidence(
-            float(at_best["log_z"]) + drawn.best.log_prior, common, terms
+            float(at_best["log_z"]) + drawn.best.log_prior, drawn.common, drawn.terms
         )
-        orders = [draws.order(matrix) for matrix in terms.reshape(-1, k, k)]
-        flat = [theta for chain in drawn.theta for theta in chain]
-        weights = np.array([t.weights[o] for t, o in zip(flat, orders, strict=True)])
-        means = np.array([t.parameters.means[o] for t, o in zip(flat, orders, strict=True)])
-        factors = np.array([t.parameters.factor for t in flat])
+        orders = draws.orders(drawn.terms.reshape(-1, k, k))
+        flat = {name: part.reshape(-1, *part.shape[2:]) for name, part in drawn.theta.items()}
+        of = np.arange(len(orders))[:, None]
+        weights, means = flat["weights"][of, orders], flat["means"][of, orders]
+        factors = flat["factors"]
         if self.covariance_type != "tied":
-            factors = np.array([factor[o] for factor, o in zip(factors, orders, strict=True)])
+            factors = factors[of, orders]
         frame = data.frame
         covariances = _covariances(factors, self.covariance_type)
         if self.covariance_type in ("full", "tied"):
-            mean_precision = (np.swapaxes(factors, -1, -2) @ factors).mean(axis=0)
+            mean_precision = np.einsum("ngji,ngjk->gik", factors, factors) / len(factors)
             mean_factor = precision_factors(np.linalg.inv(mean_precision))
         else:
             mean_factor = np.sqrt((factors**2).mean(axis=0))
@@ -408,9 +409,14 @@ class _GaussianMixtureBase(Estimator):
 
     # -- model, priors, starts ----------------------------------------------------------------
 
-    def _model(self, data: ArrayData, method: Method) -> tuple[Model, dict[str, Any]]:
-        """Return the model with its priors, and the attributes that tell of them."""
-        d, k = data.values.shape[1], self.n_components
+    def _model(
+        self, frame: Frame, method: Method, covariance: Callable[[], Array]
+    ) -> tuple[Model, dict[str, Any]]:
+        """Return the model with its priors, and the attributes that tell of them.
+
+        ``covariance()`` is that of all rows, asked for where a prior takes it.
+        """
+        d, k = len(frame.origin), self.n_components
         proper = self._informative or method.read != "mode"
         concentration = self.weight_concentration_prior
         if concentration is None and proper:
@@ -437,12 +443,12 @@ class _GaussianMixtureBase(Estimator):
         mean_variance = self._mean_variance_prior(d)
         if mean_precision is None and mean_variance is None:
             mean_precision = 1.0 if proper or self.mean_prior is not None else None
-        mean = self._mean_prior(data.frame)
+        mean = self._mean_prior(frame)
         if mean is None and not (mean_precision is None and mean_variance is None):
-            mean = data.frame.origin.copy()
+            mean = frame.origin.copy()
         scatter = self._covariance_prior(d)
         if scatter is None and proper:
-            scatter = self._empirical_covariance(data)
+            scatter = covariance()
         emission = Gaussian(
             d,
             self.covariance_type,
@@ -452,7 +458,7 @@ class _GaussianMixtureBase(Estimator):
             degrees_of_freedom=dof,
             scatter=scatter,
             reg_covar=self.reg_covar,
-            frame=data.frame,
+            frame=frame,
         )
         model = Model(Mixture(k, self.weight_concentration_prior_type, concentration), emission)
         return model, {
@@ -494,26 +500,41 @@ class _GaussianMixtureBase(Estimator):
         check_positive("covariance_prior", scatter, self.covariance_type in ("full", "tied"))
         return scatter
 
-    def _empirical_covariance(self, data: ArrayData) -> Array:
-        """Covariance of all rows, with a part of the variance where it is singular."""
-        d = data.values.shape[1]
-        emission = Gaussian(d, self.covariance_type, frame=data.frame)
+    def _covariance_of(self, data: ArrayData) -> Array:
+        """Covariance of all rows, in the shape of a prior's."""
+        emission = Gaussian(data.values.shape[1], self.covariance_type, frame=data.frame)
         whole = Model(Mixture(1), emission)
-        about = whole.about(np.zeros((1, d)))
+        about = whole.about(np.zeros((1, data.values.shape[1])))
         stats = data.sum(whole.visit, about, Assignment("hard"))
-        scatter = stats["scatter"][0] / max(data.total_weight - 1, 1)
+        frame = data.frame
+        return self._empirical_covariance(
+            stats["scatter"][0], np.asarray(data.total_weight), frame.scale, frame.variance
+        )
+
+    def _empirical_covariance(
+        self, scatter: Array, total_weight: Array, scale: Array, variance: Array
+    ) -> Array:
+        """Covariance of all rows of one or more data sets, in the units of the data.
+
+        With a part of the variance where it is singular. All arguments have the data sets first:
+        scatter (..., D, D), (..., D) or (..., 1) in the frames' units; frames (..., D).
+        """
+        d = scale.shape[-1]
+        each = np.maximum(total_weight - 1, 1)[..., None]
+        part = max(self.reg_covar, 1e-12)
         if self.covariance_type in ("full", "tied"):
-            smallest = float(np.linalg.eigvalsh(scatter)[0])
-            if smallest <= d * np.finfo(float).eps * np.trace(scatter):
-                scatter = scatter + max(self.reg_covar, 1e-12) * np.diag(data.frame.variance)
-            return np.asarray(scatter / data.frame.scale[:, None] / data.frame.scale)
+            scatter = scatter / each[..., None]
+            smallest = np.linalg.eigvalsh(scatter)[..., 0]
+            trace = np.trace(scatter, axis1=-2, axis2=-1)
+            singular = smallest <= d * np.finfo(float).eps * trace
+            scatter = scatter + singular[..., None, None] * part * (variance[..., None] * np.eye(d))
+            return np.asarray(scatter / scale[..., :, None] / scale[..., None, :])
+        scatter = scatter / each
         if self.covariance_type == "spherical":
-            scatter = scatter[0] / d
-            floor = data.frame.variance.mean()
-            scatter = scatter if scatter > 0 else max(self.reg_covar, 1e-12) * floor
-            return np.asarray(scatter / data.frame.scale[0] ** 2)
-        scatter = np.where(scatter > 0, scatter, max(self.reg_covar, 1e-12) * data.frame.variance)
-        return np.asarray(scatter / data.frame.scale**2)
+            scatter = scatter[..., 0] / d
+            floor = part * variance.mean(axis=-1)
+            return np.asarray(np.where(scatter > 0, scatter, floor) / scale[..., 0] ** 2)
+        return np.asarray(np.where(scatter > 0, scatter, part * variance) / scale**2)
 
     def _parameter_shape(self, k: int, d: int) -> tuple[int, ...]:
         """Shape of covariances and precisions."""
@@ -591,7 +612,22 @@ class _GaussianMixtureBase(Estimator):
         rng: np.random.Generator,
     ) -> Stats:
         """Return the posterior that a fit begins with."""
-        frame, d = data.frame, data.values.shape[1]
+
+        def located() -> Stats:
+            return starts.posterior(model, data, self.init_params, rng)
+
+        return self._start_from(model, data.total_weight, given, method, located)
+
+    def _start_from(
+        self,
+        model: Model,
+        total_weight: float,
+        given: dict[str, Array | None],
+        method: Method,
+        located: Callable[[], Stats],
+    ) -> Stats:
+        """Return the posterior of the given parameters; ``located()`` tells what is not given."""
+        frame, d = model.emission.units, model.emission.n_features
         weights, means, covariances = given["weights"], given["means"], given["covariances"]
         if means is not None:
             means = (means - frame.origin) * frame.scale
@@ -604,9 +640,9 @@ class _GaussianMixtureBase(Estimator):
             else:
                 covariances = (covariances * frame.scale[0] ** 2)[:, None]
         if weights is not None and means is not None and covariances is not None:
-            posterior = model.prior + model.around(means, data.total_weight * weights)
+            posterior = model.prior + model.around(means, total_weight * weights)
         else:
-            posterior = starts.posterior(model, data, self.init_params, rng)
+            posterior = located()
         if weights is None and means is None and covariances is None:
             return posterior
         return starts.from_parameters(

@@ -1,0 +1,643 @@
+# Conjugate distributions over a mixture's parameters, for loops that run without Python: what
+# conjugate.py does for Dirichlet, NormalWishart and NormalGamma, by the same formulas, and what
+# emissions/gaussian.py makes of it. No memory is taken here.
+
+from libc.math cimport INFINITY, exp, lgamma, log, sqrt
+
+from .random cimport Stream, log_gamma, normal
+
+
+cdef extern from *:
+    """
+    #define LOG_TWO 0.6931471805599453
+    #define LOG_PI 1.1447298858494002
+    #define LOG_TWO_PI 1.8378770664093453
+    #define DBL_EPS 2.220446049250313e-16
+    """
+    const double LOG_TWO
+    const double LOG_PI
+    const double LOG_TWO_PI
+    const double DBL_EPS
+
+
+# As in conjugate.py.
+cdef extern from *:
+    """
+    #define EMPTY 1e-100
+    #define VANISHING 1e-10
+    #define TINY 1e-300
+    #define SMALLEST_VARIANCE 1e-26
+    """
+    const double EMPTY
+    const double VANISHING
+    const double TINY
+    const double SMALLEST_VARIANCE
+
+
+cdef enum CovarianceType:
+    FULL = 0
+    TIED = 1
+    DIAG = 2
+    SPHERICAL = 3
+
+
+cdef struct Family:
+    CovarianceType covariance_type
+    Py_ssize_t n_components
+    Py_ssize_t n_features
+    Py_ssize_t n_groups   # precisions: K, or 1 if tied
+    Py_ssize_t per_group  # doubles of one's factor, or scatter: D * D, D or 1
+
+
+cdef inline Family family_of(
+    CovarianceType covariance_type, Py_ssize_t n_components, Py_ssize_t n_features
+) noexcept nogil:
+    cdef Family family
+    family.covariance_type = covariance_type
+    family.n_components = n_components
+    family.n_features = n_features
+    family.n_groups = 1 if covariance_type == TIED else n_components
+    family.per_group = n_features
+    if covariance_type == FULL or covariance_type == TIED:
+        family.per_group = n_features * n_features
+    elif covariance_type == SPHERICAL:
+        family.per_group = 1
+    return family
+
+
+cdef inline bint has_matrices(Family family) noexcept nogil:
+    return family.covariance_type == FULL or family.covariance_type == TIED
+
+
+# A distribution over the parameters, or statistics: the fields of stats.py's buffer, in its order.
+cdef struct Fields:
+    double* log_z
+    double* concentration  # (K)
+    double* strength       # (K)
+    double* mean           # (K, D)
+    double* dof            # (G)
+    double* scatter        # (G, ...)
+
+
+cdef inline Py_ssize_t fields_size(Family family) noexcept nogil:
+    return (
+        1 + family.n_components * (2 + family.n_features)
+        + family.n_groups * (1 + family.per_group)
+    )
+
+
+cdef inline Fields fields_at(Family family, double* buffer) noexcept nogil:
+    cdef Fields fields
+    fields.log_z = buffer
+    fields.concentration = buffer + 1
+    fields.strength = fields.concentration + family.n_components
+    fields.mean = fields.strength + family.n_components
+    fields.dof = fields.mean + family.n_components * family.n_features
+    fields.scatter = fields.dof + family.n_groups
+    return fields
+
+
+# What is read off a distribution: a point theta, or expectations (see conjugate.py's Gaussians).
+cdef struct Theta:
+    double* log_weights  # (K)
+    double* means        # (K, D)
+    double* factor       # (G, ...)
+    double* log_det      # (G)
+    double* slack        # (K)
+
+
+cdef inline Py_ssize_t theta_size(Family family) noexcept nogil:
+    return (
+        family.n_components * (2 + family.n_features) + family.n_groups * (1 + family.per_group)
+    )
+
+
+cdef inline Theta theta_at(Family family, double* buffer) noexcept nogil:
+    cdef Theta theta
+    theta.log_weights = buffer
+    theta.means = buffer + family.n_components
+    theta.factor = theta.means + family.n_components * family.n_features
+    theta.log_det = theta.factor + family.n_groups * family.per_group
+    theta.slack = theta.log_det + family.n_groups
+    return theta
+
+
+# Functions of one number -------------------------------------------------------------------------
+
+
+cdef inline double digamma(double x) noexcept nogil:
+    """For x > 0: recurrence up to 10, then the asymptotic series."""
+    cdef double value = 0.0
+    cdef double square
+    while x < 10.0:
+        value -= 1.0 / x
+        x += 1.0
+    square = 1.0 / (x * x)
+    return value + log(x) - 0.5 / x - square * (
+        1.0 / 12 - square * (1.0 / 120 - square * (1.0 / 252 - square * (
+            1.0 / 240 - square * (1.0 / 132 - square * (691.0 / 32760 - square / 12))
+        )))
+    )
+
+
+cdef inline double times_log(double factor, double log_x) noexcept nogil:
+    """factor * log x, 0 for a factor 0."""
+    return factor * log_x if factor != 0.0 else 0.0
+
+
+# Matrices ----------------------------------------------------------------------------------------
+
+
+cdef inline bint cholesky(
+    Py_ssize_t n, const double* matrix, double scale, double tiny, double* out
+) noexcept nogil:
+    """Lower factor of matrix / scale; False where a pivot is no more than rounding, or tiny."""
+    cdef Py_ssize_t i, j, m
+    cdef double value, pivot
+    for i in range(n):
+        for j in range(i + 1):
+            value = matrix[i * n + j] / scale
+            for m in range(j):
+                value -= out[i * n + m] * out[j * n + m]
+            if j < i:
+                out[i * n + j] = value / out[j * n + j]
+            else:
+                pivot = 2 * n * DBL_EPS * (matrix[i * n + i] / scale)
+                if not value > max(pivot, tiny):
+                    return False
+                out[i * n + i] = sqrt(value)
+        for j in range(i + 1, n):
+            out[i * n + j] = 0.0
+    return True
+
+
+cdef inline void invert_lower(Py_ssize_t n, const double* factor, double* out) noexcept nogil:
+    cdef Py_ssize_t i, j, m
+    cdef double value
+    for j in range(n):
+        for i in range(j):
+            out[i * n + j] = 0.0
+        out[j * n + j] = 1.0 / factor[j * n + j]
+        for i in range(j + 1, n):
+            value = 0.0
+            for m in range(j, i):
+                value -= factor[i * n + m] * out[m * n + j]
+            out[i * n + j] = value / factor[i * n + i]
+
+
+cdef inline double log_diagonal(Py_ssize_t n, const double* factor) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef double value = 0.0
+    for i in range(n):
+        value += log(factor[i * n + i])
+    return value
+
+
+# Parameters --------------------------------------------------------------------------------------
+
+
+cdef inline double exponent(Family family, Fields p, Py_ssize_t g) noexcept nogil:
+    """Power of |Lambda|^(1/2), or of each lambda^(1/2), in the joint density."""
+    if family.covariance_type == FULL:
+        return p.dof[g] - family.n_features
+    if family.covariance_type == TIED:
+        return p.dof[g] - family.n_features - 1 + family.n_components
+    if family.covariance_type == DIAG:
+        return p.dof[g] - 1
+    return p.dof[g] - 2 + family.n_features
+
+
+cdef inline double sharing(Family family) noexcept nogil:
+    """Features that share a lambda."""
+    return family.n_features if family.covariance_type == SPHERICAL else 1
+
+
+cdef inline void find_log_det(Family family, Theta theta) noexcept nogil:
+    cdef Py_ssize_t g, j
+    for g in range(family.n_groups):
+        if has_matrices(family):
+            theta.log_det[g] = 2 * log_diagonal(
+                family.n_features, theta.factor + g * family.per_group
+            )
+        else:
+            theta.log_det[g] = 0.0
+            for j in range(family.per_group):
+                theta.log_det[g] += 2 * log(theta.factor[g * family.per_group + j])
+            theta.log_det[g] *= sharing(family)
+
+
+cdef inline const double* factor_of(Family family, Theta theta, Py_ssize_t k) noexcept nogil:
+    return theta.factor + (0 if family.n_groups == 1 else k * family.per_group)
+
+
+cdef inline double squared_length(
+    Family family, const double* factor, const double* x
+) noexcept nogil:
+    """|A x|^2."""
+    cdef Py_ssize_t n = family.n_features
+    cdef Py_ssize_t i, j
+    cdef double value
+    cdef double total = 0.0
+    for i in range(n):
+        if has_matrices(family):
+            value = 0.0
+            for j in range(i + 1):
+                value += factor[i * n + j] * x[j]
+        else:
+            value = factor[i if family.covariance_type == DIAG else 0] * x[i]
+        total += value * value
+    return total
+
+
+cdef inline double log_normalizer(
+    Family family, Fields p, Py_ssize_t g, double* scratch
+) noexcept nogil:
+    """Log of the integral of group g's density (of its precision and all means on it)."""
+    cdef Py_ssize_t n = family.n_features
+    cdef Py_ssize_t first = g
+    cdef Py_ssize_t last = g + 1
+    cdef Py_ssize_t i
+    cdef double value = 0.0
+    cdef double half = 0.5 * p.dof[g]
+    cdef const double* scatter = p.scatter + g * family.per_group
+    if family.covariance_type == TIED:
+        first = 0
+        last = family.n_components
+    for i in range(first, last):
+        value += 0.5 * n * (LOG_TWO_PI - log(p.strength[i]))
+    if not has_matrices(family):
+        for i in range(family.per_group):
+            value += lgamma(half) - half * log(0.5 * scatter[i])
+        return value
+    if not cholesky(n, scatter, 1.0, 0.0, scratch):
+        return INFINITY
+    value += -p.dof[g] * log_diagonal(n, scratch) + half * n * LOG_TWO
+    value += 0.25 * n * (n - 1) * LOG_PI
+    for i in range(n):
+        value += lgamma(half - 0.5 * i)
+    return value
+
+
+cdef inline double density_of_precision(
+    Family family, Fields p, Py_ssize_t g, Theta theta, Py_ssize_t h
+) noexcept nogil:
+    """log p(Lambda_h) under group g, without its constant, and of the means what has no mean."""
+    cdef Py_ssize_t n = family.n_features
+    cdef const double* factor = theta.factor + h * family.per_group
+    cdef const double* scatter = p.scatter + g * family.per_group
+    cdef Py_ssize_t i, j, m
+    cdef double value
+    cdef double trace = 0.0
+    if has_matrices(family):
+        for i in range(n):
+            for j in range(i + 1):
+                value = 0.5 * scatter[j * n + j] * factor[i * n + j]
+                for m in range(j):
+                    value += scatter[j * n + m] * factor[i * n + m]
+                trace += 2 * value * factor[i * n + j]
+    else:
+        for i in range(family.per_group):
+            trace += scatter[i] * factor[i] * factor[i]
+    return 0.5 * exponent(family, p, g) * theta.log_det[h] / sharing(family) - 0.5 * trace
+
+
+cdef inline double density_of_mean(
+    Family family, Fields p, Py_ssize_t k, Theta theta, Py_ssize_t j, double* scratch
+) noexcept nogil:
+    """log p(mu_j | Lambda_j) under component k, what is left of it."""
+    cdef Py_ssize_t i
+    for i in range(family.n_features):
+        scratch[i] = theta.means[j * family.n_features + i] - p.mean[k * family.n_features + i]
+    return -0.5 * p.strength[k] * squared_length(family, factor_of(family, theta, j), scratch)
+
+
+cdef inline double log_dirichlet_normalizer(Family family, Fields p) noexcept nogil:
+    cdef Py_ssize_t k
+    cdef double total = 0.0
+    cdef double value = 0.0
+    for k in range(family.n_components):
+        total += p.concentration[k]
+        value += lgamma(p.concentration[k])
+    return value - lgamma(total)
+
+
+# What of a prior doesn't depend on theta.
+cdef struct Constants:
+    bint flat_weights
+    bint proper
+    double log_normalizer  # of the parameters, where proper
+    double log_dirichlet
+    double log_volume  # turns a density in the frame's units into one in the data's
+
+
+cdef inline Constants constants_of(
+    Family family, Fields prior, bint flat_weights, double log_scale, double* scratch
+) noexcept nogil:
+    """log_scale: sum over features of the logarithms of the frame's scales."""
+    cdef Constants constants
+    cdef Py_ssize_t n = family.n_features
+    cdef Py_ssize_t g, i, k
+    cdef double power
+    constants.flat_weights = flat_weights
+    constants.log_dirichlet = log_dirichlet_normalizer(family, prior)
+    constants.proper = True
+    for k in range(family.n_components):
+        constants.proper = constants.proper and prior.strength[k] > 0.0
+    for g in range(family.n_groups):
+        power = n - 1 if has_matrices(family) else 0
+        constants.proper = constants.proper and prior.dof[g] > power
+        for i in range(n if has_matrices(family) else family.per_group):
+            constants.proper = constants.proper and prior.scatter[
+                g * family.per_group + (i * n + i if has_matrices(family) else i)
+            ] > 0.0
+    constants.log_normalizer = 0.0
+    if constants.proper:
+        for g in range(family.n_groups):
+            constants.log_normalizer += log_normalizer(family, prior, g, scratch)
+        power = n + 1 if has_matrices(family) else 2.0 / sharing(family)
+        constants.log_volume = (family.n_components - family.n_groups * power) * log_scale
+    else:
+        power = 0.0
+        for g in range(family.n_groups):
+            power += exponent(family, prior, g)
+        constants.log_volume = power / sharing(family) * log_scale
+    return constants
+
+
+cdef inline double log_prior(
+    Family family, Constants constants, Fields prior, Theta theta, double* scratch
+) noexcept nogil:
+    """log p(theta) in the units of the data."""
+    cdef double value = constants.log_volume - constants.log_normalizer
+    cdef Py_ssize_t g, k
+    if not constants.flat_weights:
+        value -= constants.log_dirichlet
+        for k in range(family.n_components):
+            value += times_log(prior.concentration[k] - 1, theta.log_weights[k])
+    for g in range(family.n_groups):
+        value += density_of_precision(family, prior, g, theta, g)
+    for k in range(family.n_components):
+        value += density_of_mean(family, prior, k, theta, k, scratch)
+    return value
+
+
+cdef inline double expected_log_density(
+    Family family, Fields p, Fields q, Theta theta, double* scratch
+) noexcept nogil:
+    """E under q, whose expectations are theta, of log p(mu, Lambda), without its constant."""
+    cdef double value = 0.0
+    cdef Py_ssize_t g, k
+    for g in range(family.n_groups):
+        value += density_of_precision(family, p, g, theta, g)
+    for k in range(family.n_components):
+        value += density_of_mean(family, p, k, theta, k, scratch)
+        value -= 0.5 * family.n_features * p.strength[k] / q.strength[k]
+    return value
+
+
+cdef inline double divergence(
+    Family family, Constants constants, Fields prior, Fields q, Theta theta, double* scratch
+) noexcept nogil:
+    """KL(q || prior), theta being the expectations under q."""
+    cdef double value = constants.log_dirichlet - log_dirichlet_normalizer(family, q)
+    cdef Py_ssize_t g, k
+    for k in range(family.n_components):
+        value += (q.concentration[k] - prior.concentration[k]) * theta.log_weights[k]
+    value += expected_log_density(family, q, q, theta, scratch)
+    value -= expected_log_density(family, prior, q, theta, scratch)
+    for g in range(family.n_groups):
+        value -= log_normalizer(family, q, g, scratch)
+    return value + constants.log_normalizer
+
+
+cdef inline double density_terms(
+    Family family, Constants constants, Fields q, Theta theta, double* terms, double* scratch
+) noexcept nogil:
+    """Density of theta under q, averaged over the components' orders.
+
+    Returns c and writes M (K, K): the density is exp(c) times the sum over orders sigma of
+    prod_j exp M[sigma(j), j]. See Model.log_density_terms.
+    """
+    cdef Py_ssize_t n = family.n_components
+    cdef double common = constants.log_volume - log_dirichlet_normalizer(family, q)
+    cdef double normalizer
+    cdef Py_ssize_t j, k
+    common -= lgamma(n + 1)
+    if family.covariance_type == TIED:
+        common += density_of_precision(family, q, 0, theta, 0)
+        common -= log_normalizer(family, q, 0, scratch)
+    for k in range(n):
+        normalizer = 0.0
+        if family.covariance_type != TIED:
+            normalizer = log_normalizer(family, q, k, scratch)
+        for j in range(n):
+            terms[k * n + j] = (
+                density_of_mean(family, q, k, theta, j, scratch) - normalizer
+                + times_log(q.concentration[k] - 1, theta.log_weights[j])
+            )
+            if family.covariance_type != TIED:
+                terms[k * n + j] += density_of_precision(family, q, k, theta, j)
+    return common
+
+
+# Reading theta: 0 ... G - 1 is returned where that group has no covariance, else -1 ---------------
+
+
+cdef inline Py_ssize_t read_mode(
+    Family family, Fields q, Theta theta, double* scratch
+) noexcept nogil:
+    """The joint mode in (weights, mu, Lambda)."""
+    cdef Py_ssize_t n = family.n_features
+    cdef Py_ssize_t g, i, k
+    cdef double power, variance
+    cdef double total = 0.0
+    cdef double* scatter
+    cdef bint flat
+    for k in range(family.n_components):
+        total += q.concentration[k] - 1
+    for k in range(family.n_components):
+        if total > 0.0:
+            theta.log_weights[k] = log((q.concentration[k] - 1) / total)
+        else:
+            theta.log_weights[k] = -log(<double>family.n_components)
+        theta.slack[k] = 0.0
+        for i in range(n):
+            theta.means[k * n + i] = 0.0 if q.strength[k] < EMPTY else q.mean[k * n + i]
+    for g in range(family.n_groups):
+        power = exponent(family, q, g)
+        scatter = q.scatter + g * family.per_group
+        if has_matrices(family):
+            flat = power < EMPTY
+            for i in range(n * n):
+                flat = flat and scatter[i] == 0.0
+            if flat:
+                for i in range(n * n):
+                    theta.factor[g * n * n + i] = 1.0 if i % (n + 1) == 0 else 0.0
+                continue
+            if not cholesky(n, scatter, max(power, VANISHING), SMALLEST_VARIANCE, scratch):
+                return g
+            invert_lower(n, scratch, theta.factor + g * n * n)
+            continue
+        for i in range(family.per_group):
+            variance = scatter[i] / max(power, VANISHING)
+            if power < EMPTY and scatter[i] == 0.0:
+                variance = 1.0
+            if not variance > SMALLEST_VARIANCE:
+                return g
+            theta.factor[g * family.per_group + i] = 1.0 / sqrt(variance)
+    find_log_det(family, theta)
+    return -1
+
+
+cdef inline Py_ssize_t read_mean(
+    Family family, Fields q, Theta theta, double* scratch
+) noexcept nogil:
+    """Expected natural parameters: E[log pi], E[Lambda], E[log|Lambda|] (Bishop 10.46)."""
+    cdef Py_ssize_t n = family.n_features
+    cdef Py_ssize_t g, i, k
+    cdef double half, value
+    cdef double total = 0.0
+    cdef double* factor
+    cdef double* scatter
+    for k in range(family.n_components):
+        total += q.concentration[k]
+    value = digamma(total)
+    for k in range(family.n_components):
+        theta.log_weights[k] = digamma(q.concentration[k]) - value
+        theta.slack[k] = 0.5 * n / q.strength[k]
+        for i in range(n):
+            theta.means[k * n + i] = q.mean[k * n + i]
+    for g in range(family.n_groups):
+        half = 0.5 * q.dof[g]
+        factor = theta.factor + g * family.per_group
+        scatter = q.scatter + g * family.per_group
+        value = 0.0
+        if has_matrices(family):
+            if not cholesky(n, scatter, 1.0, 0.0, scratch):
+                return g
+            invert_lower(n, scratch, factor)
+            value = 2 * log_diagonal(n, factor)
+            for i in range(n):
+                value += digamma(half - 0.5 * i) + LOG_TWO
+            for i in range(n * n):
+                factor[i] *= sqrt(q.dof[g])
+        else:
+            for i in range(family.per_group):
+                value += digamma(half) - log(0.5 * scatter[i])
+                factor[i] = sqrt(q.dof[g] / scatter[i])
+            value *= sharing(family)
+        theta.log_det[g] = value
+    return -1
+
+
+cdef inline void draw_weights(
+    Family family, Fields q, Stream* stream, double* log_weights
+) noexcept nogil:
+    """Dirichlet numbers by gammas, in logarithms; none so small that it would be lost."""
+    cdef double top = -INFINITY
+    cdef double total = 0.0
+    cdef Py_ssize_t k
+    for k in range(family.n_components):
+        log_weights[k] = log_gamma(stream, q.concentration[k])
+        top = max(top, log_weights[k])
+    for k in range(family.n_components):
+        total += exp(log_weights[k] - top)
+    for k in range(family.n_components):
+        log_weights[k] = max(log_weights[k] - top - log(total), log(TINY))
+
+
+cdef inline Py_ssize_t draw(
+    Family family, Fields q, Stream* stream, Theta theta, double* scratch
+) noexcept nogil:
+    """Weights, precisions (Wishart by Bartlett's decomposition) and means given them."""
+    cdef Py_ssize_t n = family.n_features
+    cdef Py_ssize_t g, i, j, k, m
+    cdef double value
+    cdef double* factor
+    cdef double* root = scratch + n * n  # of scatter^-1
+    cdef double* row = root + n * n
+    cdef double* mean
+    draw_weights(family, q, stream, theta.log_weights)
+    for g in range(family.n_groups):
+        factor = theta.factor + g * family.per_group
+        if not has_matrices(family):
+            for i in range(family.per_group):
+                value = exp(0.5 * log_gamma(stream, 0.5 * q.dof[g]))
+                factor[i] = value / sqrt(0.5 * q.scatter[g * family.per_group + i])
+            continue
+        if not cholesky(n, q.scatter + g * n * n, 1.0, 0.0, scratch):
+            return g
+        invert_lower(n, scratch, root)
+        for i in range(n):
+            for j in range(i):
+                row[j] = normal(stream)
+            # chi^2 is twice a gamma of half its degrees of freedom.
+            value = log_gamma(stream, 0.5 * (q.dof[g] - n + 1 + i))
+            row[i] = sqrt(2.0) * exp(0.5 * value)
+            for j in range(n):
+                value = 0.0
+                for m in range(j, i + 1):
+                    value += row[m] * root[m * n + j]
+                factor[i * n + j] = value
+    find_log_det(family, theta)
+    for k in range(family.n_components):
+        factor = <double*>factor_of(family, theta, k)
+        mean = theta.means + k * n
+        theta.slack[k] = 0.0
+        # A (mu - m) sqrt(strength) = z.
+        for i in range(n):
+            value = normal(stream)
+            if has_matrices(family):
+                for j in range(i):
+                    value -= factor[i * n + j] * mean[j]
+                mean[i] = value / factor[i * n + i]
+            else:
+                mean[i] = value / factor[i if family.covariance_type == DIAG else 0]
+        for i in range(n):
+            mean[i] = q.mean[k * n + i] + mean[i] / sqrt(q.strength[k])
+    return -1
+
+
+# Statistics --------------------------------------------------------------------------------------
+
+
+cdef inline void spread(
+    Family family, Py_ssize_t k, double weight, const double* difference, double* scatter
+) noexcept nogil:
+    """Add weight * dd' to component k's scatter, in its shape."""
+    cdef Py_ssize_t n = family.n_features
+    cdef double* out = scatter
+    cdef double value
+    cdef Py_ssize_t i, j
+    if family.n_groups > 1:
+        out = scatter + k * family.per_group
+    for i in range(n):
+        value = weight * difference[i]
+        if has_matrices(family):
+            for j in range(n):
+                out[i * n + j] += value * difference[j]
+        else:
+            out[i if family.covariance_type == DIAG else 0] += value * difference[i]
+
+
+cdef inline void add(
+    Family family, Fields prior, Fields stats, Fields out, double* scratch
+) noexcept nogil:
+    """out = prior + statistics: moments add up pairwise (see stats.py). out is neither."""
+    cdef Py_ssize_t n = family.n_features
+    cdef Py_ssize_t i, k
+    cdef double total, share
+    out.log_z[0] = prior.log_z[0] + stats.log_z[0]
+    for i in range(family.n_groups):
+        out.dof[i] = prior.dof[i] + stats.dof[i]
+    for i in range(family.n_groups * family.per_group):
+        out.scatter[i] = prior.scatter[i] + stats.scatter[i]
+    for k in range(family.n_components):
+        out.concentration[k] = prior.concentration[k] + stats.concentration[k]
+        total = prior.strength[k] + stats.strength[k]
+        out.strength[k] = total
+        share = stats.strength[k] / total if total > 0.0 else 0.0
+        for i in range(n):
+            scratch[i] = stats.mean[k * n + i] - prior.mean[k * n + i]
+            out.mean[k * n + i] = prior.mean[k * n + i] + share * scratch[i]
+        spread(family, k, prior.strength[k] * share, scratch, out.scatter)

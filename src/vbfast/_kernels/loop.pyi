@@ -1,0 +1,52 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .inputs import Assignment, Mixtures
+
+Array = NDArray[np.float64]
+
+EMISSIONS: dict[str, Any]
+
+class Rows:
+    n_problems: int
+    n_features: int
+    origin: Array
+    scale: Array
+    variance: Array
+    def __init__(self, values: list[NDArray[Any]], weights: list[Array] | None = None) -> None: ...
+    def set_frames(self, origin: Array, scale: Array, variance: Array) -> None: ...
+    def find_frames(
+        self, isotropic: bool, n_threads: int
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64], Array, Array]: ...
+
+def begin_all(
+    rows: Rows,
+    models: Mixtures,
+    init: str,
+    seeds: NDArray[np.uint64],
+    posterior: Array,
+    n_threads: int,
+) -> None: ...
+def run(
+    rows: Rows,
+    models: Mixtures,
+    read: str,
+    assignment: Assignment,
+    posterior: Array,
+    n_sweeps: int,
+    n_threads: int,
+    *,
+    state: NDArray[np.int64],
+    log_weights: Array,
+    means: Array,
+    factors: Array,
+    tol: float = 0.0,
+    seeds: NDArray[np.uint64] | None = None,
+    first_sweep: int = 0,
+    thin: int = 0,
+    best: tuple[Array, Array, Array] | None = None,
+    common: Array | None = None,
+    terms: Array | None = None,
+) -> Array: ...
