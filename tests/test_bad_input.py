@@ -485,7 +485,7 @@ def test_a_fit_that_is_interrupted_leaves_the_estimator_alone(monkeypatch):
     def interrupted(*args, **kwargs):
         nonlocal sweeps
         sweeps += 1
-        if sweeps > 8:
+        if sweeps > 2:
             raise KeyboardInterrupt
         return visit(*args, **kwargs)
 

@@ -117,7 +117,7 @@ class DataLike(Protocol):
 
     @property
     def resolution(self) -> float:
-        """Changes of an objective, in nats a row, below which arithmetic in float32 is lost; or 0."""
+        """Changes of an objective, in nats a row, that float32 arithmetic can't tell from 0; or 0."""
 
     def sum(
         self, visit: Callable[[Block, T, Assignment], Stats], theta: T, assignment: Assignment
@@ -345,9 +345,7 @@ class _Climb:
             if report is not None:
                 report(len(objectives) - 1, objective)
 
-        def visit(
-            posterior: Stats, theta: T
-        ) -> Generator[tuple[T, Assignment], Stats, Sweep[T]]:
+        def visit(posterior: Stats, theta: T) -> Generator[tuple[T, Assignment], Stats, Sweep[T]]:
             assignment = replace(self.assign(len(objectives)), precise=precise)
             stats = yield theta, assignment
             return Sweep(posterior, theta, stats)

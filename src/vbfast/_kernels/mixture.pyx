@@ -32,7 +32,6 @@ from .assign cimport (
     best_size,
 )
 from .tile cimport (
-    LANES,
     ROW_BLOCK,
     SCORES_PADDING,
     TILE_PADDING,

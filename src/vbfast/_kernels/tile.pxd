@@ -95,8 +95,8 @@ cdef struct Emission:
         const real* tile, Py_ssize_t n_rows, Py_ssize_t stride,
         real* workspace, real* scores,
     ) noexcept nogil
-    # statistics += sum over rows of q[k, row] * (what row brings). What rows of q[k, row] <= limits[k]
-    # bring is below rounding, and may be left out: all of them where that is infinite.
+    # statistics += sum over rows of q[k, row] * (what row brings). What rows of q[k, row] <=
+    # limits[k] bring is below rounding, and may be left out: all of them where that is infinite.
     void (*accumulate)(
         Shape shape, const real* coefficients,
         const real* tile, Py_ssize_t n_rows, Py_ssize_t stride, const real* q,
