@@ -346,6 +346,17 @@ def test_every_level_climbs_the_same(level, monkeypatch):
         np.testing.assert_allclose(found.trace(0)[:n], expected.objectives[:n], rtol=1e-11)
 
 
+def test_chains_refuse_data_in_another_frame():
+    row = PROPER[0]
+    X = np.random.default_rng(0).standard_normal((20, 2))
+    data = row.data(X)
+    model = row.model(2, 2, data.frame)
+    with pytest.raises(ValueError, match="another frame than the model"):
+        FullInference(n_draws=2, n_chains=1).fit(
+            model, row.data(2 * X), [model.prior], np.random.default_rng(0)
+        )
+
+
 def test_kernel_refuses_arrays_of_the_wrong_shape():
     with pytest.raises(TypeError, match="two-dimensional float64 or float32"):
         _kernels.loop.Rows([np.zeros((3, 2), dtype=int)])

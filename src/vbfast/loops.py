@@ -191,6 +191,7 @@ def sample(
     """
     n = len(posteriors)
     block = data.block
+    model.check_frame(block)
     weights = None if block.weights is None else [block.weights] * n
     rows = _kernels.loop.Rows([block.values] * n, weights)
     frame = data.frame

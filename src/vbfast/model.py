@@ -196,6 +196,16 @@ class Model:
             raise np.linalg.LinAlgError("these coordinates are too large for a posterior")
         return out
 
+    def check_frame(self, block: Block) -> None:
+        """Raise ValueError if the block is in another frame than the emission."""
+        units = self.emission.units
+        for mine, theirs in ((units.origin, block.origin), (units.scale, block.scale)):
+            if mine is not theirs and not np.array_equal(mine, theirs):
+                raise ValueError(
+                    "the data are in another frame than the model: give the emission theirs, "
+                    "Gaussian(..., frame=data.frame)"
+                )
+
     def visit(self, block: Block, theta: Theta, assignment: Assignment) -> Stats:
         """Assign the rows of a block to components and return their expected statistics.
 
@@ -204,13 +214,7 @@ class Model:
         ValueError
             If the block is in another frame than the emission.
         """
-        units = self.emission.units
-        for mine, theirs in ((units.origin, block.origin), (units.scale, block.scale)):
-            if mine is not theirs and not np.array_equal(mine, theirs):
-                raise ValueError(
-                    "the data are in another frame than the model: give the emission theirs, "
-                    "Gaussian(..., frame=data.frame)"
-                )
+        self.check_frame(block)
         n_components, d = theta.parameters.means.shape
         kernel = self.latent.kernel(block.single and not assignment.precise)
         raw = np.empty(kernel.statistics_size(theta.emission, n_components, d))
