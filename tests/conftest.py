@@ -3,6 +3,9 @@
 import os
 from dataclasses import dataclass
 
+# Arrays are small: threads would wait for each other longer than they compute.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 import numpy as np
 import reference as ref
 from hypothesis import HealthCheck, settings

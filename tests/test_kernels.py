@@ -14,9 +14,10 @@ from vbfast.conjugate import point, precision_factors
 from vbfast.data import ArrayData, Frame
 
 LEVELS = _kernels.available_levels()
-# A spherical factor is a diagonal one for kernels.
-EMISSIONS = ("full", "tied", "diag")
-TOLERANCE = 1e-12
+EMISSIONS = ("full", "tied", "diag", "spherical")
+# By whether the kernel computes with float32 numbers.
+TOLERANCE = {False: 1e-12, True: 2e-6}
+PRECISIONS = pytest.mark.parametrize("single", [False, True], ids=["double", "single"])
 
 sizes = st.one_of(
     st.integers(1, 70), st.sampled_from([127, 128, 129, 255, 257, 511, 512, 513, 1023, 1025])
@@ -30,20 +31,24 @@ class Theta:
     Kernels take moments of "near" components about the origin, of "far" ones about their means.
     """
 
-    def __init__(self, rng, covariance_type, n_components, n_features, far="near"):
+    def __init__(self, rng, covariance_type, n_components, n_features, far="near", spread=1.5):
         self.covariance_type = covariance_type
         self.emission = vbfast.Gaussian(n_features, covariance_type)
         self.weights = rng.dirichlet(np.ones(n_components))
-        self.means = 1.5 * rng.standard_normal((n_components, n_features))
+        self.means = spread * rng.standard_normal((n_components, n_features))
         if covariance_type == "diag":
             self.covariances = rng.uniform(0.3, 2.0, (n_components, n_features))
             factor = precision_factors(self.covariances)
+        elif covariance_type == "spherical":
+            self.covariances = rng.uniform(0.3, 2.0, n_components)
+            factor = precision_factors(np.repeat(self.covariances[:, None], n_features, axis=1))
         else:
             groups = n_components if covariance_type == "full" else 1
             root = rng.standard_normal((groups, n_features, n_features))
             covariances = root @ np.swapaxes(root, 1, 2) / n_features + 0.4 * np.eye(n_features)
             factor = precision_factors(covariances)
             self.covariances = covariances if covariance_type == "full" else covariances[0]
+        self.factor = factor
         gaussians = point(self.means, factor)
         is_far = np.full((n_components, 1), far != "near")
         if far == "some" and covariance_type == "full":
@@ -52,19 +57,29 @@ class Theta:
         self.coefficients = self.emission.coefficients(gaussians, self.reference)
         self.offsets = np.log(self.weights) + self.emission.offsets(gaussians)
 
-    def kernel(self, level):
+    def kernel(self):
         return Coefficients(self.covariance_type, self.coefficients, self.offsets)
 
     def scores(self, X):
         parameters = self.weights, self.means, self.covariances, self.covariance_type
         return ref.gaussian_scores(X, *parameters)
 
+    def squares(self, X):
+        """|A x|^2 for one factor or for one of each component."""
+        if self.covariance_type == "tied":
+            return ((X @ self.factor[0].T) ** 2).sum(axis=1, keepdims=True)
+        return (X**2).sum(axis=1, keepdims=True) * self.factor[:, 0] ** 2
+
 
 class Data:
     """Rows as an array of some type and layout, and what they are in the frame's units."""
 
-    def __init__(self, rng, n, d, dtype="float64", layout="C", weights=None):
-        X = (2 * rng.standard_normal((n, d)) + 3).astype(dtype)
+    def __init__(self, rng, n, d, dtype="float64", layout="C", weights=None, rows=None):
+        self.origin, self.scale = rng.uniform(2, 4, d), rng.uniform(0.3, 0.7, d)
+        if rows is None:
+            X = (2 * rng.standard_normal((n, d)) + 3).astype(dtype)
+        else:
+            X = (rows / self.scale + self.origin).astype(dtype)
         if layout == "F":
             X = np.asfortranarray(X)
         elif layout == "reversed":
@@ -81,21 +96,22 @@ class Data:
             self.weights = rng.uniform(0, 3, n) * (rng.random(n) > 0.3)
         elif weights == "whole":
             self.weights = rng.integers(0, 4, n).astype(float)
-        self.origin, self.scale = rng.uniform(2, 4, d), rng.uniform(0.3, 0.7, d)
         self.rows = (X.astype(np.float64) - self.origin) * self.scale
 
-    def block(self, labels=None, n_threads=1, first_row=0, rows=slice(None)):
+    def block(self, labels=None, n_threads=1, first_row=0, rows=slice(None), single=False):
         weights = None if self.weights is None else self.weights[rows]
         labels = None if labels is None else labels[rows]
         return Block(
-            self.values[rows], weights, labels, self.origin, self.scale, first_row, n_threads
-        )
+            self.values[rows], weights, labels, self.origin, self.scale, first_row, n_threads,
+            single,
+        )  # fmt: skip
 
 
 def visit(level, block, theta, assignment):
     """Return all that a kernel gives: raw statistics, log_z, q."""
-    kernel = _kernels.load(level).mixture
-    coefficients = theta.kernel(level)
+    kernels = _kernels.load(level)
+    kernel = kernels.mixture_single if block.single else kernels.mixture
+    coefficients = theta.kernel()
     n, d = block.values.shape
     k = len(theta.offsets)
     out = {"q": np.full((n, k), np.nan)}
@@ -114,57 +130,84 @@ def moments(theta, raw):
     counts = raw[1 : 1 + k]
     fields = theta.emission.collect(raw[1 + k :], counts, theta.reference)
     scatter = fields["scatter"][0] if theta.covariance_type == "tied" else fields["scatter"]
+    scatter = scatter[:, 0] if theta.covariance_type == "spherical" else scatter
     return counts, fields["mean"], scatter
 
 
-def assert_statistics(theta, raw, rows, weight, q, log_z):
+def assert_statistics(theta, raw, rows, weight, q, log_z, tolerance=TOLERANCE[False]):
     """Raw statistics are those of responsibilities q (without weights) of these rows."""
     counts, means, scatter = moments(theta, raw)
     n, expected_means, expected = ref.moments(rows, q, theta.covariance_type, weight)
     size = 1 + np.abs(rows).max()
     total = weight.sum() + 1
-    np.testing.assert_allclose(counts, n, rtol=0, atol=TOLERANCE * total)
+    np.testing.assert_allclose(counts, n, rtol=0, atol=tolerance * total)
     sums = counts[:, None] * means
     np.testing.assert_allclose(
-        sums, n[:, None] * expected_means, rtol=0, atol=TOLERANCE * total * size
+        sums, n[:, None] * expected_means, rtol=0, atol=tolerance * total * size
     )
     # Taken about a point from which data are a few units away.
     away = (size + np.abs(theta.means).max()) ** 2
-    np.testing.assert_allclose(scatter, expected, rtol=0, atol=TOLERANCE * total * away)
+    if theta.covariance_type == "spherical":
+        away *= rows.shape[1]
+    np.testing.assert_allclose(scatter, expected, rtol=0, atol=tolerance * total * away)
     present = weight > 0
     largest = np.abs(log_z[present]).max(initial=1)
-    assert raw[0] == pytest.approx(weight @ log_z, rel=0, abs=TOLERANCE * total * largest)
+    assert raw[0] == pytest.approx(weight @ log_z, rel=0, abs=tolerance * total * largest)
 
 
-def check(level, theta, data, kind, rng, n_threads=1, truncation=2):
-    """One visit agrees with the reference."""
+def check(level, theta, data, kind, rng, n_threads=1, truncation=2, single=False):
+    """One visit agrees with the reference.
+
+    In single precision assignments are those of the kernel's own scores, so that a pair of almost
+    equal ones may come in either order.
+    """
     n, k = len(data.rows), len(theta.weights)
+    tolerance = TOLERANCE[single]
     truncation = min(truncation, k)
     labels = rng.integers(k, size=n)
     assignment = Assignment(kind, truncation=truncation)
-    out = visit(level, data.block(labels, n_threads), theta, assignment)
+    block = data.block(labels, n_threads, single=single)
+    out = visit(level, block, theta, assignment)
     weight = np.ones(n) if data.weights is None else data.weights
     scores = theta.scores(data.rows)
     size = 1 + np.abs(scores)
     present = weight > 0
+    if single and kind != "scores":
+        own = visit(level, block, theta, Assignment("scores"))["q"]
+        if theta.covariance_type in ("tied", "spherical"):
+            # Linear in A x where near: rounding is of |A x|^2, whatever the distance.
+            size = size + theta.squares(data.rows)
+        assert np.all(np.abs(own - scores)[present] <= tolerance * size[present])
+        scores[present] = own[present]
     if kind == "scores":
-        assert np.all(np.abs(out["q"] - scores)[present] <= TOLERANCE * size[present])
+        assert np.all(np.abs(out["q"] - scores)[present] <= tolerance * size[present])
         return
     if kind == "given":
         log_z, q = np.zeros(n), ref.one_hot(labels, k)
+    elif kind == "draw":  # what is drawn is tested elsewhere
+        q = out["q"] / np.where(present, weight, 1)[:, None]
+        assert np.all(q[present].sum(axis=1) == 1)
+        log_z = weight * np.where(q > 0, q * scores, 0.0).sum(axis=1)
+        size = size * np.where(present, weight, 1)[:, None]
     else:
         log_z, q = ref.assign(scores, kind, truncation)
-    np.testing.assert_allclose(out["q"], weight[:, None] * q, rtol=0, atol=3 * TOLERANCE)
-    assert np.all(np.abs(out["log_z"] - log_z)[present] <= TOLERANCE * size.max(axis=1)[present])
+    np.testing.assert_allclose(out["q"], weight[:, None] * q, rtol=0, atol=3 * tolerance)
+    assert np.all(np.abs(out["log_z"] - log_z)[present] <= tolerance * size.max(axis=1)[present])
     if kind == "hard":
         np.testing.assert_array_equal(out["labels"][present], q.argmax(axis=1)[present])
-    assert_statistics(theta, out["statistics"], data.rows, weight, q, log_z)
+    raw = out["statistics"].copy()
+    if kind == "draw":
+        bound = tolerance * size.max(axis=1)[present].sum()
+        assert raw[0] == pytest.approx(log_z[present].sum(), rel=0, abs=bound)
+        raw[0], log_z = 0.0, np.zeros(n)
+    assert_statistics(theta, raw, data.rows, weight, q, log_z, tolerance)
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@PRECISIONS
 @pytest.mark.parametrize("covariance_type", EMISSIONS)
 @pytest.mark.parametrize("kind", ["scores", "exact", "best", "hard", "given"])
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     n=sizes,
     d=features,
@@ -177,11 +220,12 @@ def check(level, theta, data, kind, rng, n_threads=1, truncation=2):
     seed=st.integers(0, 2**32 - 1),
 )
 def test_kernels_agree_with_reference(
-    level, covariance_type, kind, n, d, k, truncation, far, dtype, layout, weights, seed
+    level, single, covariance_type, kind, n, d, k, truncation, far, dtype, layout, weights, seed
 ):
     rng = np.random.default_rng(seed)
     theta = Theta(rng, covariance_type, k, d, far)
-    check(level, theta, Data(rng, n, d, dtype, layout, weights), kind, rng, 1, truncation)
+    data = Data(rng, n, d, dtype, layout, weights)
+    check(level, theta, data, kind, rng, 1, truncation, single)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -192,8 +236,10 @@ def test_kernels_agree_with_reference(
         # Tiles of 256 rows; a chunk is one tile up to 64 tiles, then two.
         (255, 2, 3), (256, 2, 3), (257, 2, 3), (511, 3, 2), (513, 3, 2),
         (16384, 2, 2), (16385, 2, 2), (16897, 1, 2), (33793, 1, 1),
-        # Wide rows: tiles of fewer rows.
-        (128, 3, 400), (129, 3, 400), (383, 40, 90), (385, 41, 90),
+        # Wide rows: tiles of fewer rows, 224 to 128.
+        (223, 9, 3), (225, 9, 3), (191, 10, 2), (193, 10, 2), (161, 11, 1), (159, 12, 2),
+        (161, 12, 3), (129, 13, 2), (127, 16, 3), (129, 16, 2), (257, 20, 3),
+        (128, 3, 400), (129, 3, 400), (383, 40, 40), (385, 41, 41),
         # One component, one feature, one row.
         (1, 1, 1), (33, 1, 1), (2, 64, 1), (1, 65, 3),
     ],
@@ -207,9 +253,123 @@ def test_tile_and_chunk_edges(level, covariance_type, n, d, k, far):
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("covariance_type", EMISSIONS)
+@pytest.mark.parametrize(
+    ("n", "d", "k"),
+    [
+        # Tiles of 512 rows down to 256; 33 793 rows are 67 of them, chunks of two.
+        (63, 2, 3), (65, 2, 2), (511, 8, 3), (512, 3, 2), (513, 3, 2), (1025, 1, 2),
+        (447, 9, 3), (449, 9, 2), (319, 12, 3), (321, 12, 2), (255, 16, 2), (257, 17, 3),
+        (33_793, 2, 2), (300, 40, 21), (1, 65, 3),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("far", ["near", "some"])
+def test_tile_and_chunk_edges_in_single_precision(level, covariance_type, n, d, k, far):
+    rng = np.random.default_rng([n, d, k])
+    theta = Theta(rng, covariance_type, k, d, far)
+    check(level, theta, Data(rng, n, d, weights="real"), "exact", rng, 2, single=True)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@PRECISIONS
+@pytest.mark.parametrize("covariance_type", EMISSIONS)
+@pytest.mark.parametrize("d", [15, 16, 17, 31, 32, 33, 48, 50])
+@pytest.mark.parametrize("far", ["near", "all"])
+def test_panel_edges(level, single, covariance_type, d, far):
+    """Moments are taken by panels of 16 features, for an odd and an even number of components."""
+    for k in (2, 3):
+        rng = np.random.default_rng([d, k])
+        theta = Theta(rng, covariance_type, k, d, far)
+        check(level, theta, Data(rng, 140, d, weights="real"), "exact", rng, single=single)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@PRECISIONS
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("layout", ["C", "wider rows", "rows reversed", "one row", "F"])
+def test_every_number_is_read_into_its_place(level, single, dtype, layout):
+    """Rows are read by squares of 8 or 4, what is left over one by one."""
+    kernels = _kernels.load(level)
+    kernel = kernels.mixture_single if single else kernels.mixture
+    for n in [*range(1, 18), 31, 32, 33, 65]:
+        for d in range(1, 19):
+            X = (1 + np.arange(n * d) % 1021).reshape(n, d).astype(dtype)
+            if layout == "wider rows":
+                wide = np.full((n, d + 3), np.nan, dtype)
+                wide[:, 1 : 1 + d] = X
+                X = wide[:, 1 : 1 + d]
+            elif layout == "rows reversed":
+                X = X[::-1]
+            elif layout == "one row":
+                X = np.broadcast_to(X[:1], (n, d))
+            elif layout == "F":
+                X = np.asfortranarray(X)
+            # Component d sees the square of feature d alone.
+            theta = np.concatenate([np.zeros(d * (1 + d)), np.eye(d).ravel(), np.zeros(d * d)])
+            origin, scale = np.arange(d) % 5.0, 2.0 ** (np.arange(d) % 3)
+            q = np.full((n, d), np.nan)
+            block = Block(X, None, None, origin, scale, 0, 1)
+            coefficients = Coefficients("diag", theta, np.zeros(d))
+            kernel.visit(block, coefficients, Assignment("scores"), q=q)
+            np.testing.assert_array_equal(q, -(((X.astype(float) - origin) * scale) ** 2) / 2)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@PRECISIONS
+@pytest.mark.parametrize("covariance_type", EMISSIONS)
+@pytest.mark.parametrize("kind", ["exact", "best", "hard", "draw"])
+@pytest.mark.parametrize("far", ["near", "some", "all"])
+def test_components_that_take_few_rows(level, single, covariance_type, kind, far):
+    """Their rows are gathered; what is less than 1e-30 of a component's rows so far is left out."""
+    n, k = 900, 8
+    for d, spread, order in [
+        (12, 0.9, "any"), (13, 1.4, "sorted"), (33, 1.0, "sorted"),
+        (17, 30.0, "sorted"), (12, 6.0, "any"), (3, 6.0, "sorted"),
+    ]:  # fmt: skip
+        rng = np.random.default_rng([d, n])
+        theta = Theta(rng, covariance_type, k, d, far, spread)
+        labels = rng.choice(k, size=n, p=[0.02, 0.04, 0.04, 0.1, 0.1, 0.2, 0.5, 0])
+        if order == "sorted":  # whole tiles without some components, in this order or the other
+            labels = np.sort(labels)[:: rng.choice([-1, 1])]
+        rows = theta.means[labels] + 0.7 * rng.standard_normal((n, d))
+        for weights in (None, "whole"):
+            data = Data(rng, n, d, weights=weights, rows=rows)
+            check(level, theta, data, kind, rng, truncation=3, single=single)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@PRECISIONS
+@pytest.mark.parametrize("covariance_type", ["full", "diag", "spherical"])
+@pytest.mark.parametrize("d", [3, 12, 20])
+@pytest.mark.parametrize("far", ["near", "all"])
+def test_a_component_may_have_next_to_no_rows(level, single, covariance_type, d, far):
+    """Small is small beside the component's own rows: a share of 1e-25 has a mean and scatter."""
+    rng = np.random.default_rng(8)
+    theta = Theta(rng, covariance_type, 2, d, far)
+    for parameters in (theta.means, theta.factor):
+        parameters[1] = parameters[0]
+    gaussians = point(theta.means, theta.factor)
+    theta.reference[1] = theta.reference[0]
+    theta.coefficients = theta.emission.coefficients(gaussians, theta.reference)
+    share = 1e-25
+    theta.offsets = np.log([1.0, share])
+    raw = visit(level, Data(rng, 700, d).block(single=single), theta, Assignment("exact"))
+    counts, means, scatter = moments(theta, raw["statistics"])
+    error = 3e-5 if single else 1e-12  # log(share) is rounded to 1 part in 1e7 too
+    assert counts[1] == pytest.approx(share * 700, rel=error)
+    np.testing.assert_allclose(means[1], means[0], rtol=error, atol=error)
+    np.testing.assert_allclose(
+        scatter[1] / counts[1], scatter[0] / counts[0], rtol=error, atol=10 * error
+    )
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@PRECISIONS
+@pytest.mark.parametrize("covariance_type", EMISSIONS)
 @pytest.mark.parametrize("kind", ["scores", "exact", "best", "hard", "given", "draw"])
 @pytest.mark.parametrize(("weights", "far"), [(None, "near"), ("whole", "some")])
-def test_same_bits_for_any_number_of_threads_and_layout(level, covariance_type, kind, weights, far):
+def test_same_bits_for_any_number_of_threads_and_layout(
+    level, single, covariance_type, kind, weights, far
+):
     n, d, k = 21_007, 3, 5  # 42 chunks of two tiles, and work enough for several threads
     rng = np.random.default_rng(0)
     theta = Theta(rng, covariance_type, k, d, far)
@@ -220,7 +380,7 @@ def test_same_bits_for_any_number_of_threads_and_layout(level, covariance_type, 
 
     def bits(n_threads):
         """All that is given, without the padding of statistics."""
-        out = visit(level, data.block(labels, n_threads), theta, assignment)
+        out = visit(level, data.block(labels, n_threads, single=single), theta, assignment)
         if "statistics" in out:
             raw = out.pop("statistics")
             out |= {str(i): part for i, part in enumerate([raw[0], *moments(theta, raw)])}
@@ -228,9 +388,8 @@ def test_same_bits_for_any_number_of_threads_and_layout(level, covariance_type, 
         return {name: part.tobytes() for name, part in out.items()}
 
     one = bits(1)
-    for n_threads in (2, 4, 7):
-        for _ in range(3):
-            assert bits(n_threads) == one
+    for n_threads in (2, 2, 4, 7):
+        assert bits(n_threads) == one
     for values in (np.asfortranarray(data.values), np.repeat(data.values, 2, axis=1)[:, ::2]):
         data.values = values
         assert bits(2) == one
@@ -249,17 +408,14 @@ def test_components_far_from_the_origin(level, covariance_type):
     rows = theta.means[labels] + np.round(rng.standard_normal((n, d)) * 2**10) / 2**10
     near_means, near_rows = theta.means, rows
     theta.means, rows = theta.means + shift, rows + shift[labels]
-    factor = precision_factors(
-        theta.covariances[None] if covariance_type == "tied" else theta.covariances
-    )
-    gaussians = point(theta.means, factor)
+    gaussians = point(theta.means, theta.factor)
     theta.reference = theta.emission.reference(gaussians)
     np.testing.assert_array_equal(theta.reference, theta.means)
     theta.coefficients = theta.emission.coefficients(gaussians, theta.reference)
     block = Block(rows, None, None, np.zeros(d), np.ones(d), 0, 1)
     out = visit(level, block, theta, Assignment("exact"))
     # Tied scores are |A x - A m|^2: the size of A m is what their rounding is of.
-    error = 1e-11 if covariance_type == "full" else 1e-7
+    error = 1e-7 if covariance_type in ("tied", "diag") else 1e-11
     own = theta.scores(rows)[np.arange(n), labels]
     np.testing.assert_allclose(out["log_z"], own, rtol=error)
     _, _, scatter = moments(theta, out["statistics"])
@@ -268,17 +424,68 @@ def test_components_far_from_the_origin(level, covariance_type):
     np.testing.assert_allclose(scatter, expected, rtol=1e-10, atol=1e-9)
 
 
-def test_levels_agree():
+@PRECISIONS
+@pytest.mark.parametrize("covariance_type", EMISSIONS)
+def test_levels_agree(single, covariance_type):
     rng = np.random.default_rng(5)
-    theta = Theta(rng, "full", 4, 5)
+    theta = Theta(rng, covariance_type, 4, 5)
     data = Data(rng, 700, 5, weights="real")
-    outs = [visit(level, data.block(), theta, Assignment("exact")) for level in LEVELS]
+    block = data.block(single=single)
+    outs = [visit(level, block, theta, Assignment("exact")) for level in LEVELS]
     for out in outs:
         out |= dict(zip("nms", moments(theta, out.pop("statistics")), strict=True))
     for out in outs[1:]:
         for name, array in outs[0].items():
             scale = 1 + np.abs(array).max()
-            np.testing.assert_allclose(out[name], array, rtol=0, atol=TOLERANCE * scale)
+            np.testing.assert_allclose(out[name], array, rtol=0, atol=TOLERANCE[single] * scale)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("covariance_type", EMISSIONS)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("n", "d", "k"), [(1000, 1, 2), (1000, 5, 7), (3000, 20, 4)])
+def test_likelihood_in_single_precision(level, covariance_type, dtype, n, d, k):
+    """Within 1e-6 of the one in double precision, even of data 1e4 deviations from zero."""
+    rng = np.random.default_rng([n, d, k])
+    theta = Theta(rng, covariance_type, k, d)
+    for offset in (0.0, 1e4):
+        data = Data(rng, n, d, rows=theta.means[rng.integers(k, size=n)] + rng.normal(size=(n, d)))
+        data.values = (data.values + offset).astype(dtype)
+        data.origin = data.origin + offset
+        for kind in ("exact", "best", "hard"):
+            assignment = Assignment(kind, truncation=1)
+            double, single = (
+                visit(level, data.block(single=single), theta, assignment)
+                for single in (False, True)
+            )
+            expected = double["statistics"][0]
+            assert single["statistics"][0] == pytest.approx(expected, rel=1e-6, abs=0)
+            assert single["log_z"].sum() == pytest.approx(expected, rel=1e-6, abs=0)
+            assert double["statistics"][0] != single["statistics"][0]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_sums_in_single_precision_are_of_a_tile_only(level):
+    # 2^24 + 1 is no float32: rows of weight 1 would be lost beside a first one of 2^24.
+    n = 4097
+    weights = np.ones(n)
+    weights[0] = 2.0**24
+    theta = Theta(np.random.default_rng(0), "full", 1, 1)
+    rows = np.ones((n, 1))
+    block = Block(rows, weights, None, np.zeros(1), np.ones(1), 0, 1, True)
+    raw = visit(level, block, theta, Assignment("exact"))["statistics"]
+    counts, means, _ = moments(theta, raw)
+    # Of the first tile's 511 more rows some may be.
+    assert counts[0] == pytest.approx(weights.sum(), rel=0, abs=513)
+    assert means[0, 0] == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@PRECISIONS
+def test_no_rows(level, single):
+    theta = Theta(np.random.default_rng(0), "full", 3, 2)
+    block = Block(np.zeros((0, 2)), None, None, np.zeros(2), np.ones(2), 0, 2, single)
+    assert not visit(level, block, theta, Assignment("exact"))["statistics"].any()
 
 
 # Ties, infinities, exp and log -------------------------------------------------------------------
@@ -294,94 +501,155 @@ class Offsets:
         gaussians = point(zeros, np.ones((self.k, 1)))
         self.coefficients = vbfast.Gaussian(1, "diag").coefficients(gaussians, zeros)
 
-    def kernel(self, level):
+    def kernel(self):
         return Coefficients("diag", self.coefficients, self.offsets)
 
-    def visit(self, level, kind, n=3, **options):
-        block = Block(np.zeros((n, 1)), None, None, np.zeros(1), np.ones(1), 0, 1)
+    def visit(self, level, kind, n=3, single=False, **options):
+        block = Block(np.zeros((n, 1)), None, None, np.zeros(1), np.ones(1), 0, 1, single)
         return visit(level, block, self, Assignment(kind, **options))
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_among_equals_the_first_component(level):
-    out = Offsets([-1.0, 2.0, 2.0, 0.0, 2.0]).visit(level, "hard")
-    assert out["labels"].tolist() == [1, 1, 1]
+@PRECISIONS
+def test_among_equals_the_first_component(level, single):
+    theta = Offsets([-1.0, 2.0, 2.0, 0.0, 2.0])
+    assert theta.visit(level, "hard", single=single)["labels"].tolist() == [1, 1, 1]
     for truncation, chosen in [(1, [1]), (2, [1, 2]), (3, [1, 2, 4]), (4, [1, 2, 3, 4])]:
-        q = Offsets([-1.0, 2.0, 2.0, 0.0, 2.0]).visit(level, "best", truncation=truncation)["q"]
+        q = theta.visit(level, "best", single=single, truncation=truncation)["q"]
         assert np.flatnonzero(q[0]).tolist() == chosen
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_exp_within_rounding(level):
+@PRECISIONS
+@pytest.mark.parametrize("k", [2, 5, 6, 9, 13, 17])
+def test_best_components_of_rows_with_ties(level, single, k):
+    """Scores -(x - m)^2 / 2 of small whole numbers are exact: ties are, and the first ones stay."""
+    rng = np.random.default_rng(k)
+    n = 150
+    for spread in (1, 2, 12):
+        means = rng.integers(-spread, spread, size=(k, 1), endpoint=True).astype(float)
+        rows = rng.integers(-spread - 1, spread + 1, size=(n, 1), endpoint=True).astype(float)
+        rows[::7] *= 30  # so far away that all but the best are nothing beside it
+        weights = rng.integers(0, 3, n).astype(float)
+        gaussians = point(means, np.ones((k, 1)))
+        offsets = rng.choice([0.0, 0.0, 0.0, -0.5, -2.0, -np.inf], size=k)
+        theta = Coefficients(
+            "diag", vbfast.Gaussian(1, "diag").coefficients(gaussians, np.zeros((k, 1))), offsets
+        )
+        kernels = _kernels.load(level)
+        kernel = kernels.mixture_single if single else kernels.mixture
+        scores = offsets - (rows - means.T) ** 2 / 2
+        block = Block(rows, weights, None, np.zeros(1), np.ones(1), 0, 1)
+        for truncation in range(1, k + 1):
+            q, log_z = np.empty((n, k)), np.empty(n)
+            kernel.visit(block, theta, Assignment("best", truncation=truncation), q=q, log_z=log_z)
+            expected_log_z, expected = ref.assign(scores, "best", truncation)
+            present = (weights > 0) & (expected_log_z > -np.inf)
+            expected *= weights[:, None]
+            tolerance = TOLERANCE[single]
+            np.testing.assert_allclose(q[present], expected[present], rtol=0, atol=tolerance)
+            np.testing.assert_allclose(log_z[present], expected_log_z[present], rtol=tolerance,
+                                       atol=tolerance)  # fmt: skip
+            # Which, whatever little they have.
+            certain = expected > 1e-30
+            np.testing.assert_array_equal(q[present] > 1e-30, certain[present])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@PRECISIONS
+def test_exp_within_rounding(level, single):
     # q_k / q_0 is exp of the difference; to 2 ulp, and 1 for each of the divisions.
-    gaps = np.concatenate([np.linspace(0, 700, 3001), np.geomspace(1e-17, 1, 500)])
-    q = Offsets(np.append(0.0, -gaps)).visit(level, "exact")["q"][0]
-    np.testing.assert_allclose(q[1:] / q[0], np.exp(-gaps), rtol=5 * 2.0**-52)
+    rounding = 2.0**-23 if single else 2.0**-52
+    lowest, tiny = (87, 1e-37) if single else (708, 1e-307)
+    gaps = np.concatenate([np.linspace(0, lowest - 8, 3001), np.geomspace(1e-17, 1, 500)])
+    gaps = gaps.astype(np.float32) if single else gaps
+    q = Offsets(np.append(0.0, -gaps)).visit(level, "exact", single=single)["q"][0]
+    expected = np.exp(-gaps.astype(float))
+    # In single precision q itself is no normal number for the last of them.
+    normal = expected > (1e-38 * len(gaps) if single else 0)
+    error = (3 if single else 5) * rounding
+    np.testing.assert_allclose((q[1:] / q[0])[normal], expected[normal], rtol=error)
     # Beyond, where the result leaves the normal range, it is 0: never negative, NaN or large.
-    gaps = np.concatenate([np.linspace(700, 760, 601), [1e3, 1e10, 1e300, 1.6e308, np.inf]])
-    q = Offsets(np.append(0.0, -gaps)).visit(level, "exact")["q"][0]
-    np.testing.assert_allclose(q[1:], np.exp(-gaps), rtol=1e-14, atol=1e-307)
+    far = [1e3, 1e10, 3e38] if single else [1e3, 1e10, 1e300, 1.6e308]
+    gaps = np.concatenate([np.linspace(lowest - 8, lowest + 52, 601), far, [np.inf]])
+    gaps = gaps.astype(np.float32) if single else gaps
+    q = Offsets(np.append(0.0, -gaps)).visit(level, "exact", single=single)["q"][0]
+    rtol = 1e-6 if single else 1e-14
+    np.testing.assert_allclose(q[1:], np.exp(-gaps.astype(float)), rtol=rtol, atol=tiny)
     assert np.all(q >= 0)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_log_within_rounding(level):
+@PRECISIONS
+def test_log_within_rounding(level, single):
+    rounding = 2.0**-23 if single else 2.0**-52
     for k in [*range(1, 70), 127, 128, 129, 1000, 4095, 4097]:
-        log_z = Offsets(np.zeros(k)).visit(level, "exact")["log_z"][0]
-        assert log_z == pytest.approx(np.log(k), rel=4 * 2.0**-52, abs=0)
+        log_z = Offsets(np.zeros(k)).visit(level, "exact", single=single)["log_z"][0]
+        assert log_z == pytest.approx(np.log(k), rel=(2 if single else 4) * rounding, abs=0)
     for gap in [1e-9, 0.1, 0.7, 1, 5, 20, 36, 40, 700]:
-        log_z = Offsets([0.0, -gap]).visit(level, "exact")["log_z"][0]
-        assert log_z == pytest.approx(np.log1p(np.exp(-gap)), rel=0, abs=4 * 2.0**-53)
-    for shift in [-1e300, -1e10, 1e10, 1e300]:
-        log_z = Offsets([shift, shift]).visit(level, "exact")["log_z"][0]
-        assert log_z == pytest.approx(shift + np.log(2), rel=1e-15)
+        log_z = Offsets([0.0, -gap]).visit(level, "exact", single=single)["log_z"][0]
+        assert log_z == pytest.approx(np.log1p(np.exp(-gap)), rel=0, abs=2 * rounding)
+    for shift in [-1e30, -1e10, 1e10, 1e30] if single else [-1e300, -1e10, 1e10, 1e300]:
+        log_z = Offsets([shift, shift]).visit(level, "exact", single=single)["log_z"][0]
+        assert log_z == pytest.approx(shift + np.log(2), rel=5 * rounding)
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@PRECISIONS
 @pytest.mark.parametrize("kind", ["exact", "best"])
-def test_all_minus_infinity(level, kind):
-    out = Offsets([-np.inf] * 3).visit(level, kind, truncation=2)
+def test_all_minus_infinity(level, single, kind):
+    given_ = {"truncation": 2, "single": single}
+    out = Offsets([-np.inf] * 3).visit(level, kind, **given_)
     assert np.all(out["log_z"] == -np.inf)
-    np.testing.assert_allclose(out["q"], 1 / 3)
-    out = Offsets([-np.inf, 1.0, -np.inf]).visit(level, kind, truncation=2)
+    np.testing.assert_allclose(out["q"], 1 / 3, rtol=1e-7)
+    out = Offsets([-np.inf, 1.0, -np.inf]).visit(level, kind, **given_)
     assert np.all(out["log_z"] == 1.0)
     np.testing.assert_array_equal(out["q"], [[0, 1, 0]] * 3)
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@PRECISIONS
 @pytest.mark.parametrize("covariance_type", EMISSIONS)
-@pytest.mark.parametrize("far", [1e20, 1e100, 1e150, 1e160, 1e308, -1e308])
-def test_row_out_of_reach(level, covariance_type, far):
+@pytest.mark.parametrize("beside", ["near", "all"])
+@pytest.mark.parametrize("far", [1e17, 1e20, 1e37, 1e100, 1e150, 1e160, 1e308, -1e308])
+def test_row_out_of_reach(level, single, covariance_type, beside, far):
     rng = np.random.default_rng(3)
-    theta = Theta(rng, covariance_type, 3, 4)
+    theta = Theta(rng, covariance_type, 3, 4, beside)
     data = Data(rng, 40, 4)
     data.values[[7, 39]] = far
     with np.errstate(over="ignore"):
-        out = visit(level, data.block(), theta, Assignment("exact"))
-        hard = visit(level, data.block(), theta, Assignment("hard"))
-    np.testing.assert_allclose(out["q"].sum(axis=1), 1, rtol=1e-12)
+        out = visit(level, data.block(single=single), theta, Assignment("exact"))
+        hard = visit(level, data.block(single=single), theta, Assignment("hard"))
+        best = visit(level, data.block(single=single), theta, Assignment("best", truncation=2))
+    np.testing.assert_allclose(out["q"].sum(axis=1), 1, rtol=TOLERANCE[single])
+    np.testing.assert_allclose(best["q"].sum(axis=1), 1, rtol=TOLERANCE[single])
+    # In single precision distances end sooner, and where one does not count none does.
+    np.testing.assert_array_equal(np.isinf(best["log_z"]), np.isinf(out["log_z"]))
     assert np.all(out["q"] >= 0)
     assert not np.isnan(out["log_z"]).any()
     assert not np.isnan(hard["log_z"]).any()
     assert np.isfinite(np.delete(out["log_z"], [7, 39])).all()
     tops = out["q"][np.arange(40), hard["labels"]]
-    np.testing.assert_allclose(tops, out["q"].max(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(tops, out["q"].max(axis=1), rtol=TOLERANCE[single])
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@PRECISIONS
 @pytest.mark.parametrize("kind", ["exact", "best", "hard", "draw"])
 @pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 0)])
 @pytest.mark.parametrize("whole", [False, True])
-def test_score_that_is_not_a_number(level, kind, order, whole):
+def test_score_that_is_not_a_number(level, single, kind, order, whole):
     # Row 0 overflows under component 0: on the way to its squared distance inf - inf is met.
     n, d = 5, 2
-    factors = np.array([[[1e200, 0.0], [-1e200, 1e200]], np.eye(2) * 1e-100])[list(order)]
-    kernel = _kernels.load(level).mixture
+    large, small, value = (1e25, 1e-8, 1e18) if single else (1e200, 1e-100, 1e150)
+    factors = np.array([[[large, 0.0], [-large, large]], np.eye(2) * small])[list(order)]
+    kernels = _kernels.load(level)
+    kernel = kernels.mixture_single if single else kernels.mixture
     gaussians = point(np.zeros((2, d)), factors)
     coefficients = vbfast.Gaussian(d, "full").coefficients(gaussians, np.zeros((2, d)))
     theta = Coefficients("full", coefficients, np.zeros(2))
     values = np.zeros((n, d))
-    values[0] = 1e150
+    values[0] = value
     weights = np.full(n, 2.0) if whole else None
     block = Block(values, weights, None, np.zeros(d), np.ones(d), 0, 1)
     q, log_z = np.empty((n, 2)), np.empty(n)
@@ -391,28 +659,31 @@ def test_score_that_is_not_a_number(level, kind, order, whole):
     assert not np.isnan(log_z).any()
     if possible.any():
         assert q[0, ~possible] == 0
-        assert log_z[0] == pytest.approx(-1e100 * (2 if whole and kind == "draw" else 1))
+        score = -((small * value) ** 2)
+        assert log_z[0] == pytest.approx(score * (2 if whole and kind == "draw" else 1))
     else:
         assert log_z[0] == -np.inf
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@PRECISIONS
 @pytest.mark.parametrize("covariance_type", EMISSIONS)
 @pytest.mark.parametrize("kind", ["exact", "best", "hard", "draw"])
-def test_row_of_weight_zero_is_absent(level, covariance_type, kind):
+@pytest.mark.parametrize("d", [2, 5, 13])
+def test_row_of_weight_zero_is_absent(level, single, covariance_type, kind, d):
     rng = np.random.default_rng(4)
-    theta = Theta(rng, covariance_type, 3, 2)
-    data = Data(rng, 50, 2)
+    theta = Theta(rng, covariance_type, 3, d)
+    data = Data(rng, 50, d)
     keep = np.ones(50, dtype=bool)
     keep[[0, 31, 49]] = False
     data.weights = keep.astype(float)
-    data.values[~keep] = [1e300, -1e300]
+    data.values[~keep] = [[np.inf], [np.nan], [-1e300]]
     assignment = Assignment(kind, truncation=2)
-    out = visit(level, data.block(), theta, assignment)
+    out = visit(level, data.block(single=single), theta, assignment)
     assert all(np.isfinite(part).all() for part in moments(theta, out["statistics"]))
     assert not out["q"][~keep].any()
     data.values[~keep] = 0.0
-    again = visit(level, data.block(), theta, assignment)
+    again = visit(level, data.block(single=single), theta, assignment)
     found, expected = (moments(theta, o["statistics"]) for o in (out, again))
     assert all(a.tobytes() == b.tobytes() for a, b in zip(found, expected, strict=True))
     assert out["statistics"][0] == again["statistics"][0]
@@ -440,25 +711,50 @@ def test_philox_known_answer():
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_draws_are_those_of_the_counter(level):
+@PRECISIONS
+@pytest.mark.parametrize("n", [1, 7, 45, 600])
+def test_draws_are_those_of_the_counter(level, single, n):
     theta = Offsets(np.zeros(1024))  # a uniform u draws component floor(1024 u)
-    for seed, sweep, first_row in [(0, 0, 0), (2**40 + 7, 3, 11), (2**63 - 1, 2**32 - 1, 2**35)]:
+    some = np.unique(np.linspace(0, n - 1, 45).astype(int))
+    for seed, sweep, first_row in [
+        (0, 0, 0), (2**40 + 7, 3, 11), (2**63 - 1, 2**32 - 1, 2**35), (5, 1, 2**32 - 3),
+    ]:  # fmt: skip
         assignment = Assignment("draw", seed=seed, sweep=sweep)
-        weights = np.array([1.0, 1.0, 0.0, 1.0])
-        block = Block(np.zeros((4, 1)), weights, None, np.zeros(1), np.ones(1), first_row, 1)
-        drawn = visit(level, block, theta, assignment)["q"]
-        for row in (0, 1, 3):
-            expected = int(1024 * philox(seed, sweep, first_row + row, 0))
-            assert np.flatnonzero(drawn[row]).tolist() == [expected]
-        weights = np.array([3.0, 1.0, 0.0, 2.0])
-        block = Block(np.zeros((4, 1)), weights, None, np.zeros(1), np.ones(1), first_row, 1)
-        drawn = visit(level, block, theta, assignment)["q"]
-        for row, weight in enumerate(weights):
-            copies = [
-                int(1024 * philox(seed, sweep, first_row + row, copy))
-                for copy in range(int(weight))
-            ]
-            np.testing.assert_array_equal(drawn[row], np.bincount(copies, minlength=1024))
+        # Rows of weight 1 are drawn in vectors, others copy by copy.
+        for weights in (None, np.arange(n) % 3 != 2, np.array([3, 1, 0, 2])[np.arange(n) % 4]):
+            weights = weights if weights is None else weights.astype(float)
+            block = Block(
+                np.zeros((n, 1)), weights, None, np.zeros(1), np.ones(1), first_row, 1, single
+            )
+            drawn = visit(level, block, theta, assignment)["q"]
+            for row in some:
+                copies = 1 if weights is None else int(weights[row])
+                expected = [
+                    int(1024 * philox(seed, sweep, first_row + int(row), copy))
+                    for copy in range(copies)
+                ]
+                np.testing.assert_array_equal(drawn[row], np.bincount(expected, minlength=1024))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@PRECISIONS
+@pytest.mark.parametrize("weight", [1, 2])
+@pytest.mark.parametrize("offsets", [[0.0], [0.0] * 3, [0.0, -0.3, -np.inf], [0.1, -np.inf] * 40])
+def test_the_largest_uniform_draws_a_component_too(level, single, weight, offsets):
+    # 1 - 4.5e-9, which as a float32 number is 1.
+    row = 38_471_471
+    assert 1 - philox(0, 0, row, 0) < 2**-27
+    theta = Offsets(offsets)
+    weights = np.array([float(weight)])
+    block = Block(np.zeros((1, 1)), weights, None, np.zeros(1), np.ones(1), row, 1, single)
+    out = visit(level, block, theta, Assignment("draw"))
+    assert out["q"].sum() == weight
+    assert not out["q"][0, np.isinf(offsets)].any()
+    assert out["q"][0, np.flatnonzero(np.isfinite(offsets))[-1]] >= 1
+    assert out["log_z"][0] == pytest.approx(
+        sum(drawn * score for drawn, score in zip(out["q"][0], offsets, strict=True) if drawn),
+        rel=1e-6, abs=1e-6,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -531,7 +827,7 @@ def test_draws_of_whole_weights_are_multinomial(level):
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("covariance_type", EMISSIONS)
 @pytest.mark.parametrize("weights", [None, "whole"])
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(n=sizes, k=st.integers(1, 6), seed=st.integers(0, 2**32 - 1), cut=st.floats(0, 1))
 def test_draws_sum_up_and_split(level, covariance_type, weights, n, k, seed, cut):
     rng = np.random.default_rng(seed)

@@ -40,13 +40,17 @@ cdef struct Assignment:
 
 cdef extern from *:
     """
+    #include <float.h>
     #ifdef VBFAST_SINGLE
     #define LOWEST (-3.3e38f)
+    #define BELOW_ONE (1 - FLT_EPSILON / 2)
     #else
     #define LOWEST (-1.7e308)
+    #define BELOW_ONE (1 - DBL_EPSILON / 2)
     #endif
     """
     const real LOWEST
+    const real BELOW_ONE  # the largest number below 1
 
 
 cdef inline void exponentials(
@@ -267,6 +271,11 @@ cdef inline void assign_hard(
             score[row] = weight[row] if labels[row] == k else 0.0
 
 
+cdef inline real mark_of(real total, double uniform) noexcept nogil:
+    """uniform * total, below total even where rounding would reach it."""
+    return <real>min(total * uniform, <double>(total * BELOW_ONE))
+
+
 cdef inline void assign_draw(
     Assignment assignment, Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride,
     Py_ssize_t first_row, const real* weight, real* scores, real* log_z, real* total,
@@ -283,7 +292,7 @@ cdef inline void assign_draw(
     cdef lanes one = lanes_set(1.0)
     cdef bint single = True
     cdef Py_ssize_t copy, copies, k, v, row
-    cdef double cumulative, target
+    cdef real cumulative, target
     exponentials(n_components, n_rows, stride, scores, log_z, total)
     for row in range(n_rows):
         single = single and (weight[row] == 1.0 or weight[row] == 0.0)
@@ -291,7 +300,7 @@ cdef inline void assign_draw(
         philox_uniforms(assignment.seed, assignment.sweep, first_row, n_rows, uniform)
         for row in range(n_rows):
             # In place of the total, which is needed no more.
-            total[row] = <real>(total[row] * uniform[row])
+            total[row] = mark_of(total[row], uniform[row])
         for v in range(n_vectors):
             mark = (<lanes*>total)[v]
             low = lanes_set(0.0)
@@ -311,9 +320,9 @@ cdef inline void assign_draw(
         for k in range(n_components):
             counts[k] = 0
         for copy in range(copies):
-            target = total[row] * philox_uniform(
+            target = mark_of(total[row], philox_uniform(
                 assignment.seed, assignment.sweep, first_row + row, <uint32_t>copy
-            )
+            ))
             k = 0
             cumulative = scores[row]
             while target >= cumulative and k + 1 < n_components:

@@ -383,9 +383,9 @@ def visit(
             check_length("a row of q", q.shape[1], job.shape.n_components)
         job.tile_rows = min(
             rows_of_tile(job.shape.n_features),
-            (job.n_rows + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK,
+            (max(job.n_rows, 1) + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK,
         )
-        job.chunk_rows = rows_of_chunk(job.n_rows, job.tile_rows, job.statistics_size)
+        job.chunk_rows = rows_of_chunk(max(job.n_rows, 1), job.tile_rows, job.statistics_size)
         n_chunks = (job.n_rows + job.chunk_rows - 1) // job.chunk_rows
         n_threads = min(n_threads, n_chunks)
         if job.n_rows * coefficients.shape[0] < LITTLE_WORK:
