@@ -215,7 +215,7 @@ class ArrayData:
 
     @property
     def resolution(self) -> float:
-        """Changes of an objective, in nats a row, that float32 arithmetic can't tell from 0; or 0."""
+        """Changes of an objective, nats a row, that float32 arithmetic can't tell from 0; or 0."""
         return SINGLE_RESOLUTION if self.single else 0.0
 
     def with_labels(self, labels: NDArray[np.int64]) -> ArrayData:

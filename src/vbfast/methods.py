@@ -117,7 +117,7 @@ class DataLike(Protocol):
 
     @property
     def resolution(self) -> float:
-        """Changes of an objective, in nats a row, that float32 arithmetic can't tell from 0; or 0."""
+        """Changes of an objective, nats a row, that float32 arithmetic can't tell from 0; or 0."""
 
     def sum(
         self, visit: Callable[[Block, T, Assignment], Stats], theta: T, assignment: Assignment

@@ -214,11 +214,39 @@ class Model:
         ValueError
             If the block is in another frame than the emission.
         """
+        raw = self._visit(block, theta, assignment, 1)
+        return self._collect(raw[0], theta)
+
+    def visit_each(self, block: Block, requests: Sequence[tuple[Theta, Assignment]]) -> list[Stats]:
+        """Return what `visit` does for each theta and assignment, from one pass for all alike."""
+        out: dict[int, Stats] = {}
+        for assignment in dict.fromkeys(assignment for _, assignment in requests):
+            thetas = {n: theta for n, (theta, each) in enumerate(requests) if each == assignment}
+            together = Coefficients(
+                self.emission.kernel,
+                np.stack([theta.coefficients for theta in thetas.values()]),
+                np.stack([theta.offsets for theta in thetas.values()]),
+            )
+            raw = self._visit(block, together, assignment, len(thetas))
+            for row, (n, theta) in zip(raw, thetas.items(), strict=True):
+                out[n] = self._collect(row, theta)
+        return [out[n] for n in range(len(requests))]
+
+    def _visit(
+        self, block: Block, theta: Coefficients, assignment: Assignment, n_thetas: int
+    ) -> Array:
+        """What the kernel adds up, (n_thetas, size)."""
         self.check_frame(block)
-        n_components, d = theta.parameters.means.shape
         kernel = self.latent.kernel(block.single and not assignment.precise)
-        raw = np.empty(kernel.statistics_size(theta.emission, n_components, d))
-        kernel.visit(block, theta, assignment, statistics=raw)
+        size = kernel.statistics_size(
+            theta.emission, self.latent.n_components, self.emission.n_features
+        )
+        raw = np.empty((n_thetas, size))
+        kernel.visit(block, theta, assignment, statistics=raw.reshape(-1))
+        return raw
+
+    def _collect(self, raw: Array, theta: Theta) -> Stats:
+        n_components = self.latent.n_components
         counts = raw[1 : 1 + n_components].copy()
         return self.layout.stats(
             {
@@ -227,10 +255,6 @@ class Model:
                 **self.emission.collect(raw[1 + n_components :], counts, theta.reference),
             }
         )
-
-    def visit_each(self, block: Block, requests: Sequence[tuple[Theta, Assignment]]) -> list[Stats]:
-        """Return what `visit` does for each theta and assignment."""
-        return [self.visit(block, theta, assignment) for theta, assignment in requests]
 
     @property
     def compiled(self) -> bool:

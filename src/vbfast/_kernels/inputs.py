@@ -53,9 +53,13 @@ class Coefficients:
     emission : str
         Name of the compiled functions that can read `coefficients`: "full", "tied", "diag" or
         "spherical".
-    coefficients : ndarray
+    coefficients : ndarray of shape (size,)
     offsets : ndarray of shape (K,)
         Scores where the emission's own part is zero.
+
+    Notes
+    -----
+    Both may be of several thetas, (n_thetas, size) and (n_thetas, K), to visit rows once for all.
     """
 
     emission: str

@@ -84,8 +84,9 @@ cdef struct Job:
     Shape shape
     Assignment assignment
     const Emission* emission
-    const real* coefficients
-    const real* offsets
+    const real* coefficients  # (n_thetas, size)
+    const real* offsets  # (n_thetas, K)
+    Py_ssize_t n_thetas
     const double* weights  # NULL: all 1
     const int64_t* labels_given
     Py_ssize_t n_rows
@@ -93,7 +94,7 @@ cdef struct Job:
     Py_ssize_t tile_rows
     Py_ssize_t chunk_rows
     # OUT, NULL where not wanted
-    double* statistics  # per chunk: log_z, counts (K), the emission's
+    double* statistics  # per chunk and theta: log_z, counts (K), the emission's
     Py_ssize_t statistics_size
     double* log_z
     int64_t* labels
@@ -150,7 +151,7 @@ cdef double sum_log_z(
 
 
 cdef void assign_rows(
-    const Job* job, Py_ssize_t first, Py_ssize_t n_used, Py_ssize_t stride,
+    const Job* job, Py_ssize_t theta, Py_ssize_t first, Py_ssize_t n_used, Py_ssize_t stride,
     const real* tile, real* scores, const real* weight, real* log_z, int64_t* labels,
     int64_t* counts, lanes* room, real* emission_workspace,
 ) noexcept nogil:
@@ -168,8 +169,8 @@ cdef void assign_rows(
         assign_given(n_components, ROW_BLOCK, stride, weight, labels, scores, log_z)
         return
     job.emission.scores(
-        job.shape, job.coefficients, job.offsets, tile, ROW_BLOCK, stride, emission_workspace,
-        scores,
+        job.shape, job.coefficients + theta * job.emission.coefficients_size(job.shape),
+        job.offsets + theta * n_components, tile, ROW_BLOCK, stride, emission_workspace, scores,
     )
     if assignment.kind == BEST and assignment.truncation < n_components:
         assign_best(
@@ -189,24 +190,13 @@ cdef void assign_rows(
 cdef void visit_tile(
     const Job* job, Py_ssize_t first, Py_ssize_t n_used, double* statistics, real* workspace
 ) noexcept nogil:
+    """Read a tile, and visit its rows under each theta."""
     cdef Py_ssize_t n_rows = (n_used + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK
-    cdef Py_ssize_t n_components = job.shape.n_components
-    cdef Py_ssize_t k, row
+    cdef Py_ssize_t d, row, theta
     cdef Py_ssize_t stride = stride_of(n_rows)
     # Everything starts on a cache line: sizes in between are multiples of one.
     cdef real* tile = workspace
-    cdef real* scores = tile + (job.shape.n_features + TILE_PADDING) * stride
-    cdef real* weight = scores + (n_components + SCORES_PADDING) * stride
-    cdef real* log_z = weight + n_rows
-    cdef int64_t* labels = <int64_t*>(log_z + n_rows)
-    cdef int64_t* draws = labels + n_rows
-    cdef double* limits = <double*>(draws + lines(n_components))
-    cdef lanes* room = <lanes*>(limits + lines(n_components))
-    cdef real* emission_workspace = <real*>(
-        room + assignment_size(job.assignment, n_components)
-    )
-    cdef double count
-
+    cdef real* weight = tile + (job.shape.n_features + TILE_PADDING) * stride
     for row in range(n_used):
         weight[row] = 1.0 if job.weights == NULL else <real>job.weights[first + row]
     for row in range(n_used, n_rows):
@@ -216,13 +206,38 @@ cdef void visit_tile(
         # A row of weight zero is absent, even one so far away that 0 * x would be NaN.
         for row in range(n_used):
             if weight[row] == 0.0:
-                for k in range(job.shape.n_features):
-                    tile[k * stride + row] = 0.0
+                for d in range(job.shape.n_features):
+                    tile[d * stride + row] = 0.0
+    for theta in range(job.n_thetas):
+        visit_rows(
+            job, theta, first, n_used, n_rows, stride, tile, weight,
+            NULL if statistics == NULL else statistics + theta * job.statistics_size,
+            weight + n_rows,
+        )
+
+
+cdef void visit_rows(
+    const Job* job, Py_ssize_t theta, Py_ssize_t first, Py_ssize_t n_used, Py_ssize_t n_rows,
+    Py_ssize_t stride, const real* tile, const real* weight, double* statistics, real* workspace,
+) noexcept nogil:
+    """Scores, q(T) and statistics of a tile under one theta."""
+    cdef Py_ssize_t n_components = job.shape.n_components
+    cdef Py_ssize_t k, row
+    cdef real* scores = workspace
+    cdef real* log_z = scores + (n_components + SCORES_PADDING) * stride
+    cdef int64_t* labels = <int64_t*>(log_z + n_rows)
+    cdef int64_t* draws = labels + n_rows
+    cdef double* limits = <double*>(draws + lines(n_components))
+    cdef lanes* room = <lanes*>(limits + lines(n_components))
+    cdef real* emission_workspace = <real*>(
+        room + assignment_size(job.assignment, n_components)
+    )
+    cdef double count
 
     for k in range(n_rows // ROW_BLOCK):
         row = k * ROW_BLOCK
         assign_rows(
-            job, first + row, n_used - row, stride, tile + row, scores + row, weight + row,
+            job, theta, first + row, n_used - row, stride, tile + row, scores + row, weight + row,
             log_z + row, labels + row, draws, room, emission_workspace,
         )
 
@@ -247,8 +262,8 @@ cdef void visit_tile(
         if count <= limits[k]:
             limits[k] = INFINITY
     job.emission.accumulate(
-        job.shape, job.coefficients, tile, n_rows, stride, scores, limits, emission_workspace,
-        statistics + 1 + n_components,
+        job.shape, job.coefficients + theta * job.emission.coefficients_size(job.shape), tile,
+        n_rows, stride, scores, limits, emission_workspace, statistics + 1 + n_components,
     )
 
 
@@ -258,8 +273,8 @@ cdef void visit_chunk(Job* job, Py_ssize_t chunk) noexcept nogil:
     cdef Py_ssize_t end = min(first + job.chunk_rows, job.n_rows)
     cdef double* statistics = NULL
     if job.statistics != NULL:
-        statistics = job.statistics + chunk * job.statistics_size
-        memset(statistics, 0, job.statistics_size * sizeof(double))
+        statistics = job.statistics + chunk * job.n_thetas * job.statistics_size
+        memset(statistics, 0, job.n_thetas * job.statistics_size * sizeof(double))
     while first < end and not job.stop:
         visit_tile(
             job, first, min(job.tile_rows, end - first), statistics,
@@ -311,16 +326,19 @@ def visit(
     Parameters
     ----------
     block, theta, assignment : IN, as in inputs.py
-    statistics : OUT, (statistics_size,): log_z, counts (K), then the emission's
+    statistics : OUT, (n_thetas * statistics_size,): log_z, counts (K), then the emission's
     log_z : OUT, (N,); labels : OUT, (N,), with kind "hard"; q : OUT, (N, K), the scores with kind
-        "scores"
+        "scores": of the last theta
     """
     cdef Job job
     cdef Py_buffer view
     cdef const double[::1] origin = block.origin
     cdef const double[::1] scale = block.scale
-    cdef const double[::1] coefficients = theta.coefficients
-    cdef const double[::1] offsets = theta.offsets
+    cdef bint several = theta.offsets.ndim == 2
+    cdef const double[::1] coefficients = (
+        theta.coefficients.reshape(-1) if several else theta.coefficients
+    )
+    cdef const double[::1] offsets = theta.offsets.reshape(-1) if several else theta.offsets
     cdef const double[::1] weights
     cdef const int64_t[::1] given
     cdef Py_ssize_t n_chunks, chunk, i, size, coefficients_start, statistics_start
@@ -334,9 +352,11 @@ def visit(
     job.assignment.truncation = assignment.truncation
     job.assignment.seed = assignment.seed
     job.assignment.sweep = assignment.sweep
-    job.shape = shape_of(offsets.shape[0], origin.shape[0])
+    job.n_thetas = len(theta.offsets) if several else 1
+    job.shape = shape_of(offsets.shape[0] // job.n_thetas, origin.shape[0])
     check_length(
-        "coefficients", coefficients.shape[0], job.emission.coefficients_size(job.shape)
+        "coefficients", coefficients.shape[0],
+        job.n_thetas * job.emission.coefficients_size(job.shape),
     )
     check_length("scale", scale.shape[0], job.shape.n_features)
     job.source.origin = &origin[0]
@@ -373,7 +393,7 @@ def visit(
         if job.labels_given != NULL:
             check_length("labels", given.shape[0], job.n_rows)
         if statistics is not None:
-            check_length("statistics", statistics.shape[0], job.statistics_size)
+            check_length("statistics", statistics.shape[0], job.n_thetas * job.statistics_size)
         if log_z is not None:
             check_length("log_z", log_z.shape[0], job.n_rows)
         if labels is not None:
@@ -399,7 +419,9 @@ def visit(
             + 2 * job.tile_rows
             + (
                 8 * (job.tile_rows + 2 * lines(job.shape.n_components))
-                + <Py_ssize_t>sizeof(lanes) * assignment_size(job.assignment, job.shape.n_components)
+                + <Py_ssize_t>sizeof(lanes) * assignment_size(
+                    job.assignment, job.shape.n_components
+                )
             ) // <Py_ssize_t>sizeof(real)
             + 15
         ) // 16 * 16
@@ -409,7 +431,7 @@ def visit(
             size += 8 * lines(coefficients.shape[0] + offsets.shape[0])
         statistics_start = size
         if statistics is not None:
-            size += n_chunks * job.statistics_size * 8
+            size += n_chunks * job.n_thetas * job.statistics_size * 8
         memory = <char*>aligned_memory(size)
         if memory == NULL:
             raise MemoryError(f"no {size} bytes for the workspace of {n_threads} threads")
@@ -442,11 +464,11 @@ def visit(
             if job.stop:
                 raise_pending()
             if statistics is not None:
-                for i in range(job.statistics_size):
+                for i in range(statistics.shape[0]):
                     statistics[i] = 0.0
                 for chunk in range(n_chunks):
-                    for i in range(job.statistics_size):
-                        statistics[i] += partial[chunk * job.statistics_size + i]
+                    for i in range(statistics.shape[0]):
+                        statistics[i] += partial[chunk * statistics.shape[0] + i]
         finally:
             free_aligned(memory)
     finally:
