@@ -450,6 +450,64 @@ def test_float32_data_is_summed_in_float64(covariance_type):
     assert single.means_.dtype == single.predict_proba(X).dtype == np.float64
 
 
+def many_in_float32(n=20_000, offset=1e4):
+    """Enough rows for arithmetic in float32, as far from 0 as float32 can bear."""
+    return (blobs(n) + offset).astype(np.float32)
+
+
+@each_type
+@pytest.mark.parametrize("method", ["em", "mean_field"])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_float32_arithmetic_gives_the_same_fit(covariance_type, method, offset):
+    X = many_in_float32(offset=offset)
+    options = {"covariance_type": covariance_type, "method": method, "random_state": 0}
+    single = GaussianMixture(3, tol=1e-4, **options).fit(X)
+    double = GaussianMixture(3, tol=1e-4, **options).fit(X.astype(np.float64))
+    assert single.objective_ != double.objective_  # it was float32
+    assert single.objective_ == pytest.approx(double.objective_, rel=1e-6)
+    scale = X.std(axis=0)
+    np.testing.assert_allclose(
+        (single.means_ - double.means_) / scale, np.zeros_like(double.means_), atol=1e-3
+    )
+    # Predictions are float64 arithmetic whatever the data.
+    np.testing.assert_array_equal(
+        single.score_samples(X[:50]), single.score_samples(X[:50].astype(np.float64))
+    )
+
+
+def test_a_small_tolerance_asks_for_float64_arithmetic(monkeypatch):
+    precise = []
+    visit = vbfast.Model.visit_each
+
+    def watched(self, block, requests):
+        precise.extend(assignment.precise for _, assignment in requests)
+        return visit(self, block, requests)
+
+    monkeypatch.setattr(vbfast.Model, "visit_each", watched)
+    X = many_in_float32()
+    GaussianMixture(3, random_state=0, tol=1e-4).fit(X)
+    assert precise
+    assert not any(precise)
+    precise.clear()
+    GaussianMixture(3, random_state=0, tol=1e-6, max_iter=1000).fit(X)
+    assert precise
+    assert all(precise)
+
+
+@pytest.mark.parametrize("apart", [3e-4, 1e-5])
+def test_where_float32_arithmetic_falls_short_a_fit_goes_on_in_float64(apart):
+    # Of two almost equal features: it takes the covariances for singular, or makes the objective
+    # fall.
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((20_000, 1))
+    y = x + apart * rng.standard_normal(x.shape)
+    X = np.hstack([x, y, rng.standard_normal((20_000, 1))]).astype(np.float32)
+    options = {"reg_covar": 0.0, "random_state": 0, "tol": 1e-4, "max_iter": 1000}
+    single = GaussianMixture(2, **options).fit(X)
+    double = GaussianMixture(2, **options).fit(X.astype(np.float64))
+    assert single.objective_ == pytest.approx(double.objective_, rel=1e-4)
+
+
 def test_whole_numbers_and_lists():
     X = np.round(blobs(50)).astype(np.int64)
     expected = GaussianMixture(2, random_state=0).fit(X.astype(float))
