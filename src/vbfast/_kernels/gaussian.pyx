@@ -200,6 +200,12 @@ cdef void weigh(
         )
 
 
+cdef void convert(Py_ssize_t size, const double* coefficients, real* converted) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(size):
+        converted[i] = <real>coefficients[i]
+
+
 # Every emission's first moments come first in its statistics.
 
 cdef inline Py_ssize_t first_size(Shape shape) noexcept nogil:
@@ -454,13 +460,14 @@ cdef void accumulate_rows(
 
 cdef void isotropic_scores(
     Shape shape, const real* far, const real* centers, const real* slopes, const real* linear,
-    const real* halves, const real* offsets, const lanes* z, const lanes* minus_half_squares,
+    const real* halves, const real* rests, const real* offsets, const lanes* z,
+    const lanes* minus_half_squares,
     Py_ssize_t stride, lanes* out,
 ) noexcept nogil:
     """Scores of four vectors of rows, of which -|z|^2 / 2 is given; everything stride apart.
 
-    Near: offset - half + z'(slope * center) - slope |z|^2 / 2;
-    far: offset - slope |z - center|^2 / 2.
+    Near: (-half + z'(slope * center) - slope |z|^2 / 2) + offset - rest, where half + rest is
+    slope |center|^2 / 2, so that what is small is added last; far: offset - slope |z - center|^2/2.
     """
     cdef Py_ssize_t n_features = shape.n_features
     cdef Py_ssize_t i, k, other
@@ -507,11 +514,11 @@ cdef void isotropic_scores(
             b2 = lanes_set(offsets[other]) + d * b2
             b3 = lanes_set(offsets[other]) + d * b3
         else:
-            a0 = lanes_set(offsets[k] - halves[k])
+            a0 = lanes_set(-halves[k])
             a1 = a0
             a2 = a0
             a3 = a0
-            b0 = lanes_set(offsets[other] - halves[other])
+            b0 = lanes_set(-halves[other])
             b1 = b0
             b2 = b0
             b3 = b0
@@ -543,6 +550,16 @@ cdef void isotropic_scores(
             b1 = b1 + d * last[1]
             b2 = b2 + d * last[2]
             b3 = b3 + d * last[3]
+            c = lanes_set(offsets[k] - rests[k])
+            d = lanes_set(offsets[other] - rests[other])
+            a0 = a0 + c
+            a1 = a1 + c
+            a2 = a2 + c
+            a3 = a3 + c
+            b0 = b0 + d
+            b1 = b1 + d
+            b2 = b2 + d
+            b3 = b3 + d
         out[k * stride] = a0
         out[k * stride + 1] = a1
         out[k * stride + 2] = a2
@@ -553,13 +570,38 @@ cdef void isotropic_scores(
         out[other * stride + 3] = b3
 
 
+cdef void isotropic_convert(
+    Shape shape, Py_ssize_t size, const double* coefficients, real* converted
+) noexcept nogil:
+    """Coefficients of which the first are far, centers, slopes, slope * center, halves and rests.
+
+    Distances are to the centers that slopes and products have after rounding, from which halves
+    and rests must follow: where z is far larger than z - center, errors of either would show.
+    """
+    cdef Py_ssize_t n_features = shape.n_features
+    cdef Py_ssize_t n_components = shape.n_components
+    cdef real* slopes = converted + n_components * (1 + n_features)
+    cdef real* linear = slopes + n_components
+    cdef real* halves = linear + n_components * n_features
+    cdef Py_ssize_t d, k
+    cdef double half, product
+    convert(size, coefficients, converted)
+    for k in range(n_components):
+        half = 0.0
+        for d in range(n_features):
+            product = linear[k * n_features + d]
+            half += 0.5 * product * product / slopes[k]
+        halves[k] = <real>half
+        halves[n_components + k] = <real>(half - halves[k])
+
+
 # One factor for all components, all near or all far. Coefficients: far (K), means m (K, D), slopes
-# 1 (K), transformed means A m (K, D), their halved squares (K), factor A (D, D). Statistics: first
-# moments, pooled second moments.
+# 1 (K), transformed means A m (K, D), their halved squares (K), what rounding takes from these (K),
+# factor A (D, D). Statistics: first moments, pooled second moments.
 
 cdef Py_ssize_t tied_coefficients_size(Shape shape) noexcept nogil:
     cdef Py_ssize_t d = shape.n_features
-    return shape.n_components * (3 + 2 * d) + d * d
+    return shape.n_components * (4 + 2 * d) + d * d
 
 
 cdef Py_ssize_t tied_statistics_size(Shape shape) noexcept nogil:
@@ -614,13 +656,15 @@ cdef void tied_scores(
     cdef const real* slopes = far + shape.n_components * (1 + n_features)
     cdef const real* means = slopes + shape.n_components
     cdef const real* halves = means + shape.n_components * n_features
-    cdef const real* factor = halves + shape.n_components
+    cdef const real* rests = halves + shape.n_components
+    cdef const real* factor = rests + shape.n_components
     cdef Py_ssize_t block, first
     for block in range(n_rows // (4 * LANES)):
         first = 4 * LANES * block
         transform(n_features, factor, <const lanes*>(tile + first), step, <lanes*>workspace)
         isotropic_scores(
-            shape, far, means, slopes, means, halves, offsets, <const lanes*>workspace,
+            shape, far, means, slopes, means, halves, rests, offsets,
+            <const lanes*>workspace,
             <const lanes*>workspace + n_features * step, step, <lanes*>(scores + first),
         )
 
@@ -813,11 +857,12 @@ cdef void accumulate_diag_far(
 
 
 # One precision lambda for all features of a component; all components near or all far.
-# Coefficients: far (K), means m (K, D), lambda (K), lambda m (K, D), lambda |m|^2 / 2 (K).
+# Coefficients: far (K), means m (K, D), lambda (K), lambda m (K, D), lambda |m|^2 / 2 (K), what
+# rounding takes from these (K).
 # Statistics: first moments; second moments (even(K), 4), of which the first column counts.
 
 cdef Py_ssize_t spherical_coefficients_size(Shape shape) noexcept nogil:
-    return shape.n_components * (3 + 2 * shape.n_features)
+    return shape.n_components * (4 + 2 * shape.n_features)
 
 
 cdef Py_ssize_t spherical_statistics_size(Shape shape) noexcept nogil:
@@ -835,6 +880,7 @@ cdef void spherical_scores(
     cdef const real* slopes = means + shape.n_components * n_features
     cdef const real* slopes_means = slopes + shape.n_components
     cdef const real* halves = slopes_means + shape.n_components * n_features
+    cdef const real* rests = halves + shape.n_components
     cdef const lanes* x
     cdef Py_ssize_t block, first
     for block in range(n_rows // (4 * LANES)):
@@ -842,7 +888,8 @@ cdef void spherical_scores(
         x = <const lanes*>(tile + first)
         squares(n_features, x, 4, step, -0.5, <lanes*>workspace)
         isotropic_scores(
-            shape, far, means, slopes, slopes_means, halves, offsets, x, <const lanes*>workspace,
+            shape, far, means, slopes, slopes_means, halves, rests, offsets, x,
+            <const lanes*>workspace,
             step, <lanes*>(scores + first),
         )
 
@@ -865,21 +912,45 @@ cdef void spherical_accumulate(
     accumulate_rows(shape, 1, workspace, n_rows, stride, q, second, 4)
 
 
+cdef void full_convert(
+    Shape shape, const double* coefficients, real* converted
+) noexcept nogil:
+    convert(full_coefficients_size(shape), coefficients, converted)
+
+
 cdef Emission full_emission = [
     full_coefficients_size, full_workspace_size, full_statistics_size, full_scores,
-    full_accumulate,
+    full_accumulate, full_convert,
 ]
+cdef void tied_convert(
+    Shape shape, const double* coefficients, real* converted
+) noexcept nogil:
+    isotropic_convert(shape, tied_coefficients_size(shape), coefficients, converted)
+
+
 cdef Emission tied_emission = [
     tied_coefficients_size, full_workspace_size, tied_statistics_size, tied_scores,
-    tied_accumulate,
+    tied_accumulate, tied_convert,
 ]
+cdef void diag_convert(
+    Shape shape, const double* coefficients, real* converted
+) noexcept nogil:
+    convert(diag_coefficients_size(shape), coefficients, converted)
+
+
 cdef Emission diag_emission = [
     diag_coefficients_size, diag_workspace_size, diag_statistics_size, diag_scores,
-    diag_accumulate,
+    diag_accumulate, diag_convert,
 ]
+cdef void spherical_convert(
+    Shape shape, const double* coefficients, real* converted
+) noexcept nogil:
+    isotropic_convert(shape, spherical_coefficients_size(shape), coefficients, converted)
+
+
 cdef Emission spherical_emission = [
     spherical_coefficients_size, diag_workspace_size, spherical_statistics_size,
-    spherical_scores, spherical_accumulate,
+    spherical_scores, spherical_accumulate, spherical_convert,
 ]
 
 EMISSIONS = {

@@ -593,6 +593,7 @@ cdef void write_coefficients(Family family, Theta theta, Room* room) noexcept no
     cdef double* slopes = third  # (K), of tied and spherical
     cdef double* linear = slopes + n_components  # (K, D)
     cdef double* halves = linear + n_components * n  # (K)
+    cdef double* rests = halves + n_components  # (K)
     cdef const double* reference = room.reference
     cdef const double* factor
     cdef Py_ssize_t i, j, k
@@ -633,10 +634,11 @@ cdef void write_coefficients(Family family, Theta theta, Room* room) noexcept no
                 linear[k * n + i] = value
                 halves[k] += value * value
             halves[k] *= 0.5 / slopes[k]
+            rests[k] = 0.0
     if family.covariance_type == FULL:
         memcpy(fourth, theta.factor, family.n_groups * n * n * sizeof(double))
     elif family.covariance_type == TIED:
-        memcpy(halves + n_components, theta.factor, n * n * sizeof(double))
+        memcpy(rests + n_components, theta.factor, n * n * sizeof(double))
 
 
 cdef void write_offsets(

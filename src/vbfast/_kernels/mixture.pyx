@@ -442,8 +442,9 @@ def visit(
         job.offsets = <const real*>&offsets[0]
         if sizeof(real) < 8:
             converted = <real*>(memory + coefficients_start)
-            for i in range(coefficients.shape[0]):
-                converted[i] = <real>coefficients[i]
+            i = job.emission.coefficients_size(job.shape)
+            for chunk in range(job.n_thetas):
+                job.emission.convert(job.shape, &coefficients[chunk * i], converted + chunk * i)
             job.coefficients = converted
             converted = converted + coefficients.shape[0]
             for i in range(offsets.shape[0]):

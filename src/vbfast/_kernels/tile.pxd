@@ -81,7 +81,7 @@ cdef struct Shape:
     Py_ssize_t n_features
 
 
-# What a latent structure's kernel knows of an emission: five functions. `coefficients` is one
+# What a latent structure's kernel knows of an emission: six functions. `coefficients` is one
 # buffer, written by the Python side of the emission and read by nobody else.
 cdef struct Emission:
     # Numbers of coefficients, of workspace for a tile of n_rows, and of statistics. Tile, scores
@@ -102,6 +102,8 @@ cdef struct Emission:
         const real* tile, Py_ssize_t n_rows, Py_ssize_t stride, const real* q,
         const double* limits, real* workspace, double* statistics,
     ) noexcept nogil
+    # Coefficients in single precision.
+    void (*convert)(Shape shape, const double* coefficients, real* converted) noexcept nogil
 
 
 # Where data lies: strides in bytes, values float64 or float32; `origin` is subtracted from every

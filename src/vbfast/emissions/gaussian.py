@@ -356,9 +356,8 @@ class Gaussian:
         else:
             return _packed(far, means, factor, factor * means)
         halves = 0.5 * (linear**2).sum(axis=1) / slopes
-        return _packed(
-            far, means, slopes, linear, halves, factor if self.covariance_type == "tied" else ()
-        )
+        shared = factor if self.covariance_type == "tied" else ()
+        return _packed(far, means, slopes, linear, halves, np.zeros(len(means)), shared)
 
     def offsets(self, theta: Gaussians) -> Array:
         """Scores at squared distance zero, (K,), in the units of the data."""
