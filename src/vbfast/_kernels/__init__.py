@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from . import cpu
 
 if TYPE_CHECKING:
-    from . import columns, gaussian, mixture, mixture as mixture_single
+    from . import columns, gaussian, mixture
+    from . import mixture as mixture_single
 
 __all__ = [
     "available_levels",

@@ -136,7 +136,7 @@ cdef inline void largest(
     Py_ssize_t n_components, Py_ssize_t step, Py_ssize_t wanted, const lanes* score, lanes* left,
     lanes* kept,
 ) noexcept nogil:
-    """kept = each lane's `wanted` largest scores, in order; four at a time, what is left in `left`."""
+    """kept = each lane's `wanted` largest scores, in order; four at a time, the rest in `left`."""
     cdef lanes lowest = lanes_set(LOWEST)
     cdef lanes s, t, t0, t1, t2, t3
     cdef Py_ssize_t c, k

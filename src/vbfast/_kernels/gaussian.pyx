@@ -156,7 +156,7 @@ cdef void weigh(
     Py_ssize_t n_features, const real* rows, Py_ssize_t n_rows, Py_ssize_t stride,
     const real* q, real* weighted, double* first_moments,
 ) noexcept nogil:
-    """weighted = q * rows for the features of a panel, whose sums are added to first_moments if wanted.
+    """weighted = q * rows for the features of a panel; if wanted, first_moments += their sums.
 
     To those that come after the panel's last, up to a multiple of 8, nothing is added.
     """
@@ -459,7 +459,8 @@ cdef void isotropic_scores(
 ) noexcept nogil:
     """Scores of four vectors of rows, of which -|z|^2 / 2 is given; everything stride apart.
 
-    Near: offset - half + z'(slope * center) - slope |z|^2 / 2; far: offset - slope |z - center|^2 / 2.
+    Near: offset - half + z'(slope * center) - slope |z|^2 / 2.
+    Far: offset - slope |z - center|^2 / 2.
     """
     cdef Py_ssize_t n_features = shape.n_features
     cdef Py_ssize_t i, k, other
@@ -552,8 +553,8 @@ cdef void isotropic_scores(
         out[other * stride + 3] = b3
 
 
-# One factor for all components, all near or all far. Coefficients: far (K), means m (K, D), slopes 1
-# (K), transformed means A m (K, D), their halved squares (K), factor A (D, D). Statistics: first
+# One factor for all components, all near or all far. Coefficients: far (K), means m (K, D), slopes
+# 1 (K), transformed means A m (K, D), their halved squares (K), factor A (D, D). Statistics: first
 # moments, pooled second moments.
 
 cdef Py_ssize_t tied_coefficients_size(Shape shape) noexcept nogil:

@@ -49,7 +49,8 @@ class Coefficients:
     Attributes
     ----------
     emission : str
-        Name of the compiled functions that can read `coefficients`: "full", "tied", "diag" or "spherical".
+        Name of the compiled functions that can read `coefficients`: "full", "tied", "diag" or
+        "spherical".
     coefficients : ndarray
     offsets : ndarray of shape (K,)
         Scores where the emission's own part is zero.

@@ -32,7 +32,6 @@ from .assign cimport (
     best_size,
 )
 from .tile cimport (
-    LANES,
     ROW_BLOCK,
     SCORES_PADDING,
     TILE_PADDING,
@@ -400,7 +399,8 @@ def visit(
             + 2 * job.tile_rows
             + (
                 8 * (job.tile_rows + 2 * lines(job.shape.n_components))
-                + <Py_ssize_t>sizeof(lanes) * assignment_size(job.assignment, job.shape.n_components)
+                + assignment_size(job.assignment, job.shape.n_components)
+                * <Py_ssize_t>sizeof(lanes)
             ) // <Py_ssize_t>sizeof(real)
             + 15
         ) // 16 * 16

@@ -95,8 +95,8 @@ cdef struct Emission:
         const real* tile, Py_ssize_t n_rows, Py_ssize_t stride,
         real* workspace, real* scores,
     ) noexcept nogil
-    # statistics += sum over rows of q[k, row] * (what row brings). What rows of q[k, row] <= limits[k]
-    # bring is below rounding, and may be left out: all of them where that is infinite.
+    # statistics += sum over rows of q[k, row] * (what row brings). What rows of q[k, row] <=
+    # limits[k] bring is below rounding, and may be left out: all of them where that is infinite.
     void (*accumulate)(
         Shape shape, const real* coefficients,
         const real* tile, Py_ssize_t n_rows, Py_ssize_t stride, const real* q,
@@ -143,7 +143,7 @@ cdef inline void read_tile(
     cdef Py_ssize_t d, row
     cdef Py_ssize_t in_squares = 0
     if SQUARE > 0 and source.column_stride == (4 if source.single else 8) and n_features > 2:
-        in_squares = n_used // SQUARE * SQUARE
+        in_squares = n_used - n_used % max(SQUARE, 1)
         row = 0
         while row < in_squares:
             d = 0
