@@ -28,6 +28,8 @@ NARROWEST, WIDEST = 1e-151, 1e152
 MANY_ROWS = 2**14
 # Changes of an objective, in nats a row, that float32 arithmetic can tell from rounding.
 SINGLE_RESOLUTION = 1e-5
+# Weights that are float32 numbers, with room for what they are multiplied by.
+SINGLE_LIGHTEST, SINGLE_HEAVIEST = 1e-20, 1e20
 # Sums of weights that can be told from an empty component's, and squared.
 LIGHTEST, HEAVIEST = 1e-50, 1e50
 
@@ -186,6 +188,9 @@ class ArrayData:
         _refuse(values, bad)
         frame = _frame(values, weights, low, high, isotropic, threads)
         single = values.dtype == np.float32 and len(values) >= MANY_ROWS
+        if single and weights is not None:
+            present = weights[weights > 0]
+            single = bool(present.min() > SINGLE_LIGHTEST and present.max() < SINGLE_HEAVIEST)
         return cls(values, weights, frame, threads, single=single)
 
     @property

@@ -145,7 +145,7 @@ cdef inline void read_tile(
     cdef Py_ssize_t d, row
     cdef Py_ssize_t in_squares = 0
     if SQUARE > 0 and source.column_stride == (4 if source.single else 8) and n_features > 2:
-        in_squares = n_used // SQUARE * SQUARE
+        in_squares = n_used - n_used % max(SQUARE, 1)
         row = 0
         while row < in_squares:
             d = 0
