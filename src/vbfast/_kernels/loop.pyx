@@ -78,6 +78,7 @@ from .tile cimport (
     lanes,
     lanes_keep_from,
     lanes_max,
+    lanes_min,
     lanes_set,
     lanes_sum,
     read_tile,
@@ -914,10 +915,8 @@ cdef void find_frame(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
             for v in range(n_rows // LANES):
                 finite = finite + lanes_set(0.0) * column[v]
                 highest = lanes_max(column[v], highest)
-                lowest = lanes_set(0.0) - lanes_max(
-                    lanes_set(0.0) - column[v], lanes_set(0.0) - lowest
-                )
-        low = greatest(lanes_set(0.0) - lowest) * -1.0
+                lowest = lanes_min(column[v], lowest)
+        low = -greatest(lanes_set(0.0) - lowest)
         extent = greatest(highest) - low
         widest = max(widest, extent)
         if not (
@@ -1055,10 +1054,7 @@ cdef double potential(
             for j in range(d):
                 x = values[j * step + v] - lanes_set(mean[j])
                 square = square + x * x
-            # The smaller of two.
-            least = lanes_set(0.0) - lanes_max(
-                lanes_set(0.0) - square, lanes_set(0.0) - nearest[v]
-            )
+            least = lanes_min(square, nearest[v])
             out[v] = least
             total = total + weight[v] * least
     return lanes_sum(total)
