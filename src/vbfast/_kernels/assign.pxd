@@ -367,7 +367,8 @@ cdef inline void assign_block(
 ) noexcept nogil:
     """The scores of ROW_BLOCK rows become q(T), by any kind of assignment.
 
-    HARD writes labels, GIVEN reads them in place of scores. counts: (K), room: as assignment_size says.
+    HARD writes labels, GIVEN reads them in place of scores. DRAW works in counts (K), BEST in
+    assignment_size vectors of room.
     """
     # Vectors, for their alignment; ROW_BLOCK numbers of them.
     cdef lanes[MOST_ROWS] total_vectors

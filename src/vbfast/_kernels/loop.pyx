@@ -329,8 +329,8 @@ cdef struct Room:
     double* weight   # (N)
     int64_t* labels  # (N)
     double* nearest  # (N)
-    double* candidate
-    double* chosen
+    double* chance   # (N)
+    double* distance  # (N)
     double* scores
     double* log_z
     double* limits
@@ -392,9 +392,9 @@ cdef Room room_at(const Job* job, double* memory, Py_ssize_t* size) noexcept nog
     memory += lines(n_rows)
     room.nearest = memory
     memory += lines(n_rows)
-    room.candidate = memory
+    room.chance = memory
     memory += lines(n_rows)
-    room.chosen = memory
+    room.distance = memory
     memory += lines(n_rows)
     room.scores = memory
     memory += lines((k + SCORES_PADDING) * stride)
@@ -1024,14 +1024,14 @@ cdef void plus_plus(
         # What rows are drawn by: weight times squared distance.
         lowest = 0.0
         for row in range(room.n_rows):
-            room.candidate[row] = room.weight[row] * room.nearest[row]
-            lowest += room.candidate[row]
+            room.chance[row] = room.weight[row] * room.nearest[row]
+            lowest += room.chance[row]
         if lowest == 0.0:  # fewer distinct rows than components: any will do
-            memcpy(room.candidate, room.weight, room.n_rows * sizeof(double))
+            memcpy(room.chance, room.weight, room.n_rows * sizeof(double))
         lowest = INFINITY
         for trial in range(n_trials):
-            copy_row(room, d, pick(room.candidate, room.n_rows, stream), mean)
-            value = potential(room, d, mean, room.chosen)
+            copy_row(room, d, pick(room.chance, room.n_rows, stream), mean)
+            value = potential(room, d, mean, room.distance)
             if trial == 0 or value < lowest:
                 lowest = value
                 memcpy(means + k * d, mean, d * sizeof(double))
@@ -1104,10 +1104,10 @@ cdef void begin(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
             )
     else:
         if job.init == FROM_DATA:
-            memcpy(room.candidate, room.weight, room.n_rows * sizeof(double))
+            memcpy(room.chance, room.weight, room.n_rows * sizeof(double))
             for k in range(n_components):
-                row = pick(room.candidate, room.n_rows, &stream)
-                room.candidate[row] = 0.0
+                row = pick(room.chance, room.n_rows, &stream)
+                room.chance[row] = 0.0
                 copy_row(&room, d, row, means + k * d)
         else:
             plus_plus(job, &room, &stream, means)
