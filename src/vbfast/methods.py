@@ -149,7 +149,7 @@ class DataLike(Protocol):
 
 
 @runtime_checkable
-class IsBlock(Protocol):
+class HasBlock(Protocol):
     """What full inference asks of data. Those that lack it are swept chain by chain."""
 
     @property
@@ -621,7 +621,7 @@ class FullInference:
         children = rng.spawn(self.n_chains)
         n_tune = max(self.n_tune, 1)
         at_once = None
-        if isinstance(model, HasChains) and isinstance(data, IsBlock):
+        if isinstance(model, HasChains) and isinstance(data, HasBlock):
             at_once = model.chains(
                 data.block, posteriors, children, n_tune, self.n_draws, self.thin
             )
