@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import warnings
@@ -216,7 +215,7 @@ def test_scales_and_shifts_of_the_data_do_not_matter():
 
 
 @pytest.mark.parametrize("n_threads", [2, 3, 8])
-def test_same_bits_for_every_number_of_threads(n_threads, monkeypatch):
+def test_same_bits_for_every_number_of_threads(n_threads):
     rng = np.random.default_rng(11)
     X = [clusters(rng, 1, n)[0] for n in rng.integers(10, 500, 60)]
     estimator = GaussianMixture(3, n_init=2, random_state=3, max_iter=30)
@@ -230,14 +229,14 @@ def test_same_bits_for_every_number_of_threads(n_threads, monkeypatch):
 
 
 def test_slices_of_time_do_not_matter():
-    """A fit of many slices, and one of few."""
+    """Fits of many slices, which end at other sweeps each time."""
     rng = np.random.default_rng(12)
     X = clusters(rng, 2, 4000, k=8, d=3, away=1.5)
-    estimator = GaussianMixture(8, max_iter=60, tol=0, random_state=0)
+    estimator = GaussianMixture(8, max_iter=5000, tol=0, random_state=0)
     model_rows = loops.most_rows(vbfast.Model(vbfast.Mixture(8), vbfast.Gaussian(3)))
     assert model_rows >= 4000
     fits = quiet(fit_many, estimator, X, n_threads=1)
-    np.testing.assert_array_equal(fits.n_iter_, [60, 60])
+    assert np.all(fits.n_iter_ > 1000)
     both = quiet(fit_many, estimator, X, n_threads=2)
     np.testing.assert_array_equal(fits.means_, both.means_)
 
@@ -456,7 +455,6 @@ LONG = [
 @pytest.mark.parametrize(("shape", "work"), LONG)
 def test_interrupt(shape, work):
     """Ctrl-C ends it: soon, but how soon isn't asserted."""
-    assert hasattr(signal, "SIGINT")
     code = INTERRUPTED.format(shape=shape, work=work)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

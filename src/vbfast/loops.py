@@ -1,25 +1,27 @@
 """The loop without Python: whole fits in compiled code, where data are small.
 
 A sweep of little data takes less time than Python needs to ask for it. The loop of methods.py is
-there a second time, in _kernels/loop.pyx, for conjugate Gaussian mixtures with a Dirichlet prior;
-each fit takes one thread, and many run at a time.
+there a second time, in _kernels/loop.pyx, for conjugate Gaussian mixtures with a Dirichlet prior,
+and so are the formulas that it takes from Python (_kernels/conjugate.pxd); tests hold the two to
+rounding. Each fit takes one thread, and many run at a time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _kernels
-from ._kernels.inputs import Assignment, Mixtures
+from ._kernels.inputs import Assignment, Block, Mixtures
 from .conjugate import degenerate_error, point
-from .data import ArrayData
 from .draws import Draws
-from .model import Model, Theta
 from .stats import Stats
+
+if TYPE_CHECKING:
+    from .model import Model, Theta
 
 __all__ = ["Climbs", "climb", "mixtures", "most_rows", "sample"]
 
@@ -169,20 +171,22 @@ def climb(
 
 def sample(
     model: Model,
-    data: ArrayData,
+    block: Block,
     posteriors: list[Stats],
     seeds: list[int],
     n_tune: int,
     n_draws: int,
     thin: int,
 ) -> tuple[Draws[Theta], Array]:
-    """Run chains: see methods.py's FullInference.
+    """Run chains: see `Model.chains`.
 
     Returns the draws, and log p(X, T, theta) of each sweep before them, (chain, n_tune).
 
     Parameters
     ----------
-    model, data
+    model : Model
+    block : Block
+        All rows.
     posteriors : list of Stats
     seeds : list of int
         Of each chain.
@@ -190,13 +194,12 @@ def sample(
         Sweeps before the draws, 1 at least; draws; sweeps a draw.
     """
     n = len(posteriors)
-    block = data.block
     model.check_frame(block)
     weights = None if block.weights is None else [block.weights] * n
     rows = _kernels.loop.Rows([block.values] * n, weights)
-    frame = data.frame
+    units = model.emission.units
     rows.set_frames(
-        *(np.tile(value, (n, 1)) for value in (frame.origin, frame.scale, frame.variance))
+        *(np.tile(value, (n, 1)) for value in (units.origin, units.scale, units.variance))
     )
     now = np.array([posterior.buffer for posterior in posteriors])
     state = np.zeros((n, 4), dtype=np.int64)

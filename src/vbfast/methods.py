@@ -21,18 +21,24 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, get_args
+from typing import (
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    Protocol,
+    TypeVar,
+    get_args,
+    runtime_checkable,
+)
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import loops
 from ._kernels.inputs import Assignment, Block
 from .acceleration import Extrapolation, HasCoordinates
-from .data import ArrayData
 from .draws import Draws
 from .exceptions import DegenerateError, ObjectiveFellWarning
-from .model import Model
 from .stats import Stats
 
 __all__ = [
@@ -108,6 +114,23 @@ class DrawnModelLike(ModelLike[S], Protocol[S]):
         """Density of theta under a posterior: see `Model.log_density_terms`."""
 
 
+@runtime_checkable
+class HasChains(Protocol):
+    """What full inference asks of a model. One that lacks it is swept chain by chain."""
+
+    def chains(
+        self,
+        block: Block,
+        posteriors: list[Stats],
+        rngs: list[np.random.Generator],
+        n_tune: int,
+        n_draws: int,
+        thin: int,
+        /,
+    ) -> tuple[Draws[Any], NDArray[np.float64]] | None:
+        """Whole chains at once, where a block is small: see `Model.chains`."""
+
+
 class DataLike(Protocol):
     """What a method asks of data."""
 
@@ -123,6 +146,15 @@ class DataLike(Protocol):
         self, visit: Callable[[Block, T, Assignment], Stats], theta: T, assignment: Assignment
     ) -> Stats:
         """Statistics of all rows."""
+
+
+@runtime_checkable
+class HasBlock(Protocol):
+    """What full inference asks of data. Those that lack it are swept chain by chain."""
+
+    @property
+    def block(self) -> Block:
+        """All rows."""
 
 
 @dataclass(frozen=True)
@@ -584,20 +616,17 @@ class FullInference:
 
         Notes
         -----
-        Where data are small, chains run in compiled code, one on each thread (loops.py).
+        Where data are small, chains run in compiled code, one on each thread.
         """
         children = rng.spawn(self.n_chains)
         n_tune = max(self.n_tune, 1)
-        if (
-            isinstance(model, Model)
-            and isinstance(data, ArrayData)
-            and data.n_rows <= loops.most_rows(model)
-        ):
-            seeds = [int(child.integers(2**63)) for child in children]
-            drawn: Any
-            drawn, tuning = loops.sample(
-                model, data, posteriors, seeds, n_tune, self.n_draws, self.thin
+        at_once = None
+        if isinstance(model, HasChains) and isinstance(data, HasBlock):
+            at_once = model.chains(
+                data.block, posteriors, children, n_tune, self.n_draws, self.thin
             )
+        if at_once is not None:
+            drawn, tuning = at_once
             if report is not None:
                 for n, value in enumerate([*tuning[0], *drawn.log_joint[0]]):
                     report(n, float(value))

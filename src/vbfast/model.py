@@ -9,8 +9,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from . import loops
 from ._kernels.inputs import Assignment, Block, Coefficients
 from .conjugate import Dirichlet, Gaussians, StickBreaking
+from .draws import Draws
 from .emissions import Gaussian
 from .emissions.gaussian import Distribution
 from .latents import Mixture
@@ -260,6 +262,40 @@ class Model:
     def compiled(self) -> bool:
         """Whether the compiled loop knows this model: see loops.py."""
         return self.latent.exchangeable and self.emission.mean_variance is None
+
+    def chains(
+        self,
+        block: Block,
+        posteriors: list[Stats],
+        rngs: list[np.random.Generator],
+        n_tune: int,
+        n_draws: int,
+        thin: int,
+    ) -> tuple[Draws[Theta], Array] | None:
+        """Run whole chains of full inference in compiled code; None where it doesn't take them.
+
+        Returns the draws, and log p(X, T, theta) of each sweep before them, (chain, n_tune).
+
+        Parameters
+        ----------
+        block : Block
+            All rows.
+        posteriors : list of Stats
+            Where each chain starts.
+        rngs : list of numpy.random.Generator
+            One for each chain.
+        n_tune, n_draws, thin : int
+            Sweeps before the draws, 1 at least; draws; sweeps a draw.
+
+        Raises
+        ------
+        ValueError
+            If the block is in another frame than the emission.
+        """
+        if len(block.values) > loops.most_rows(self):
+            return None
+        seeds = [int(rng.integers(2**63)) for rng in rngs]
+        return loops.sample(self, block, posteriors, seeds, n_tune, n_draws, thin)
 
     def log_density_terms(self, posterior: Stats, theta: Theta) -> tuple[float, Array]:
         """Density of theta under a posterior, averaged over the components' orders.

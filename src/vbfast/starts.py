@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _kernels
 from ._kernels.inputs import Assignment, Block, Coefficients
-from .conjugate import point
 from .data import ArrayData, Frame
 from .emissions import Gaussian
 from .methods import CrispEM
@@ -64,8 +63,7 @@ class Centroids:
     def at(self, means: Array) -> _Means:
         """Theta with these centroids."""
         emission = self._emission
-        unit = point(means, np.ones((len(means), 1)))
-        coefficients = emission.coefficients(unit, means)
+        coefficients = emission.coefficients(emission.unit(means), means)
         return _Means(emission.kernel, coefficients, np.zeros(len(means)), means)
 
     def mode(self, posterior: Stats) -> _Means:

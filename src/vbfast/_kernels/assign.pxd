@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .tile cimport (
     LANES,
+    ROW_BLOCK,
     lanes,
     lanes_exp,
     lanes_keep_between,
@@ -19,6 +20,7 @@ from .tile cimport (
     philox_uniform,
     philox_uniforms,
     real,
+    sum_rows,
 )
 
 
@@ -29,6 +31,19 @@ cdef enum Kind:
     HARD = 3    # all on the best component
     DRAW = 4    # one component, drawn
     GIVEN = 5   # one component, as told
+
+
+cdef enum:
+    # The largest ROW_BLOCK, and vectors that hold as many numbers at any level.
+    MOST_ROWS = 64
+
+
+# A row that is less of a component than this share of its rows so far brings it nothing.
+cdef extern from *:
+    """
+    #define NEGLIGIBLE 1e-30
+    """
+    const double NEGLIGIBLE
 
 
 cdef struct Assignment:
@@ -335,3 +350,57 @@ cdef inline void assign_draw(
                 log_z[row] += counts[k] * log(scores[k * stride + row])
             scores[k * stride + row] = counts[k]
     mark_impossible(n_rows, log_z)
+
+
+cdef inline Py_ssize_t assignment_size(
+    Assignment assignment, Py_ssize_t n_components
+) noexcept nogil:
+    """Vectors that an assignment works in."""
+    if assignment.kind != BEST:
+        return 0
+    return best_size(n_components, assignment.truncation)
+
+
+cdef inline void assign_block(
+    Assignment assignment, Py_ssize_t n_components, Py_ssize_t stride, Py_ssize_t first_row,
+    const real* weight, real* scores, real* log_z, int64_t* labels, int64_t* counts, lanes* room,
+) noexcept nogil:
+    """The scores of ROW_BLOCK rows become q(T), by any kind of assignment.
+
+    HARD writes labels, GIVEN reads them in place of scores. DRAW works in counts (K), BEST in
+    assignment_size vectors of room.
+    """
+    # Vectors, for their alignment; ROW_BLOCK numbers of them.
+    cdef lanes[MOST_ROWS] total_vectors
+    cdef real* total = <real*>total_vectors
+    cdef double[MOST_ROWS] uniform
+    if assignment.kind == GIVEN:
+        assign_given(n_components, ROW_BLOCK, stride, weight, labels, scores, log_z)
+    elif assignment.kind == BEST and assignment.truncation < n_components:
+        assign_best(
+            n_components, ROW_BLOCK, stride, assignment.truncation, weight, scores, log_z, room
+        )
+    elif assignment.kind == EXACT or assignment.kind == BEST:
+        assign_exact(n_components, ROW_BLOCK, stride, weight, scores, log_z, total)
+    elif assignment.kind == HARD:
+        assign_hard(n_components, ROW_BLOCK, stride, weight, labels, scores, log_z)
+    elif assignment.kind == DRAW:
+        assign_draw(
+            assignment, n_components, ROW_BLOCK, stride, first_row, weight, scores, log_z, total,
+            uniform, counts,
+        )
+
+
+cdef inline void add_counts(
+    Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride, const real* q,
+    double* counts, double* limits,
+) noexcept nogil:
+    """counts += the rows of a tile in each component; limits: see Emission.accumulate."""
+    cdef Py_ssize_t k
+    cdef double count
+    for k in range(n_components):
+        count = sum_rows(q + k * stride, n_rows)
+        counts[k] += count
+        limits[k] = NEGLIGIBLE * counts[k]
+        if count <= limits[k]:
+            limits[k] = INFINITY

@@ -19,6 +19,9 @@ import numpy as np
 # Values below which waking other threads costs more than they save.
 cdef Py_ssize_t LITTLE_WORK = 100_000
 
+cdef enum:
+    MOST_CHUNKS = 64
+
 
 cdef struct Columns:
     const char* values
@@ -40,7 +43,7 @@ cdef Columns columns_of(Py_buffer* view, const double[::1] weights) noexcept:
     columns.n_rows = view.shape[0]
     columns.n_features = view.shape[1]
     columns.weights = NULL if weights is None else &weights[0]
-    columns.chunk_rows = (columns.n_rows + 63) // 64
+    columns.chunk_rows = (columns.n_rows + MOST_CHUNKS - 1) // MOST_CHUNKS
     return columns
 
 
@@ -167,7 +170,7 @@ def first_not_finite(values, int n_threads):
     cdef Py_buffer view
     cdef Columns columns
     cdef Py_ssize_t chunk, n_chunks
-    cdef Py_ssize_t bad[2 * 64]
+    cdef Py_ssize_t bad[2 * MOST_CHUNKS]
     PyObject_GetBuffer(values, &view, PyBUF_STRIDES)
     try:
         columns = columns_of(&view, None)

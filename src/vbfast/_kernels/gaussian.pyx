@@ -17,6 +17,8 @@ from .tile cimport (
     Emission,
     Shape,
     count_above,
+    even,
+    fours,
     lanes,
     lanes_add_sums,
     lanes_load,
@@ -46,14 +48,6 @@ cdef enum:
     SPARSE = 4
     LONG = 12
     MOST_GATHERED = 512
-
-
-cdef inline Py_ssize_t even(Py_ssize_t n) noexcept nogil:
-    return (n + 1) // 2 * 2
-
-
-cdef inline Py_ssize_t fours(Py_ssize_t n) noexcept nogil:
-    return (n + 3) // 4 * 4
 
 
 cdef void products(

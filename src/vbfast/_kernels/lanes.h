@@ -163,8 +163,8 @@ static inline lanes lanes_from_bits(lanes_bits bits)
 
 /* Load a vector into a register.
  *
- * gcc folds a load into each multiply-add that uses it, and then the loads, of which a processor has
- * two a cycle, take longer than the multiply-adds.
+ * gcc folds a load into each multiply-add that uses it, and then the loads, of which a processor
+ * has two a cycle, take longer than the multiply-adds.
  */
 static inline lanes lanes_load(const lanes *from)
 {

@@ -27,12 +27,9 @@ from .assign cimport (
     GIVEN,
     HARD,
     Assignment,
-    assign_best,
-    assign_draw,
-    assign_exact,
-    assign_given,
-    assign_hard,
-    best_size,
+    add_counts,
+    assign_block,
+    assignment_size,
 )
 from .conjugate cimport (
     DIAG,
@@ -74,33 +71,30 @@ from .tile cimport (
     Shape,
     Source,
     aligned_memory,
+    even,
+    fours,
     free_aligned,
     lanes,
     lanes_keep_from,
     lanes_max,
+    lanes_min,
     lanes_set,
     lanes_sum,
+    lines,
     read_tile,
     rows_of_tile,
     seconds,
     stride_of,
-    sum_rows,
     thread_index,
 )
 
 import numpy as np
 
 
-cdef enum:
-    # The largest ROW_BLOCK.
-    MOST_ROWS = 64
-
 # Seconds after which threads meet.
 cdef double SLICE = 0.05
 # Squared length of A m beyond which a component is far from the origin: see Gaussian.reference.
 cdef double FAR = 1024.0
-# A row that is less of a component than this share of its rows so far brings it nothing.
-cdef double NEGLIGIBLE = 1e-30
 # Weights from which on a row counts in the objective.
 cdef double PRESENT = 1e-300
 # An objective may fall by this share of itself.
@@ -109,7 +103,7 @@ cdef double ROUNDING = 1e-10
 cdef double NARROWEST = 1e-151
 cdef double WIDEST = 1e152
 # See starts.py.
-cdef Py_ssize_t KMEANS_SWEEPS = 30
+cdef Py_ssize_t KMEANS_SWEEPS = 20
 cdef double KMEANS_TOL = 1e-4
 # Squared distance before there is a centroid: weights times it are numbers.
 cdef double FARTHEST = 1e200
@@ -335,8 +329,8 @@ cdef struct Room:
     double* weight   # (N)
     int64_t* labels  # (N)
     double* nearest  # (N)
-    double* candidate
-    double* chosen
+    double* chance   # (N)
+    double* distance  # (N)
     double* scores
     double* log_z
     double* limits
@@ -357,11 +351,6 @@ cdef struct Room:
     Py_ssize_t n_tiles
     Py_ssize_t tile_size
     double total_weight
-
-
-cdef inline Py_ssize_t padded(Py_ssize_t n) noexcept nogil:
-    """Doubles on whole cache lines."""
-    return (n + 7) // 8 * 8
 
 
 cdef Py_ssize_t tile_rows_of(const Job* job, Py_ssize_t n_rows) noexcept nogil:
@@ -396,46 +385,45 @@ cdef Room room_at(const Job* job, double* memory, Py_ssize_t* size) noexcept nog
     )
     cdef double* start = memory
     room.tiles = memory
-    memory += padded((d + TILE_PADDING) * n_rows // tile_rows * stride)
+    memory += lines((d + TILE_PADDING) * n_rows // tile_rows * stride)
     room.weight = memory
-    memory += padded(n_rows)
+    memory += lines(n_rows)
     room.labels = <int64_t*>memory
-    memory += padded(n_rows)
+    memory += lines(n_rows)
     room.nearest = memory
-    memory += padded(n_rows)
-    room.candidate = memory
-    memory += padded(n_rows)
-    room.chosen = memory
-    memory += padded(n_rows)
+    memory += lines(n_rows)
+    room.chance = memory
+    memory += lines(n_rows)
+    room.distance = memory
+    memory += lines(n_rows)
     room.scores = memory
-    memory += padded((k + SCORES_PADDING) * stride)
+    memory += lines((k + SCORES_PADDING) * stride)
     room.log_z = memory
-    memory += padded(tile_rows)
+    memory += lines(tile_rows)
     room.limits = memory
-    memory += padded(k)
+    memory += lines(k)
     room.counts = <int64_t*>memory
-    memory += padded(k)
+    memory += lines(k)
     room.best_rows = <lanes*>memory
-    if job.assignment.kind == BEST:
-        memory += padded(best_size(k, job.assignment.truncation) * LANES)
+    memory += lines(assignment_size(job.assignment, k) * LANES)
     room.emission = memory
-    memory += padded(workspace)
+    memory += lines(workspace)
     room.coefficients = memory
-    memory += padded(coefficients)
+    memory += lines(coefficients)
     room.offsets = memory
-    memory += padded(k)
+    memory += lines(k)
     room.raw = memory
-    memory += padded(1 + k + statistics)
+    memory += lines(1 + k + statistics)
     room.reference = memory
-    memory += padded(k * d)
+    memory += lines(k * d)
     room.theta = memory
-    memory += padded(theta_size(job.family))
+    memory += lines(theta_size(job.family))
     room.best = memory
-    memory += padded(theta_size(job.family))
+    memory += lines(theta_size(job.family))
     room.statistics = memory
-    memory += padded(job.size)
+    memory += lines(job.size)
     room.scratch = memory
-    memory += padded(2 * d * d + 2 * d)
+    memory += lines(2 * d * d + 2 * d)
     size[0] = memory - start
     return room
 
@@ -491,16 +479,9 @@ cdef void visit(
     HARD writes labels, GIVEN reads them.
     """
     cdef Py_ssize_t n_components = job.shape.n_components
-    cdef lanes[MOST_ROWS] total_vectors
-    cdef double* total = <double*>total_vectors
-    cdef double[MOST_ROWS] marks
     cdef bint weighted = assignment.kind == DRAW  # log_z is summed over a row's copies already
-    cdef Py_ssize_t block, first, k, n_rows, row, stride, t, v
-    cdef double* log_z
-    cdef double* scores
+    cdef Py_ssize_t block, first, n_rows, row, stride, t, v
     cdef double* tile
-    cdef double* weight
-    cdef double count
     cdef lanes objective, value, w
     memset(
         room.raw, 0, (1 + n_components + emission.statistics_size(job.shape)) * sizeof(double)
@@ -512,36 +493,16 @@ cdef void visit(
         stride = stride_of(n_rows)
         for block in range(n_rows // ROW_BLOCK):
             row = block * ROW_BLOCK
-            scores = room.scores + row
-            weight = room.weight + first + row
-            log_z = room.log_z + row
-            if assignment.kind == GIVEN:
-                assign_given(
-                    n_components, ROW_BLOCK, stride, weight, room.labels + first + row, scores,
-                    log_z,
+            if assignment.kind != GIVEN:
+                emission.scores(
+                    job.shape, room.coefficients, room.offsets, tile + row, ROW_BLOCK, stride,
+                    room.emission, room.scores + row,
                 )
-                continue
-            emission.scores(
-                job.shape, room.coefficients, room.offsets, tile + row, ROW_BLOCK, stride,
-                room.emission, scores,
+            assign_block(
+                assignment, n_components, stride, first + row, room.weight + first + row,
+                room.scores + row, room.log_z + row, room.labels + first + row, room.counts,
+                room.best_rows,
             )
-            if assignment.kind == BEST and assignment.truncation < n_components:
-                assign_best(
-                    n_components, ROW_BLOCK, stride, assignment.truncation, weight, scores, log_z,
-                    room.best_rows,
-                )
-            elif assignment.kind == EXACT or assignment.kind == BEST:
-                assign_exact(n_components, ROW_BLOCK, stride, weight, scores, log_z, total)
-            elif assignment.kind == HARD:
-                assign_hard(
-                    n_components, ROW_BLOCK, stride, weight, room.labels + first + row, scores,
-                    log_z,
-                )
-            else:
-                assign_draw(
-                    assignment, n_components, ROW_BLOCK, stride, first + row, weight, scores,
-                    log_z, total, marks, room.counts,
-                )
         objective = lanes_set(0.0)
         for v in range(n_rows // LANES):
             w = (<lanes*>(room.weight + first))[v]
@@ -551,12 +512,7 @@ cdef void visit(
             # Where a weight is 0, log_z may be anything.
             objective = objective + lanes_keep_from(value, w, lanes_set(PRESENT))
         room.raw[0] += lanes_sum(objective)
-        for k in range(n_components):
-            count = sum_rows(room.scores + k * stride, n_rows)
-            room.raw[1 + k] += count
-            room.limits[k] = NEGLIGIBLE * room.raw[1 + k]
-            if count <= room.limits[k]:
-                room.limits[k] = INFINITY
+        add_counts(n_components, n_rows, stride, room.scores, room.raw + 1, room.limits)
         emission.accumulate(
             job.shape, room.coefficients, tile, n_rows, stride, room.scores, room.limits,
             room.emission, room.raw + 1 + n_components,
@@ -667,14 +623,6 @@ cdef void write_offsets(
             + 0.5 * theta.log_det[0 if family.n_groups == 1 else k]
             - 0.5 * job.reg_covar * trace
         )
-
-
-cdef inline Py_ssize_t even(Py_ssize_t n) noexcept nogil:
-    return (n + 1) // 2 * 2
-
-
-cdef inline Py_ssize_t fours(Py_ssize_t n) noexcept nogil:
-    return (n + 3) // 4 * 4
 
 
 cdef void collect(
@@ -916,10 +864,8 @@ cdef void find_frame(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
             for v in range(n_rows // LANES):
                 finite = finite + lanes_set(0.0) * column[v]
                 highest = lanes_max(column[v], highest)
-                lowest = lanes_set(0.0) - lanes_max(
-                    lanes_set(0.0) - column[v], lanes_set(0.0) - lowest
-                )
-        low = greatest(lanes_set(0.0) - lowest) * -1.0
+                lowest = lanes_min(column[v], lowest)
+        low = -greatest(lanes_set(0.0) - lowest)
         extent = greatest(highest) - low
         widest = max(widest, extent)
         if not (
@@ -1057,10 +1003,7 @@ cdef double potential(
             for j in range(d):
                 x = values[j * step + v] - lanes_set(mean[j])
                 square = square + x * x
-            # The smaller of two.
-            least = lanes_set(0.0) - lanes_max(
-                lanes_set(0.0) - square, lanes_set(0.0) - nearest[v]
-            )
+            least = lanes_min(square, nearest[v])
             out[v] = least
             total = total + weight[v] * least
     return lanes_sum(total)
@@ -1083,14 +1026,14 @@ cdef void plus_plus(
         # What rows are drawn by: weight times squared distance.
         lowest = 0.0
         for row in range(room.n_rows):
-            room.candidate[row] = room.weight[row] * room.nearest[row]
-            lowest += room.candidate[row]
+            room.chance[row] = room.weight[row] * room.nearest[row]
+            lowest += room.chance[row]
         if lowest == 0.0:  # fewer distinct rows than components: any will do
-            memcpy(room.candidate, room.weight, room.n_rows * sizeof(double))
+            memcpy(room.chance, room.weight, room.n_rows * sizeof(double))
         lowest = INFINITY
         for trial in range(n_trials):
-            copy_row(room, d, pick(room.candidate, room.n_rows, stream), mean)
-            value = potential(room, d, mean, room.chosen)
+            copy_row(room, d, pick(room.chance, room.n_rows, stream), mean)
+            value = potential(room, d, mean, room.distance)
             if trial == 0 or value < lowest:
                 lowest = value
                 memcpy(means + k * d, mean, d * sizeof(double))
@@ -1163,10 +1106,10 @@ cdef void begin(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
             )
     else:
         if job.init == FROM_DATA:
-            memcpy(room.candidate, room.weight, room.n_rows * sizeof(double))
+            memcpy(room.chance, room.weight, room.n_rows * sizeof(double))
             for k in range(n_components):
-                row = pick(room.candidate, room.n_rows, &stream)
-                room.candidate[row] = 0.0
+                row = pick(room.chance, room.n_rows, &stream)
+                room.chance[row] = 0.0
                 copy_row(&room, d, row, means + k * d)
         else:
             plus_plus(job, &room, &stream, means)

@@ -12,7 +12,6 @@ from cpython.buffer cimport (
 )
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange
-from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
@@ -24,12 +23,9 @@ from .assign cimport (
     HARD,
     SCORES,
     Assignment,
-    assign_best,
-    assign_draw,
-    assign_exact,
-    assign_given,
-    assign_hard,
-    best_size,
+    add_counts,
+    assign_block,
+    assignment_size,
 )
 from .tile cimport (
     ROW_BLOCK,
@@ -41,13 +37,13 @@ from .tile cimport (
     aligned_memory,
     free_aligned,
     lanes,
+    lines,
     read_tile,
     real,
     rows_of_chunk,
     rows_of_tile,
     seconds,
     stride_of,
-    sum_rows,
     thread_index,
 )
 
@@ -59,14 +55,8 @@ cdef extern from "Python.h":
 
 # How often the calling thread looks for Ctrl-C, in seconds.
 cdef double SIGNAL_INTERVAL = 0.03
-# A row that is less of a component than this share of its rows so far brings it nothing.
-cdef double NEGLIGIBLE = 1e-30
 # Rows times coefficients below which waking other threads costs more than they save.
 cdef Py_ssize_t LITTLE_WORK = 100_000
-
-cdef enum:
-    # The largest ROW_BLOCK, and vectors that hold as many numbers at any level.
-    MOST_ROWS = 64
 
 KINDS = {
     "scores": SCORES,
@@ -118,20 +108,6 @@ cdef void check_signals(Job* job) noexcept nogil:
             job.stop = 1
 
 
-cdef inline Py_ssize_t lines(Py_ssize_t n) noexcept nogil:
-    """n numbers of 8 bytes, rounded up to whole cache lines."""
-    return (n + 7) // 8 * 8
-
-
-cdef inline Py_ssize_t assignment_size(
-    Assignment assignment, Py_ssize_t n_components
-) noexcept nogil:
-    """Vectors that an assignment works in."""
-    if assignment.kind != BEST:
-        return 0
-    return best_size(n_components, assignment.truncation)
-
-
 cdef double sum_log_z(
     Py_ssize_t n_rows, const real* weight, const real* log_z, bint weighted
 ) noexcept nogil:
@@ -157,34 +133,20 @@ cdef void assign_rows(
 ) noexcept nogil:
     """Rows from `first`, ROW_BLOCK of them: scores, then q(T) in their place."""
     cdef Py_ssize_t n_components = job.shape.n_components
-    cdef Assignment assignment = job.assignment
-    # Vectors, for their alignment; ROW_BLOCK numbers of them.
-    cdef lanes[MOST_ROWS] total_vectors
-    cdef real* total = <real*>total_vectors
-    cdef double[MOST_ROWS] uniform
     cdef Py_ssize_t row
-    if assignment.kind == GIVEN:
+    if job.assignment.kind == GIVEN:
         for row in range(ROW_BLOCK):
             labels[row] = job.labels_given[first + row] if row < n_used else -1
-        assign_given(n_components, ROW_BLOCK, stride, weight, labels, scores, log_z)
-        return
-    job.emission.scores(
-        job.shape, job.coefficients + theta * job.emission.coefficients_size(job.shape),
-        job.offsets + theta * n_components, tile, ROW_BLOCK, stride, emission_workspace, scores,
+    else:
+        job.emission.scores(
+            job.shape, job.coefficients + theta * job.emission.coefficients_size(job.shape),
+            job.offsets + theta * n_components, tile, ROW_BLOCK, stride, emission_workspace,
+            scores,
+        )
+    assign_block(
+        job.assignment, n_components, stride, job.first_row + first, weight, scores, log_z, labels,
+        counts, room,
     )
-    if assignment.kind == BEST and assignment.truncation < n_components:
-        assign_best(
-            n_components, ROW_BLOCK, stride, assignment.truncation, weight, scores, log_z, room
-        )
-    elif assignment.kind == EXACT or assignment.kind == BEST:
-        assign_exact(n_components, ROW_BLOCK, stride, weight, scores, log_z, total)
-    elif assignment.kind == HARD:
-        assign_hard(n_components, ROW_BLOCK, stride, weight, labels, scores, log_z)
-    elif assignment.kind == DRAW:
-        assign_draw(
-            assignment, n_components, ROW_BLOCK, stride, job.first_row + first, weight, scores,
-            log_z, total, uniform, counts,
-        )
 
 
 cdef void visit_tile(
@@ -232,7 +194,6 @@ cdef void visit_rows(
     cdef real* emission_workspace = <real*>(
         room + assignment_size(job.assignment, n_components)
     )
-    cdef double count
 
     for k in range(n_rows // ROW_BLOCK):
         row = k * ROW_BLOCK
@@ -255,12 +216,7 @@ cdef void visit_rows(
         return
 
     statistics[0] += sum_log_z(n_rows, weight, log_z, job.assignment.kind == DRAW)
-    for k in range(n_components):
-        count = sum_rows(scores + k * stride, n_rows)
-        statistics[1 + k] += count
-        limits[k] = NEGLIGIBLE * statistics[1 + k]
-        if count <= limits[k]:
-            limits[k] = INFINITY
+    add_counts(n_components, n_rows, stride, scores, statistics + 1, limits)
     job.emission.accumulate(
         job.shape, job.coefficients + theta * job.emission.coefficients_size(job.shape), tile,
         n_rows, stride, scores, limits, emission_workspace, statistics + 1 + n_components,

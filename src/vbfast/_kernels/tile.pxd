@@ -67,6 +67,19 @@ cdef enum:
     PANEL = 16
 
 
+cdef inline Py_ssize_t even(Py_ssize_t n) noexcept nogil:
+    return (n + 1) // 2 * 2
+
+
+cdef inline Py_ssize_t fours(Py_ssize_t n) noexcept nogil:
+    return (n + 3) // 4 * 4
+
+
+cdef inline Py_ssize_t lines(Py_ssize_t n) noexcept nogil:
+    """n numbers of 8 bytes, rounded up to whole cache lines."""
+    return (n + 7) // 8 * 8
+
+
 cdef inline Py_ssize_t stride_of(Py_ssize_t n_rows) noexcept nogil:
     """Numbers from one feature or component of a tile to the next.
 

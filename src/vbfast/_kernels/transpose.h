@@ -7,15 +7,15 @@
 /* Rows and most columns of a square; 0 where there is no instruction for it. */
 #if X86_BYTES == 64
 #define SQUARE 8
-#elif X86_BYTES == 32
+#elif X86_BYTES == 32 && defined(__AVX2__)
 #define SQUARE 4
 #else
 #define SQUARE 0
 #endif
 
-/* out[column * stride + row] = (values[row, column] - origin[column]) * scale[column] for SQUARE rows,
- * row_stride bytes apart, of n <= SQUARE adjacent columns, float if single, else double. What lies
- * `ahead` bytes further is fetched towards the processor, for the next tile.
+/* out[column * stride + row] = (values[row, column] - origin[column]) * scale[column] for SQUARE
+ * rows, row_stride bytes apart, of n <= SQUARE adjacent columns, float if single, else double. What
+ * lies `ahead` bytes further is fetched towards the processor, for the next tile.
  */
 static inline void read_square(const char *values, ptrdiff_t row_stride, int single, ptrdiff_t n,
                                const double *origin, const double *scale, ptrdiff_t ahead,

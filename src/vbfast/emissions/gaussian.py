@@ -194,19 +194,26 @@ class Gaussian:
             mean = (np.asarray(self.mean_prior) - units.origin) * units.scale
         scatter: ArrayLike = 0.0
         if self.scatter is not None:
-            scatter = np.asarray(self.scatter, dtype=float)
-            if self.covariance_type in ("full", "tied"):
-                scatter = scatter * units.scale[:, None] * units.scale
-            elif self.covariance_type == "diag":
-                scatter = scatter * units.scale**2
-            else:
-                scatter = scatter * units.scale[0] ** 2 * self.n_features
+            scatter = self.prior_scatter(np.asarray(self.scatter, dtype=float), units.scale)
         return {
             "strength": self.mean_precision or 0.0,
             "mean": mean,
             "dof": dof,
             "scatter": scatter,
         }
+
+    def prior_scatter(self, scatter: Array, scale: Array) -> Array:
+        """A prior's scatter in units of features multiplied by `scale` (..., D).
+
+        `scatter` is (..., D, D), (..., D) if diagonal, (...) if spherical; it is returned in
+        a shape that goes with a posterior's, (..., 1, D, D), (..., 1, D) or (..., 1, 1).
+        """
+        if self.covariance_type in ("full", "tied"):
+            scatter = scatter * scale[..., :, None] * scale[..., None, :]
+            return np.asarray(scatter[..., None, :, :])
+        if self.covariance_type == "diag":
+            return np.asarray((scatter * scale**2)[..., None, :])
+        return np.asarray((scatter * scale[..., 0] ** 2 * self.n_features)[..., None, None])
 
     def distribution(self, stats: Stats | Mapping[str, Array]) -> Distribution:
         """Statistics read as a distribution over (mu, Lambda)."""
@@ -303,10 +310,9 @@ class Gaussian:
 
     def unit(self, means: Array) -> Gaussians:
         """Gaussians of precision 1 about `means`."""
-        if self.covariance_type in ("diag", "spherical"):
-            return point(means, np.ones_like(means))
-        groups = self._scatter_shape(len(means))[0]
-        return point(means, np.repeat(np.eye(self.n_features)[None], groups, axis=0))
+        shape = self._scatter_shape(len(means))
+        ones = np.eye(self.n_features) if self.covariance_type in ("full", "tied") else 1.0
+        return point(means, np.full(shape, ones))
 
     def _fields(self, counts: Array, means: Array, scatter: Array) -> dict[str, Array]:
         dof = counts * self._rows_per_dof

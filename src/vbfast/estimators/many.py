@@ -370,7 +370,7 @@ def _some(problems: _Problems, of: NDArray[np.int64]) -> _Problems:
 
 def _prior(estimator: Any, model: Model, problems: _Problems) -> Array:
     """Buffers of the priors of all, (S, size), or (1, size) where they are one."""
-    emission, k = model.emission, estimator.n_components
+    emission = model.emission
     own_mean = estimator.mean_prior is not None
     if emission.scatter is None and not own_mean:
         return model.prior.buffer[None]
@@ -387,14 +387,7 @@ def _prior(estimator: Any, model: Model, problems: _Problems) -> Array:
     if emission.scatter is not None:
         given = estimator.covariance_prior
         scatter = problems.covariances if given is None else np.asarray(given, dtype=float)
-        if emission.covariance_type in ("full", "tied"):
-            scatter = scatter * scale[:, :, None] * scale[:, None, :]
-            views["scatter"][...] = scatter[:, None]
-        elif emission.covariance_type == "diag":
-            views["scatter"][...] = (scatter * scale**2)[:, None]
-        else:
-            views["scatter"][...] = (scatter * scale[:, 0] ** 2 * scale.shape[1])[:, None, None]
-    assert views["mean"].shape[1] == k
+        views["scatter"][...] = emission.prior_scatter(scatter, scale)
     return out
 
 
