@@ -28,8 +28,8 @@ NARROWEST, WIDEST = 1e-151, 1e152
 MANY_ROWS = 2**14
 # Changes of an objective, in nats a row, that float32 arithmetic can tell from rounding.
 SINGLE_RESOLUTION = 1e-5
-# Sums of weights that can be told from an empty component's, and squared.
-LIGHTEST, HEAVIEST = 1e-50, 1e50
+# Sums of weights that keep their digits when added to degrees of freedom, and can be squared.
+LIGHTEST, HEAVIEST = 1e-6, 1e50
 
 
 @dataclass(frozen=True)
