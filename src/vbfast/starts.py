@@ -183,7 +183,8 @@ def posterior(model: Model, data: ArrayData, init: Init, rng: np.random.Generato
     if init == "random":
         return from_labels(model, data, rng.integers(k, size=data.n_rows))
     about = model.about(_centroids(data, k, init, rng))
-    return model.prior + data.sum(model.visit, about, Assignment("hard"))
+    # In float64 arithmetic: a first theta is read from a scatter that may be close to singular.
+    return model.prior + data.sum(model.visit, about, Assignment("hard", precise=True))
 
 
 def from_labels(model: Model, data: ArrayData, labels: ArrayLike) -> Stats:
@@ -215,7 +216,7 @@ def from_labels(model: Model, data: ArrayData, labels: ArrayLike) -> Stats:
     labelled = data.with_labels(np.ascontiguousarray(components, dtype=np.int64))
     means = np.zeros((k, model.emission.n_features))
     for _ in range(2):
-        stats = labelled.sum(model.visit, model.about(means), Assignment("given"))
+        stats = labelled.sum(model.visit, model.about(means), Assignment("given", precise=True))
         means = stats["mean"].copy()
     return model.prior + stats
 
