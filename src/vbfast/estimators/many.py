@@ -221,10 +221,10 @@ def fit_many(
 
     Notes
     -----
-    Updates are plain ones, as of ``vbfast.EM(acceleration=None)``. Where k-means, k-means++ or
-    random starts begin follows from `random_state` and the data set's
-    place in X, whatever the number of threads; they are other ones than those of `fit`. Full
-    inference, a Dirichlet process, `mean_variance_prior` and large data sets are fitted one by one.
+    Updates in compiled code are plain ones, as of ``vbfast.EM(acceleration=None)``. Where k-means,
+    k-means++ or random starts begin follows from `random_state` and the data set's place in X,
+    whatever the number of threads; they are other ones than those of `fit`. Full inference, a
+    Dirichlet process, `mean_variance_prior` and large data sets are fitted one by one, as by `fit`.
 
     Examples
     --------
