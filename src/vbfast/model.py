@@ -218,13 +218,13 @@ class Model:
         ValueError
             If the block is in another frame than the emission.
         """
-        raw = self._visit(block, theta, _precise_enough(assignment, theta), 1)
+        raw = self._visit(block, theta, _precise_enough(block, theta, assignment), 1)
         return self._collect(raw[0], theta)
 
     def visit_each(self, block: Block, requests: Sequence[tuple[Theta, Assignment]]) -> list[Stats]:
         """Return what `visit` does for each theta and assignment, from one pass for all alike."""
         out: dict[int, Stats] = {}
-        assignments = [_precise_enough(assignment, theta) for theta, assignment in requests]
+        assignments = [_precise_enough(block, *request) for request in requests]
         for assignment in dict.fromkeys(assignments):
             thetas = {n: requests[n][0] for n, each in enumerate(assignments) if each == assignment}
             together = Coefficients(
@@ -278,8 +278,9 @@ class Model:
         return common + more, terms + more_terms
 
 
-def _precise_enough(assignment: Assignment, theta: Theta) -> Assignment:
+def _precise_enough(block: Block, theta: Theta, assignment: Assignment) -> Assignment:
     """The assignment; a precise one where some component is too narrow for float32 numbers."""
-    if assignment.precise or np.abs(theta.parameters.factor).max() <= SHARPEST:
-        return assignment
-    return replace(assignment, precise=True)
+    single = block.single and not assignment.precise
+    if single and np.abs(theta.parameters.factor).max() > SHARPEST:
+        return replace(assignment, precise=True)
+    return assignment
