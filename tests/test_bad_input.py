@@ -188,8 +188,9 @@ def weight_but(value, index=4):
         (["a"] * 20, ["sample_weight must hold real numbers", "<U1"]),
         (np.ones(20) * 1j, ["sample_weight must hold real numbers", "complex"]),
         ([None] * 20, ["sample_weight must hold real numbers", "object"]),
-        (np.full(20, 1e-320), ["sample_weight sums to 2e-319", "1e-50 to 1e+50"]),
-        (np.full(20, 1e308), ["sample_weight sums to inf", "1e-50 to 1e+50"]),
+        (np.full(20, 1e-8), ["sample_weight sums to 2.0", "1e-06 to 1e+50"]),
+        (np.full(20, 1e-320), ["sample_weight sums to 2e-319", "1e-06 to 1e+50"]),
+        (np.full(20, 1e308), ["sample_weight sums to inf", "1e-06 to 1e+50"]),
     ],
 )
 def test_fit_refuses_weights(sample_weight, words):

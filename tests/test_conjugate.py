@@ -739,3 +739,15 @@ def test_independent_mode_is_the_higher_of_two():
         grid = np.meshgrid(np.linspace(-1, 6, 701), np.linspace(-5, 11, 701))
         reached = log_density(mode.means[0, 0], 2 * np.log(mode.factor[0, 0]))
         assert reached >= log_density(*grid).max() - 1e-9
+
+
+@pytest.mark.parametrize("held", [1.0, 1e-6, 1e-11])
+def test_mode_of_a_component_that_holds_little_of_a_row(held):
+    # Under a flat prior rows of weight w have w times the scatter, and the same covariance.
+    mean, strength = np.zeros((1, 2)), np.full(1, held)
+    covariance = np.array([[2.0, 0.5], [0.5, 1.0]])
+    found = NormalWishart(mean, strength, 2 + strength, held * covariance[None]).mode().factor[0]
+    np.testing.assert_allclose(found.T @ found, np.linalg.inv(covariance), rtol=1e-4)
+    variances = np.array([[2.0, 0.5]])
+    found = NormalGamma(mean, strength, 1 + strength, held * variances).mode().factor
+    np.testing.assert_allclose(found, variances**-0.5, rtol=1e-4)

@@ -508,6 +508,65 @@ def test_where_float32_arithmetic_falls_short_a_fit_goes_on_in_float64(apart):
     assert single.objective_ == pytest.approx(double.objective_, rel=1e-4)
 
 
+@pytest.mark.parametrize("width", [1e-5, 1e-7, 1e-8])
+@pytest.mark.parametrize("covariance_type", ["full", "diag", "spherical"])
+def test_float32_arithmetic_is_left_where_components_are_too_narrow(covariance_type, width):
+    # In units of the data's spread a cluster's rows differ by less than float32 numbers do.
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20_000, 2)).astype(np.float32)
+    X[:10_000] *= np.float32(width)
+    X[10_000:] = 1 + X[10_000:] / 10
+    options = {"covariance_type": covariance_type, "random_state": 0, "reg_covar": 0}
+    single = GaussianMixture(2, **options).fit(X)
+    double = GaussianMixture(2, **options).fit(X.astype(np.float64))
+    np.testing.assert_allclose(single.lower_bound_, double.lower_bound_, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(single.covariances_, double.covariances_, rtol=1e-5)
+    assert single.lower_bounds_[-1] == single.lower_bound_
+
+
+@pytest.mark.parametrize(("n_components", "seed"), [(2, 1), (3, 0), (3, 1)])
+def test_float32_arithmetic_is_left_where_an_objective_falls(n_components, seed, monkeypatch):
+    # Collinear columns: the likelihood and the scatter of float32 sums are not what they seem.
+    monkeypatch.setattr("vbfast.model.SHARPEST", np.inf)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(17_000, 3)) + 6 * rng.integers(3, size=(17_000, 1))
+    X = X.astype(np.float32)
+    X[:, 2] = X[:, 0] + X[:, 1]
+    mixture = GaussianMixture(n_components, reg_covar=1e-12, random_state=seed).fit(X)
+    assert mixture.lower_bounds_[-1] == mixture.lower_bound_
+    np.testing.assert_allclose(mixture.lower_bound_, mixture.score(X), rtol=0, atol=1)
+
+
+def test_float32_data_with_collinear_columns():
+    # The first theta, and the prior, are read from sums in float64.
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(17_000, 3)) + 6 * rng.integers(3, size=(17_000, 1))
+    X = X.astype(np.float32)
+    X[:, 2] = X[:, 0] + X[:, 1]
+    for Estimator in ESTIMATORS:
+        options = {"reg_covar": 1e-10, "random_state": 0}
+        single = Estimator(3, **options).fit(X)
+        double = Estimator(3, **options).fit(X.astype(np.float64))
+        np.testing.assert_allclose(single.objective_, double.objective_, rtol=0, atol=0.01 * len(X))
+        if Estimator is BayesianGaussianMixture:
+            np.testing.assert_array_equal(single.covariance_prior_, double.covariance_prior_)
+
+
+@each_type
+@pytest.mark.parametrize("total", [1e-5, 0.1, 1.0])
+def test_weights_of_less_than_a_row(covariance_type, total):
+    X = blobs(300)
+    weight = np.full(len(X), total / len(X))
+    options = {"covariance_type": covariance_type, "random_state": 0}
+    light = GaussianMixture(3, **options).fit(X, sample_weight=weight)
+    heavy = GaussianMixture(3, **options).fit(X)
+    for name in PARAMETERS:
+        np.testing.assert_allclose(getattr(light, name), getattr(heavy, name), rtol=1e-6)
+    prior = BayesianGaussianMixture(3, **options).fit(X, sample_weight=weight).covariance_prior_
+    whole = BayesianGaussianMixture(3, **options).fit(X).covariance_prior_
+    np.testing.assert_allclose(prior, whole, rtol=2 / len(X))
+
+
 def test_whole_numbers_and_lists():
     X = np.round(blobs(50)).astype(np.int64)
     expected = GaussianMixture(2, random_state=0).fit(X.astype(float))

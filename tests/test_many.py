@@ -459,3 +459,19 @@ def test_interrupt(shape, work):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 30
+
+
+def test_weights_of_a_data_set_may_not_be_none():
+    with pytest.raises(ValueError, match=r"sample_weight\[1\] is None"):
+        fit_many(GaussianMixture(), np.ones((2, 5, 1)), sample_weight=[np.ones(5), None])
+
+
+def test_errors_of_degenerate_data_sets_are_new_each_time():
+    with pytest.warns(ConvergenceWarning, match="no bound"):
+        fits = fit_many(GaussianMixture(reg_covar=0), np.ones((1, 5, 1)))
+    caught = []
+    for _ in range(2):
+        with pytest.raises(DegenerateError, match="data set 0") as error:
+            fits[0]
+        caught.append(error.value)
+    assert caught[0] is not caught[1]

@@ -303,7 +303,7 @@ class NormalWishart:
         exponent = self.exponent
         flat = (exponent < EMPTY) & ~self.scatter.any(axis=(1, 2))
         scatter = np.where(flat[:, None, None], np.eye(self.n_features), self.scatter)
-        scale = np.where(flat, 1.0, np.maximum(exponent, VANISHING))
+        scale = np.where(flat, 1.0, np.where(exponent < EMPTY, VANISHING, exponent))
         factor = _factor(scatter, scale, SMALLEST_VARIANCE)
         return point(np.where((self.strength < EMPTY)[:, None], 0.0, self.means), factor)
 
@@ -468,7 +468,8 @@ class NormalGamma:
         """
         exponent = self.exponent[:, None]
         flat = (exponent < EMPTY) & (self.scatter == 0)
-        variance = np.where(flat, 1.0, self.scatter / np.maximum(exponent, VANISHING))
+        scale = np.where(exponent < EMPTY, VANISHING, exponent)
+        variance = np.where(flat, 1.0, self.scatter / scale)
         degenerate = ~np.all(variance > SMALLEST_VARIANCE, axis=1)
         if degenerate.any():
             raise degenerate_error(int(np.flatnonzero(degenerate)[0]))
@@ -644,7 +645,7 @@ class IndependentNormalGamma:
             As used: an empty component under a flat prior has precision 1.
         """
         flat = (power < EMPTY) & (self.scatter == 0)
-        power = np.where(flat, 1.0, np.maximum(power, VANISHING))
+        power = np.where(flat, 1.0, np.where(power < EMPTY, VANISHING, power))
         own = np.where(flat, 1.0, self.scatter)
         apart = self.strength * self._pooled((self.rows_mean - self.center) ** 2 + 1 / self.pull)
         low = power / np.maximum(own + apart, SMALLEST)

@@ -30,8 +30,8 @@ MANY_ROWS = 2**14
 SINGLE_RESOLUTION = 1e-5
 # Weights that are float32 numbers, with room for what they are multiplied by.
 SINGLE_LIGHTEST, SINGLE_HEAVIEST = 1e-20, 1e20
-# Sums of weights that can be told from an empty component's, and squared.
-LIGHTEST, HEAVIEST = 1e-50, 1e50
+# Sums of weights that keep their digits when added to degrees of freedom, and can be squared.
+LIGHTEST, HEAVIEST = 1e-6, 1e50
 
 
 @dataclass(frozen=True)

@@ -416,13 +416,18 @@ class _Climb:
                     raise
                 precise = True
                 sweep = yield from visit(sweep.posterior, sweep.theta)
+                objectives[-1] = sweep.objective
                 continue
             sweep = yield from visit(image, theta)
             note(sweep.objective)
             change = sweep.objective - last
             fell = change < -ROUNDING * max(abs(sweep.objective), total_weight)
             if fell and not precise:
-                precise = change < -data.resolution * total_weight
+                if change < -data.resolution * total_weight:
+                    precise = True
+                    # Again, so that the next change is one between objectives of equal precision.
+                    sweep = yield from visit(sweep.posterior, sweep.theta)
+                    objectives[-1] = sweep.objective
             elif fell:
                 warnings.warn(
                     f"the {self.objective} fell by {-change:g} to {sweep.objective:.10g} in "

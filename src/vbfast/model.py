@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +21,10 @@ from .stats import Layout, Stats
 __all__ = ["Model", "Theta"]
 
 Array = NDArray[np.float64]
+
+# Precision factors, in the frame's units, up to which float32 arithmetic resolves a row's distance:
+# its rounding is then a few thousandths of a standard deviation, 1e-5 nats.
+SHARPEST = 2.0**15
 
 
 @dataclass(frozen=True)
@@ -216,14 +220,15 @@ class Model:
         ValueError
             If the block is in another frame than the emission.
         """
-        raw = self._visit(block, theta, assignment, 1)
+        raw = self._visit(block, theta, _precise_enough(block, theta, assignment), 1)
         return self._collect(raw[0], theta)
 
     def visit_each(self, block: Block, requests: Sequence[tuple[Theta, Assignment]]) -> list[Stats]:
         """Return what `visit` does for each theta and assignment, from one pass for all alike."""
         out: dict[int, Stats] = {}
-        for assignment in dict.fromkeys(assignment for _, assignment in requests):
-            thetas = {n: theta for n, (theta, each) in enumerate(requests) if each == assignment}
+        assignments = [_precise_enough(block, *request) for request in requests]
+        for assignment in dict.fromkeys(assignments):
+            thetas = {n: requests[n][0] for n, each in enumerate(assignments) if each == assignment}
             together = Coefficients(
                 self.emission.kernel,
                 np.stack([theta.coefficients for theta in thetas.values()]),
@@ -307,3 +312,11 @@ class Model:
         common += self.emission.log_volume(self.latent.n_components)
         more, more_terms = self.latent.log_density_terms(posterior, theta.weights)
         return common + more, terms + more_terms
+
+
+def _precise_enough(block: Block, theta: Theta, assignment: Assignment) -> Assignment:
+    """The assignment; a precise one where some component is too narrow for float32 numbers."""
+    single = block.single and not assignment.precise
+    if single and np.abs(theta.parameters.factor).max() > SHARPEST:
+        return replace(assignment, precise=True)
+    return assignment

@@ -449,7 +449,7 @@ cdef inline Py_ssize_t read_mode(
     """The joint mode in (weights, mu, Lambda)."""
     cdef Py_ssize_t n = family.n_features
     cdef Py_ssize_t g, i, k
-    cdef double power, variance
+    cdef double power, scale, variance
     cdef double total = 0.0
     cdef double* scatter
     cdef bint flat
@@ -466,6 +466,7 @@ cdef inline Py_ssize_t read_mode(
     for g in range(family.n_groups):
         power = exponent(family, q, g)
         scatter = q.scatter + g * family.per_group
+        scale = VANISHING if power < EMPTY else power
         if has_matrices(family):
             flat = power < EMPTY
             for i in range(n * n):
@@ -474,12 +475,12 @@ cdef inline Py_ssize_t read_mode(
                 for i in range(n * n):
                     theta.factor[g * n * n + i] = 1.0 if i % (n + 1) == 0 else 0.0
                 continue
-            if not cholesky(n, scatter, max(power, VANISHING), SMALLEST_VARIANCE, scratch):
+            if not cholesky(n, scatter, scale, SMALLEST_VARIANCE, scratch):
                 return g
             invert_lower(n, scratch, theta.factor + g * n * n)
             continue
         for i in range(family.per_group):
-            variance = scatter[i] / max(power, VANISHING)
+            variance = scatter[i] / scale
             if power < EMPTY and scatter[i] == 0.0:
                 variance = 1.0
             if not variance > SMALLEST_VARIANCE:

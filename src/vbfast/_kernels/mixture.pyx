@@ -12,6 +12,7 @@ from cpython.buffer cimport (
 )
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange
+from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
@@ -75,7 +76,8 @@ cdef struct Job:
     Assignment assignment
     const Emission* emission
     const real* coefficients  # (n_thetas, size)
-    const real* offsets  # (n_thetas, K)
+    const real* offsets  # (n_thetas, K), less what is common to a theta's
+    const double* common  # (n_thetas), NULL: nothing
     Py_ssize_t n_thetas
     const double* weights  # NULL: all 1
     const int64_t* labels_given
@@ -109,9 +111,12 @@ cdef void check_signals(Job* job) noexcept nogil:
 
 
 cdef double sum_log_z(
-    Py_ssize_t n_rows, const real* weight, const real* log_z, bint weighted
+    Py_ssize_t n_rows, const real* weight, const real* log_z, double common, bint weighted
 ) noexcept nogil:
-    """Sum over rows of weight > 0, in four parts of which none need wait for another."""
+    """Sum over rows of weight > 0, in four parts of which none need wait for another.
+
+    `common` is missing from the log_z of each row that a weight stands for.
+    """
     cdef double[4] sums
     cdef Py_ssize_t row, part
     for part in range(4):
@@ -119,10 +124,11 @@ cdef double sum_log_z(
     for row in range(0, n_rows, 4):
         for part in range(4):
             if weight[row + part] > 0.0:
-                sums[part] += (
-                    log_z[row + part] if weighted
-                    else <double>weight[row + part] * <double>log_z[row + part]
+                sums[part] += <double>weight[row + part] * (
+                    common if weighted else common + <double>log_z[row + part]
                 )
+                if weighted:
+                    sums[part] += log_z[row + part]
     return (sums[0] + sums[1]) + (sums[2] + sums[3])
 
 
@@ -184,6 +190,7 @@ cdef void visit_rows(
 ) noexcept nogil:
     """Scores, q(T) and statistics of a tile under one theta."""
     cdef Py_ssize_t n_components = job.shape.n_components
+    cdef double common = 0.0
     cdef Py_ssize_t k, row
     cdef real* scores = workspace
     cdef real* log_z = scores + (n_components + SCORES_PADDING) * stride
@@ -202,20 +209,26 @@ cdef void visit_rows(
             log_z + row, labels + row, draws, room, emission_workspace,
         )
 
+    if job.common != NULL and job.assignment.kind != GIVEN:
+        common = job.common[theta]
     if job.q != NULL:
         for row in range(n_used):
             for k in range(n_components):
                 job.q[(first + row) * n_components + k] = scores[k * stride + row]
+                if job.assignment.kind == SCORES:
+                    job.q[(first + row) * n_components + k] += common
     if job.labels != NULL:
         for row in range(n_used):
             job.labels[first + row] = labels[row]
     if job.log_z != NULL:
         for row in range(n_used):
-            job.log_z[first + row] = log_z[row]
+            job.log_z[first + row] = log_z[row] + (
+                common * weight[row] if job.assignment.kind == DRAW else common
+            )
     if statistics == NULL:
         return
 
-    statistics[0] += sum_log_z(n_rows, weight, log_z, job.assignment.kind == DRAW)
+    statistics[0] += sum_log_z(n_rows, weight, log_z, common, job.assignment.kind == DRAW)
     add_counts(n_components, n_rows, stride, scores, statistics + 1, limits)
     job.emission.accumulate(
         job.shape, job.coefficients + theta * job.emission.coefficients_size(job.shape), tile,
@@ -239,6 +252,21 @@ cdef void visit_chunk(Job* job, Py_ssize_t chunk) noexcept nogil:
         first += job.tile_rows
         if thread == 0:
             check_signals(job)
+
+
+cdef double subtract_largest(
+    Py_ssize_t n_components, const double* offsets, real* differences
+) noexcept nogil:
+    """Return the largest offset, which rounding to single precision would take digits from."""
+    cdef double largest = -INFINITY
+    cdef Py_ssize_t k
+    for k in range(n_components):
+        largest = max(largest, offsets[k])
+    if largest == -INFINITY:
+        largest = 0.0
+    for k in range(n_components):
+        differences[k] = <real>(offsets[k] - largest)
+    return largest
 
 
 cdef int raise_pending() except -1:
@@ -301,6 +329,7 @@ def visit(
     cdef int n_threads = block.n_threads
     cdef char* memory
     cdef real* converted
+    cdef double* common
     cdef double* partial
 
     job.emission = emission_of(theta.emission)
@@ -385,6 +414,7 @@ def visit(
         coefficients_start = size
         if sizeof(real) < 8:
             size += 8 * lines(coefficients.shape[0] + offsets.shape[0])
+            size += 8 * lines(job.n_thetas)
         statistics_start = size
         if statistics is not None:
             size += n_chunks * job.n_thetas * job.statistics_size * 8
@@ -396,16 +426,21 @@ def visit(
         job.workspace = <real*>memory
         job.coefficients = <const real*>&coefficients[0]
         job.offsets = <const real*>&offsets[0]
+        job.common = NULL
         if sizeof(real) < 8:
             converted = <real*>(memory + coefficients_start)
             i = job.emission.coefficients_size(job.shape)
             for chunk in range(job.n_thetas):
                 job.emission.convert(job.shape, &coefficients[chunk * i], converted + chunk * i)
             job.coefficients = converted
-            converted = converted + coefficients.shape[0]
-            for i in range(offsets.shape[0]):
-                converted[i] = <real>offsets[i]
-            job.offsets = converted
+            job.offsets = converted + coefficients.shape[0]
+            common = <double*>(memory + statistics_start) - lines(job.n_thetas)
+            job.common = common
+            for chunk in range(job.n_thetas):
+                common[chunk] = subtract_largest(
+                    job.shape.n_components, &offsets[chunk * job.shape.n_components],
+                    converted + coefficients.shape[0] + chunk * job.shape.n_components,
+                )
         partial = <double*>(memory + statistics_start)
         job.statistics = NULL if statistics is None else partial
         try:

@@ -505,7 +505,7 @@ class _GaussianMixtureBase(Estimator):
         emission = Gaussian(data.values.shape[1], self.covariance_type, frame=data.frame)
         whole = Model(Mixture(1), emission)
         about = whole.about(np.zeros((1, data.values.shape[1])))
-        stats = data.sum(whole.visit, about, Assignment("hard"))
+        stats = data.sum(whole.visit, about, Assignment("hard", precise=True))
         frame = data.frame
         return self._empirical_covariance(
             stats["scatter"][0], np.asarray(data.total_weight), frame.scale, frame.variance
@@ -520,7 +520,8 @@ class _GaussianMixtureBase(Estimator):
         scatter (..., D, D), (..., D) or (..., 1) in the frames' units; frames (..., D).
         """
         d = scale.shape[-1]
-        each = np.maximum(total_weight - 1, 1)[..., None]
+        # Less than a row stands for itself.
+        each = np.maximum(total_weight - 1, np.minimum(total_weight, 1))[..., None]
         part = max(self.reg_covar, 1e-12)
         if self.covariance_type in ("full", "tied"):
             scatter = scatter / each[..., None]

@@ -119,7 +119,7 @@ class ManyFits(Sequence[Any]):
         self._estimator = estimator
         self._method = method
         self._made: dict[int, Any] = {}
-        self._failed: dict[int, DegenerateError] = {}
+        self._failed: dict[int, str] = {}
         k = estimator.n_components
         covariances = estimator._parameter_shape(k, n_features)
         self.weights_ = np.full((n_sets, k), np.nan)
@@ -148,7 +148,7 @@ class ManyFits(Sequence[Any]):
             raise IndexError(f"data set {s} of {len(self)}")
         s %= len(self)
         if s in self._failed:
-            raise self._failed[s]
+            raise DegenerateError(self._failed[s])
         if s not in self._made:
             self._made[s] = self._make(s)
         return self._made[s]
@@ -221,10 +221,10 @@ def fit_many(
 
     Notes
     -----
-    Updates are plain ones, as of ``vbfast.EM(acceleration=None)``. Where k-means, k-means++ or
-    random starts begin follows from `random_state` and the data set's
-    place in X, whatever the number of threads; they are other ones than those of `fit`. Full
-    inference, a Dirichlet process, `mean_variance_prior` and large data sets are fitted one by one.
+    Updates in compiled code are plain ones, as of ``vbfast.EM(acceleration=None)``. Where k-means,
+    k-means++ or random starts begin follows from `random_state` and the data set's place in X,
+    whatever the number of threads; they are other ones than those of `fit`. Full inference, a
+    Dirichlet process, `mean_variance_prior` and large data sets are fitted one by one, as by `fit`.
 
     Examples
     --------
@@ -307,7 +307,8 @@ def _weights(sample_weight: Any, values: list[NDArray[Any]]) -> list[Array] | No
             checked = check_weights(weights, len(rows))
         except ValueError as error:
             raise ValueError(f"data set {s}: {error}") from None
-        assert checked is not None
+        if checked is None:
+            raise ValueError(f"sample_weight[{s}] is None; give one weight a row of X[{s}]")
         out.append(checked)
     return out
 
@@ -464,8 +465,7 @@ def _fit_quickly(
     failed = climbs.degenerate >= 0
     for place in np.flatnonzero(failed):
         s = int(numbers[place])
-        message = f"data set {s}: {degenerate_error(int(climbs.degenerate[place]))}"
-        fits._failed[s] = DegenerateError(message)
+        fits._failed[s] = f"data set {s}: {degenerate_error(int(climbs.degenerate[place]))}"
     fits.degenerate_[numbers] = failed
     objective = climbs.objective
     scale, kind = problems.scale, estimator.covariance_type
@@ -540,7 +540,7 @@ def _fit_alone(
             warnings.simplefilter("ignore", ConvergenceWarning)
             estimator.fit(values, sample_weight=weights)
     except DegenerateError as error:
-        fits._failed[s] = DegenerateError(f"data set {s}: {error}")
+        fits._failed[s] = f"data set {s}: {error}"
         fits.degenerate_[s] = True
         return
     except ValueError as error:
