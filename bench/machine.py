@@ -26,11 +26,7 @@ EXP_SIZE = 2048
 
 @dataclass
 class Rates:
-    """Rates per second, by number of threads, as they were measured again and again in a run.
-
-    The best of each is the machine's: where others load it too, it is slower now and then, never
-    faster.
-    """
+    """Rates per second, by number of threads, as they were measured again and again in a run."""
 
     multiply_adds: dict[int, list[float]] = field(default_factory=lambda: {n: [] for n in THREADS})
     exps: dict[int, list[float]] = field(default_factory=lambda: {n: [] for n in THREADS})
@@ -40,9 +36,11 @@ class Rates:
             self.multiply_adds[n_threads].append(_dgemm_rate(n_threads))
             self.exps[n_threads].append(_exp_rate(n_threads))
 
-    def floor(self, multiply_adds: float, exps: float, n_threads: int) -> float:
-        """Seconds that this much work takes at the best rates."""
-        return multiply_adds / max(self.multiply_adds[n_threads]) + exps / max(self.exps[n_threads])
+    def floor(self, multiply_adds: float, exps: float, n_threads: int, when: slice) -> float:
+        """Seconds that this much work takes at the median rates then."""
+        return multiply_adds / median(self.multiply_adds[n_threads][when]) + exps / median(
+            self.exps[n_threads][when]
+        )
 
     def share(self, when: slice) -> float:
         """Median dgemm rate of two threads then, as a share of twice the best of one."""

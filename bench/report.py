@@ -156,7 +156,9 @@ class Report:
             figures["quiet"] = self.rates.share(work.when)
             if work.multiply_adds is not None and work.exps is not None:
                 for n in (1, 2):
-                    figures[f"floor {n}"] = 1e3 * self.rates.floor(work.multiply_adds, work.exps, n)
+                    figures[f"floor {n}"] = 1e3 * self.rates.floor(
+                        work.multiply_adds, work.exps, n, work.when
+                    )
         for column, unit in SECTIONS[section].columns.items():
             if isinstance(unit, tuple) and figures.keys() >= set(unit):
                 figures[column] = figures[unit[0]] / figures[unit[1]]

@@ -1000,3 +1000,45 @@ def test_same_arrays():
     changed[1, 2] = 7
     assert not same(a, changed)
     assert same(np.float64(1), np.float64(1))
+
+
+# Factors of precision matrices --------------------------------------------------------------------
+
+
+def factors(level, matrices, scale, tiny=0.0):
+    n, d, _ = matrices.shape
+    out = np.full_like(matrices, np.nan)
+    room = np.full((d + 1, d), np.nan)
+    bad = _kernels.load(level).triangle.precision_factors(matrices, scale, tiny, room, out)
+    return bad, out
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (3, 2), (2, 3), (5, 8), (2, 17), (1, 64)])
+def test_precision_factors(level, n, d):
+    rng = np.random.default_rng([n, d])
+    root = rng.standard_normal((n, d, 2 * d))
+    matrices = root @ np.swapaxes(root, 1, 2)
+    scale = rng.uniform(0.1, 10, n)
+    # Upper triangles aren't read.
+    bad, out = factors(level, np.tril(matrices) + np.triu(np.full((d, d), np.nan), 1), scale)
+    assert bad == -1
+    np.testing.assert_array_equal(np.triu(out, 1), 0)
+    identity = np.swapaxes(out, 1, 2) @ out @ matrices / scale[:, None, None]
+    np.testing.assert_allclose(identity, np.broadcast_to(np.eye(d), (n, d, d)), atol=1e-10)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_precision_factors_name_the_first_matrix_that_has_none(level):
+    matrices = np.tile(np.eye(3), (4, 1, 1))
+    assert factors(level, matrices, np.ones(4))[0] == -1
+    singular = np.outer([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    for wrong in (singular, -np.eye(3), np.full((3, 3), np.nan), singular + 1e-16 * np.eye(3)):
+        matrices[2] = matrices[3] = wrong
+        assert factors(level, matrices, np.ones(4))[0] == 2
+    matrices[2:] = np.diag([1.0, 1e-8, 1.0])
+    assert factors(level, matrices, np.ones(4))[0] == -1
+    assert factors(level, matrices, np.ones(4), tiny=1e-7)[0] == 2
+    assert factors(level, matrices, np.full(4, 1e-2), tiny=1e-7)[0] == -1
+    with pytest.raises(ValueError, match="do not go together"):
+        factors(level, matrices, np.ones(3))

@@ -15,9 +15,9 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
 from scipy.special import betaln, digamma, gammaln, xlog1py, xlogy
 
+from . import _kernels
 from .exceptions import DegenerateError
 
 __all__ = [
@@ -187,27 +187,6 @@ class StickBreaking:
         )
 
 
-def _cholesky(matrices: Array, tiny: float) -> Array:
-    """Lower Cholesky factors of (G, D, D); DegenerateError names the first that has none.
-
-    `tiny` is the smallest squared pivot that is taken for more than rounding.
-    """
-    try:
-        factors = np.asarray(np.linalg.cholesky(matrices), dtype=np.float64)
-        pivots = np.diagonal(factors, axis1=1, axis2=2) ** 2
-        n_features = matrices.shape[1]
-        rounding = 2 * n_features * np.finfo(float).eps * np.diagonal(matrices, axis1=1, axis2=2)
-        bad = ~np.all(pivots > np.maximum(rounding, tiny), axis=1)
-    except np.linalg.LinAlgError:
-        bad = np.array([np.linalg.eigvalsh(matrix)[0] <= tiny for matrix in matrices])
-        if not bad.any():
-            bad[0] = True
-        factors = np.empty(0)
-    if bad.any():
-        raise degenerate_error(int(np.flatnonzero(bad)[0]))
-    return factors
-
-
 def degenerate_error(component: int) -> DegenerateError:
     """Return the error that tells of a component without a covariance."""
     return DegenerateError(
@@ -217,29 +196,31 @@ def degenerate_error(component: int) -> DegenerateError:
     )
 
 
-def _inverse_lower(factors: Array) -> Array:
-    """Inverses of lower triangular matrices (G, D, D)."""
-    out = np.empty_like(factors)
-    for inverse, factor in zip(out, factors, strict=True):
-        # LAPACK works by columns: the transpose of a C-ordered matrix, upper triangular.
-        inverse[...] = lapack.dtrtri(factor.T, lower=0)[0].T
-    return out
-
-
 def _factor(scatter: Array, scale: Array, tiny: float) -> Array:
-    """A with A'A = scale * scatter^-1, (G, D, D)."""
-    return _inverse_lower(_cholesky(scatter / scale[:, None, None], tiny))
+    """A with A'A = scale * scatter^-1, (G, D, D); DegenerateError names the first without one.
+
+    `tiny` is the smallest squared pivot of scatter / scale that is taken for more than rounding.
+    """
+    scatter = np.ascontiguousarray(scatter, dtype=np.float64)
+    n_features = scatter.shape[1]
+    out = np.empty_like(scatter)
+    room = np.empty((n_features + 1, n_features))
+    scale = np.ascontiguousarray(scale, dtype=np.float64)
+    bad = _kernels.triangle.precision_factors(scatter, scale, tiny, room, out)
+    if bad >= 0:
+        raise degenerate_error(bad)
+    return out
 
 
 def precision_factors(covariances: Array) -> Array:
     """Return A with A'A = covariance^-1, for (G, D, D), or for variances (G, D) or (G, 1)."""
     if covariances.ndim == 2:
         return np.asarray(covariances**-0.5)
-    return _inverse_lower(_cholesky(covariances, 0.0))
+    return _factor(covariances, np.ones(len(covariances)), 0.0)
 
 
 def _solve_lower(factor: Array, z: Array) -> Array:
-    """A^-1 z, row by row: factor (N, D, D), z (N, D)."""
+    """A^-1 z, row by row: factor (N, D, D) or (1, D, D), z (N, D)."""
     return np.asarray(np.linalg.solve(factor, z[:, :, None])[:, :, 0])
 
 
@@ -334,7 +315,7 @@ class NormalWishart:
         t[:, i, i] = np.sqrt(rng.chisquare(self.dof[:, None] - n_features + 1 + i))
         factor = np.tril(t @ self._root)
         z = rng.standard_normal(self.means.shape)
-        shift = (_inverse_lower(factor) @ z[:, :, None])[:, :, 0]
+        shift = _solve_lower(factor, z)
         return point(self.means + shift / np.sqrt(self.strength)[:, None], factor)
 
     def _predictive(self) -> tuple[Array, Array]:
@@ -382,6 +363,8 @@ class NormalWishart:
 
     def _trace(self, factor: Array, own: bool) -> Array:
         """tr(scatter Lambda), (G,) or (G, G)."""
+        if own and not self.scatter.any():  # a flat prior
+            return np.zeros(len(self.scatter))
         precision = np.swapaxes(factor, -1, -2) @ factor
         if own:
             return np.einsum("gij,gij->g", self.scatter, precision)

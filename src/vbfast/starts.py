@@ -27,9 +27,9 @@ Init = Literal["kmeans", "k-means++", "random", "random_from_data"]
 
 # Centroids are sought in a random part of the rows: one in SHARE, but FEWEST at least and MOST at
 # most, or 100 a component where that is more; of so many VALUES at most, or 10 rows a component.
-SHARE, FEWEST, MOST, VALUES = 10, 10_000, 25_000, 2**21
+SHARE, FEWEST, MOST, VALUES = 20, 5_000, 25_000, 2**21
 # k-means stops sooner than EM, which goes on from there.
-KMEANS_SWEEPS, KMEANS_TOL = 20, 1e-4
+KMEANS_SWEEPS, KMEANS_TOL = 10, 1e-4
 
 
 @dataclass(frozen=True)

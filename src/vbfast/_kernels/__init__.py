@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from . import cpu
 
 if TYPE_CHECKING:
-    from . import columns, gaussian, loop, mixture, seeds
+    from . import columns, gaussian, loop, mixture, seeds, triangle
     from . import mixture as mixture_single
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "mixture",
     "mixture_single",
     "seeds",
+    "triangle",
 ]
 
 
@@ -66,6 +67,7 @@ def load(level: str) -> SimpleNamespace:
         "mixture",
         "mixture_single",
         "seeds",
+        "triangle",
     )
     modules = SimpleNamespace(
         **{name: importlib.import_module(f"{__name__}.{name}_{level}") for name in kernels}
@@ -82,4 +84,4 @@ if not TYPE_CHECKING:
     _loaded = load(level)
     columns, gaussian = _loaded.columns, _loaded.gaussian
     loop, mixture, mixture_single = _loaded.loop, _loaded.mixture, _loaded.mixture_single
-    seeds = _loaded.seeds
+    seeds, triangle = _loaded.seeds, _loaded.triangle

@@ -14,6 +14,7 @@ from .tile cimport (
     lanes_log,
     lanes_max,
     lanes_min,
+    lanes_replace_above,
     lanes_replace_equal,
     lanes_set,
     lanes_sum,
@@ -265,25 +266,31 @@ cdef inline void assign_given(
 
 cdef inline void assign_hard(
     Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride,
-    const real* weight, int64_t* labels,
-    real* scores, real* top,
+    const real* weight, int64_t* labels, real* scores, real* top, real* best,
 ) noexcept nogil:
-    """Among equals the first component; top is the row's largest score."""
-    cdef Py_ssize_t k, row
-    cdef real* score
-    for row in range(n_rows):
+    """Among equals the first component; top is the row's largest score, best its component."""
+    cdef Py_ssize_t step = stride // LANES
+    cdef lanes* score = <lanes*>scores
+    cdef lanes none = lanes_set(0.0)
+    cdef lanes s, high, label, component
+    cdef Py_ssize_t k, v, row
+    for v in range(n_rows // LANES):
         # NaN, by inf - inf, is as impossible as -inf.
-        top[row] = scores[row] if scores[row] > -INFINITY else -INFINITY
-        labels[row] = 0
-    for k in range(1, n_components):
-        score = scores + k * stride
-        for row in range(n_rows):
-            labels[row] = k if score[row] > top[row] else labels[row]
-            top[row] = score[row] if score[row] > top[row] else top[row]
-    for k in range(n_components):
-        score = scores + k * stride
-        for row in range(n_rows):
-            score[row] = weight[row] if labels[row] == k else 0.0
+        high = lanes_set(-INFINITY)
+        label = none
+        for k in range(n_components):
+            s = score[k * step + v]
+            label = lanes_replace_above(label, lanes_set(k), s, high)
+            high = lanes_max(s, high)
+        for k in range(n_components):
+            component = lanes_set(k)
+            score[k * step + v] = lanes_replace_equal(
+                none, (<const lanes*>weight)[v], label, component
+            )
+        (<lanes*>top)[v] = high
+        (<lanes*>best)[v] = label
+    for row in range(n_rows):
+        labels[row] = <int64_t>best[row]
 
 
 cdef inline real mark_of(real total, double uniform) noexcept nogil:
@@ -383,7 +390,7 @@ cdef inline void assign_block(
     elif assignment.kind == EXACT or assignment.kind == BEST:
         assign_exact(n_components, ROW_BLOCK, stride, weight, scores, log_z, total)
     elif assignment.kind == HARD:
-        assign_hard(n_components, ROW_BLOCK, stride, weight, labels, scores, log_z)
+        assign_hard(n_components, ROW_BLOCK, stride, weight, labels, scores, log_z, total)
     elif assignment.kind == DRAW:
         assign_draw(
             assignment, n_components, ROW_BLOCK, stride, first_row, weight, scores, log_z, total,

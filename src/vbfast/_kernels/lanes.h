@@ -52,12 +52,14 @@ typedef int64_t real_bits;
 #define M256(x) ((__m256)(x))
 #define M512(x) ((__m512)(x))
 #define EQUAL512(x, y) _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ)
+#define ABOVE512(x, y) _mm512_cmp_ps_mask(x, y, _CMP_GT_OQ)
 #else
 #define MM256(name) _mm256_##name##_pd
 #define MM512(name) _mm512_##name##_pd
 #define M256(x) ((__m256d)(x))
 #define M512(x) ((__m512d)(x))
 #define EQUAL512(x, y) _mm512_cmp_pd_mask(x, y, _CMP_EQ_OQ)
+#define ABOVE512(x, y) _mm512_cmp_pd_mask(x, y, _CMP_GT_OQ)
 #endif
 #endif
 
@@ -119,6 +121,17 @@ static inline lanes lanes_replace_equal(lanes old, lanes new, lanes x, lanes y)
 #endif
 }
 
+/* new where x > y, else old */
+static inline lanes lanes_replace_above(lanes old, lanes new, lanes x, lanes y)
+{
+#if X86_BYTES == 64
+    return (lanes)MM512(mask_mov)(M512(old), ABOVE512(M512(x), M512(y)), M512(new));
+#else
+    lanes_bits above = x > y;
+    return (lanes)(((lanes_bits)new & above) | ((lanes_bits)old & ~above));
+#endif
+}
+
 static inline lanes_bits lanes_to_bits(lanes x) { return (lanes_bits)x; }
 static inline lanes lanes_from_bits(lanes_bits x) { return (lanes)x; }
 
@@ -141,6 +154,10 @@ static inline lanes lanes_keep_above(lanes value, lanes x, lanes limit)
 static inline lanes lanes_keep_between(lanes value, lanes low, lanes x, lanes high)
 {
     return low <= x && x < high ? value : 0;
+}
+static inline lanes lanes_replace_above(lanes old, lanes new, lanes x, lanes y)
+{
+    return x > y ? new : old;
 }
 static inline lanes lanes_replace_equal(lanes old, lanes new, lanes x, lanes y)
 {

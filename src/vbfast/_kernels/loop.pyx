@@ -103,7 +103,7 @@ cdef double ROUNDING = 1e-10
 cdef double NARROWEST = 1e-151
 cdef double WIDEST = 1e152
 # See starts.py.
-cdef Py_ssize_t KMEANS_SWEEPS = 20
+cdef Py_ssize_t KMEANS_SWEEPS = 10
 cdef double KMEANS_TOL = 1e-4
 # Squared distance before there is a centroid: weights times it are numbers.
 cdef double FARTHEST = 1e200

@@ -20,6 +20,7 @@ cdef extern from "lanes.h" nogil:
     )
     lanes lanes_keep_from(lanes value, lanes x, lanes limit)
     lanes lanes_keep_between(lanes value, lanes low, lanes x, lanes high)
+    lanes lanes_replace_above(lanes old, lanes new, lanes x, lanes y)
     lanes lanes_replace_equal(lanes old, lanes new, lanes x, lanes y)
     lanes lanes_exp(lanes x)
     lanes lanes_log(lanes x)

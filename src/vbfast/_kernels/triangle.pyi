@@ -1,0 +1,10 @@
+import numpy as np
+from numpy.typing import NDArray
+
+def precision_factors(
+    matrices: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    tiny: float,
+    room: NDArray[np.float64],
+    out: NDArray[np.float64],
+) -> int: ...
