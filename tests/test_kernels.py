@@ -1006,7 +1006,7 @@ def test_same_arrays():
 
 
 def factors(level, matrices, scale, tiny=0.0):
-    n, d, _ = matrices.shape
+    d = matrices.shape[1]
     out = np.full_like(matrices, np.nan)
     room = np.full((d + 1, d), np.nan)
     bad = _kernels.load(level).triangle.precision_factors(matrices, scale, tiny, room, out)
