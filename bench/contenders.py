@@ -35,7 +35,7 @@ ROUNDS = 5
 # Whoever takes more seconds than this takes every other turn, or one only.
 SLOW, VERY_SLOW = 0.3, 0.9
 # Time for the thread pools of the one before to go to sleep.
-PAUSE = 0.02
+PAUSE = 0.1
 # Small enough to make no difference; its definition differs from library to library.
 REG_COVAR = 1e-9
 
