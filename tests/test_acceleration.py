@@ -72,7 +72,7 @@ def test_any_coordinates_make_a_posterior(row):
         counts = out["strength"] - model.prior["strength"]
         assert np.all(counts > 0)
         assert counts.sum() == pytest.approx(data.total_weight)
-        for name, rows in model.latent.collect(counts).items():
+        for name, rows in model.latent.around(counts).items():
             np.testing.assert_allclose(out[name] - model.prior[name], rows, atol=1e-10)
         dof = (out["dof"] - model.prior["dof"]) / model.emission._rows_per_dof
         held = counts if row.covariance_type != "tied" else counts.sum(keepdims=True)

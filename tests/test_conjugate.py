@@ -693,7 +693,7 @@ def test_density_of_weights_averaged_over_orders(weight_prior):
     layout = Layout(latent.fields())
 
     def posterior(order):
-        return layout.stats(latent.prior()) + layout.stats(latent.collect(counts[list(order)]))
+        return layout.stats(latent.prior()) + layout.stats(latent.around(counts[list(order)]))
 
     def log_prob(order):
         if weight_prior == "dirichlet_distribution":

@@ -527,7 +527,7 @@ def test_float32_arithmetic_is_left_where_components_are_too_narrow(covariance_t
 @pytest.mark.parametrize(("n_components", "seed"), [(2, 1), (3, 0), (3, 1)])
 def test_float32_arithmetic_is_left_where_an_objective_falls(n_components, seed, monkeypatch):
     # Collinear columns: the likelihood and the scatter of float32 sums are not what they seem.
-    monkeypatch.setattr("vbfast.model.SHARPEST", np.inf)
+    monkeypatch.setattr("vbfast.emissions.gaussian.SHARPEST", np.inf)
     rng = np.random.default_rng(0)
     X = rng.normal(size=(17_000, 3)) + 6 * rng.integers(3, size=(17_000, 1))
     X = X.astype(np.float32)

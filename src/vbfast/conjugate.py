@@ -67,55 +67,73 @@ class Gaussians:
     log_det: Array
     slack: Array
 
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """What draws are kept as."""
+        return {"means": self.means, "factors": self.factor}
+
 
 class Dirichlet:
-    """Dirichlet(concentration) over K weights (Bishop B.16).
+    """Dirichlet(concentration) over K weights (Bishop B.16), or several independent ones.
 
     Parameters
     ----------
-    concentration : ndarray of shape (K,)
+    concentration : ndarray of shape (..., K)
+        Where it is 0, so is the weight, always.
     """
 
     def __init__(self, concentration: Array) -> None:
         self.concentration = concentration
 
     def mode(self) -> Array:
-        """Return the weights of highest density, (K,), for concentrations >= 1 (B.22 ff.).
+        """Return the weights of highest density, (..., K), for concentrations >= 1 (B.22 ff.).
 
         All concentrations 1 have no single mode; the answer then is the mean.
         """
         excess = self.concentration - 1
         if np.any(excess < 0):
-            raise ValueError("a Dirichlet distribution with a concentration < 1 has no mode")
-        total = excess.sum()
-        return excess / total if total > 0 else self.mean()
+            if np.any((excess < 0) & (self.concentration > 0)):
+                raise ValueError("a Dirichlet distribution with a concentration < 1 has no mode")
+            excess = np.maximum(excess, 0.0)
+        total = excess.sum(axis=-1, keepdims=True)
+        if np.all(total > 0):
+            return np.asarray(excess / total)
+        return np.divide(excess, total, out=self.mean(), where=total > 0)
 
     def mean(self) -> Array:
-        """E[pi], (K,) (B.17)."""
-        return self.concentration / self.concentration.sum()
+        """E[pi], (..., K) (B.17)."""
+        return np.asarray(self.concentration / self.concentration.sum(axis=-1, keepdims=True))
 
     def mean_log(self) -> Array:
-        """E[log pi], (K,) (B.21)."""
-        expected: Array = digamma(self.concentration) - digamma(self.concentration.sum())
-        return expected
+        """E[log pi], (..., K) (B.21)."""
+        total = self.concentration.sum(axis=-1, keepdims=True)
+        return np.asarray(digamma(self.concentration) - digamma(total))
 
     def sample(self, rng: np.random.Generator) -> Array:
-        """Return weights drawn, (K,), none so small that its logarithm would be lost."""
-        return np.maximum(rng.dirichlet(self.concentration), TINY)
+        """Return weights drawn, (..., K), none so small that its logarithm would be lost."""
+        rows = self.concentration.reshape(-1, self.concentration.shape[-1])
+        out = np.zeros_like(rows)
+        for row, concentration in zip(out, rows, strict=True):
+            possible = concentration > 0
+            row[possible] = np.maximum(rng.dirichlet(concentration[possible]), TINY)
+        return out.reshape(self.concentration.shape)
 
     @cached_property
     def log_normalizer(self) -> float:
         """Log of the integral of prod pi^(concentration - 1)."""
-        return float(gammaln(self.concentration).sum() - gammaln(self.concentration.sum()))
+        possible = self.concentration[self.concentration > 0]
+        return float(gammaln(possible).sum() - gammaln(self.concentration.sum(axis=-1)).sum())
 
     def log_density(self, weights: Array) -> float:
         """log p(weights)."""
-        return float(xlogy(self.concentration - 1, weights).sum()) - self.log_normalizer
+        powers = np.where(self.concentration > 0, self.concentration - 1, 0.0)
+        return float(xlogy(powers, weights).sum()) - self.log_normalizer
 
     def kl(self, prior: Dirichlet) -> float:
-        """KL(self || prior)."""
+        """KL(self || prior), whose concentrations are 0 in the same places."""
         difference = self.concentration - prior.concentration
-        return float(difference @ self.mean_log()) - self.log_normalizer + prior.log_normalizer
+        expected = np.where(self.concentration > 0, self.mean_log(), 0.0)
+        return float((difference * expected).sum()) - self.log_normalizer + prior.log_normalizer
 
 
 class StickBreaking:

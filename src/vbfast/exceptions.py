@@ -10,8 +10,10 @@ import numpy as np
 __all__ = [
     "ConvergenceWarning",
     "DegenerateError",
+    "ImpossibleRowError",
     "NotFittedError",
     "ObjectiveFellWarning",
+    "impossible_error",
     "not_fitted_error",
 ]
 
@@ -24,12 +26,24 @@ class DegenerateError(np.linalg.LinAlgError):
     """The likelihood is unbounded here: a component has shrunk onto too few points."""
 
 
+class ImpossibleRowError(ValueError):
+    """A row of X has probability zero, so that nothing can be said of its states."""
+
+
 class ConvergenceWarning(UserWarning):
     """A fit stopped at `max_iter` before its objective settled, or chains have not mixed."""
 
 
 class ObjectiveFellWarning(RuntimeWarning):
     """An objective that can't fall did: more rounding than expected, or a defect."""
+
+
+def impossible_error(row: int) -> ImpossibleRowError:
+    """Return the error that names a row of probability zero."""
+    return ImpossibleRowError(
+        f"row {row} of X has probability zero under every state that the rows before it leave "
+        "possible"
+    )
 
 
 def not_fitted_error(message: str) -> Exception:

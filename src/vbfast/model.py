@@ -5,29 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import loops
 from ._kernels.inputs import Assignment, Block, Coefficients
-from .conjugate import Dirichlet, Gaussians, StickBreaking
 from .draws import Draws
-from .emissions import Gaussian
-from .emissions.gaussian import Distribution
-from .latents import Mixture
+from .exceptions import impossible_error
 from .stats import Layout, Stats
 
 __all__ = ["Model", "Theta"]
 
 Array = NDArray[np.float64]
 
-# Precision factors, in the frame's units, up to which float32 arithmetic resolves a row's distance:
-# its rounding is then a few thousandths of a standard deviation, 1e-5 nats.
-SHARPEST = 2.0**15
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Theta(Coefficients):
     """What a sweep reads off a posterior over theta; kernels see its `Coefficients`.
 
@@ -35,33 +29,34 @@ class Theta(Coefficients):
     ----------
     log_prior : float
         What theta adds to the objective: log p(theta) for a point, -KL(q || p) for a mean.
-    weights : ndarray of shape (K,)
-        Mixture weights, or exp E[log pi].
-    parameters : Gaussians
-    reference : ndarray of shape (K, D)
+    weights : ndarray
+        The latent structure's probabilities, or exp E[log .] of them: of a mixture (K,), of a
+        chain (K + 1, K), start and transition matrix.
+    parameters
+        The emission's: `Gaussians`, ...
+    reference : ndarray of shape (K, ...)
         What statistics are taken about.
     """
 
     log_prior: float
     weights: Array
-    parameters: Gaussians
+    parameters: Any
     reference: Array
 
     @property
     def arrays(self) -> dict[str, Array]:
         """What draws of theta are kept as."""
-        parameters = self.parameters
-        return {"weights": self.weights, "means": parameters.means, "factors": parameters.factor}
+        return {"weights": self.weights, **self.parameters.arrays}
 
 
 @dataclass(frozen=True)
 class Model:
-    """Independent rows t ~ latent, x | t ~ emission, with conjugate priors on theta.
+    """Rows t ~ latent, x | t ~ emission, with conjugate priors on theta.
 
     Parameters
     ----------
-    latent : Mixture
-    emission : Gaussian
+    latent : Mixture or Chain
+    emission : Gaussian, ...
 
     Attributes
     ----------
@@ -70,8 +65,8 @@ class Model:
         ``model.prior + statistics``.
     """
 
-    latent: Mixture
-    emission: Gaussian
+    latent: Any
+    emission: Any
     layout: Layout = field(init=False, repr=False)
     prior: Stats = field(init=False, repr=False, compare=False)
 
@@ -86,15 +81,15 @@ class Model:
         object.__setattr__(self, "prior", layout.stats(prior))
 
     @cached_property
-    def _prior_weights(self) -> Dirichlet | StickBreaking:
+    def _prior_weights(self) -> Any:
         return self.latent.distribution(self.prior)
 
     @cached_property
-    def _prior_parameters(self) -> Distribution:
+    def _prior_parameters(self) -> Any:
         return self.emission.distribution(self.prior)
 
     def mode(self, posterior: Stats) -> Theta:
-        """theta_MP: the mode of the posterior in (weights, mu, Lambda)."""
+        """theta_MP: the mode of the posterior, for Gaussians in (weights, mu, Lambda)."""
         weights = self.latent.distribution(posterior).mode()
         return self.point(weights, self.emission.distribution(posterior).mode())
 
@@ -113,7 +108,7 @@ class Model:
             if len(out[name]) == len(order):
                 out[name][...] = posterior[name][order]
         counts = posterior["strength"] - self.prior["strength"]
-        for name, value in self.latent.collect(counts[order]).items():
+        for name, value in self.latent.around(counts[order]).items():
             out[name][...] = self.prior[name] + value
         return out
 
@@ -121,12 +116,12 @@ class Model:
         """Expected natural parameters, E[log pi], E[Lambda], ... (Bishop 10.46)."""
         weights = self.latent.distribution(posterior)
         parameters = self.emission.distribution(posterior)
-        kl = weights.kl(self._prior_weights)  # type: ignore[arg-type]
-        kl += parameters.kl(self._prior_parameters)  # type: ignore[arg-type]
+        kl = weights.kl(self._prior_weights)
+        kl += parameters.kl(self._prior_parameters)
         return self._theta(weights.mean_log(), parameters.mean(), -kl)
 
-    def point(self, weights: Array, parameters: Gaussians) -> Theta:
-        """Theta at a point: weights (K,) and Gaussians without slack."""
+    def point(self, weights: Array, parameters: Any) -> Theta:
+        """Theta at a point: the latent structure's probabilities, the emission's parameters."""
         log_prior = self.latent.log_prior(self._prior_weights, weights)
         log_prior += self.emission.log_prior(self._prior_parameters, parameters)
         with np.errstate(divide="ignore"):
@@ -135,31 +130,34 @@ class Model:
     def _theta(
         self,
         log_weights: Array,
-        parameters: Gaussians,
+        parameters: Any,
         log_prior: float,
         reference: Array | None = None,
     ) -> Theta:
         if reference is None:
             reference = self.emission.reference(parameters)
+        # exp(-inf) is 0: what is impossible for the latent structure.
+        weights = np.exp(log_weights)
+        scores, latent = self.latent.coefficients(log_weights, weights)
         return Theta(
             self.emission.kernel,
             self.emission.coefficients(parameters, reference),
-            log_weights + self.emission.offsets(parameters),
-            log_prior,
-            np.exp(log_weights),
-            parameters,
-            reference,
+            self.emission.offsets(parameters) + scores,
+            latent,
+            log_prior=log_prior,
+            weights=weights,
+            parameters=parameters,
+            reference=reference,
         )
 
     def about(self, means: Array) -> Theta:
         """Theta of equal weights and precision 1: a reference to take moments about."""
-        k = self.latent.n_components
-        return self._theta(np.full(k, -np.log(k)), self.emission.unit(means), 0.0, means)
+        return self._theta(np.log(self.latent.equal), self.emission.unit(means), 0.0, means)
 
     def around(self, means: Array, counts: Array) -> Stats:
         """Statistics of `counts` rows (K,) about `means` (K, D), with the variance of all rows."""
         return self.layout.stats(
-            {**self.latent.collect(counts), **self.emission.around(means, counts)}
+            {**self.latent.around(counts), **self.emission.around(means, counts)}
         )
 
     def coordinates(self, posterior: Stats) -> Array:
@@ -175,7 +173,7 @@ class Model:
         """
         counts = posterior["strength"] - self.prior["strength"]
         emission = self.emission.coordinates(posterior, self.latent.held(counts))
-        return np.concatenate([self.latent.coordinates(counts), emission])
+        return np.concatenate([self.latent.coordinates(posterior, counts), emission])
 
     def at_coordinates(self, coordinates: Array, like: Stats) -> Stats:
         """The posterior with these numbers, of as many rows as `like`.
@@ -187,17 +185,19 @@ class Model:
         LinAlgError
             If the numbers are too large.
         """
-        k = self.latent.n_components
         like_counts = like["strength"] - self.prior["strength"]
+        n = self.latent.n_coordinates
         with np.errstate(all="ignore"):
-            counts = self.latent.at_coordinates(coordinates[:k], like_counts)
+            counts, latent = self.latent.at_coordinates(coordinates[:n], like, like_counts)
             fields = self.emission.at_coordinates(
-                coordinates[k:], counts, self.latent.held(like_counts), like
+                coordinates[n:], counts, self.latent.held(like_counts), like
             )
-        out = self.layout.stats({**self.latent.collect(counts), **fields})
+        out = self.layout.stats({**latent, **fields})
         out.buffer += self.prior.buffer
-        for name in ("mean", "scatter"):  # these have the prior's in them
-            out[name][...] = fields[name]
+        moments = self.layout.moments
+        if moments is not None:
+            for name in (moments.mean, moments.scatter):  # these have the prior's in them
+                out[name][...] = fields[name]
         if not np.isfinite(out.buffer).all():
             raise np.linalg.LinAlgError("these coordinates are too large for a posterior")
         return out
@@ -220,13 +220,15 @@ class Model:
         ValueError
             If the block is in another frame than the emission.
         """
-        raw = self._visit(block, theta, _precise_enough(block, theta, assignment), 1)
-        return self._collect(raw[0], theta)
+        raw = self._visit(block, theta, self._precise_enough(block, theta, assignment), 1)
+        return self._collect(block, raw[0], theta)
 
     def visit_each(self, block: Block, requests: Sequence[tuple[Theta, Assignment]]) -> list[Stats]:
         """Return what `visit` does for each theta and assignment, from one pass for all alike."""
+        if not self.latent.several:
+            return [self.visit(block, *request) for request in requests]
         out: dict[int, Stats] = {}
-        assignments = [_precise_enough(block, *request) for request in requests]
+        assignments = [self._precise_enough(block, *request) for request in requests]
         for assignment in dict.fromkeys(assignments):
             thetas = {n: requests[n][0] for n, each in enumerate(assignments) if each == assignment}
             together = Coefficients(
@@ -236,7 +238,7 @@ class Model:
             )
             raw = self._visit(block, together, assignment, len(thetas))
             for row, (n, theta) in zip(raw, thetas.items(), strict=True):
-                out[n] = self._collect(row, theta)
+                out[n] = self._collect(block, row, theta)
         return [out[n] for n in range(len(requests))]
 
     def _visit(
@@ -249,24 +251,34 @@ class Model:
             theta.emission, self.latent.n_components, self.emission.n_features
         )
         raw = np.empty((n_thetas, size))
-        kernel.visit(block, theta, assignment, statistics=raw.reshape(-1))
+        impossible = kernel.visit(block, theta, assignment, statistics=raw.reshape(-1))
+        if impossible is not None and impossible >= 0:
+            raise impossible_error(block.first_row + impossible)
         return raw
 
-    def _collect(self, raw: Array, theta: Theta) -> Stats:
+    def _collect(self, block: Block, raw: Array, theta: Theta) -> Stats:
         n_components = self.latent.n_components
         counts = raw[1 : 1 + n_components].copy()
+        end = 1 + n_components + self.latent.n_statistics
         return self.layout.stats(
             {
-                "log_z": raw[0],
-                **self.latent.collect(counts),
-                **self.emission.collect(raw[1 + n_components :], counts, theta.reference),
+                "log_z": raw[0] + block.constant,
+                **self.latent.collect(counts, raw[1 + n_components : end]),
+                **self.emission.collect(raw[end:], counts, theta.reference),
             }
         )
+
+    def _precise_enough(self, block: Block, theta: Theta, assignment: Assignment) -> Assignment:
+        """The assignment; a precise one where float32 numbers can't resolve some component."""
+        single = block.single and not assignment.precise
+        if single and not self.emission.single_resolves(theta.parameters):
+            return replace(assignment, precise=True)
+        return assignment
 
     @property
     def compiled(self) -> bool:
         """Whether the compiled loop knows this model: see loops.py."""
-        return self.latent.exchangeable and self.emission.mean_variance is None
+        return bool(self.latent.compiled and self.emission.compiled)
 
     def chains(
         self,
@@ -312,11 +324,3 @@ class Model:
         common += self.emission.log_volume(self.latent.n_components)
         more, more_terms = self.latent.log_density_terms(posterior, theta.weights)
         return common + more, terms + more_terms
-
-
-def _precise_enough(block: Block, theta: Theta, assignment: Assignment) -> Assignment:
-    """The assignment; a precise one where some component is too narrow for float32 numbers."""
-    single = block.single and not assignment.precise
-    if single and np.abs(theta.parameters.factor).max() > SHARPEST:
-        return replace(assignment, precise=True)
-    return assignment

@@ -32,7 +32,7 @@ SHARE, FEWEST, MOST, VALUES = 20, 5_000, 25_000, 2**21
 KMEANS_SWEEPS, KMEANS_TOL = 10, 1e-4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Means(Coefficients):
     """Centroids as theta, under a flat prior."""
 
@@ -64,7 +64,7 @@ class Centroids:
         """Theta with these centroids."""
         emission = self._emission
         coefficients = emission.coefficients(emission.unit(means), means)
-        return _Means(emission.kernel, coefficients, np.zeros(len(means)), means)
+        return _Means(emission.kernel, coefficients, np.zeros(len(means)), means=means)
 
     def mode(self, posterior: Stats) -> _Means:
         """Means of the rows of each component; an empty one goes out of reach."""
@@ -244,7 +244,7 @@ def from_parameters(
     out = posterior.copy()
     if weights is not None:
         total = float((posterior["strength"] - model.prior["strength"]).sum())
-        for name, value in model.latent.collect(total * weights).items():
+        for name, value in model.latent.around(total * weights).items():
             out[name][...] = model.prior[name] + value
     if means is not None:
         out["mean"][...] = means

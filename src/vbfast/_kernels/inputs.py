@@ -8,9 +8,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Assignment", "Block", "Coefficients", "Mixtures"]
+__all__ = ["Assignment", "Block", "Coefficients", "Mixtures", "Sequences"]
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Where each of several sequences of rows begins and ends.
+
+    Attributes
+    ----------
+    offsets : (S + 1,) int64
+        Sequence s is rows offsets[s] to offsets[s + 1]; none is empty.
+    order : (S,) int64
+        Sequences by decreasing length.
+    """
+
+    offsets: NDArray[np.int64]
+    order: NDArray[np.int64]
 
 
 # Not frozen, which would take as long to make as visiting a row.
@@ -32,6 +48,11 @@ class Block:
     single : bool
         Compute with float32 numbers, but for sums over more than a tile of rows, unless an
         assignment is to be precise.
+    sequences : Sequences, optional
+        For latent structures in which a row depends on those before it; one of all rows if None.
+    constant : float
+        What the objective has of the rows whatever theta is: the sum of log h(x) over rows, where
+        p(x | t, theta) = h(x) exp(score).
     """
 
     values: NDArray[Any]
@@ -42,6 +63,8 @@ class Block:
     first_row: int
     n_threads: int
     single: bool = False
+    sequences: Sequences | None = None
+    constant: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +79,9 @@ class Coefficients:
     coefficients : ndarray of shape (size,)
     offsets : ndarray of shape (K,)
         Scores where the emission's own part is zero.
+    latent : ndarray, optional
+        What the latent structure's kernel reads besides: of a chain start (K,) and transition
+        matrix (K, K), one after the other.
 
     Notes
     -----
@@ -65,6 +91,7 @@ class Coefficients:
     emission: str
     coefficients: Array
     offsets: Array
+    latent: Array | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ __all__ = ["CovarianceType", "Gaussian"]
 
 Array = NDArray[np.float64]
 Distribution = NormalWishart | NormalGamma | IndependentNormalGamma
+# Precision factors, in the frame's units, up to which float32 arithmetic resolves a row's distance:
+# its rounding is then a few thousandths of a standard deviation, 1e-5 nats.
+SHARPEST = 2.0**15
 CovarianceType = Literal["full", "tied", "diag", "spherical"]
 
 
@@ -141,6 +144,15 @@ class Gaussian:
     def kernel(self) -> str:
         """Name of the compiled scores and statistics."""
         return self.covariance_type
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled loop knows this emission: see loops.py."""
+        return self.mean_variance is None
+
+    def single_resolves(self, theta: Gaussians) -> bool:
+        """Whether float32 numbers tell how far rows are from means."""
+        return bool(np.abs(theta.factor).max() <= SHARPEST)
 
     def _scatter_shape(self, n_components: int) -> tuple[int, ...]:
         d = self.n_features

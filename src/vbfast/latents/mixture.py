@@ -7,7 +7,7 @@ import itertools
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -66,6 +66,21 @@ class Mixture:
         if not 0 < alpha < np.inf:
             raise ValueError(f"{allowed}, not {alpha!r}")
 
+    #: Kernels visit rows for several thetas at a time.
+    several: ClassVar[bool] = True
+    #: What the kernel adds up beside counts.
+    n_statistics: ClassVar[int] = 0
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled loop knows this structure: see loops.py."""
+        return self.exchangeable
+
+    @property
+    def equal(self) -> Array:
+        """Equal weights, (K,)."""
+        return np.full(self.n_components, 1.0 / self.n_components)
+
     @property
     def exchangeable(self) -> bool:
         """Whether the prior is the same for every order of the components."""
@@ -93,7 +108,15 @@ class Mixture:
             return Dirichlet(stats["concentration"])
         return StickBreaking(stats["sticks"])
 
-    def collect(self, counts: Array) -> dict[str, Array]:
+    def coefficients(self, log_weights: Array, weights: Array) -> tuple[Array, None]:
+        """What is added to all scores, (K,), and what the kernel reads besides: nothing."""
+        return log_weights, None
+
+    def collect(self, counts: Array, raw: Array) -> dict[str, Array]:
+        """Statistics of what the kernel adds up: `counts` rows (K,) in each component."""
+        return self.around(counts)
+
+    def around(self, counts: Array) -> dict[str, Array]:
         """Statistics of components that hold `counts` rows (K,)."""
         if self.exchangeable:
             return {"concentration": counts}
@@ -104,24 +127,31 @@ class Mixture:
         """Which components hold enough rows for what is said of them to mean anything, (K,)."""
         return np.asarray(counts > EMPTY_SHARE * counts.sum())
 
-    def coordinates(self, counts: Array) -> Array:
+    @property
+    def n_coordinates(self) -> int:
+        """How many there are."""
+        return self.n_components
+
+    def coordinates(self, posterior: Stats, counts: Array) -> Array:
         """Unconstrained numbers for components that hold `counts` rows: their logarithms, (K,).
 
         0 where `held` is false.
         """
         return np.asarray(np.log(np.where(self.held(counts), counts, 1.0)))
 
-    def at_coordinates(self, coordinates: Array, like: Array) -> Array:
-        """Rows of each component (K,), as many in all as `like` (K,).
+    def at_coordinates(
+        self, coordinates: Array, like: Stats, like_counts: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        """Rows of each component (K,), as many in all as `like_counts` (K,), and their statistics.
 
-        Where `held` is false of `like`, what `like` has.
+        Where `held` is false of `like_counts`, what it has.
         """
-        held = self.held(like)
+        held = self.held(like_counts)
         share = np.exp(coordinates[held] - coordinates[held].max())
         share = np.maximum(share, EMPTY_SHARE * share.sum())
-        counts = like.copy()
-        counts[held] = share * (like[held].sum() / share.sum())
-        return counts
+        counts = like_counts.copy()
+        counts[held] = share * (like_counts[held].sum() / share.sum())
+        return counts, self.around(counts)
 
     def log_prior(self, prior: Dirichlet | StickBreaking, weights: Array) -> float:
         """log p(weights); 0 for a flat prior."""
