@@ -230,7 +230,7 @@ def test_restarts_of_many_numbers_are_fitted_in_turn(monkeypatch):
     X, _ = clusters(300, 2, 4, gap=1.0)
     options = {"n_init": 4, "random_state": 0, "init_params": "random_from_data", "max_iter": 500}
     together = GaussianMixture(4, **options).fit(X)
-    monkeypatch.setattr("vbfast.estimators.gaussian_mixture.TOGETHER", 1)
+    monkeypatch.setattr("vbfast.estimators.base.TOGETHER", 1)
     in_turn = GaussianMixture(4, **options).fit(X)
     np.testing.assert_array_equal(together.means_, in_turn.means_)
     assert together.objective_ == in_turn.objective_

@@ -6,16 +6,28 @@ scikit-learn isn't imported: an estimator only does what its conventions ask for
 from __future__ import annotations
 
 import inspect
+import warnings
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from functools import partial
+from time import perf_counter
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..data import as_rows
-from ..exceptions import not_fitted_error
+from .._threads import resolve_threads
+from ..data import ArrayData, as_rows
+from ..exceptions import ConvergenceWarning, DegenerateError, not_fitted_error
+from ..methods import METHODS, Fit, FullInference, Method, lockstep
+from ..model import Model, Theta
+from .checks import check_number
 
-__all__ = ["Estimator", "feature_names"]
+__all__ = ["Estimator", "FittedByMethod", "MethodName", "feature_names"]
+
+MethodName = Literal["full", "mean_field", "em", "variational_em", "crisp_em"]
+
+# Numbers in the posteriors of starts that climb together; each takes some such more.
+TOGETHER = 2**18
 
 
 class Estimator(ABC):
@@ -100,6 +112,101 @@ class Estimator(ABC):
                 f"{list(fitted)}, not {list(given)}"
             )
         return values
+
+
+class FittedByMethod(Estimator):
+    """What estimators share that a method fits: its choice, several starts, progress."""
+
+    # Set by the subclasses' constructors.
+    method: Any
+    tol: float
+    max_iter: int
+    n_init: int
+    random_state: Any
+    verbose: int
+    verbose_interval: int
+    n_threads: int | None
+
+    def _check_fitting(self) -> Method:
+        """Check the parameters that are here, and return the method."""
+        check_number("tol", self.tol, least=0)
+        check_number("max_iter", self.max_iter, whole=True, least=1)
+        check_number("n_init", self.n_init, whole=True, least=1)
+        if not isinstance(self.verbose, (bool, np.bool_)):
+            check_number("verbose", self.verbose, whole=True, least=0)
+        check_number("verbose_interval", self.verbose_interval, whole=True, least=1)
+        resolve_threads(self.n_threads)
+        method = self.method
+        if isinstance(method, tuple(METHODS.values())):
+            given: Method = self.method
+            return given
+        if not isinstance(method, str) or method not in METHODS:
+            raise ValueError(
+                f"method must be one of {', '.join(map(repr, METHODS))}, or an object such as "
+                f"vbfast.EM(max_iter=100), not {method!r}"
+            )
+        if method == "full":
+            return FullInference()
+        climb: Any = METHODS[method]
+        resolved: Method = climb(max_iter=self.max_iter, tol=self.tol)
+        return resolved
+
+    def _climb(self, model: Model, data: ArrayData, posteriors: Any, method: Any) -> Fit[Theta]:
+        """Best of several starts."""
+        best: Fit[Theta] | None = None
+        first = 0
+        failure: DegenerateError | None = None
+        climbs = (
+            method.climb(model, data, posterior, report=self._report(number))
+            for number, posterior in enumerate(posteriors)
+        )
+        # One after another where somebody reads along.
+        most = 1 if self.verbose else max(1, TOGETHER // model.layout.size)
+        for number, outcome in lockstep(climbs, partial(data.sum_each, model.visit_each), most):
+            if isinstance(outcome, DegenerateError):
+                failure = outcome
+            elif best is None or (outcome.objective, -number) > (best.objective, -first):
+                best, first = outcome, number
+        if best is None:
+            assert failure is not None
+            raise failure
+        if not best.converged:
+            warnings.warn(
+                f"{method.name} did not converge in {method.max_iter} iterations: the objective "
+                f"last changed by more than tol={method.tol:g} per row. Raise max_iter or tol, or "
+                "try other starts (n_init, init_params)",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        return best
+
+    def _report(self, start: int) -> Any:
+        """Progress on standard output, as scikit-learn prints it."""
+        if not self.verbose:
+            return None
+        print(f"Initialization {start}")
+        since = perf_counter()
+        last = np.nan
+
+        def report(n: int, objective: float) -> None:
+            nonlocal last
+            if n % self.verbose_interval == 0:
+                more = (
+                    f"\t time lapse {perf_counter() - since:.5f}s\t change {objective - last:.5f}"
+                )
+                print(f"  Iteration {n}\t objective {objective:.6f}" + more * (self.verbose > 1))
+            last = objective
+
+        return report
+
+    def _keep(self, fitted: dict[str, Any], method: Method) -> None:
+        """Make these the fitted attributes, in place of those of an earlier fit."""
+        fitted["method_"] = method
+        fitted["_fitted_names"] = frozenset(fitted)
+        stale: frozenset[str] = getattr(self, "_fitted_names", frozenset())
+        kept = {name: value for name, value in vars(self).items() if name not in stale}
+        # One assignment, so that Ctrl-C finds the old state or the new one.
+        self.__dict__ = {**kept, **fitted}
 
 
 def feature_names(X: Any) -> NDArray[np.object_] | None:

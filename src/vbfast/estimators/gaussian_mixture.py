@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import partial
-from time import perf_counter
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,13 +18,13 @@ from ..data import ArrayData, Frame, check_finite
 from ..densities import DrawnDensity, MeanFieldDensity, PointDensity
 from ..emissions import Gaussian
 from ..emissions.gaussian import CovarianceType
-from ..exceptions import ConvergenceWarning, DegenerateError
+from ..exceptions import ConvergenceWarning
 from ..latents import Mixture
 from ..latents.mixture import WeightPrior
-from ..methods import METHODS, Fit, FullInference, Method, lockstep
+from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
 from ..stats import Stats
-from .base import Estimator, feature_names
+from .base import FittedByMethod, MethodName, feature_names
 from .checks import (
     as_array,
     as_generator,
@@ -40,7 +38,6 @@ from .checks import (
 __all__ = ["BayesianGaussianMixture", "GaussianMixture"]
 
 Array = NDArray[np.float64]
-MethodName = Literal["full", "mean_field", "em", "variational_em", "crisp_em"]
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 INITS = ("kmeans", "k-means++", "random", "random_from_data")
@@ -50,8 +47,6 @@ WEIGHT_PRIORS = ("dirichlet_distribution", "dirichlet_process")
 _PARAMETER_NAMES = ("weights_", "means_", "precisions_cholesky_")
 # Rows that one weight may stand for in full inference, each with a draw of its own.
 MOST_COPIES = 100_000
-# Numbers in the posteriors of starts that climb together; each takes some such more.
-TOGETHER = 2**18
 # Bytes that no fit is refused for.
 LITTLE_MEMORY = 2.0**26
 # Standard deviations of the data between its mean and one to start from, whose squares keep half
@@ -61,17 +56,13 @@ FARTHEST_START, FARTHEST_PRIOR = 1e8, 1e100
 LEAST_PRECISION, MOST_PRECISION = 1e-100, 1e25
 
 
-class _GaussianMixtureBase(Estimator):
+class _GaussianMixtureBase(FittedByMethod):
     """All that the two estimators share; they differ in defaults and one unit."""
 
     # Set by the subclasses' constructors.
     n_components: int
-    method: Any
     covariance_type: CovarianceType
-    tol: float
     reg_covar: float
-    max_iter: int
-    n_init: int
     init_params: starts.Init
     weights_init: ArrayLike | None
     means_init: ArrayLike | None
@@ -83,11 +74,7 @@ class _GaussianMixtureBase(Estimator):
     mean_prior: ArrayLike | None
     degrees_of_freedom_prior: float | None
     covariance_prior: ArrayLike | None
-    random_state: Any
     warm_start: bool
-    verbose: int
-    verbose_interval: int
-    n_threads: int | None
 
     # Set by fit.
     weights_: Array
@@ -178,49 +165,14 @@ class _GaussianMixtureBase(Estimator):
             fitted = self._climbed(model, data.frame, data.total_weight, method, best)
         if names is not None:
             fitted["feature_names_in_"] = names
-        self._keep(fitted | priors, data.frame, method)
+        self._keep_with_frame(fitted | priors, data.frame, method)
 
-    def _keep(self, fitted: dict[str, Any], frame: Frame, method: Method) -> None:
-        """Make these the fitted attributes, in place of those of an earlier fit."""
+    def _keep_with_frame(self, fitted: dict[str, Any], frame: Frame, method: Method) -> None:
         arrays = tuple(fitted[name].copy() for name in _PARAMETER_NAMES)
         fitted["_made"] = (self.covariance_type, arrays)
         fitted["n_features_in_"] = len(frame.origin)
         fitted["_frame"] = frame
-        fitted["method_"] = method
-        fitted["_fitted_names"] = frozenset(fitted)
-        stale: frozenset[str] = getattr(self, "_fitted_names", frozenset())
-        kept = {name: value for name, value in vars(self).items() if name not in stale}
-        # One assignment, so that Ctrl-C finds the old state or the new one.
-        self.__dict__ = {**kept, **fitted}
-
-    def _climb(self, model: Model, data: ArrayData, posteriors: Any, method: Any) -> Fit[Theta]:
-        """Best of several starts."""
-        best: Fit[Theta] | None = None
-        first = 0
-        failure: DegenerateError | None = None
-        climbs = (
-            method.climb(model, data, posterior, report=self._report(number))
-            for number, posterior in enumerate(posteriors)
-        )
-        # One after another where somebody reads along.
-        most = 1 if self.verbose else max(1, TOGETHER // model.layout.size)
-        for number, outcome in lockstep(climbs, partial(data.sum_each, model.visit_each), most):
-            if isinstance(outcome, DegenerateError):
-                failure = outcome
-            elif best is None or (outcome.objective, -number) > (best.objective, -first):
-                best, first = outcome, number
-        if best is None:
-            assert failure is not None
-            raise failure
-        if not best.converged:
-            warnings.warn(
-                f"{method.name} did not converge in {method.max_iter} iterations: the objective "
-                f"last changed by more than tol={method.tol:g} per row. Raise max_iter or tol, or "
-                "try other starts (n_init, init_params)",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        return best
+        self._keep(fitted, method)
 
     def _climbed(
         self, model: Model, frame: Frame, total_weight: float, method: Any, best: Fit[Theta]
@@ -310,34 +262,12 @@ class _GaussianMixtureBase(Estimator):
             "lower_bounds_": drawn.log_joint.ravel() / unit,
         }
 
-    def _report(self, start: int) -> Any:
-        """Progress on standard output, as scikit-learn prints it."""
-        if not self.verbose:
-            return None
-        print(f"Initialization {start}")
-        since = perf_counter()
-        last = np.nan
-
-        def report(n: int, objective: float) -> None:
-            nonlocal last
-            if n % self.verbose_interval == 0:
-                more = (
-                    f"\t time lapse {perf_counter() - since:.5f}s\t change {objective - last:.5f}"
-                )
-                print(f"  Iteration {n}\t objective {objective:.6f}" + more * (self.verbose > 1))
-            last = objective
-
-        return report
-
     # -- checks -------------------------------------------------------------------------------
 
     def _check_parameters(self) -> Method:
         check_number("n_components", self.n_components, whole=True, least=1)
         check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
-        check_number("tol", self.tol, least=0)
         check_number("reg_covar", self.reg_covar, least=0)
-        check_number("max_iter", self.max_iter, whole=True, least=1)
-        check_number("n_init", self.n_init, whole=True, least=1)
         check_choice("init_params", self.init_params, INITS)
         check_choice(
             "weight_concentration_prior_type", self.weight_concentration_prior_type, WEIGHT_PRIORS
@@ -349,27 +279,7 @@ class _GaussianMixtureBase(Estimator):
                      optional=True)  # fmt: skip
         if not isinstance(self.warm_start, (bool, np.bool_)):
             raise TypeError(f"warm_start must be True or False, not {self.warm_start!r}")
-        if not isinstance(self.verbose, (bool, np.bool_)):
-            check_number("verbose", self.verbose, whole=True, least=0)
-        check_number("verbose_interval", self.verbose_interval, whole=True, least=1)
-        resolve_threads(self.n_threads)
-        return self._resolve_method()
-
-    def _resolve_method(self) -> Method:
-        method = self.method
-        if isinstance(method, tuple(METHODS.values())):
-            given: Method = self.method
-            return given
-        if not isinstance(method, str) or method not in METHODS:
-            raise ValueError(
-                f"method must be one of {', '.join(map(repr, METHODS))}, or an object such as "
-                f"vbfast.EM(max_iter=100), not {method!r}"
-            )
-        if method == "full":
-            return FullInference()
-        climb: Any = METHODS[method]
-        resolved: Method = climb(max_iter=self.max_iter, tol=self.tol)
-        return resolved
+        return self._check_fitting()
 
     def _check_data(self, data: ArrayData, method: Method) -> None:
         present = data.n_rows if data.weights is None else int(np.count_nonzero(data.weights))

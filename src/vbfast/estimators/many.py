@@ -177,7 +177,7 @@ class ManyFits(Sequence[Any]):
         )
         total = float(problems.total[place])
         fitted = estimator._climbed(model, frame, total, method, fit)
-        estimator._keep(fitted | priors, frame, method)
+        estimator._keep_with_frame(fitted | priors, frame, method)
         return estimator
 
 
