@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _kernels
-from ._kernels.inputs import Assignment, Block
+from ._kernels.inputs import Assignment, Block, Sequences
 from ._threads import resolve_threads
 from .stats import Stats
 
-__all__ = ["ArrayData", "Frame", "as_rows", "check_finite", "check_weights"]
+__all__ = ["ArrayData", "Frame", "as_rows", "as_sequences", "check_finite", "check_weights"]
 
 Array = NDArray[np.float64]
 ThetaT = TypeVar("ThetaT")
@@ -142,6 +142,10 @@ class ArrayData:
     labels : ndarray of shape (N,), int64, optional
     single : bool
         Compute with float32 numbers where that is precise enough. Sums are float64 all the same.
+    sequences : Sequences, optional
+        For chains: which rows follow each other; all rows do if None.
+    constant : float
+        What the objective has of the rows whatever theta is: see `Block`.
 
     Notes
     -----
@@ -155,6 +159,8 @@ class ArrayData:
     n_threads: int = 1
     labels: NDArray[np.int64] | None = field(default=None, repr=False)
     single: bool = False
+    sequences: Sequences | None = None
+    constant: float = 0.0
 
     @classmethod
     def of(
@@ -162,7 +168,9 @@ class ArrayData:
         X: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
+        lengths: ArrayLike | None = None,
         isotropic: bool = False,
+        standardise: bool = True,
         n_threads: int | None = None,
     ) -> ArrayData:
         """Check X and its weights and choose units in which X has mean 0 and variance 1.
@@ -171,19 +179,29 @@ class ArrayData:
         ----------
         X : array-like of shape (N, D)
         sample_weight : array-like of shape (N,), optional
+        lengths : array-like of shape (S,), optional
+            Rows of each of the sequences that X holds one after the other.
         isotropic : bool
             One scale for all features, as a spherical covariance needs.
+        standardise : bool
+            False leaves X in its own units, as counts and symbols must be.
         n_threads : int, optional
 
         Raises
         ------
         ValueError
             If X or sample_weight is ill-shaped or not finite, or a weight is negative, or all are
-            zero.
+            zero; if lengths are not whole numbers > 0 that add up to N.
         """
         threads = resolve_threads(n_threads)
         values = as_rows(X)
         weights = check_weights(sample_weight, len(values))
+        sequences = as_sequences(lengths, len(values))
+        if not standardise:
+            check_finite(values, threads)
+            d = values.shape[1]
+            units = Frame(np.zeros(d), np.ones(d), np.ones(d))
+            return cls(values, weights, units, threads, sequences=sequences)
         low, high, bad = _kernels.columns.ranges(values, weights, threads)
         _refuse(values, bad)
         frame = _frame(values, weights, low, high, isotropic, threads)
@@ -191,7 +209,7 @@ class ArrayData:
         if single and weights is not None:
             present = weights[weights > 0]
             single = bool(present.min() > SINGLE_LIGHTEST and present.max() < SINGLE_HEAVIEST)
-        return cls(values, weights, frame, threads, single=single)
+        return cls(values, weights, frame, threads, single=single, sequences=sequences)
 
     @property
     def n_rows(self) -> int:
@@ -216,6 +234,8 @@ class ArrayData:
             # Anew each time: in a forked child there is one, whatever was found in the parent.
             resolve_threads(self.n_threads),
             self.single,
+            self.sequences,
+            self.constant,
         )
 
     @property
@@ -243,6 +263,33 @@ class ArrayData:
     ) -> list[Stats]:
         """Return what `sum` does for several thetas, from one pass over the rows."""
         return visit_each(self.block, requests)
+
+
+def as_sequences(lengths: ArrayLike | None, n_rows: int) -> Sequences | None:
+    """Return where sequences of these lengths begin and end; None for None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If lengths are not one-dimensional, not whole numbers, not > 0, or don't add up to n_rows.
+    """
+    if lengths is None:
+        return None
+    each = np.asarray(lengths)
+    if each.ndim != 1:
+        raise ValueError(f"lengths must be one-dimensional, got shape {each.shape}")
+    if each.dtype.kind not in "iuf":
+        raise TypeError(f"lengths must be whole numbers > 0, not of dtype {each.dtype}")
+    bad = np.flatnonzero(~(each >= 1) | (each != np.floor(each)) | ~(each <= n_rows))
+    if len(bad):
+        raise ValueError(
+            f"lengths[{bad[0]}] is {each[bad[0]]}; whole numbers from 1 to {n_rows}, the number of "
+            "rows of X, are allowed"
+        )
+    offsets = np.concatenate([[0], np.cumsum(each.astype(np.int64))])
+    if offsets[-1] != n_rows:
+        raise ValueError(f"lengths add up to {offsets[-1]}, but X has {n_rows} rows")
+    return Sequences(offsets, np.argsort(-np.diff(offsets), kind="stable"))
 
 
 def check_weights(sample_weight: ArrayLike | None, n_rows: int) -> Array | None:
