@@ -467,17 +467,24 @@ class _Smooth(_Climb):
 class MeanField(_Smooth):
     """Mean field (variational Bayes): q(T) q(theta); the objective is the evidence lower bound.
 
-    With q(T) factorised over rows, which for a mixture is no restriction.
-
     Parameters
     ----------
     max_iter, tol, acceleration
         As for `EM`.
+    factorised : bool
+        Restrict q(T) to q_1(T_1) ... q_d(T_d), as `VariationalEM` does; for a mixture that is no
+        restriction.
     """
+
+    factorised: bool = False
 
     name: ClassVar[str] = "mean_field"
     read: ClassVar[str] = "mean"
     objective: ClassVar[str] = "evidence lower bound"
+
+    def assign(self, n: int) -> Assignment:
+        """How sweep n assigns T."""
+        return Assignment("factorised" if self.factorised else "exact")
 
 
 @dataclass(frozen=True)
@@ -507,9 +514,9 @@ class EM(_Smooth):
 class VariationalEM(_Smooth):
     """EM with q(T) from a restricted family, q_1(T_1) ... q_d(T_d).
 
-    For a mixture, q factorised over rows is exact, and this is EM. `truncation` restricts each
-    row further, to its C best components: the free energy is then a lower bound of
-    log p(X | theta), and C = 1 is crisp EM.
+    For a mixture, q factorised over rows is exact, and this is EM; for a chain it is not.
+    `truncation` restricts each row of a mixture to its C best components: the free energy is then
+    a lower bound of log p(X | theta), and C = 1 is crisp EM.
 
     Parameters
     ----------
@@ -533,7 +540,7 @@ class VariationalEM(_Smooth):
     def assign(self, n: int) -> Assignment:
         """How sweep n assigns T."""
         if self.truncation is None:
-            return Assignment("exact")
+            return Assignment("factorised")
         return Assignment("best", truncation=self.truncation)
 
 

@@ -100,9 +100,10 @@ class Assignment:
 
     Attributes
     ----------
-    kind : {"exact", "best", "hard", "draw", "given", "scores"}
-        q(T) = p(T | X, theta); the same among each row's `truncation` best components; the best
-        component; a component drawn; labels that the block brings along; nothing, scores only.
+    kind : {"exact", "factorised", "best", "hard", "draw", "given", "scores"}
+        q(T) = p(T | X, theta); the best q_1(T_1) ... q_d(T_d), which for independent rows is the
+        same; exact among each row's `truncation` best components; the best T; a T drawn; labels
+        that the block brings along; nothing, scores only.
     truncation : int
         For "best".
     seed, sweep : int

@@ -111,7 +111,7 @@ cdef double FARTHEST = 1e200
 # Emissions by name: filled in when the level is loaded.
 EMISSIONS = {}
 FAMILIES = {"full": FULL, "tied": TIED, "diag": DIAG, "spherical": SPHERICAL}
-KINDS = {"exact": EXACT, "best": BEST, "hard": HARD, "draw": DRAW}
+KINDS = {"exact": EXACT, "factorised": EXACT, "best": BEST, "hard": HARD, "draw": DRAW}
 
 
 cdef enum Read:

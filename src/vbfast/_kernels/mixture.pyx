@@ -62,6 +62,7 @@ cdef Py_ssize_t LITTLE_WORK = 100_000
 KINDS = {
     "scores": SCORES,
     "exact": EXACT,
+    "factorised": EXACT,  # over rows, as they are
     "best": BEST,
     "hard": HARD,
     "draw": DRAW,
