@@ -152,7 +152,9 @@ class Model:
 
     def about(self, means: Array) -> Theta:
         """Theta of equal weights and precision 1: a reference to take moments about."""
-        return self._theta(np.log(self.latent.equal), self.emission.unit(means), 0.0, means)
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(self.latent.equal)
+        return self._theta(log_weights, self.emission.unit(means), 0.0, means)
 
     def around(self, means: Array, counts: Array) -> Stats:
         """Statistics of `counts` rows (K,) about `means` (K, D), with the variance of all rows."""
