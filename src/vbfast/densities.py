@@ -19,7 +19,7 @@ from ._kernels.inputs import Assignment, Block, Coefficients
 from .conjugate import Gaussians, IndependentNormalGamma, point
 from .data import Frame
 from .emissions import Gaussian
-from .emissions.gaussian import CovarianceType, Distribution
+from .emissions.gaussian import CovarianceType, Distribution, draw_rows
 
 __all__ = ["DrawnDensity", "MeanFieldDensity", "PointDensity"]
 
@@ -106,7 +106,7 @@ class PointDensity:
         y = rng.choice(len(self.weights), size=n, p=self.weights / self.weights.sum())
         factor = self.gaussians.factor
         group = y if len(factor) > 1 else np.zeros_like(y)
-        return _rows(self.frame, self.gaussians.means[y], factor[group], rng), y
+        return draw_rows(self.frame, self.gaussians.means[y], factor[group], rng), y
 
 
 @dataclass(frozen=True)
@@ -241,11 +241,4 @@ class DrawnDensity:
         of = rng.integers(len(self.weights), size=n)
         y = (rng.random((n, 1)) >= np.cumsum(self.weights[of], axis=1)[:, :-1]).sum(axis=1)
         group = np.zeros_like(y) if self.covariance_type == "tied" else y
-        return _rows(self.frame, self.means[of, y], self.factors[of, group], rng), y
-
-
-def _rows(frame: Frame, means: Array, factor: Array, rng: np.random.Generator) -> Array:
-    """Draw N(means, (A'A)^-1), row by row, in the units of the data."""
-    z = rng.standard_normal(means.shape)
-    gap = np.linalg.solve(factor, z[:, :, None])[:, :, 0] if factor.ndim == 3 else z / factor
-    return np.asarray(frame.origin + (means + gap) / frame.scale)
+        return draw_rows(self.frame, self.means[of, y], self.factors[of, group], rng), y

@@ -182,7 +182,8 @@ def posterior(model: Model, data: ArrayData, init: Init, rng: np.random.Generato
         return from_labels(model, data, rng.integers(k, size=data.n_rows))
     about = model.about(_centroids(data, k, init, rng))
     # In float64 arithmetic: a first theta is read from a scatter that may be close to singular.
-    return model.prior + data.sum(model.visit, about, Assignment("hard", precise=True))
+    stats = data.sum(model.visit, about, Assignment("hard", precise=True))
+    return model.prior + model.latent.loosen(stats)
 
 
 def from_labels(model: Model, data: ArrayData, labels: ArrayLike) -> Stats:

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..conjugate import Gaussians, IndependentNormalGamma, NormalGamma, NormalWishart, point
+from ..conjugate import (
+    Gaussians,
+    IndependentNormalGamma,
+    NormalGamma,
+    NormalWishart,
+    point,
+    precision_factors,
+)
 from ..data import Frame
 from ..stats import Moments, Stats
 
-__all__ = ["CovarianceType", "Gaussian"]
+__all__ = ["CovarianceType", "Gaussian", "draw_rows"]
 
 Array = NDArray[np.float64]
 Distribution = NormalWishart | NormalGamma | IndependentNormalGamma
@@ -405,6 +412,35 @@ class Gaussian:
         groups = self._scatter_shape(n_components)[0]
         return (n_components - groups * powers[self.covariance_type]) * self._log_scale
 
+    def parameters(self, means: Array, factors: Array) -> Gaussians:
+        """Parameters of the arrays that draws are kept as."""
+        return point(means, factors)
+
+    def mean_of_draws(self, means: Array, factors: Array) -> Gaussians:
+        """E[mu] and E[Lambda] over draws, arrays with these first."""
+        if self.covariance_type in ("full", "tied"):
+            precision = np.einsum("ngji,ngjk->gik", factors, factors) / len(factors)
+            factor = precision_factors(np.linalg.inv(precision))
+        else:
+            factor = np.sqrt((factors**2).mean(axis=0))
+        return point(means.mean(axis=0), factor)
+
+    def mean_point(self, posterior: Stats) -> Gaussians:
+        """E[mu] and E[Lambda] under a posterior, as if they were known."""
+        mean = self.distribution(posterior.copy()).mean()
+        return point(mean.means, mean.factor)
+
+    def log_base(self, values: NDArray[Any]) -> float:
+        """What log densities have beside scores, row by row: nothing."""
+        return 0.0
+
+    def sample_rows(
+        self, theta: Gaussians, components: NDArray[np.int64], rng: np.random.Generator
+    ) -> Array:
+        """Draw a row from each of `components` (N,), in the units of the data, (N, D)."""
+        group = components if len(theta.factor) > 1 else np.zeros_like(components)
+        return draw_rows(self.units, theta.means[components], theta.factor[group], rng)
+
     def log_prior(self, prior: Distribution, theta: Gaussians) -> float:
         """log p(mu, Lambda) at theta, in the units of the data; 0 for a flat prior."""
         value = prior.log_density(theta)
@@ -413,3 +449,10 @@ class Gaussian:
         # Improper: the density without its constant, of precisions in the units of the data.
         per_log_scale = 1 if self.covariance_type != "spherical" else 1 / self.n_features
         return value + float(prior.exponent.sum()) * per_log_scale * self._log_scale
+
+
+def draw_rows(frame: Frame, means: Array, factor: Array, rng: np.random.Generator) -> Array:
+    """Draw N(means, (A'A)^-1), row by row, in the units of the data."""
+    z = rng.standard_normal(means.shape)
+    gap = np.linalg.solve(factor, z[:, :, None])[:, :, 0] if factor.ndim == 3 else z / factor
+    return np.asarray(frame.origin + (means + gap) / frame.scale)

@@ -1,6 +1,13 @@
 """Estimators with scikit-learn's interface: thin, no numerics of their own."""
 
 from .gaussian_mixture import BayesianGaussianMixture, GaussianMixture
+from .hidden_markov_model import HiddenMarkovModel
 from .many import ManyFits, fit_many
 
-__all__ = ["BayesianGaussianMixture", "GaussianMixture", "ManyFits", "fit_many"]
+__all__ = [
+    "BayesianGaussianMixture",
+    "GaussianMixture",
+    "HiddenMarkovModel",
+    "ManyFits",
+    "fit_many",
+]

@@ -13,7 +13,7 @@ from scipy.special import entr
 from .. import _kernels, draws, starts
 from .._kernels.inputs import Assignment
 from .._threads import resolve_threads
-from ..conjugate import StickBreaking, point, precision_factors
+from ..conjugate import StickBreaking
 from ..data import ArrayData, Frame, check_finite
 from ..densities import DrawnDensity, MeanFieldDensity, PointDensity
 from ..emissions.gaussian import CovarianceType
@@ -66,10 +66,6 @@ class _GaussianMixtureBase(GaussianParameters):
 
     # Set by fit.
     weights_: Array
-    means_: Array
-    covariances_: Array
-    precisions_: Array
-    precisions_cholesky_: Array
     converged_: bool
     n_iter_: int
     lower_bound_: float
@@ -213,12 +209,7 @@ class _GaussianMixtureBase(GaussianParameters):
             factors = factors[of, orders]
         frame = data.frame
         covariances = covariances_of(factors, self.covariance_type)
-        if self.covariance_type in ("full", "tied"):
-            mean_precision = np.einsum("ngji,ngjk->gik", factors, factors) / len(factors)
-            mean_factor = precision_factors(np.linalg.inv(mean_precision))
-        else:
-            mean_factor = np.sqrt((factors**2).mean(axis=0))
-        parameters = point(means.mean(axis=0), mean_factor)
+        parameters = model.emission.mean_of_draws(means, factors)
         mixing = draws.r_hat(drawn.log_joint)
         converged = bool(mixing < 1.05)
         if mixing >= 1.05:
@@ -431,18 +422,8 @@ class _GaussianMixtureBase(GaussianParameters):
             all(map(_kernels.columns.same, now, arrays)) or all(map(np.array_equal, now, arrays))
         ):
             return self._density
-        k, d = np.shape(self.means_)
-        weights = as_array("weights_", self.weights_, (k,))
-        means = as_array("means_", self.means_, (k, d))
-        cholesky = as_array(
-            "precisions_cholesky_", self.precisions_cholesky_, self._parameter_shape(k, d)
-        )
-        if self.covariance_type in ("full", "tied"):
-            factor = np.ascontiguousarray(np.swapaxes(cholesky.reshape(-1, d, d), 1, 2))
-        else:
-            factor = cholesky.reshape(k, -1)
-        frame = Frame(means.mean(axis=0), np.ones(d), np.ones(d))
-        gaussians = point(means - frame.origin, factor)
+        weights = as_array("weights_", self.weights_, (len(self.means_),))
+        frame, gaussians = self._gaussians_as_they_are()
         return PointDensity(frame, self.covariance_type, weights, gaussians)
 
     def __sklearn_is_fitted__(self) -> bool:

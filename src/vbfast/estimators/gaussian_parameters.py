@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._kernels.inputs import Assignment
-from ..conjugate import Gaussians
+from ..conjugate import Gaussians, point
 from ..data import ArrayData, Frame
 from ..emissions import Gaussian
 from ..emissions.gaussian import CovarianceType
@@ -45,6 +45,12 @@ class GaussianParameters(FittedByMethod):
     mean_prior: ArrayLike | None
     degrees_of_freedom_prior: float | None
     covariance_prior: ArrayLike | None
+
+    # Set by fit.
+    means_: Array
+    covariances_: Array
+    precisions_: Array
+    precisions_cholesky_: Array
 
     def _check_gaussian_parameters(self) -> None:
         check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
@@ -255,6 +261,20 @@ class GaussianParameters(FittedByMethod):
             "precisions_": precisions,
             "precisions_cholesky_": cholesky,
         }
+
+    def _gaussians_as_they_are(self) -> tuple[Frame, Gaussians]:
+        """means_ and precisions_cholesky_, whoever has set them, and the units they are in."""
+        k, d = np.shape(self.means_)
+        means = as_array("means_", self.means_, (k, d))
+        cholesky = as_array(
+            "precisions_cholesky_", self.precisions_cholesky_, self._parameter_shape(k, d)
+        )
+        if self.covariance_type in ("full", "tied"):
+            factor = np.ascontiguousarray(np.swapaxes(cholesky.reshape(-1, d, d), 1, 2))
+        else:
+            factor = cholesky.reshape(k, -1)
+        frame = Frame(means.mean(axis=0), np.ones(d), np.ones(d))
+        return frame, point(means - frame.origin, factor)
 
 
 def covariances_of(factor: Array, covariance_type: CovarianceType) -> Array:

@@ -147,6 +147,21 @@ class Chain:
         share /= share.sum(axis=1, keepdims=True)
         return {"concentration": share * np.concatenate([[1.0], counts])[:, None]}
 
+    def with_probabilities(
+        self, posterior: Stats, read: str, start: Array | None, transitions: Array | None
+    ) -> Stats:
+        """Return a posterior that reads as these, of as many rows: start (K,), matrix (K, K).
+
+        Its mode is that where `read` is "mode".
+        """
+        out = posterior.copy()
+        least = np.asarray(self.possible, dtype=float) if read == "mode" else self._prior
+        for rows, given in ((slice(0, 1), start), (slice(1, None), transitions)):
+            if given is not None:
+                total = np.maximum((out["concentration"] - self._prior)[rows].sum(axis=1), 1.0)
+                out["concentration"][rows] = least[rows] + total[:, None] * given
+        return out
+
     def loosen(self, stats: Stats) -> Stats:
         """Statistics to start from: a row more for every possible transition, none at 0."""
         out = stats.copy()
