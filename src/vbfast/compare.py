@@ -160,21 +160,7 @@ class Comparison:
             for row in self.rows
         ]
         right = {"log p(X)", "±", "held-out", "sweeps", "seconds"}
-        lines = [head, *body]
-        if ascii:
-            lines = [[cell.translate(_ASCII) for cell in line] for line in lines]
-        widths = [max(len(line[j]) for line in lines) for j in range(len(head))]
-        aligned = [
-            "  ".join(
-                cell.rjust(width) if name in right else cell.ljust(width)
-                for cell, width, name in zip(line, widths, head, strict=True)
-            ).rstrip()
-            for line in lines
-        ]
-        rule = "-" * max(map(len, aligned))
-        notes = "\n".join(self._notes())
-        text = "\n".join([title, "", aligned[0], rule, *aligned[1:], "", notes])
-        return text.translate(_ASCII) if ascii else text
+        return as_table(title, head, body, right, self._notes(), ascii=ascii)
 
     def _notes(self) -> list[str]:
         notes = [
@@ -204,12 +190,7 @@ class Comparison:
         return notes
 
     def __str__(self) -> str:
-        encoding = getattr(sys.stdout, "encoding", None) or "ascii"
-        try:
-            "θ±".encode(encoding)
-        except (UnicodeEncodeError, LookupError):
-            return self.table(ascii=True)
-        return self.table()
+        return self.table(ascii=not can_print_symbols())
 
 
 def compare(
@@ -457,6 +438,42 @@ def _possible_folds(folds: int, n_rows: int, n_components: int) -> int:
             f"too few for {n_components} components"
         )
     return folds
+
+
+def as_table(
+    title: str,
+    head: list[str],
+    body: list[list[str]],
+    right: set[str],
+    notes: list[str],
+    *,
+    ascii: bool,
+) -> str:
+    """Return a table with aligned columns, those in `right` to the right, and notes under it."""
+    lines = [head, *body]
+    if ascii:
+        lines = [[cell.translate(_ASCII) for cell in line] for line in lines]
+    widths = [max(len(line[j]) for line in lines) for j in range(len(head))]
+    aligned = [
+        "  ".join(
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for cell, width, name in zip(line, widths, head, strict=True)
+        ).rstrip()
+        for line in lines
+    ]
+    rule = "-" * max(map(len, aligned))
+    text = "\n".join([title, "", aligned[0], rule, *aligned[1:], "", *notes])
+    return text.translate(_ASCII) if ascii else text
+
+
+def can_print_symbols() -> bool:
+    """Whether standard output takes θ and ±."""
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    try:
+        "θ±".encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def _star(converged: bool | None) -> str:
