@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Assignment", "Block", "Coefficients", "Mixtures"]
+__all__ = ["Assignment", "Block", "Coefficients", "Mixtures", "Sequences"]
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Rows that follow one another.
+
+    Attributes
+    ----------
+    offsets : (S + 1,), int64
+        Rows of sequence s are offsets[s]:offsets[s + 1], one at least.
+    order : (S,), int64
+        The sequences by decreasing length.
+    """
+
+    offsets: NDArray[np.int64]
+    order: NDArray[np.int64]
 
 
 # Not frozen, which would take as long to make as visiting a row.
@@ -32,6 +48,8 @@ class Block:
     single : bool
         Compute with float32 numbers, but for sums over more than a tile of rows, unless an
         assignment is to be precise.
+    sequences : Sequences, optional
+        For chains; without, all rows are one sequence.
     """
 
     values: NDArray[Any]
@@ -42,6 +60,7 @@ class Block:
     first_row: int
     n_threads: int
     single: bool = False
+    sequences: Sequences | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +75,9 @@ class Coefficients:
     coefficients : ndarray of shape (size,)
     offsets : ndarray of shape (K,)
         Scores where the emission's own part is zero.
+    latent : ndarray, optional
+        What the latent structure's kernel reads. Of a chain: start (K,), then transitions (K, K)
+        from row to column; for mean field exp E[log .], which sum to less than 1.
 
     Notes
     -----
@@ -65,6 +87,7 @@ class Coefficients:
     emission: str
     coefficients: Array
     offsets: Array
+    latent: Array | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -73,9 +96,12 @@ class Assignment:
 
     Attributes
     ----------
-    kind : {"exact", "best", "hard", "draw", "given", "scores"}
+    kind : {"exact", "best", "hard", "draw", "given", "scores", "filter", "factorised"}
         q(T) = p(T | X, theta); the same among each row's `truncation` best components; the best
         component; a component drawn; labels that the block brings along; nothing, scores only.
+        Of a chain "hard" is the most likely path and "draw" a path drawn; "filter" is
+        p(t_n | x_1 ... x_n, theta), and "factorised" the product of one q for each row that
+        maximises the free energy; "best" and "scores" are for mixtures only.
     truncation : int
         For "best".
     seed, sweep : int
