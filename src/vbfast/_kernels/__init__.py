@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 from . import cpu
 
 if TYPE_CHECKING:
-    from . import columns, gaussian, loop, mixture, seeds, triangle
+    from . import chain, columns, gaussian, loop, mixture, seeds, triangle
     from . import mixture as mixture_single
 
 __all__ = [
     "available_levels",
+    "chain",
     "columns",
     "cpu",
     "gaussian",
@@ -60,6 +61,7 @@ def _choose_level() -> str:
 def load(level: str) -> SimpleNamespace:
     """Return the kernels of one level, with the emissions known to the latent structures."""
     kernels = (
+        "chain",
         "columns",
         "gaussian",
         "gaussian_single",
@@ -72,7 +74,7 @@ def load(level: str) -> SimpleNamespace:
     modules = SimpleNamespace(
         **{name: importlib.import_module(f"{__name__}.{name}_{level}") for name in kernels}
     )
-    for latent in (modules.mixture, modules.loop):
+    for latent in (modules.chain, modules.loop, modules.mixture):
         latent.EMISSIONS.update(modules.gaussian.EMISSIONS)
     modules.mixture_single.EMISSIONS.update(modules.gaussian_single.EMISSIONS)
     return modules
@@ -82,6 +84,6 @@ level: str = _choose_level()
 
 if not TYPE_CHECKING:
     _loaded = load(level)
-    columns, gaussian = _loaded.columns, _loaded.gaussian
+    chain, columns, gaussian = _loaded.chain, _loaded.columns, _loaded.gaussian
     loop, mixture, mixture_single = _loaded.loop, _loaded.mixture, _loaded.mixture_single
     seeds, triangle = _loaded.seeds, _loaded.triangle

@@ -32,6 +32,8 @@ cdef enum Kind:
     HARD = 3    # all on the best component
     DRAW = 4    # one component, drawn
     GIVEN = 5   # one component, as told
+    FILTER = 6  # chains: given the rows up to each one only
+    FACTORISED = 7  # chains: rows independent under q
 
 
 cdef enum:

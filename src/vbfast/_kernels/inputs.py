@@ -100,10 +100,10 @@ class Assignment:
 
     Attributes
     ----------
-    kind : {"exact", "factorised", "best", "hard", "draw", "given", "scores"}
+    kind : {"exact", "factorised", "best", "hard", "draw", "given", "scores", "filter"}
         q(T) = p(T | X, theta); the best q_1(T_1) ... q_d(T_d), which for independent rows is the
         same; exact among each row's `truncation` best components; the best T; a T drawn; labels
-        that the block brings along; nothing, scores only.
+        that the block brings along; nothing, scores only; of a chain p(t_n | x_1 ... x_n, theta).
     truncation : int
         For "best".
     seed, sweep : int

@@ -13,7 +13,6 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, fabs, isfinite, log, sqrt
 from libc.stdint cimport int64_t, uint64_t
@@ -21,9 +20,9 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
 from .assign cimport (
-    BEST,
     DRAW,
     EXACT,
+    FACTORISED,
     GIVEN,
     HARD,
     Assignment,
@@ -87,6 +86,7 @@ from .tile cimport (
     stride_of,
     thread_index,
 )
+from .visit cimport emission_of, open_rows, read_assignment
 
 import numpy as np
 
@@ -111,7 +111,7 @@ cdef double FARTHEST = 1e200
 # Emissions by name: filled in when the level is loaded.
 EMISSIONS = {}
 FAMILIES = {"full": FULL, "tied": TIED, "diag": DIAG, "spherical": SPHERICAL}
-KINDS = {"exact": EXACT, "factorised": EXACT, "best": BEST, "hard": HARD, "draw": DRAW}
+KINDS = ("exact", "factorised", "best", "hard", "draw")
 
 
 cdef enum Read:
@@ -142,10 +142,6 @@ cdef enum Status:
     STOPPED = 2
     DEGENERATE = 3
     NO_MEMORY = 4
-
-
-cdef const Emission* emission_of(str name) except NULL:
-    return <const Emission*>PyCapsule_GetPointer(EMISSIONS[name], "vbfast.Emission")
 
 
 cdef int check_shape(str name, tuple shape, tuple expected) except -1:
@@ -200,17 +196,11 @@ cdef class Rows:
             raise MemoryError(f"no memory for {n} data sets")
         for p in range(n):
             view = self.views + self.n_views
-            PyObject_GetBuffer(values[p], view, PyBUF_STRIDES | PyBUF_FORMAT)
+            open_rows(values[p], view, self.sources + p)
             self.n_views += 1
-            if view.ndim != 2 or view.format[0] != c"d" and view.format[0] != c"f":
-                raise TypeError("values must be two-dimensional float64 or float32")
             if p == 0:
                 self.n_features = view.shape[1]
             check_shape("a row of values", (view.shape[1],), (self.n_features,))
-            self.sources[p].values = <const char*>view.buf
-            self.sources[p].row_stride = view.strides[0]
-            self.sources[p].column_stride = view.strides[1]
-            self.sources[p].single = view.itemsize == 4
             self.n_rows[p] = view.shape[0]
             self.longest = max(self.longest, view.shape[0])
             if weights is None:
@@ -1187,8 +1177,8 @@ cdef int start_job(Job* job, Rows rows, str covariance_type, Py_ssize_t n_compon
     job.family = family_of(FAMILIES[covariance_type], n_components, rows.n_features)
     job.shape.n_components = n_components
     job.shape.n_features = rows.n_features
-    job.emission = emission_of(covariance_type)
-    job.centroids = emission_of("spherical")
+    job.emission = emission_of(EMISSIONS, covariance_type)
+    job.centroids = emission_of(EMISSIONS, "spherical")
     job.size = fields_size(job.family)
     return 0
 
@@ -1279,8 +1269,9 @@ def run(
     family = job.family
     n = job.n_problems
     job.read = READS[read]
-    job.assignment.kind = KINDS[assignment.kind]
-    job.assignment.truncation = assignment.truncation
+    read_assignment(assignment, KINDS, &job.assignment)
+    if job.assignment.kind == FACTORISED:
+        job.assignment.kind = EXACT  # over rows: as they are
     if (job.read == SAMPLE) != (job.assignment.kind == DRAW):
         raise ValueError("'sample' goes with 'draw'")
     job.tol = tol

@@ -4,24 +4,17 @@
 # the cache. Chunks are fixed by the shapes and their statistics added up in chunk order, so the
 # result has the same bits for every number of threads.
 
-from cpython.buffer cimport (
-    PyBUF_FORMAT,
-    PyBUF_STRIDES,
-    PyBuffer_Release,
-    PyObject_GetBuffer,
-)
-from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.buffer cimport PyBuffer_Release
 from cython.parallel cimport prange
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from .assign cimport (
-    BEST,
     DRAW,
     EXACT,
+    FACTORISED,
     GIVEN,
-    HARD,
     SCORES,
     Assignment,
     add_counts,
@@ -43,31 +36,24 @@ from .tile cimport (
     real,
     rows_of_chunk,
     rows_of_tile,
-    seconds,
     stride_of,
     thread_index,
 )
+from .visit cimport (
+    LITTLE_WORK,
+    Watch,
+    check_length,
+    check_signals,
+    emission_of,
+    open_rows,
+    raise_pending,
+    read_assignment,
+    shape_of,
+    watch_from_now,
+)
 
 
-cdef extern from "Python.h":
-    int PyErr_CheckSignals() noexcept
-    void* PyErr_Occurred() noexcept
-
-
-# How often the calling thread looks for Ctrl-C, in seconds.
-cdef double SIGNAL_INTERVAL = 0.03
-# Rows times coefficients below which waking other threads costs more than they save.
-cdef Py_ssize_t LITTLE_WORK = 100_000
-
-KINDS = {
-    "scores": SCORES,
-    "exact": EXACT,
-    "factorised": EXACT,  # over rows, as they are
-    "best": BEST,
-    "hard": HARD,
-    "draw": DRAW,
-    "given": GIVEN,
-}
+KINDS = ("scores", "exact", "factorised", "best", "hard", "draw", "given")
 
 
 cdef struct Job:
@@ -96,19 +82,7 @@ cdef struct Job:
     real* workspace
     Py_ssize_t workspace_size
     # Shared
-    double checked
-    int stop
-
-
-cdef void check_signals(Job* job) noexcept nogil:
-    """Only the thread that called may look; an error it finds stays set until the loop is left."""
-    cdef double now = seconds()
-    if now - job.checked < SIGNAL_INTERVAL:
-        return
-    job.checked = now
-    with gil:
-        if PyErr_CheckSignals() != 0:
-            job.stop = 1
+    Watch watch
 
 
 cdef double sum_log_z(
@@ -245,14 +219,14 @@ cdef void visit_chunk(Job* job, Py_ssize_t chunk) noexcept nogil:
     if job.statistics != NULL:
         statistics = job.statistics + chunk * job.n_thetas * job.statistics_size
         memset(statistics, 0, job.n_thetas * job.statistics_size * sizeof(double))
-    while first < end and not job.stop:
+    while first < end and not job.watch.stop:
         visit_tile(
             job, first, min(job.tile_rows, end - first), statistics,
             job.workspace + thread * job.workspace_size,
         )
         first += job.tile_rows
         if thread == 0:
-            check_signals(job)
+            check_signals(&job.watch)
 
 
 cdef double subtract_largest(
@@ -270,36 +244,15 @@ cdef double subtract_largest(
     return largest
 
 
-cdef int raise_pending() except -1:
-    return -1 if PyErr_Occurred() != NULL else 0
-
-
 # Emissions by name: filled in when the level is loaded.
 EMISSIONS = {}
 
 
-cdef const Emission* emission_of(str name) except NULL:
-    return <const Emission*>PyCapsule_GetPointer(EMISSIONS[name], "vbfast.Emission")
-
-
-cdef Shape shape_of(Py_ssize_t n_components, Py_ssize_t n_features) noexcept:
-    cdef Shape shape
-    shape.n_components = n_components
-    shape.n_features = n_features
-    return shape
-
-
 def statistics_size(str emission, Py_ssize_t n_components, Py_ssize_t n_features):
     """Length of the statistics that `visit` fills: log_z, counts (K), the emission's own."""
-    return 1 + n_components + emission_of(emission).statistics_size(
+    return 1 + n_components + emission_of(EMISSIONS, emission).statistics_size(
         shape_of(n_components, n_features)
     )
-
-
-cdef int check_length(str name, Py_ssize_t length, Py_ssize_t expected) except -1:
-    if length != expected:
-        raise ValueError(f"{name} has length {length}, not {expected}")
-    return 0
 
 
 def visit(
@@ -333,11 +286,10 @@ def visit(
     cdef double* common
     cdef double* partial
 
-    job.emission = emission_of(theta.emission)
-    job.assignment.kind = KINDS[assignment.kind]
-    job.assignment.truncation = assignment.truncation
-    job.assignment.seed = assignment.seed
-    job.assignment.sweep = assignment.sweep
+    job.emission = emission_of(EMISSIONS, theta.emission)
+    read_assignment(assignment, KINDS, &job.assignment)
+    if job.assignment.kind == FACTORISED:
+        job.assignment.kind = EXACT  # over rows: as they are
     job.n_thetas = len(theta.offsets) if several else 1
     job.shape = shape_of(offsets.shape[0] // job.n_thetas, origin.shape[0])
     check_length(
@@ -359,19 +311,12 @@ def visit(
     job.log_z = NULL if log_z is None else &log_z[0]
     job.labels = NULL if labels is None else &labels[0]
     job.q = NULL if q is None else &q[0, 0]
-    job.checked = seconds()
-    job.stop = 0
+    job.watch = watch_from_now()
 
-    PyObject_GetBuffer(block.values, &view, PyBUF_STRIDES | PyBUF_FORMAT)
+    open_rows(block.values, &view, &job.source)
     try:
-        job.source.values = <const char*>view.buf
-        job.source.row_stride = view.strides[0]
-        job.source.column_stride = view.strides[1]
-        job.source.single = view.itemsize == 4
         job.n_rows = view.shape[0]
         job.statistics_size = 1 + job.shape.n_components + job.emission.statistics_size(job.shape)
-        if view.format[0] != c"d" and view.format[0] != c"f":
-            raise TypeError(f"values must be float64 or float32, not {view.format.decode()!r}")
         # Everything that is read or written row by row, or feature by feature.
         check_length("a row of values", view.shape[1], job.shape.n_features)
         if job.weights != NULL:
@@ -454,7 +399,7 @@ def visit(
                         n_chunks, schedule="dynamic", chunksize=1, num_threads=n_threads
                     ):
                         visit_chunk(&job, chunk)
-            if job.stop:
+            if job.watch.stop:
                 raise_pending()
             if statistics is not None:
                 for i in range(statistics.shape[0]):
