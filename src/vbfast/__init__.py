@@ -12,14 +12,21 @@ from ._version import __version__
 from .compare import Comparison, compare
 from .data import ArrayData
 from .emissions import Gaussian
-from .estimators import BayesianGaussianMixture, GaussianMixture, ManyFits, fit_many
+from .estimators import (
+    BayesianGaussianMixture,
+    GaussianMixture,
+    HiddenMarkovModel,
+    ManyFits,
+    fit_many,
+)
 from .exceptions import (
     ConvergenceWarning,
     DegenerateError,
+    ImpossibleRowError,
     NotFittedError,
     ObjectiveFellWarning,
 )
-from .latents import Mixture
+from .latents import Chain, Mixture
 from .methods import EM, CrispEM, FullInference, MeanField, VariationalEM, sweeps
 from .model import Model
 from .stats import Stats
@@ -28,6 +35,7 @@ __all__ = [
     "EM",
     "ArrayData",
     "BayesianGaussianMixture",
+    "Chain",
     "Comparison",
     "ConvergenceWarning",
     "CrispEM",
@@ -35,6 +43,8 @@ __all__ = [
     "FullInference",
     "Gaussian",
     "GaussianMixture",
+    "HiddenMarkovModel",
+    "ImpossibleRowError",
     "ManyFits",
     "MeanField",
     "Mixture",

@@ -412,6 +412,11 @@ class Gaussian:
         groups = self._scatter_shape(n_components)[0]
         return (n_components - groups * powers[self.covariance_type]) * self._log_scale
 
+    @property
+    def plain(self) -> Gaussian:
+        """Without a prior, and rows that are points: what is said of rows after a fit."""
+        return Gaussian(self.n_features, self.covariance_type, frame=self.units)
+
     def parameters(self, means: Array, factors: Array) -> Gaussians:
         """Parameters of the arrays that draws are kept as."""
         return point(means, factors)

@@ -339,13 +339,15 @@ class HiddenMarkovModel(GaussianParameters):
     def _climbed(self, model: Model, method: Any, best: Fit[Theta]) -> dict[str, Any]:
         """Attributes that tell where a method that climbs ended."""
         posterior, theta = best.posterior, best.theta
-        density = middle = PointChain(model.latent, model.emission, theta.weights, theta.parameters)
+        density = middle = PointChain(
+            model.latent, model.emission.plain, theta.weights, theta.parameters
+        )
         more = {}
         if method.read == "mean":
             concentration = posterior["concentration"]
             middle = PointChain(
                 model.latent,
-                model.emission,
+                model.emission.plain,
                 model.latent.distribution(posterior).mean(),
                 model.emission.mean_point(posterior),
             )
@@ -402,7 +404,7 @@ class HiddenMarkovModel(GaussianParameters):
         points = [
             PointChain(
                 model.latent,
-                model.emission,
+                model.emission.plain,
                 weights[g],
                 model.emission.parameters(**{name: part[g] for name, part in parameters.items()}),
             )
@@ -410,7 +412,7 @@ class HiddenMarkovModel(GaussianParameters):
         ]
         middle = PointChain(
             model.latent,
-            model.emission,
+            model.emission.plain,
             weights.mean(axis=0),
             model.emission.mean_of_draws(**parameters),
         )
