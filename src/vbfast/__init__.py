@@ -26,6 +26,7 @@ from .exceptions import (
     NotFittedError,
     ObjectiveFellWarning,
 )
+from .ladders import Ladder, LadderRow, compare_hmm
 from .latents import Chain, Mixture
 from .methods import EM, CrispEM, FullInference, MeanField, VariationalEM, sweeps
 from .model import Model
@@ -45,6 +46,8 @@ __all__ = [
     "GaussianMixture",
     "HiddenMarkovModel",
     "ImpossibleRowError",
+    "Ladder",
+    "LadderRow",
     "ManyFits",
     "MeanField",
     "Mixture",
@@ -55,6 +58,7 @@ __all__ = [
     "VariationalEM",
     "__version__",
     "compare",
+    "compare_hmm",
     "fit_many",
     "show_config",
     "sweeps",
