@@ -2,7 +2,7 @@
 # conjugate.py does for Dirichlet, NormalWishart and NormalGamma, by the same formulas, and what
 # emissions/gaussian.py makes of it. No memory is taken here.
 
-from libc.math cimport INFINITY, exp, lgamma, log, sqrt
+from libc.math cimport INFINITY, exp, fabs, lgamma, log, sqrt
 
 from .random cimport Stream, log_gamma, normal
 
@@ -231,18 +231,19 @@ cdef inline const double* factor_of(Family family, Theta theta, Py_ssize_t k) no
 
 
 cdef inline double squared_length(
-    Family family, const double* factor, const double* x
+    Family family, const double* factor, const double* x, bint absolute
 ) noexcept nogil:
-    """|A x|^2."""
+    """|A x|^2, or ||A| |x||^2 of the absolute values."""
     cdef Py_ssize_t n = family.n_features
     cdef Py_ssize_t i, j
-    cdef double value
+    cdef double term, value
     cdef double total = 0.0
     for i in range(n):
         if has_matrices(family):
             value = 0.0
             for j in range(i + 1):
-                value += factor[i * n + j] * x[j]
+                term = factor[i * n + j] * x[j]
+                value += fabs(term) if absolute else term
         else:
             value = factor[i if family.covariance_type == DIAG else 0] * x[i]
         total += value * value
@@ -305,10 +306,11 @@ cdef inline double density_of_mean(
     Family family, Fields p, Py_ssize_t k, Theta theta, Py_ssize_t j, double* scratch
 ) noexcept nogil:
     """log p(mu_j | Lambda_j) under component k, what is left of it."""
+    cdef const double* factor = factor_of(family, theta, j)
     cdef Py_ssize_t i
     for i in range(family.n_features):
         scratch[i] = theta.means[j * family.n_features + i] - p.mean[k * family.n_features + i]
-    return -0.5 * p.strength[k] * squared_length(family, factor_of(family, theta, j), scratch)
+    return -0.5 * p.strength[k] * squared_length(family, factor, scratch, False)
 
 
 cdef inline double log_dirichlet_normalizer(Family family, Fields p) noexcept nogil:

@@ -93,8 +93,10 @@ import numpy as np
 
 # Seconds after which threads meet.
 cdef double SLICE = 0.05
-# Squared length of A m beyond which a component is far from the origin: see Gaussian.reference.
+# Squared lengths of A m and |A| |m| beyond which a component is far from the origin, or all but
+# flat: see Gaussian.reference.
 cdef double FAR = 1024.0
+cdef double FLAT = 1073741824.0
 # Weights from which on a row counts in the objective.
 cdef double PRESENT = 1e-300
 # An objective may fall by this share of itself.
@@ -515,12 +517,17 @@ cdef void visit(
 cdef void choose_reference(Family family, Theta theta, double* reference) noexcept nogil:
     """Points that moments are taken about: the origin, or a far component's mean."""
     cdef Py_ssize_t n = family.n_features
+    cdef const double* factor
     cdef Py_ssize_t k
     cdef bint far
     cdef bint any_far = False
     memset(reference, 0, family.n_components * n * sizeof(double))
     for k in range(family.n_components):
-        far = squared_length(family, factor_of(family, theta, k), theta.means + k * n) > FAR
+        factor = factor_of(family, theta, k)
+        far = (
+            squared_length(family, factor, theta.means + k * n, False) > FAR
+            or squared_length(family, factor, theta.means + k * n, True) > FLAT
+        )
         any_far = any_far or far
         if far and family.covariance_type == FULL:
             memcpy(reference + k * n, theta.means + k * n, n * sizeof(double))

@@ -18,9 +18,11 @@ cdef extern from "lanes.h" nogil:
         lanes a0, lanes a1, lanes a2, lanes a3, lanes b0, lanes b1, lanes b2, lanes b3,
         double* first, double* second,
     )
+    lanes lanes_add_from(lanes total, lanes value, lanes x, lanes limit)
     lanes lanes_keep_from(lanes value, lanes x, lanes limit)
     lanes lanes_keep_between(lanes value, lanes low, lanes x, lanes high)
     lanes lanes_replace_above(lanes old, lanes new, lanes x, lanes y)
+    lanes lanes_replace_from(lanes old, lanes new, lanes x, lanes y)
     lanes lanes_replace_equal(lanes old, lanes new, lanes x, lanes y)
     lanes lanes_exp(lanes x)
     lanes lanes_log(lanes x)

@@ -353,13 +353,18 @@ class Gaussian:
 
         About the origin sums cost least. Of a component further than 32 of its own standard
         deviations from it, |A m|^2 > 1024, such sums would cancel by more than three digits, so its
-        own mean is taken. Where the kernel adds components up together, all are near or all far.
+        own mean is taken. So it is where the component is all but flat: rounding of m m', which
+        does not lie in its plane as m may, is up to eps ||A| |m||^2 of a variance across it. An
+        update that errs by a share e of a variance brings e^2 / 4 nats too little for each row, of
+        which a limit of 2^30 leaves 1e-14. Where the kernel adds components up together, all are
+        near or all far.
         """
         if self.covariance_type in ("full", "tied"):
             distance = (theta.factor @ theta.means[:, :, None])[:, :, 0]
+            rounding = (np.abs(theta.factor) @ np.abs(theta.means)[:, :, None])[:, :, 0]
         else:
-            distance = theta.factor * theta.means
-        far = (distance**2).sum(axis=1) > 1024
+            distance = rounding = theta.factor * theta.means
+        far = ((distance**2).sum(axis=1) > 1024) | ((rounding**2).sum(axis=1) > 2**30)
         if self.covariance_type != "full":
             far[:] = far.any()
         return np.where(far[:, None], theta.means, 0.0)
