@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from . import cpu
 
 if TYPE_CHECKING:
-    from . import columns, gaussian, loop, mixture, seeds, triangle
+    from . import columns, gaussian, loop, mixture, parameters, seeds, triangle
     from . import mixture as mixture_single
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "loop",
     "mixture",
     "mixture_single",
+    "parameters",
     "seeds",
     "triangle",
 ]
@@ -58,7 +59,7 @@ def _choose_level() -> str:
 
 
 def load(level: str) -> SimpleNamespace:
-    """Return the kernels of one level, with the emissions known to the latent structures."""
+    """Return the kernels of one level, with the emissions known to those that call them."""
     kernels = (
         "columns",
         "gaussian",
@@ -66,14 +67,15 @@ def load(level: str) -> SimpleNamespace:
         "loop",
         "mixture",
         "mixture_single",
+        "parameters",
         "seeds",
         "triangle",
     )
     modules = SimpleNamespace(
         **{name: importlib.import_module(f"{__name__}.{name}_{level}") for name in kernels}
     )
-    for latent in (modules.mixture, modules.loop):
-        latent.EMISSIONS.update(modules.gaussian.EMISSIONS)
+    for caller in (modules.mixture, modules.loop, modules.parameters):
+        caller.EMISSIONS.update(modules.gaussian.EMISSIONS)
     modules.mixture_single.EMISSIONS.update(modules.gaussian_single.EMISSIONS)
     return modules
 
@@ -84,4 +86,4 @@ if not TYPE_CHECKING:
     _loaded = load(level)
     columns, gaussian = _loaded.columns, _loaded.gaussian
     loop, mixture, mixture_single = _loaded.loop, _loaded.mixture, _loaded.mixture_single
-    seeds, triangle = _loaded.seeds, _loaded.triangle
+    parameters, seeds, triangle = _loaded.parameters, _loaded.seeds, _loaded.triangle
