@@ -87,11 +87,9 @@ class Dirichlet:
 
         All concentrations 1 have no single mode; the answer then is the mean.
         """
-        excess = self.concentration - 1
-        if np.any(excess < 0):
+        if self.concentration.min() < 1:
             raise ValueError("a Dirichlet distribution with a concentration < 1 has no mode")
-        total = excess.sum()
-        return excess / total if total > 0 else self.mean()
+        return _kernels.parameters.mode_of_weights(self.concentration)
 
     def mean(self) -> Array:
         """E[pi], (K,) (B.17)."""
@@ -275,6 +273,11 @@ class _NormalPrecision:
     def exponent(self) -> Array:
         """Power of |Lambda|^(1/2), or of each lambda^(1/2), in the joint density, (G,)."""
         return _kernels.parameters.exponent(self)
+
+    @cached_property
+    def total_exponent(self) -> float:
+        """Sum of all exponents."""
+        return float(self.exponent.sum())
 
     def mode(self) -> Gaussians:
         """Return the joint mode in (mu, Lambda): Lambda = exponent * scatter^-1.
@@ -490,6 +493,11 @@ class IndependentNormalGamma:
     def exponent(self) -> Array:
         """Power of lambda^(1/2) in the joint density, (K,)."""
         return (self.dof - 2)[:, 0]
+
+    @cached_property
+    def total_exponent(self) -> float:
+        """Sum of all exponents."""
+        return float(self.exponent.sum())
 
     def _pooled(self, each: Array) -> Array:
         """Sum over the features that share a precision."""

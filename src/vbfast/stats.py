@@ -74,10 +74,14 @@ class Layout:
 
     def stats(self, values: Mapping[str, ArrayLike] | None = None) -> Stats:
         """Return statistics with these values, zero where a field has none."""
-        out = Stats(self, np.zeros(self.size))
+        buffer = np.zeros(self.size)
         for name, value in (values or {}).items():
-            out[name][...] = value
-        return out
+            start, end, shape = self.places[name]
+            part = buffer[start:end]
+            if len(shape) > 1:
+                part = part.reshape(shape)
+            part[...] = value
+        return Stats(self, buffer)
 
 
 class Stats:
@@ -103,7 +107,10 @@ class Stats:
         view = self._views.get(name)
         if view is None:
             start, end, shape = self.layout.places[name]
-            view = self._views[name] = self.buffer[start:end].reshape(shape)
+            view = self.buffer[start:end]
+            if len(shape) != 1:
+                view = view.reshape(shape)
+            self._views[name] = view
         return view
 
     def __add__(self, other: Stats) -> Stats:

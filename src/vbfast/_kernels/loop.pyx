@@ -526,6 +526,7 @@ cdef void finish(const Job* job, Py_ssize_t p, const Room* room, Fields stats) n
     cdef const double* counts = room.raw + 1
     stats.log_z[0] = room.raw[0]
     memcpy(stats.concentration, counts, n_components * sizeof(double))
+    memcpy(stats.strength, counts, n_components * sizeof(double))
     collect(
         job.family, counts, counts + n_components, room.reference, job.reg_covar,
         job.variance + p * job.shape.n_features, stats, room.scratch,
@@ -593,6 +594,8 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
         n = state[0]
         if job.read == MODE:
             mode_of_weights(family, posterior, theta.log_weights)
+            for i in range(family.n_components):
+                theta.log_weights[i] = log(theta.log_weights[i])
             bad = read_mode(family, posterior, theta, room.scratch)
         elif job.read == MEAN:
             mean_of_weights(family, posterior, theta.log_weights)

@@ -38,6 +38,7 @@ from .conjugate cimport divergence as divergence_of
 from .conjugate cimport exponent as exponent_of
 from .conjugate cimport log_density as log_density_of
 from .conjugate cimport log_normalizer as log_normalizer_of
+from .conjugate cimport mode_of_weights as weights_of_mode
 from .tile cimport Emission, Shape
 
 import numpy as np
@@ -154,10 +155,10 @@ cdef tuple read(q, bint mode):
     factor = empty(scatter_shape(family))
     log_det = empty(family.n_groups)
     slack = empty(family.n_components)
-    theta.means = doubles("means", means, means.size)
-    theta.factor = doubles("factor", factor, factor.size)
-    theta.log_det = doubles("log_det", log_det, log_det.size)
-    theta.slack = doubles("slack", slack, slack.size)
+    theta.means = doubles("means", means, family.n_components * family.n_features)
+    theta.factor = doubles("factor", factor, family.n_groups * family.per_group)
+    theta.log_det = doubles("log_det", log_det, family.n_groups)
+    theta.slack = doubles("slack", slack, family.n_components)
     room = take(&scratch, family)
     with nogil:
         if mode:
@@ -184,6 +185,20 @@ def mode(q):
 def mean(q):
     """Expected natural parameters; returned as by `mode`."""
     return read(q, False)
+
+
+def mode_of_weights(concentration):
+    """Weights of highest density under a Dirichlet distribution, (K,); see conjugate.py."""
+    cdef Doubles found
+    cdef Family family
+    cdef Fields fields
+    look("concentration", concentration, &found)
+    family.n_components = found.size
+    fields.concentration = found.data
+    out = empty(found.size)
+    cdef double* weights = doubles("weights", out, found.size)
+    weights_of_mode(family, fields, weights)
+    return out
 
 
 def exponent(q):
@@ -283,7 +298,7 @@ def density_terms(q, theta):
     read_distribution(q, &family, &fields)
     read_theta(theta, family, &at)
     terms = empty((family.n_components, family.n_components))
-    cdef double* values = doubles("terms", terms, terms.size)
+    cdef double* values = doubles("terms", terms, family.n_components**2)
     room = take(&scratch, family)
     with nogil:
         common = terms_of(family, fields, at, values, room)
@@ -387,14 +402,12 @@ def collect(str kernel, raw, counts, reference, double reg_covar, variance):
     )
     cdef double* rows = doubles("counts", counts, family.n_components)
     cdef double* each = doubles("variance", variance, family.n_features)
-    strength = empty(family.n_components)
     means = empty((family.n_components, family.n_features))
     dof = empty(family.n_groups)
     scatter = empty(scatter_shape(family))
-    fields.strength = doubles("strength", strength, family.n_components)
-    fields.mean = doubles("mean", means, means.size)
+    fields.mean = doubles("mean", means, about.size)
     fields.dof = doubles("dof", dof, family.n_groups)
-    fields.scatter = doubles("scatter", scatter, scatter.size)
+    fields.scatter = doubles("scatter", scatter, family.n_groups * family.per_group)
     room = take(&scratch, family)
     with nogil:
         collect_sums(family, rows, sums, about.data, reg_covar, each, fields, room)
@@ -408,7 +421,7 @@ def reference(str kernel, theta):
     cdef Theta at
     read_theta(theta, family, &at)
     out = empty((family.n_components, family.n_features))
-    choose_reference(family, at, doubles("reference", out, out.size))
+    choose_reference(family, at, doubles("reference", out, family.n_components * family.n_features))
     return out
 
 

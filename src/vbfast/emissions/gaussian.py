@@ -327,4 +327,4 @@ class Gaussian:
             return value + self.log_volume(len(theta.means))
         # Improper: the density without its constant, of precisions in the units of the data.
         per_log_scale = 1 if self.covariance_type != "spherical" else 1 / self.n_features
-        return value + float(prior.exponent.sum()) * per_log_scale * self._log_scale
+        return value + prior.total_exponent * per_log_scale * self._log_scale
