@@ -47,7 +47,8 @@ SMALLEST = 1e-300
 SMALLEST_VARIANCE = 1e-26
 
 
-@dataclass(frozen=True)
+# Not frozen: a sweep makes one, and that would take as long as visiting some rows.
+@dataclass
 class Gaussians:
     """K Gaussians, or what mean field makes of them: E[Lambda], E[log|Lambda|], and a slack.
 

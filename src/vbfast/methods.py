@@ -57,6 +57,8 @@ __all__ = [
     "sweeps",
 ]
 
+# Made once: making it takes as long as visiting some rows.
+EXACT = Assignment("exact")
 # An objective may fall by this share of itself: rounding.
 ROUNDING = 1e-10
 # Gains of a smaller share are left to plain steps.
@@ -312,7 +314,7 @@ class _Climb:
 
     def assign(self, n: int) -> Assignment:
         """How sweep n assigns T."""
-        return Assignment("exact")
+        return EXACT
 
     def _coordinates(self, model: object) -> HasCoordinates | None:
         """In what to extrapolate updates; None: not at all."""
@@ -533,7 +535,7 @@ class VariationalEM(_Smooth):
     def assign(self, n: int) -> Assignment:
         """How sweep n assigns T."""
         if self.truncation is None:
-            return Assignment("exact")
+            return EXACT
         return Assignment("best", truncation=self.truncation)
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from . import loops
+from . import _kernels, loops
 from ._kernels.inputs import Assignment, Block, Coefficients
 from .conjugate import Dirichlet, Gaussians, StickBreaking
 from .draws import Draws
@@ -129,8 +129,7 @@ class Model:
         """Theta at a point: weights (K,) and Gaussians without slack."""
         log_prior = self.latent.log_prior(self._prior_weights, weights)
         log_prior += self.emission.log_prior(self._prior_parameters, parameters)
-        with np.errstate(divide="ignore"):
-            return self._theta(np.log(weights), parameters, log_prior)
+        return self._theta(_kernels.parameters.logarithms(weights), parameters, log_prior)
 
     def _theta(
         self,

@@ -12,7 +12,7 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.math cimport INFINITY
+from libc.math cimport log
 from libc.stdlib cimport free, malloc
 
 from .conjugate cimport (
@@ -201,6 +201,18 @@ def mode_of_weights(concentration):
     return out
 
 
+def logarithms(weights):
+    """log of each, (K,): -inf of 0."""
+    cdef Doubles found
+    cdef Py_ssize_t k
+    look("weights", weights, &found)
+    out = empty(found.size)
+    cdef double* values = doubles("logarithms", out, found.size)
+    for k in range(found.size):
+        values[k] = log(found.data[k])
+    return out
+
+
 def exponent(q):
     """Power of |Lambda|^(1/2), or of each lambda^(1/2), in the joint density, (G,)."""
     cdef Family family
@@ -373,10 +385,14 @@ cdef Shape shape_of(Family family):
     return shape
 
 
-cdef Family family_of_theta(str kernel, theta) except *:
+cdef int read_points(str kernel, given, Family* family, Theta* theta) except -1:
+    """Means and factor."""
     cdef Doubles means
-    look("means", theta.means, &means)
-    return family_of(FAMILIES[kernel], means.shape[0], means.shape[1])
+    look("means", given.means, &means)
+    family[0] = family_of(FAMILIES[kernel], means.shape[0], means.shape[1])
+    theta.means = means.data
+    theta.factor = doubles("factor", given.factor, family.n_groups * family.per_group)
+    return 0
 
 
 def collect(str kernel, raw, counts, reference, double reg_covar, variance):
@@ -417,20 +433,23 @@ def collect(str kernel, raw, counts, reference, double reg_covar, variance):
 
 def reference(str kernel, theta):
     """Points (K, D) that a kernel takes moments about: the origin or a component's mean."""
-    cdef Family family = family_of_theta(kernel, theta)
+    cdef Family family
     cdef Theta at
-    read_theta(theta, family, &at)
+    read_points(kernel, theta, &family, &at)
     out = empty((family.n_components, family.n_features))
-    choose_reference(family, at, doubles("reference", out, family.n_components * family.n_features))
+    choose_reference(
+        family, at, doubles("reference", out, family.n_components * family.n_features)
+    )
     return out
 
 
 def coefficients(str kernel, theta, reference):
     """What a kernel reads of theta: see gaussian.pyx."""
-    cdef Family family = family_of_theta(kernel, theta)
+    cdef Family family
     cdef Theta at
-    cdef Py_ssize_t size = emission_of(kernel).coefficients_size(shape_of(family))
-    read_theta(theta, family, &at)
+    cdef Py_ssize_t size
+    read_points(kernel, theta, &family, &at)
+    size = emission_of(kernel).coefficients_size(shape_of(family))
     out = empty(size)
     write_coefficients(
         family, at,
@@ -445,9 +464,11 @@ def offsets(str kernel, theta, double log_scale, double reg_covar, variance):
 
     log_scale : sum over features of the logarithms of the frame's scales
     """
-    cdef Family family = family_of_theta(kernel, theta)
+    cdef Family family
     cdef Theta at
-    read_theta(theta, family, &at)
+    read_points(kernel, theta, &family, &at)
+    at.log_det = doubles("log_det", theta.log_det, family.n_groups)
+    at.slack = doubles("slack", theta.slack, family.n_components)
     out = empty(family.n_components)
     write_offsets(
         family, at, log_scale, reg_covar, doubles("variance", variance, family.n_features),
