@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 SHARPEST = 2.0**15
 
 
-@dataclass(frozen=True)
+@dataclass
 class Theta(Coefficients):
     """What a sweep reads off a posterior over theta; kernels see its `Coefficients`.
 

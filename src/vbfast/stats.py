@@ -74,14 +74,7 @@ class Layout:
 
     def stats(self, values: Mapping[str, ArrayLike] | None = None) -> Stats:
         """Return statistics with these values, zero where a field has none."""
-        buffer = np.zeros(self.size)
-        for name, value in (values or {}).items():
-            start, end, shape = self.places[name]
-            part = buffer[start:end]
-            if len(shape) > 1:
-                part = part.reshape(shape)
-            part[...] = value
-        return Stats(self, buffer)
+        return Stats(self, _kernels.parameters.joined(self.places, self.size, values or {}))
 
 
 class Stats:

@@ -13,7 +13,7 @@ __all__ = ["Assignment", "Block", "Coefficients", "Mixtures"]
 Array = NDArray[np.float64]
 
 
-# Not frozen, which would take as long to make as visiting a row.
+# Block and Coefficients are not frozen, which would take as long to make as visiting rows.
 @dataclass(slots=True)
 class Block:
     """Rows that a kernel visits in one call.
@@ -44,7 +44,7 @@ class Block:
     single: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class Coefficients:
     """Theta, as far as kernels see it.
 

@@ -1,7 +1,8 @@
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
@@ -35,6 +36,9 @@ def log_normalizer(q: Distribution) -> Array: ...
 def log_density(q: Distribution, theta: Theta) -> float: ...
 def divergence(q: Distribution, prior: Distribution, theta: Theta) -> float: ...
 def density_terms(q: Distribution, theta: Theta) -> tuple[float, Array]: ...
+def joined(
+    places: dict[str, tuple[int, int, tuple[int, ...]]], size: int, values: Mapping[str, ArrayLike]
+) -> Array: ...
 def add(
     a: Array,
     b: Array,

@@ -6,15 +6,19 @@
 # float64 arrays. What kind of scatter or factor it is, their shapes say.
 
 from cpython.buffer cimport (
-    PyBUF_C_CONTIGUOUS,
     PyBUF_FORMAT,
+    PyBUF_STRIDES,
+    PyBuffer_IsContiguous,
     PyBuffer_Release,
+    PyObject_CheckBuffer,
     PyObject_GetBuffer,
 )
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport log
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
+from .arrays cimport Doubles, doubles, look
 from .conjugate cimport (
     DIAG,
     FULL,
@@ -47,43 +51,10 @@ import numpy as np
 EMISSIONS = {}
 
 cdef object empty = np.empty
+cdef object zeros = np.zeros
 cdef dict FAMILIES = {"full": FULL, "tied": TIED, "diag": DIAG, "spherical": SPHERICAL}
 # Doubles of scratch that are on the stack.
 DEF LITTLE = 128
-
-
-cdef struct Doubles:
-    double* data
-    int ndim
-    Py_ssize_t size
-    Py_ssize_t[3] shape
-
-
-cdef int look(str name, array, Doubles* out) except -1:
-    """Where an array lies, for as long as the caller holds it."""
-    cdef Py_buffer view
-    cdef int i
-    PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
-    try:
-        if view.format[0] != c"d" or view.format[1] != 0 or view.ndim > 3:
-            raise TypeError(f"{name} must be contiguous float64, of three dimensions at most")
-        out.data = <double*>view.buf
-        out.ndim = view.ndim
-        out.size = view.len // <Py_ssize_t>sizeof(double)
-        for i in range(view.ndim):
-            out.shape[i] = view.shape[i]
-    finally:
-        PyBuffer_Release(&view)
-    return 0
-
-
-cdef double* doubles(str name, array, Py_ssize_t size) except? NULL:
-    """Where an array of that size lies."""
-    cdef Doubles found
-    look(name, array, &found)
-    if found.size != size:
-        raise ValueError(f"{name} has {found.size} numbers, not {size}")
-    return found.data
 
 
 cdef Family family_like(Py_ssize_t n_components, Py_ssize_t n_features, Doubles scatter):
@@ -319,6 +290,47 @@ def density_terms(q, theta):
 
 
 # Statistics ---------------------------------------------------------------------------------------
+
+
+cdef bint is_like(const Py_buffer* view, tuple shape) except -1:
+    """Whether a buffer holds doubles of this shape, one after another."""
+    cdef int i
+    if view.ndim != len(shape) or view.format[0] != c"d" or view.format[1] != 0:
+        return False
+    for i in range(view.ndim):
+        if view.shape[i] != <Py_ssize_t>shape[i]:
+            return False
+    return PyBuffer_IsContiguous(view, c"C")
+
+
+def joined(dict places, Py_ssize_t size, values):
+    """Fields one after another, (size,): what `values` has of them, or 0.
+
+    Parameters
+    ----------
+    places : where each field begins and ends, and its shape
+    values : dict of anything that can be broadcast to these shapes
+    """
+    cdef Py_buffer view
+    cdef Py_ssize_t start, end
+    cdef tuple shape
+    cdef bint done
+    out = zeros(size)
+    cdef double* buffer = doubles("fields", out, size)
+    for name, value in values.items():
+        start, end, shape = places[name]
+        done = False
+        if PyObject_CheckBuffer(value):
+            PyObject_GetBuffer(value, &view, PyBUF_STRIDES | PyBUF_FORMAT)
+            try:
+                done = is_like(&view, shape)
+                if done:
+                    memcpy(buffer + start, view.buf, (end - start) * sizeof(double))
+            finally:
+                PyBuffer_Release(&view)
+        if not done:
+            out[start:end].reshape(shape)[...] = value
+    return out
 
 
 def add(a, b, out, tuple places, tuple mean_shape, tuple scatter_shape):
