@@ -317,7 +317,10 @@ class _NormalPrecision:
     @cached_property
     def log_normalizer(self) -> Array:
         """Log of the integral of the density without its constants, (G,) (B.79; B.39)."""
-        return _kernels.parameters.log_normalizer(self)
+        values = _kernels.parameters.log_normalizer(self)
+        if self.proper and not np.isfinite(values).all():
+            raise degenerate_error(int(np.flatnonzero(~np.isfinite(values))[0]))
+        return values
 
     @cached_property
     def _log_constant(self) -> float:

@@ -64,13 +64,13 @@ class Layout:
         return sum(math.prod(shape) for _, shape in self.fields)
 
     @cached_property
-    def moment_places(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    def moment_places(self) -> tuple[tuple[int, int, int], tuple[int, ...], tuple[int, ...]]:
         """Where the three moments begin, and the shapes of mean and scatter."""
         moments = self.moments
         assert moments is not None
-        starts = (self.places[name] for name in (moments.strength, moments.mean, moments.scatter))
+        strength = self.places[moments.strength]
         mean, scatter = self.places[moments.mean], self.places[moments.scatter]
-        return tuple(start for start, _, _ in starts), mean[2], scatter[2]
+        return (strength[0], mean[0], scatter[0]), mean[2], scatter[2]
 
     def stats(self, values: Mapping[str, ArrayLike] | None = None) -> Stats:
         """Return statistics with these values, zero where a field has none."""

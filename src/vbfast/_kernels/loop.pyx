@@ -74,7 +74,6 @@ from .tile cimport (
     Shape,
     Source,
     aligned_memory,
-    even,
     fours,
     free_aligned,
     lanes,

@@ -430,7 +430,9 @@ def visit(
             converted = <real*>(memory + coefficients_start)
             i = job.emission.coefficients_size(job.shape)
             for chunk in range(job.n_thetas):
-                job.emission.convert(job.shape, coefficients.data + chunk * i, converted + chunk * i)
+                job.emission.convert(
+                    job.shape, coefficients.data + chunk * i, converted + chunk * i
+                )
             job.coefficients = converted
             job.offsets = converted + coefficients.size
             common = <double*>(memory + statistics_start) - lines(job.n_thetas)

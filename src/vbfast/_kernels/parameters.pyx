@@ -53,8 +53,11 @@ EMISSIONS = {}
 cdef object empty = np.empty
 cdef object zeros = np.zeros
 cdef dict FAMILIES = {"full": FULL, "tied": TIED, "diag": DIAG, "spherical": SPHERICAL}
+
+
 # Doubles of scratch that are on the stack.
-DEF LITTLE = 128
+cdef enum:
+    LITTLE = 128
 
 
 cdef Family family_like(Py_ssize_t n_components, Py_ssize_t n_features, Doubles scatter):
@@ -63,7 +66,9 @@ cdef Family family_like(Py_ssize_t n_components, Py_ssize_t n_features, Doubles 
         return family_of(
             FULL if scatter.shape[0] == n_components else TIED, n_components, n_features
         )
-    return family_of(DIAG if scatter.shape[1] == n_features else SPHERICAL, n_components, n_features)
+    return family_of(
+        DIAG if scatter.shape[1] == n_features else SPHERICAL, n_components, n_features
+    )
 
 
 cdef int read_distribution(q, Family* family, Fields* fields) except -1:
