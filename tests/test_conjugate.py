@@ -343,8 +343,11 @@ def test_distribution_without_a_covariance_is_told():
 def test_statistics_of_any_values():
     layout = Layout((("a", ()), ("b", (2,)), ("c", (2, 3)), ("d", (1,))))
     c = np.arange(6.0).reshape(3, 2).T
-    for values in ({"a": 2, "b": [3, 4], "c": c}, {"a": np.float64(2), "b": np.array([3, 4]),
-                   "c": c.copy()}, {"a": np.float32(2), "b": np.array([3.0, 4.0]), "c": c}):  # fmt: skip
+    for values in (
+        {"a": 2, "b": [3, 4], "c": c},
+        {"a": np.float64(2), "b": np.array([3, 4]), "c": c.copy()},
+        {"a": np.float32(2), "b": np.array([3.0, 4.0]), "c": np.ascontiguousarray(c)},
+    ):
         found = layout.stats(values)
         np.testing.assert_array_equal(found.buffer, [2, 3, 4, 0, 2, 4, 1, 3, 5, 0])
         np.testing.assert_array_equal(found["c"], c)
