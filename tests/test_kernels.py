@@ -41,7 +41,7 @@ class Theta:
             factor = precision_factors(self.covariances)
         elif covariance_type == "spherical":
             self.covariances = rng.uniform(0.3, 2.0, n_components)
-            factor = precision_factors(np.repeat(self.covariances[:, None], n_features, axis=1))
+            factor = precision_factors(self.covariances[:, None])
         else:
             groups = n_components if covariance_type == "full" else 1
             root = rng.standard_normal((groups, n_features, n_features))

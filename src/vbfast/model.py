@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import loops
+from . import _kernels, loops
 from ._kernels.inputs import Assignment, Block, Coefficients
 from .draws import Draws
 from .exceptions import impossible_error
@@ -21,7 +21,7 @@ __all__ = ["Model", "Theta"]
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Theta(Coefficients):
     """What a sweep reads off a posterior over theta; kernels see its `Coefficients`.
 
@@ -124,8 +124,7 @@ class Model:
         """Theta at a point: the latent structure's probabilities, the emission's parameters."""
         log_prior = self.latent.log_prior(self._prior_weights, weights)
         log_prior += self.emission.log_prior(self._prior_parameters, parameters)
-        with np.errstate(divide="ignore"):
-            return self._theta(np.log(weights), parameters, log_prior)
+        return self._theta(_kernels.parameters.logarithms(weights), parameters, log_prior)
 
     def _theta(
         self,

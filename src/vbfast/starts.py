@@ -32,7 +32,7 @@ SHARE, FEWEST, MOST, VALUES = 20, 5_000, 25_000, 2**21
 KMEANS_SWEEPS, KMEANS_TOL = 10, 1e-4
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Means(Coefficients):
     """Centroids as theta, under a flat prior."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from . import cpu
 
 if TYPE_CHECKING:
-    from . import chain, columns, gaussian, loop, mixture, seeds, triangle
+    from . import chain, columns, gaussian, loop, mixture, parameters, seeds, triangle
     from . import mixture as mixture_single
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "loop",
     "mixture",
     "mixture_single",
+    "parameters",
     "seeds",
     "triangle",
 ]
@@ -59,7 +60,7 @@ def _choose_level() -> str:
 
 
 def load(level: str) -> SimpleNamespace:
-    """Return the kernels of one level, with the emissions known to the latent structures."""
+    """Return the kernels of one level, with the emissions known to those that call them."""
     kernels = (
         "chain",
         "columns",
@@ -68,14 +69,15 @@ def load(level: str) -> SimpleNamespace:
         "loop",
         "mixture",
         "mixture_single",
+        "parameters",
         "seeds",
         "triangle",
     )
     modules = SimpleNamespace(
         **{name: importlib.import_module(f"{__name__}.{name}_{level}") for name in kernels}
     )
-    for latent in (modules.chain, modules.loop, modules.mixture):
-        latent.EMISSIONS.update(modules.gaussian.EMISSIONS)
+    for caller in (modules.chain, modules.loop, modules.mixture, modules.parameters):
+        caller.EMISSIONS.update(modules.gaussian.EMISSIONS)
     modules.mixture_single.EMISSIONS.update(modules.gaussian_single.EMISSIONS)
     return modules
 
@@ -86,4 +88,4 @@ if not TYPE_CHECKING:
     _loaded = load(level)
     chain, columns, gaussian = _loaded.chain, _loaded.columns, _loaded.gaussian
     loop, mixture, mixture_single = _loaded.loop, _loaded.mixture, _loaded.mixture_single
-    seeds, triangle = _loaded.seeds, _loaded.triangle
+    parameters, seeds, triangle = _loaded.parameters, _loaded.seeds, _loaded.triangle

@@ -29,7 +29,7 @@ class Sequences:
     order: NDArray[np.int64]
 
 
-# Not frozen, which would take as long to make as visiting a row.
+# Block and Coefficients are not frozen, which would take as long to make as visiting rows.
 @dataclass(slots=True)
 class Block:
     """Rows that a kernel visits in one call.
@@ -67,7 +67,7 @@ class Block:
     constant: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Coefficients:
     """Theta, as far as kernels see it.
 

@@ -10,6 +10,7 @@ from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
+from .arrays cimport Doubles, doubles, look
 from .assign cimport (
     DRAW,
     EXACT,
@@ -270,13 +271,9 @@ def visit(
     """
     cdef Job job
     cdef Py_buffer view
-    cdef const double[::1] origin = block.origin
-    cdef const double[::1] scale = block.scale
-    cdef bint several = theta.offsets.ndim == 2
-    cdef const double[::1] coefficients = (
-        theta.coefficients.reshape(-1) if several else theta.coefficients
-    )
-    cdef const double[::1] offsets = theta.offsets.reshape(-1) if several else theta.offsets
+    cdef Doubles coefficients, offsets, origin
+    # So that they stay where they are.
+    cdef tuple held = (theta.coefficients, theta.offsets, block.origin, block.scale)
     cdef const double[::1] weights
     cdef const int64_t[::1] given
     cdef Py_ssize_t n_chunks, chunk, i, size, coefficients_start, statistics_start
@@ -290,15 +287,17 @@ def visit(
     read_assignment(assignment, KINDS, &job.assignment)
     if job.assignment.kind == FACTORISED:
         job.assignment.kind = EXACT  # over rows: as they are
-    job.n_thetas = len(theta.offsets) if several else 1
-    job.shape = shape_of(offsets.shape[0] // job.n_thetas, origin.shape[0])
+    look("coefficients", held[0], &coefficients)
+    look("offsets", held[1], &offsets)
+    look("origin", held[2], &origin)
+    job.n_thetas = offsets.shape[0] if offsets.ndim == 2 else 1
+    job.shape = shape_of(offsets.size // job.n_thetas, origin.size)
     check_length(
-        "coefficients", coefficients.shape[0],
+        "coefficients", coefficients.size,
         job.n_thetas * job.emission.coefficients_size(job.shape),
     )
-    check_length("scale", scale.shape[0], job.shape.n_features)
-    job.source.origin = &origin[0]
-    job.source.scale = &scale[0]
+    job.source.origin = origin.data
+    job.source.scale = doubles("scale", held[3], job.shape.n_features)
     job.first_row = block.first_row
     job.weights = NULL
     if block.weights is not None:
@@ -339,7 +338,7 @@ def visit(
         job.chunk_rows = rows_of_chunk(max(job.n_rows, 1), job.tile_rows, job.statistics_size)
         n_chunks = (job.n_rows + job.chunk_rows - 1) // job.chunk_rows
         n_threads = min(n_threads, n_chunks)
-        if job.n_rows * coefficients.shape[0] < LITTLE_WORK:
+        if job.n_rows * coefficients.size < LITTLE_WORK:
             n_threads = 1
         # Tile, scores, the emission's workspace, weights and log_z; labels; draws and limits.
         job.workspace_size = (
@@ -359,7 +358,7 @@ def visit(
         size = n_threads * job.workspace_size * <Py_ssize_t>sizeof(real)
         coefficients_start = size
         if sizeof(real) < 8:
-            size += 8 * lines(coefficients.shape[0] + offsets.shape[0])
+            size += 8 * lines(coefficients.size + offsets.size)
             size += 8 * lines(job.n_thetas)
         statistics_start = size
         if statistics is not None:
@@ -370,22 +369,24 @@ def visit(
         # What is padding is never written, and must not be slow to compute with.
         memset(memory, 0, coefficients_start)
         job.workspace = <real*>memory
-        job.coefficients = <const real*>&coefficients[0]
-        job.offsets = <const real*>&offsets[0]
+        job.coefficients = <const real*>coefficients.data
+        job.offsets = <const real*>offsets.data
         job.common = NULL
         if sizeof(real) < 8:
             converted = <real*>(memory + coefficients_start)
             i = job.emission.coefficients_size(job.shape)
             for chunk in range(job.n_thetas):
-                job.emission.convert(job.shape, &coefficients[chunk * i], converted + chunk * i)
+                job.emission.convert(
+                    job.shape, coefficients.data + chunk * i, converted + chunk * i
+                )
             job.coefficients = converted
-            job.offsets = converted + coefficients.shape[0]
+            job.offsets = converted + coefficients.size
             common = <double*>(memory + statistics_start) - lines(job.n_thetas)
             job.common = common
             for chunk in range(job.n_thetas):
                 common[chunk] = subtract_largest(
-                    job.shape.n_components, &offsets[chunk * job.shape.n_components],
-                    converted + coefficients.shape[0] + chunk * job.shape.n_components,
+                    job.shape.n_components, offsets.data + chunk * job.shape.n_components,
+                    converted + coefficients.size + chunk * job.shape.n_components,
                 )
         partial = <double*>(memory + statistics_start)
         job.statistics = NULL if statistics is None else partial
