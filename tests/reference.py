@@ -19,6 +19,7 @@ spherical   K scalars       D scalars                              nu0 + D n_k
 import csv
 import itertools
 from dataclasses import dataclass
+from decimal import Decimal, localcontext
 from pathlib import Path
 
 import numpy as np
@@ -619,6 +620,132 @@ def mean_field_semiconjugate(y, q0, m0, v0, a0, b0, alpha0, *, n_sweeps=10_000, 
             break
     fitted = {"alpha": alpha, "m": m, "v": v, "a": a, "b": b, "q": q}
     return {**fitted, "objective": trace[-1], "trace": np.array(trace)}
+
+
+# Hidden Markov chains ----------------------------------------------------------------------------
+#
+# `scores` (T, K) are log p(x_t | t, theta) of one sequence's rows, `start` (K,) and `transitions`
+# (K, K) the probabilities of its first state and of going from row to column; sums need not be 1.
+
+
+def _log(x):
+    with np.errstate(divide="ignore"):
+        return np.log(x)
+
+
+def enumerate_chain(scores, start, transitions):
+    """Return all K^T paths, (K^T, T), and log p(X, path | theta) of each.  Bishop 13.10."""
+    n_rows, n_states = scores.shape
+    paths = np.array(list(itertools.product(range(n_states), repeat=n_rows)))
+    log_joint = _log(start)[paths[:, 0]] + scores[np.arange(n_rows), paths].sum(axis=1)
+    if n_rows > 1:
+        log_joint = log_joint + _log(transitions)[paths[:, :-1], paths[:, 1:]].sum(axis=1)
+    return paths, log_joint
+
+
+def forward_backward(scores, start, transitions):
+    """Forward-backward in logarithms.  Bishop 13.36, 13.38, 13.33, 13.43, all normalised.
+
+    Returns log_z (T,), log p(x_t | rows before) and -inf from an impossible row on; filtered and
+    smoothed probabilities (T, K); expected transitions (K, K).
+    """
+    n_rows = len(scores)
+    with np.errstate(invalid="ignore"):
+        log_transitions = _log(transitions)
+        log_z = np.full(n_rows, -np.inf)
+        alpha, beta = np.zeros_like(scores), np.zeros_like(scores)
+        for t in range(n_rows):
+            predicted = _log(start)
+            if t > 0:
+                predicted = np.logaddexp.reduce(alpha[t - 1][:, None] + log_transitions)
+            alpha[t] = predicted + scores[t]
+            log_z[t] = np.logaddexp.reduce(alpha[t])
+            if log_z[t] == -np.inf:
+                return log_z, None, None, None
+            alpha[t] -= log_z[t]
+        pairs = np.zeros_like(transitions)
+        for t in range(n_rows - 1, 0, -1):
+            step = log_transitions + scores[t] + beta[t]
+            beta[t - 1] = np.logaddexp.reduce(step, axis=1)
+            norm = np.logaddexp.reduce(alpha[t - 1] + beta[t - 1])
+            beta[t - 1] -= norm
+            pairs += np.exp(alpha[t - 1][:, None] + step - norm)
+        smoothed = alpha + beta
+        smoothed -= logsumexp(smoothed, axis=1, keepdims=True)
+    return log_z, np.exp(alpha), np.exp(smoothed), pairs
+
+
+def precise_log_likelihood(scores, start, transitions, digits=40):
+    """log p(X | theta) by the forward recursion in decimal numbers."""
+    with localcontext() as context:
+        context.prec, context.Emin = digits, -(10**12)
+        matrix = [[Decimal(float(x)) for x in column] for column in transitions.T]
+        alpha = [Decimal(float(x)) for x in start]
+        total = Decimal(0)
+        for t, row in enumerate(scores):
+            if t > 0:
+                alpha = [sum(a * x for a, x in zip(alpha, column)) for column in matrix]
+            alpha = [a * Decimal(float(score)).exp() for a, score in zip(alpha, row)]
+            norm = sum(alpha)
+            total += norm.ln()
+            alpha = [a / norm for a in alpha]
+        return float(total)
+
+
+def viterbi(scores, start, transitions):
+    """Return the most likely path, the first one among equal states, and log p(X, path | theta)."""
+    best, origins = _log(start) + scores[0], []
+    for row in scores[1:]:
+        through = best[:, None] + _log(transitions)
+        origins.append(through.argmax(axis=0))
+        best = through.max(axis=0) + row
+    path = [best.argmax()]
+    for origin in reversed(origins):
+        path.append(origin[path[-1]])
+    return np.array(path[::-1]), best.max()
+
+
+def count_path(path, n_states):
+    """Return the transitions (K, K) along a path."""
+    counts = np.zeros((n_states, n_states))
+    np.add.at(counts, (path[:-1], path[1:]), 1)
+    return counts
+
+
+def chain_free_energy(q, scores, start, transitions):
+    """E[log p(X, T | theta)] - E[log q(T)] under q(T) = prod_t q_t, with 0 log 0 = 0."""
+    with np.errstate(invalid="ignore"):
+        weight = q[:-1, :, None] * q[1:, None, :]
+        pairs = np.where(weight > 0, weight * _log(transitions), 0).sum()
+        first = np.where(q[0] > 0, q[0] * _log(start), 0).sum()
+        return np.where(q > 0, q * scores, 0).sum() - xlogy(q, q).sum() + first + pairs
+
+
+def factorise_chain(q, scores, start, transitions):
+    """Coordinate ascent from q (T, K), even rows, then odd ones.  Bishop 10.9.
+
+    Returns q and its free energy.
+    """
+    q, n_rows = q.copy(), len(q)
+    log_transitions = _log(transitions)
+    energy = chain_free_energy(q, scores, start, transitions)
+    for _ in range(1000):
+        for t in [*range(0, n_rows, 2), *range(1, n_rows, 2)]:
+            field = scores[t].copy()
+            with np.errstate(invalid="ignore"):
+                field += (
+                    np.where(q[t - 1] > 0, q[t - 1] * log_transitions.T, 0).sum(axis=1)
+                    if t > 0
+                    else _log(start)
+                )
+                if t + 1 < n_rows:
+                    after = q[t + 1] * log_transitions
+                    field += np.where(q[t + 1] > 0, after, 0).sum(axis=1)
+            q[t] = np.exp(field - logsumexp(field))
+        before, energy = energy, chain_free_energy(q, scores, start, transitions)
+        if abs(energy - before) < 1e-12 * abs(energy) + 1e-14 * n_rows:
+            break
+    return q, energy
 
 
 # Exact truth by enumeration ----------------------------------------------------------------------

@@ -39,6 +39,7 @@ from .tile cimport (
     Emission,
     Shape,
     Source,
+    add_one,
     aligned_memory,
     even,
     fours,
@@ -54,12 +55,15 @@ from .tile cimport (
     lanes_replace_above,
     lanes_set,
     lines,
+    look_at,
     philox_uniform,
     products,
     read_spans,
     read_tile,
+    rest,
     rows_of_chunk,
     rows_of_tile,
+    seconds,
     stride_of,
     thread_index,
 )
@@ -1332,7 +1336,7 @@ cdef void ascend(
 
 
 cdef double free_energy(
-    const Job* job, const double* score, Py_ssize_t n_rows, const double* q, double* before
+    Job* job, const double* score, Py_ssize_t n_rows, const double* q, double* before
 ) noexcept nogil:
     """<log p(X, T)> - <log q(T)>, with 0 * -inf = 0."""
     cdef Py_ssize_t n = job.shape.n_components
@@ -1343,6 +1347,10 @@ cdef double free_energy(
     for row in range(n_rows):
         if row > 0:
             expect(n, job.log_forward, job.columns, q + (row - 1) * n, before)
+        if row % 256 == 0:
+            look(job)
+            if job.watch.stop:
+                break
         for k in range(n):
             x = q[row * n + k]
             if x > 0.0:
@@ -1459,6 +1467,33 @@ cdef void take(Job* job, Step step, const Task* task, Py_ssize_t place) noexcept
         item += task.step
 
 
+cdef struct Queue:
+    const Task* tasks
+    Py_ssize_t n_tasks
+    Py_ssize_t taken
+    Py_ssize_t done
+
+
+cdef void work(Job* job, Step step, Queue* queue) noexcept nogil:
+    """Take tasks while there are any.
+
+    The thread that called then waits here for the others, for it alone can look for Ctrl-C.
+    """
+    cdef double began
+    cdef Py_ssize_t place = add_one(&queue.taken)
+    while place < queue.n_tasks:
+        take(job, step, queue.tasks + place, place)
+        add_one(&queue.done)
+        place = add_one(&queue.taken)
+    if thread_index() != 0:
+        return
+    began = seconds()
+    while look_at(&queue.done) < queue.n_tasks:
+        if seconds() - began > 0.001:
+            rest()
+            check_signals(&job.watch)
+
+
 cdef int drive(
     Job* job, Step step, const Task* tasks, Py_ssize_t n_tasks, Py_ssize_t most, int n_threads,
     double* totals,
@@ -1466,6 +1501,9 @@ cdef int drive(
     """Take all tasks, `most` at a time, and add up what they bring in their order, if wanted."""
     cdef Py_ssize_t first = 0
     cdef Py_ssize_t i, end, task
+    cdef int thread
+    cdef int most_threads = n_threads
+    cdef Queue queue
     cdef double* partial
     while first < n_tasks:
         end = min(first + most, n_tasks)
@@ -1474,15 +1512,19 @@ cdef int drive(
             tasks[end].sequence == tasks[end - 1].sequence
         ):
             end -= 1
+        queue.tasks = tasks + first
+        queue.n_tasks = end - first
+        queue.taken = 0
+        queue.done = 0
+        n_threads = min(most_threads, queue.n_tasks)
         with nogil:
-            if n_threads == 1 or end == first + 1:
-                for task in range(first, end):
-                    take(job, step, tasks + task, task - first)
+            if n_threads == 1:
+                work(job, step, &queue)
             else:
-                for task in prange(
-                    first, end, schedule="dynamic", chunksize=1, num_threads=n_threads
+                for thread in prange(
+                    n_threads, schedule="static", chunksize=1, num_threads=n_threads
                 ):
-                    take(job, step, tasks + task, task - first)
+                    work(job, step, &queue)
         if job.watch.stop:
             raise_pending()
         if job.no_memory:
