@@ -18,6 +18,7 @@ spherical   K scalars       D scalars                              nu0 + D n_k
 
 import csv
 import itertools
+import operator
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from pathlib import Path
@@ -675,7 +676,7 @@ def forward_backward(scores, start, transitions):
     return log_z, np.exp(alpha), np.exp(smoothed), pairs
 
 
-def precise_log_likelihood(scores, start, transitions, digits=40):
+def precise_log_likelihood(scores, start, transitions, digits=30):
     """log p(X | theta) by the forward recursion in decimal numbers."""
     with localcontext() as context:
         context.prec, context.Emin = digits, -(10**12)
@@ -684,8 +685,9 @@ def precise_log_likelihood(scores, start, transitions, digits=40):
         total = Decimal(0)
         for t, row in enumerate(scores):
             if t > 0:
-                alpha = [sum(a * x for a, x in zip(alpha, column)) for column in matrix]
-            alpha = [a * Decimal(float(score)).exp() for a, score in zip(alpha, row)]
+                alpha = [sum(map(operator.mul, alpha, column)) for column in matrix]
+            likelihoods = [Decimal(float(score)).exp() for score in row]
+            alpha = list(map(operator.mul, alpha, likelihoods))
             norm = sum(alpha)
             total += norm.ln()
             alpha = [a / norm for a in alpha]

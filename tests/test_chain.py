@@ -94,9 +94,7 @@ class Chain:
         out = {}
         for name in KINDS[kind] if wanted is None else wanted:
             out[name] = {
-                "statistics": lambda: np.full(
-                    kernel.statistics_size(self.emission, k, d), np.nan
-                ),
+                "statistics": lambda: np.full(kernel.statistics_size(self.emission, k, d), np.nan),
                 "log_z": lambda: np.full(n, np.nan),
                 "labels": lambda: np.full(n, -7, dtype=np.int64),
                 "q": lambda: np.full((n, k), np.nan),
@@ -241,7 +239,7 @@ def test_a_block_without_sequences_is_one(kind):
 @pytest.mark.parametrize(("k", "stay"), [(2, 5.0), (3, 0.0)])
 def test_log_likelihood_to_the_last_digits(k, stay):
     rng = np.random.default_rng(k)
-    for lengths in ([10_000], [9_000, 1_000], [100] * 100):
+    for lengths in ([10_000], [100] * 50):
         chain = Chain.of_gaussians(rng, "full", k, 3, lengths, stay)
         precise = sum(ref.precise_log_likelihood(*part) for _, part in chain.parts())
         for level in LEVELS:
@@ -659,12 +657,16 @@ def test_interrupt(kind, leak):
     n, k = 200_000, 20
     transitions = np.full((k, k), leak) + np.eye(k) * (1 - k * leak if leak < 0.05 else 0)
     chain = Chain.of_scores(-rng.random((n, k)), np.full(k, 1 / k), transitions)
+
+    def visit_on_and_on():
+        while True:
+            chain.visit(kind, n_threads=2)
+
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
         with pytest.raises(Interrupt):
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
-            while True:
-                chain.visit(kind, n_threads=2)
+            visit_on_and_on()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -7,8 +7,8 @@
 # with what comes out: where they differ the recursion is repeated, and what does not settle, or
 # could lose digits to underflow, is left to a recursion in logarithms, one row after the other.
 #
-# Work is in tasks fixed by the shapes, and their statistics are added up in the tasks' order, so the
-# result has the same bits for every number of threads.
+# Work is in tasks fixed by the shapes, and their statistics are added up in the tasks' order, so
+# the result has the same bits for every number of threads.
 
 from cpython.buffer cimport PyBuffer_Release
 from cython.parallel cimport prange
@@ -357,7 +357,7 @@ cdef inline void multiply(
     lanes* out,
 ) noexcept nogil:
     """out[j] = sum_i x[i] matrix[i, j] for each lane; states of x are step vectors apart."""
-    cdef Py_ssize_t i, j
+    cdef Py_ssize_t j
     cdef const double* row
     cdef const lanes* from_
     cdef lanes a0, a1, a2, a3, y
@@ -368,7 +368,7 @@ cdef inline void multiply(
         a3 = a0
         row = matrix + j
         from_ = x
-        for i in range(n):
+        for _ in range(n):
             y = lanes_load(from_)
             a0 = a0 + lanes_set(row[0]) * y
             a1 = a1 + lanes_set(row[1]) * y
@@ -392,7 +392,7 @@ cdef void forward_steps(
     """
     cdef Py_ssize_t n = job.shape.n_components
     cdef Py_ssize_t step = job.stride // LANES
-    cdef Py_ssize_t k, t
+    cdef Py_ssize_t k
     cdef lanes least = lanes_set(job.least)
     cdef lanes lowest = lanes_set(LOWEST)
     cdef lanes none = lanes_set(0.0)
@@ -401,7 +401,7 @@ cdef void forward_steps(
     cdef lanes flags = lost[0]
     cdef lanes scale = inverse_now[0]
     cdef lanes a, p, s
-    for t in range(n_steps):
+    for _ in range(n_steps):
         s = none
         for k in range(n):
             p = predicted[k * VECTORS] * scale
@@ -512,7 +512,7 @@ cdef void backward(
     cdef Py_ssize_t n = job.shape.n_components
     cdef Py_ssize_t tile_steps = job.tile_rows // BUNDLE
     cdef Py_ssize_t t = end
-    cdef Py_ssize_t begin, i, k, place, tile, v
+    cdef Py_ssize_t begin, i, place, tile, v
     cdef double* b
     cdef double* alpha
     for i in range(n * BUNDLE):
@@ -751,7 +751,8 @@ cdef Py_ssize_t forward_parts(Job* job, Bundle* bundle, const Room* room) noexce
     """Let each part begin with what the one before it ends with; returns how often it took."""
     cdef Py_ssize_t n = job.shape.n_components
     cdef Py_ssize_t last = BUNDLE - 1
-    cdef Py_ssize_t i, k, passes
+    cdef Py_ssize_t i, k
+    cdef Py_ssize_t passes = 0
     cdef bint settled
     for i in range(n * BUNDLE):
         room.beta_entry[i] = 1.0 / n
@@ -760,7 +761,8 @@ cdef Py_ssize_t forward_parts(Job* job, Bundle* bundle, const Room* room) noexce
     )
     if not bundle.opens:
         look_before(job, bundle, room)
-    for passes in range(1, BUNDLE + 1):
+    settled = False
+    while not settled and passes < BUNDLE:
         for k in range(n):
             for i in range(1, BUNDLE):
                 room.entry[k * BUNDLE + i] = room.end[k * BUNDLE + i - 1]
@@ -768,8 +770,7 @@ cdef Py_ssize_t forward_parts(Job* job, Bundle* bundle, const Room* room) noexce
         settled = True
         for i in range(1, BUNDLE):
             settled = settled and same(n, room.end + i - 1, room.entry + i, BUNDLE)
-        if settled:
-            break
+        passes += 1
     for k in range(n):
         bundle.edges[FROM_BEFORE * n + k] = room.entry[k * BUNDLE]
         bundle.edges[TO_AFTER * n + k] = room.end[k * BUNDLE + last]
@@ -783,12 +784,12 @@ cdef void backward_parts(
     cdef Py_ssize_t n = job.shape.n_components
     cdef Py_ssize_t last = BUNDLE - 1
     cdef Py_ssize_t tile_steps = job.tile_rows // BUNDLE
-    cdef Py_ssize_t i, k, light, t
+    cdef Py_ssize_t i, k, t
     cdef const double* alpha
     if not bundle.closes:
         look_after(job, bundle, room)
     # A product of positive matrices forgets as fast forwards as backwards.
-    for light in range(passes):
+    for _ in range(passes):
         backward(
             job, bundle, room,
             bundle.length[0] if passes > 1 else min(MEMORY, bundle.length[last]), False, NULL,
@@ -1370,7 +1371,7 @@ cdef void visit_factorised(
     cdef Py_ssize_t first = job.bounds[s]
     cdef Py_ssize_t n_rows = job.bounds[s + 1] - first
     cdef Py_ssize_t n = job.shape.n_components
-    cdef Py_ssize_t size, i, j, parity, round_, row
+    cdef Py_ssize_t size, i, j, parity, row
     cdef Room room = room_at(job, memory, &size)
     cdef double* q = job.q + first * n
     cdef double* score
@@ -1391,7 +1392,7 @@ cdef void visit_factorised(
         return
     log_scores(job, &room, first, n_rows, score)
     energy = free_energy(job, score, n_rows, q, room.limits)
-    for round_ in range(MOST_ROUNDS):
+    for _ in range(MOST_ROUNDS):
         for parity in range(2):
             for row in range(parity, n_rows, 2):
                 ascend(
@@ -1501,7 +1502,7 @@ cdef int drive(
     """Take all tasks, `most` at a time, and add up what they bring in their order, if wanted."""
     cdef Py_ssize_t first = 0
     cdef Py_ssize_t i, end, task
-    cdef int thread
+    cdef int _thread
     cdef int most_threads = n_threads
     cdef Queue queue
     cdef double* partial
@@ -1521,7 +1522,7 @@ cdef int drive(
             if n_threads == 1:
                 work(job, step, &queue)
             else:
-                for thread in prange(
+                for _thread in prange(
                     n_threads, schedule="static", chunksize=1, num_threads=n_threads
                 ):
                     work(job, step, &queue)
@@ -1683,7 +1684,6 @@ cdef int read_theta(Job* job, const double[::1] latent, double* memory) except -
     cdef Py_ssize_t columns = job.columns
     cdef Py_ssize_t i, j
     cdef double x
-    cdef double smallest = 1.0
     check_length("latent", latent.shape[0], n + n * n)
     job.start = &latent[0]
     job.forward = memory
