@@ -18,6 +18,7 @@ spherical   K scalars       D scalars                              nu0 + D n_k
 
 import csv
 import itertools
+import operator
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from pathlib import Path
@@ -657,25 +658,25 @@ def forward_backward(scores, start, transitions):
         for t in range(n_rows):
             predicted = _log(start)
             if t > 0:
-                predicted = logsumexp(alpha[t - 1][:, None] + log_transitions, axis=0)
+                predicted = np.logaddexp.reduce(alpha[t - 1][:, None] + log_transitions)
             alpha[t] = predicted + scores[t]
-            log_z[t] = logsumexp(alpha[t])
+            log_z[t] = np.logaddexp.reduce(alpha[t])
             if log_z[t] == -np.inf:
                 return log_z, None, None, None
             alpha[t] -= log_z[t]
         pairs = np.zeros_like(transitions)
         for t in range(n_rows - 1, 0, -1):
             step = log_transitions + scores[t] + beta[t]
-            pair = alpha[t - 1][:, None] + step
-            norm = logsumexp(pair)
-            pairs += np.exp(pair - norm)
-            beta[t - 1] = logsumexp(step, axis=1) - norm
+            beta[t - 1] = np.logaddexp.reduce(step, axis=1)
+            norm = np.logaddexp.reduce(alpha[t - 1] + beta[t - 1])
+            beta[t - 1] -= norm
+            pairs += np.exp(alpha[t - 1][:, None] + step - norm)
         smoothed = alpha + beta
         smoothed -= logsumexp(smoothed, axis=1, keepdims=True)
     return log_z, np.exp(alpha), np.exp(smoothed), pairs
 
 
-def precise_log_likelihood(scores, start, transitions, digits=40):
+def precise_log_likelihood(scores, start, transitions, digits=30):
     """log p(X | theta) by the forward recursion in decimal numbers."""
     with localcontext() as context:
         context.prec, context.Emin = digits, -(10**12)
@@ -684,8 +685,9 @@ def precise_log_likelihood(scores, start, transitions, digits=40):
         total = Decimal(0)
         for t, row in enumerate(scores):
             if t > 0:
-                alpha = [sum(a * x for a, x in zip(alpha, column)) for column in matrix]
-            alpha = [a * Decimal(float(score)).exp() for a, score in zip(alpha, row)]
+                alpha = [sum(map(operator.mul, alpha, column)) for column in matrix]
+            likelihoods = [Decimal(float(score)).exp() for score in row]
+            alpha = list(map(operator.mul, alpha, likelihoods))
             norm = sum(alpha)
             total += norm.ln()
             alpha = [a / norm for a in alpha]

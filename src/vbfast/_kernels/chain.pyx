@@ -7,8 +7,8 @@
 # with what comes out: where they differ the recursion is repeated, and what does not settle, or
 # could lose digits to underflow, is left to a recursion in logarithms, one row after the other.
 #
-# Work is in tasks fixed by the shapes, and their statistics are added up in the tasks' order, so the
-# result has the same bits for every number of threads.
+# Work is in tasks fixed by the shapes, and their statistics are added up in the tasks' order, so
+# the result has the same bits for every number of threads.
 
 from cpython.buffer cimport PyBuffer_Release
 from cython.parallel cimport prange
@@ -39,6 +39,7 @@ from .tile cimport (
     Emission,
     Shape,
     Source,
+    add_one,
     aligned_memory,
     even,
     fours,
@@ -54,12 +55,15 @@ from .tile cimport (
     lanes_replace_above,
     lanes_set,
     lines,
+    look_at,
     philox_uniform,
     products,
     read_spans,
     read_tile,
+    rest,
     rows_of_chunk,
     rows_of_tile,
+    seconds,
     stride_of,
     thread_index,
 )
@@ -353,7 +357,7 @@ cdef inline void multiply(
     lanes* out,
 ) noexcept nogil:
     """out[j] = sum_i x[i] matrix[i, j] for each lane; states of x are step vectors apart."""
-    cdef Py_ssize_t i, j
+    cdef Py_ssize_t j
     cdef const double* row
     cdef const lanes* from_
     cdef lanes a0, a1, a2, a3, y
@@ -364,7 +368,7 @@ cdef inline void multiply(
         a3 = a0
         row = matrix + j
         from_ = x
-        for i in range(n):
+        for _ in range(n):
             y = lanes_load(from_)
             a0 = a0 + lanes_set(row[0]) * y
             a1 = a1 + lanes_set(row[1]) * y
@@ -388,7 +392,7 @@ cdef void forward_steps(
     """
     cdef Py_ssize_t n = job.shape.n_components
     cdef Py_ssize_t step = job.stride // LANES
-    cdef Py_ssize_t k, t
+    cdef Py_ssize_t k
     cdef lanes least = lanes_set(job.least)
     cdef lanes lowest = lanes_set(LOWEST)
     cdef lanes none = lanes_set(0.0)
@@ -397,7 +401,7 @@ cdef void forward_steps(
     cdef lanes flags = lost[0]
     cdef lanes scale = inverse_now[0]
     cdef lanes a, p, s
-    for t in range(n_steps):
+    for _ in range(n_steps):
         s = none
         for k in range(n):
             p = predicted[k * VECTORS] * scale
@@ -508,7 +512,7 @@ cdef void backward(
     cdef Py_ssize_t n = job.shape.n_components
     cdef Py_ssize_t tile_steps = job.tile_rows // BUNDLE
     cdef Py_ssize_t t = end
-    cdef Py_ssize_t begin, i, k, place, tile, v
+    cdef Py_ssize_t begin, i, place, tile, v
     cdef double* b
     cdef double* alpha
     for i in range(n * BUNDLE):
@@ -747,7 +751,8 @@ cdef Py_ssize_t forward_parts(Job* job, Bundle* bundle, const Room* room) noexce
     """Let each part begin with what the one before it ends with; returns how often it took."""
     cdef Py_ssize_t n = job.shape.n_components
     cdef Py_ssize_t last = BUNDLE - 1
-    cdef Py_ssize_t i, k, passes
+    cdef Py_ssize_t i, k
+    cdef Py_ssize_t passes = 0
     cdef bint settled
     for i in range(n * BUNDLE):
         room.beta_entry[i] = 1.0 / n
@@ -756,7 +761,8 @@ cdef Py_ssize_t forward_parts(Job* job, Bundle* bundle, const Room* room) noexce
     )
     if not bundle.opens:
         look_before(job, bundle, room)
-    for passes in range(1, BUNDLE + 1):
+    settled = False
+    while not settled and passes < BUNDLE:
         for k in range(n):
             for i in range(1, BUNDLE):
                 room.entry[k * BUNDLE + i] = room.end[k * BUNDLE + i - 1]
@@ -764,8 +770,7 @@ cdef Py_ssize_t forward_parts(Job* job, Bundle* bundle, const Room* room) noexce
         settled = True
         for i in range(1, BUNDLE):
             settled = settled and same(n, room.end + i - 1, room.entry + i, BUNDLE)
-        if settled:
-            break
+        passes += 1
     for k in range(n):
         bundle.edges[FROM_BEFORE * n + k] = room.entry[k * BUNDLE]
         bundle.edges[TO_AFTER * n + k] = room.end[k * BUNDLE + last]
@@ -779,12 +784,12 @@ cdef void backward_parts(
     cdef Py_ssize_t n = job.shape.n_components
     cdef Py_ssize_t last = BUNDLE - 1
     cdef Py_ssize_t tile_steps = job.tile_rows // BUNDLE
-    cdef Py_ssize_t i, k, light, t
+    cdef Py_ssize_t i, k, t
     cdef const double* alpha
     if not bundle.closes:
         look_after(job, bundle, room)
     # A product of positive matrices forgets as fast forwards as backwards.
-    for light in range(passes):
+    for _ in range(passes):
         backward(
             job, bundle, room,
             bundle.length[0] if passes > 1 else min(MEMORY, bundle.length[last]), False, NULL,
@@ -1332,7 +1337,7 @@ cdef void ascend(
 
 
 cdef double free_energy(
-    const Job* job, const double* score, Py_ssize_t n_rows, const double* q, double* before
+    Job* job, const double* score, Py_ssize_t n_rows, const double* q, double* before
 ) noexcept nogil:
     """<log p(X, T)> - <log q(T)>, with 0 * -inf = 0."""
     cdef Py_ssize_t n = job.shape.n_components
@@ -1343,6 +1348,10 @@ cdef double free_energy(
     for row in range(n_rows):
         if row > 0:
             expect(n, job.log_forward, job.columns, q + (row - 1) * n, before)
+        if row % 256 == 0:
+            look(job)
+            if job.watch.stop:
+                break
         for k in range(n):
             x = q[row * n + k]
             if x > 0.0:
@@ -1362,7 +1371,7 @@ cdef void visit_factorised(
     cdef Py_ssize_t first = job.bounds[s]
     cdef Py_ssize_t n_rows = job.bounds[s + 1] - first
     cdef Py_ssize_t n = job.shape.n_components
-    cdef Py_ssize_t size, i, j, parity, round_, row
+    cdef Py_ssize_t size, i, j, parity, row
     cdef Room room = room_at(job, memory, &size)
     cdef double* q = job.q + first * n
     cdef double* score
@@ -1383,7 +1392,7 @@ cdef void visit_factorised(
         return
     log_scores(job, &room, first, n_rows, score)
     energy = free_energy(job, score, n_rows, q, room.limits)
-    for round_ in range(MOST_ROUNDS):
+    for _ in range(MOST_ROUNDS):
         for parity in range(2):
             for row in range(parity, n_rows, 2):
                 ascend(
@@ -1459,6 +1468,33 @@ cdef void take(Job* job, Step step, const Task* task, Py_ssize_t place) noexcept
         item += task.step
 
 
+cdef struct Queue:
+    const Task* tasks
+    Py_ssize_t n_tasks
+    Py_ssize_t taken
+    Py_ssize_t done
+
+
+cdef void work(Job* job, Step step, Queue* queue) noexcept nogil:
+    """Take tasks while there are any.
+
+    The thread that called then waits here for the others, for it alone can look for Ctrl-C.
+    """
+    cdef double began
+    cdef Py_ssize_t place = add_one(&queue.taken)
+    while place < queue.n_tasks:
+        take(job, step, queue.tasks + place, place)
+        add_one(&queue.done)
+        place = add_one(&queue.taken)
+    if thread_index() != 0:
+        return
+    began = seconds()
+    while look_at(&queue.done) < queue.n_tasks:
+        if seconds() - began > 0.001:
+            rest()
+            check_signals(&job.watch)
+
+
 cdef int drive(
     Job* job, Step step, const Task* tasks, Py_ssize_t n_tasks, Py_ssize_t most, int n_threads,
     double* totals,
@@ -1466,6 +1502,9 @@ cdef int drive(
     """Take all tasks, `most` at a time, and add up what they bring in their order, if wanted."""
     cdef Py_ssize_t first = 0
     cdef Py_ssize_t i, end, task
+    cdef int _thread
+    cdef int most_threads = n_threads
+    cdef Queue queue
     cdef double* partial
     while first < n_tasks:
         end = min(first + most, n_tasks)
@@ -1474,15 +1513,19 @@ cdef int drive(
             tasks[end].sequence == tasks[end - 1].sequence
         ):
             end -= 1
+        queue.tasks = tasks + first
+        queue.n_tasks = end - first
+        queue.taken = 0
+        queue.done = 0
+        n_threads = min(most_threads, queue.n_tasks)
         with nogil:
-            if n_threads == 1 or end == first + 1:
-                for task in range(first, end):
-                    take(job, step, tasks + task, task - first)
+            if n_threads == 1:
+                work(job, step, &queue)
             else:
-                for task in prange(
-                    first, end, schedule="dynamic", chunksize=1, num_threads=n_threads
+                for _thread in prange(
+                    n_threads, schedule="static", chunksize=1, num_threads=n_threads
                 ):
-                    take(job, step, tasks + task, task - first)
+                    work(job, step, &queue)
         if job.watch.stop:
             raise_pending()
         if job.no_memory:
@@ -1641,7 +1684,6 @@ cdef int read_theta(Job* job, const double[::1] latent, double* memory) except -
     cdef Py_ssize_t columns = job.columns
     cdef Py_ssize_t i, j
     cdef double x
-    cdef double smallest = 1.0
     check_length("latent", latent.shape[0], n + n * n)
     job.start = &latent[0]
     job.forward = memory

@@ -52,6 +52,9 @@ cdef extern from "threads.h" nogil:
     int openmp_threads()
     int openmp_version()
     double seconds()
+    Py_ssize_t add_one(Py_ssize_t* number)
+    Py_ssize_t look_at(const Py_ssize_t* number)
+    void rest()
     void* aligned_memory(size_t size)
     void free_aligned(void* memory)
 
