@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 from . import cpu
 
 if TYPE_CHECKING:
-    from . import columns, gaussian, loop, mixture, seeds, triangle
+    from . import columns, discrete, gaussian, loop, mixture, seeds, triangle
     from . import mixture as mixture_single
 
 __all__ = [
     "available_levels",
     "columns",
     "cpu",
+    "discrete",
     "gaussian",
     "level",
     "load",
@@ -61,6 +62,7 @@ def load(level: str) -> SimpleNamespace:
     """Return the kernels of one level, with the emissions known to the latent structures."""
     kernels = (
         "columns",
+        "discrete",
         "gaussian",
         "gaussian_single",
         "loop",
@@ -74,6 +76,7 @@ def load(level: str) -> SimpleNamespace:
     )
     for latent in (modules.mixture, modules.loop):
         latent.EMISSIONS.update(modules.gaussian.EMISSIONS)
+    modules.mixture.EMISSIONS.update(modules.discrete.EMISSIONS)
     modules.mixture_single.EMISSIONS.update(modules.gaussian_single.EMISSIONS)
     return modules
 
@@ -82,6 +85,6 @@ level: str = _choose_level()
 
 if not TYPE_CHECKING:
     _loaded = load(level)
-    columns, gaussian = _loaded.columns, _loaded.gaussian
+    columns, discrete, gaussian = _loaded.columns, _loaded.discrete, _loaded.gaussian
     loop, mixture, mixture_single = _loaded.loop, _loaded.mixture, _loaded.mixture_single
     seeds, triangle = _loaded.seeds, _loaded.triangle

@@ -74,14 +74,16 @@ class Coefficients:
     Attributes
     ----------
     emission : str
-        Name of the compiled functions that can read `coefficients`: "full", "tied", "diag" or
-        "spherical".
+        Name of the compiled functions that can read `coefficients`: "full", "tied", "diag",
+        "spherical", "poisson", "bernoulli" or "categorical".
     coefficients : ndarray of shape (size,)
     offsets : ndarray of shape (K,)
         Scores where the emission's own part is zero.
     latent : ndarray, optional
         What the latent structure's kernel reads besides: of a chain start (K,) and transition
         matrix (K, K), one after the other.
+    n_categories : int
+        Symbols that a feature may be, 0 where features are numbers.
 
     Notes
     -----
@@ -92,6 +94,7 @@ class Coefficients:
     coefficients: Array
     offsets: Array
     latent: Array | None = None
+    n_categories: int = 0
 
 
 @dataclass(frozen=True)

@@ -282,17 +282,22 @@ cdef const Emission* emission_of(str name) except NULL:
     return <const Emission*>PyCapsule_GetPointer(EMISSIONS[name], "vbfast.Emission")
 
 
-cdef Shape shape_of(Py_ssize_t n_components, Py_ssize_t n_features) noexcept:
+cdef Shape shape_of(
+    Py_ssize_t n_components, Py_ssize_t n_features, Py_ssize_t n_categories
+) noexcept:
     cdef Shape shape
     shape.n_components = n_components
     shape.n_features = n_features
+    shape.n_categories = n_categories
     return shape
 
 
-def statistics_size(str emission, Py_ssize_t n_components, Py_ssize_t n_features):
+def statistics_size(
+    str emission, Py_ssize_t n_components, Py_ssize_t n_features, Py_ssize_t n_categories=0
+):
     """Length of the statistics that `visit` fills: log_z, counts (K), the emission's own."""
     return 1 + n_components + emission_of(emission).statistics_size(
-        shape_of(n_components, n_features)
+        shape_of(n_components, n_features, n_categories)
     )
 
 
@@ -339,7 +344,9 @@ def visit(
     job.assignment.seed = assignment.seed
     job.assignment.sweep = assignment.sweep
     job.n_thetas = len(theta.offsets) if several else 1
-    job.shape = shape_of(offsets.shape[0] // job.n_thetas, origin.shape[0])
+    job.shape = shape_of(
+        offsets.shape[0] // job.n_thetas, origin.shape[0], theta.n_categories
+    )
     check_length(
         "coefficients", coefficients.shape[0],
         job.n_thetas * job.emission.coefficients_size(job.shape),
