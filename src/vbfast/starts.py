@@ -188,7 +188,8 @@ def posterior(model: Model, data: ArrayData, init: Init, rng: np.random.Generato
 def from_labels(model: Model, data: ArrayData, labels: ArrayLike) -> Stats:
     """Return the posterior when T is known: prior + the statistics of labelled rows.
 
-    Two passes: the first finds each component's mean, the second takes moments about it.
+    Two passes where statistics are moments: the first finds each component's mean, the second
+    takes moments about it.
 
     Parameters
     ----------
@@ -212,10 +213,10 @@ def from_labels(model: Model, data: ArrayData, labels: ArrayLike) -> Stats:
     if len(bad):
         raise ValueError(f"labels[{bad[0]}] is {components[bad[0]]}; 0 to {k - 1} are allowed")
     labelled = data.with_labels(np.ascontiguousarray(components, dtype=np.int64))
-    means = np.zeros((k, model.emission.n_features))
-    for _ in range(2):
-        stats = labelled.sum(model.visit, model.about(means), Assignment("given", precise=True))
-        means = stats["mean"].copy()
+    given = Assignment("given", precise=True)
+    stats = labelled.sum(model.visit, model.about(np.zeros((k, model.emission.n_features))), given)
+    if model.emission.moments is not None:
+        stats = labelled.sum(model.visit, model.about(stats["mean"].copy()), given)
     return model.prior + stats
 
 

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Assignment", "Block", "Coefficients", "Mixtures", "Sequences"]
+__all__ = ["LOWEST", "Assignment", "Block", "Coefficients", "Mixtures", "Sequences"]
 
 Array = NDArray[np.float64]
+
+# Scores no higher are those of what is impossible: in coefficients it stands for log 0.
+LOWEST = -1.7e308
 
 
 @dataclass(frozen=True)
