@@ -11,11 +11,18 @@ from ._config import show_config
 from ._version import __version__
 from .compare import Comparison, compare
 from .data import ArrayData
-from .emissions import Gaussian
-from .estimators import BayesianGaussianMixture, GaussianMixture, ManyFits, fit_many
+from .emissions import Bernoulli, Categorical, Gaussian, Poisson
+from .estimators import (
+    BayesianGaussianMixture,
+    GaussianMixture,
+    ManyFits,
+    MixtureModel,
+    fit_many,
+)
 from .exceptions import (
     ConvergenceWarning,
     DegenerateError,
+    ImpossibleRowError,
     NotFittedError,
     ObjectiveFellWarning,
 )
@@ -28,6 +35,8 @@ __all__ = [
     "EM",
     "ArrayData",
     "BayesianGaussianMixture",
+    "Bernoulli",
+    "Categorical",
     "Comparison",
     "ConvergenceWarning",
     "CrispEM",
@@ -35,12 +44,15 @@ __all__ = [
     "FullInference",
     "Gaussian",
     "GaussianMixture",
+    "ImpossibleRowError",
     "ManyFits",
     "MeanField",
     "Mixture",
+    "MixtureModel",
     "Model",
     "NotFittedError",
     "ObjectiveFellWarning",
+    "Poisson",
     "Stats",
     "VariationalEM",
     "__version__",

@@ -208,6 +208,10 @@ class Gamma:
         """E[lambda] (B.27) and E[log lambda] (B.30)."""
         return Rates(self.shape / self.rate, digamma(self.shape) - np.log(self.rate))
 
+    def mean_point(self) -> Rates:
+        """E[lambda] as rates."""
+        return Rates.point(self.shape / self.rate)
+
     def sample(self, rng: np.random.Generator) -> Rates:
         """Draw rates, none so small that its logarithm would be lost."""
         return Rates.point(np.maximum(rng.standard_gamma(self.shape) / self.rate, TINY))
@@ -316,6 +320,10 @@ class Tables:
     def mean(self) -> Probabilities:
         """E[p] (B.17) and E[log p] (B.21)."""
         return Probabilities(self.dirichlet.mean(), self.dirichlet.mean_log())
+
+    def mean_point(self) -> Probabilities:
+        """E[p] as probabilities."""
+        return Probabilities.point(self.dirichlet.mean())
 
     def sample(self, rng: np.random.Generator) -> Probabilities:
         """Draw probabilities, none of a possible symbol so small that its logarithm is lost."""

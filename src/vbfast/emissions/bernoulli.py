@@ -48,7 +48,6 @@ class Bernoulli(Symbols):
     b: ArrayLike | None = None
 
     kernel: ClassVar[str] = "bernoulli"
-    _n_symbols: ClassVar[int] = 2
     _allowed: ClassVar[str] = "0 and 1"
 
     def __post_init__(self) -> None:
@@ -60,8 +59,12 @@ class Bernoulli(Symbols):
     def _flat(self) -> bool:
         return self.a is None
 
+    @property
+    def _n_symbols(self) -> int:
+        return 2
+
     @cached_property
-    def _concentrations(self) -> Array:  # type: ignore[override]
+    def _concentrations(self) -> Array:
         """Of 0 and of 1, (D, 2)."""
         each = np.ones((self.n_features, 2))
         if self.a is not None and self.b is not None:

@@ -18,6 +18,9 @@ __all__ = ["Categorical"]
 
 Array = NDArray[np.float64]
 
+# Symbols of a feature.
+MOST = 2**31
+
 
 @dataclass(frozen=True)
 class Categorical(Symbols):
@@ -59,7 +62,20 @@ class Categorical(Symbols):
             raise TypeError(f"{allowed}, not {self.n_categories!r}")
         if given.shape not in ((), (self.n_features,)) or given.min(initial=1) < 1:
             raise ValueError(f"{allowed}, not {self.n_categories!r}")
-        _ = self._concentrations
+        if self.concentration is not None:
+            _ = self._concentrations
+
+    @staticmethod
+    def categories_of(values: NDArray[Any]) -> tuple[int, ...]:
+        """Return how many categories each feature needs for these rows (N, D): the largest + 1.
+
+        Raises
+        ------
+        ValueError
+            If a value is no symbol.
+        """
+        Categorical(values.shape[1], MOST).check_rows(values)
+        return tuple(int(largest) + 1 for largest in values.max(axis=0))
 
     @cached_property
     def categories(self) -> NDArray[np.int64]:
@@ -67,11 +83,11 @@ class Categorical(Symbols):
         return np.broadcast_to(np.asarray(self.n_categories, dtype=np.int64), (self.n_features,))
 
     @property
-    def _n_symbols(self) -> int:  # type: ignore[override]
+    def _n_symbols(self) -> int:
         return int(self.categories.max())
 
     @property
-    def width(self) -> int:  # type: ignore[override]
+    def width(self) -> int:
         """Symbols that the kernel's tables have room for: those of the feature that has most."""
         return self._n_symbols
 
@@ -80,7 +96,7 @@ class Categorical(Symbols):
         return self.concentration is None
 
     @cached_property
-    def _concentrations(self) -> Array:  # type: ignore[override]
+    def _concentrations(self) -> Array:
         """(D, C), 0 for symbols that a feature doesn't have."""
         shape = (self.n_features, self._n_symbols)
         given = 1.0 if self.concentration is None else self.concentration
@@ -99,6 +115,16 @@ class Categorical(Symbols):
         k = len(counts)
         histograms = raw.reshape(self.n_features, self._n_symbols, _eights(k))[:, :, :k]
         return {"strength": counts, "tally": np.moveaxis(histograms, 2, 0)}
+
+    @property
+    def point_width(self) -> int:
+        """Numbers in one of `points`."""
+        return self.n_features * self._n_symbols
+
+    def points(self, values: Array) -> Array:
+        """One number for each symbol of each feature: 1 where a row has it, else 0."""
+        each = values[:, :, None] == np.arange(self._n_symbols)
+        return each.reshape(len(values), -1).astype(np.float64)
 
     def _wrong(self, values: NDArray[Any]) -> NDArray[np.bool_]:
         inside = (values >= 0) & (values < self.categories)

@@ -30,18 +30,18 @@ class Discrete:
     moments: ClassVar[None] = None
     #: Whether the compiled loop knows this emission: see loops.py.
     compiled: ClassVar[bool] = False
-    #: Symbols that a kernel's tables have room for; 0 where it has none.
-    width: int = 0
-
     # What a value must be, for `check_rows`.
-    _allowed: str
+    _allowed: ClassVar[str]
 
     @cached_property
     def units(self) -> Frame:
         """The data's own."""
-        return Frame(
-            np.zeros(self.n_features), np.ones(self.n_features), np.ones(self.n_features)
-        )
+        return Frame(np.zeros(self.n_features), np.ones(self.n_features), np.ones(self.n_features))
+
+    @property
+    def width(self) -> int:
+        """Symbols that a kernel's tables have room for; 0 where it has none."""
+        return 0
 
     def single_resolves(self, theta: Any) -> bool:
         """Whether float32 numbers will do: kernels are for float64 numbers alone."""
@@ -91,6 +91,15 @@ class Discrete:
                     f"column {column}); {self._allowed_in(column)} are allowed"
                 )
 
+    @property
+    def point_width(self) -> int:
+        """Numbers in one of `points`."""
+        return self.n_features
+
+    def points(self, values: Array) -> Array:
+        """Where rows lie, for a start to look for centroids: (N, P) of rows (N, D)."""
+        return values
+
     def log_base(self, values: NDArray[Any]) -> Array:
         """What kernels leave out of each row's log probability, whatever theta is, (N,)."""
         return np.zeros(len(values))
@@ -120,9 +129,15 @@ class Discrete:
 class Symbols(Discrete):
     """An emission of symbols: `Tables` of their probabilities, and tallies of what was seen."""
 
-    # C, symbols of the feature that has most, and prior concentrations that go with (K, D, C).
-    _n_symbols: int
-    _concentrations: Array
+    @property
+    def _n_symbols(self) -> int:
+        """C, symbols of the feature that has most."""
+        raise NotImplementedError
+
+    @cached_property
+    def _concentrations(self) -> Array:
+        """The prior's, (D, C): 0 for symbols that a feature doesn't have."""
+        raise NotImplementedError
 
     def fields(self, n_components: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Names and shapes of this emission's statistics."""
@@ -137,6 +152,10 @@ class Symbols(Discrete):
         """Statistics read as a distribution over tables of probabilities."""
         return Tables(stats["tally"])
 
+    def parameters(self, values: Array) -> Probabilities:
+        """Tables of probabilities (K, D, C) as parameters."""
+        return Probabilities.point(values)
+
     def offsets(self, theta: Probabilities) -> Array:
         """Scores but for what the kernel adds, (K,): 0."""
         return np.zeros(len(theta.values))
@@ -150,6 +169,12 @@ class Symbols(Discrete):
     def around(self, theta: Probabilities, counts: Array) -> dict[str, Array]:
         """Statistics of `counts` rows (K,) of which the tables are just those of theta."""
         return {"strength": counts, "tally": counts[:, None, None] * theta.values}
+
+    def overall(self, stats: Stats) -> Probabilities:
+        """Tables of all rows together for each component; of no possible symbol 0."""
+        tally = stats["tally"].sum(axis=0) + (self._concentrations > 0)
+        tally = tally / tally.sum(axis=1, keepdims=True)
+        return Probabilities.point(np.broadcast_to(tally, stats["tally"].shape))
 
     def _seen(self, stats: Stats) -> Array:
         """What rows brought to a tally."""

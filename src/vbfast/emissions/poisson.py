@@ -88,6 +88,10 @@ class Poisson(Discrete):
         rate = self._hyperparameters[1] + stats["strength"][:, None]
         return Gamma(stats["sums"], np.broadcast_to(rate, stats["sums"].shape))
 
+    def parameters(self, values: Array) -> Rates:
+        """Rates (K, D) as parameters."""
+        return Rates.point(values)
+
     def coefficients(self, theta: Rates, reference: Array) -> Array:
         """What the kernel reads of theta: log rates."""
         return np.maximum(theta.log_rates, LOWEST).ravel()
@@ -107,6 +111,15 @@ class Poisson(Discrete):
     def around(self, theta: Rates, counts: Array) -> dict[str, Array]:
         """Statistics of `counts` rows (K,) of which the means are just those of theta."""
         return {"strength": counts, "sums": counts[:, None] * theta.rates}
+
+    def overall(self, stats: Stats) -> Rates:
+        """Mean rates of all rows together for each component; none is 0."""
+        rates = (stats["sums"].sum(axis=0) + 1.0) / (stats["strength"].sum() + 1.0)
+        return Rates.point(np.broadcast_to(rates, stats["sums"].shape))
+
+    def points(self, values: Array) -> Array:
+        """2 sqrt(x): of variance close to 1, whatever the rate (Anscombe 1948)."""
+        return np.asarray(2.0 * np.sqrt(values))
 
     def _seen(self, stats: Stats) -> Array:
         """What rows brought to the sums."""

@@ -2,5 +2,6 @@
 
 from .gaussian_mixture import BayesianGaussianMixture, GaussianMixture
 from .many import ManyFits, fit_many
+from .mixture_model import MixtureModel
 
-__all__ = ["BayesianGaussianMixture", "GaussianMixture", "ManyFits", "fit_many"]
+__all__ = ["BayesianGaussianMixture", "GaussianMixture", "ManyFits", "MixtureModel", "fit_many"]
