@@ -11,12 +11,13 @@ from ._config import show_config
 from ._version import __version__
 from .compare import Comparison, compare
 from .data import ArrayData
-from .emissions import Gaussian
+from .emissions import Bernoulli, Categorical, Gaussian, Poisson
 from .estimators import (
     BayesianGaussianMixture,
     GaussianMixture,
     HiddenMarkovModel,
     ManyFits,
+    MixtureModel,
     fit_many,
 )
 from .exceptions import (
@@ -36,6 +37,8 @@ __all__ = [
     "EM",
     "ArrayData",
     "BayesianGaussianMixture",
+    "Bernoulli",
+    "Categorical",
     "Chain",
     "Comparison",
     "ConvergenceWarning",
@@ -51,9 +54,11 @@ __all__ = [
     "ManyFits",
     "MeanField",
     "Mixture",
+    "MixtureModel",
     "Model",
     "NotFittedError",
     "ObjectiveFellWarning",
+    "Poisson",
     "Stats",
     "VariationalEM",
     "__version__",

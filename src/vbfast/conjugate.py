@@ -23,11 +23,15 @@ from .exceptions import DegenerateError
 
 __all__ = [
     "Dirichlet",
+    "Gamma",
     "Gaussians",
     "IndependentNormalGamma",
     "NormalGamma",
     "NormalWishart",
+    "Probabilities",
+    "Rates",
     "StickBreaking",
+    "Tables",
     "degenerate_error",
     "point",
     "precision_factors",
@@ -137,6 +141,225 @@ class Dirichlet:
         difference = self.concentration - prior.concentration
         expected = np.where(self.concentration > 0, self.mean_log(), 0.0)
         return float((difference * expected).sum()) - self.log_normalizer + prior.log_normalizer
+
+
+@dataclass(frozen=True)
+class Rates:
+    """K Poisson distributions of D independent features, or what mean field makes of them.
+
+    Attributes
+    ----------
+    rates : (K, D)
+        lambda, or E[lambda].
+    log_rates : (K, D)
+        log lambda, or E[log lambda].
+    """
+
+    rates: Array
+    log_rates: Array
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """What draws are kept as."""
+        return {"rates": self.rates}
+
+    @classmethod
+    def point(cls, rates: Array) -> Rates:
+        """These rates; 0 is one."""
+        with np.errstate(divide="ignore"):
+            return cls(rates, np.log(rates))
+
+
+class Gamma:
+    """Rates lambda ~ Gamma(shape, rate) (Bishop B.26), K * D independent ones.
+
+    Density rate^shape lambda^(shape - 1) exp(-rate lambda) / Gamma(shape). One of rate 0 is
+    improper: flat, if its shape is 1.
+
+    Parameters
+    ----------
+    excess : ndarray of shape (K, D)
+        shape - 1, so that next to none of it is seen beside a 1.
+    rate : ndarray of shape (K, D)
+    """
+
+    def __init__(self, excess: Array, rate: Array) -> None:
+        self.excess = excess
+        self.rate = rate
+        self.shape = excess + 1.0
+
+    @cached_property
+    def proper(self) -> bool:
+        """Whether the density can be normalised."""
+        return bool(np.all(self.rate > 0) and np.all(self.shape > 0))
+
+    def mode(self) -> Rates:
+        """Return the rates of highest density, (shape - 1) / rate (B.29), for shapes >= 1.
+
+        An empty component under a flat prior takes the mean rates of all rows, 0 if there are none.
+        """
+        if np.any(self.excess < 0):
+            raise ValueError("a gamma distribution with a shape < 1 has no mode")
+        rates = np.empty_like(self.rate)
+        total = self.rate.sum(axis=0)
+        rates[:] = np.divide(
+            self.excess.sum(axis=0), total, out=np.zeros_like(total), where=total > 0
+        )
+        return Rates.point(np.divide(self.excess, self.rate, out=rates, where=self.rate > EMPTY))
+
+    def mean(self) -> Rates:
+        """E[lambda] (B.27) and E[log lambda] (B.30)."""
+        return Rates(self.shape / self.rate, digamma(self.shape) - np.log(self.rate))
+
+    def mean_point(self) -> Rates:
+        """E[lambda] as rates."""
+        return Rates.point(self.shape / self.rate)
+
+    def sample(self, rng: np.random.Generator) -> Rates:
+        """Draw rates, none so small that its logarithm would be lost."""
+        return Rates.point(np.maximum(rng.standard_gamma(self.shape) / self.rate, TINY))
+
+    @cached_property
+    def _log_normalizers(self) -> Array:
+        return np.asarray(gammaln(self.shape) - self.shape * np.log(self.rate))
+
+    def log_density(self, theta: Rates) -> float:
+        """log p(lambda), all components and features."""
+        density = xlogy(self.excess, theta.rates) - self.rate * theta.rates
+        return float((density - self._log_normalizers).sum())
+
+    def log_density_terms(self, theta: Rates) -> tuple[float, Array]:
+        """The same with components in any order: 0 and M (K, K), see `NormalGamma`."""
+        density = xlogy(self.excess[:, None], theta.rates) - self.rate[:, None] * theta.rates
+        return 0.0, np.asarray((density - self._log_normalizers[:, None]).sum(axis=2))
+
+    def kl(self, prior: Gamma) -> float:
+        """KL(self || prior) = E[log q] - E[log p]."""
+        e = self.mean()
+        expected = (self.excess - prior.excess) * e.log_rates
+        expected -= (self.rate - prior.rate) * e.rates
+        return float((expected - self._log_normalizers + prior._log_normalizers).sum())
+
+    def log_predictive(self, x: Array) -> Array:
+        """log p(x | component), rates integrated out, (N, K) for x (N, D): negative binomial.
+
+        Gamma(shape + x) / (Gamma(shape) x!) (rate / (rate + 1))^shape (1 / (rate + 1))^x for each
+        feature (Gelman et al. 2013, section 2.6).
+        """
+        constant = -(self.shape * np.log1p(1 / self.rate) + gammaln(self.shape)).sum(axis=1)
+        slopes = np.log1p(self.rate)
+        out = np.empty((len(x), len(self.shape)))
+        for k, shape in enumerate(self.shape):
+            out[:, k] = constant[k] + (gammaln(shape + x) - x * slopes[k]).sum(axis=1)
+        return out - gammaln(x + 1).sum(axis=1)[:, None]
+
+    def sample_rows(self, components: NDArray[np.int64], rng: np.random.Generator) -> Array:
+        """Draw a row from each of `components`, rates integrated out, (N, D)."""
+        rates = rng.standard_gamma(self.shape[components]) / self.rate[components]
+        return rng.poisson(rates).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """K tables of symbols' probabilities for each of D independent features, or mean field's.
+
+    Attributes
+    ----------
+    values : (K, D, C)
+        Probabilities, or E[p]; 0 for a symbol that a feature can't be.
+    logs : (K, D, C)
+        log p, or E[log p].
+    """
+
+    values: Array
+    logs: Array
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """What draws are kept as."""
+        return {"probabilities": self.values}
+
+    @classmethod
+    def point(cls, values: Array) -> Probabilities:
+        """These probabilities; 0 is one."""
+        with np.errstate(divide="ignore"):
+            return cls(values, np.log(values))
+
+
+class Tables:
+    """Tables of probabilities, each row of them ~ Dirichlet: K * D independent ones.
+
+    Parameters
+    ----------
+    excess : ndarray of shape (K, D, C)
+        Concentration - 1, so that next to none of it is seen beside a 1: -1 for a symbol that a
+        feature can't be, 0 for a flat prior.
+    """
+
+    def __init__(self, excess: Array) -> None:
+        self.excess = excess
+        self.dirichlet = Dirichlet(excess + 1.0)
+
+    #: Flat is uniform here, and has an integral.
+    proper = True
+
+    def mode(self) -> Probabilities:
+        """Return the probabilities of highest density, for concentrations >= 1 (Bishop B.22 ff.).
+
+        Where all concentrations are 1, as of an empty component under a flat prior, those that all
+        rows together have; all equal if there are none.
+        """
+        possible = self.dirichlet.concentration > 0
+        if np.any((self.excess < 0) & possible):
+            raise ValueError("a Dirichlet distribution with a concentration < 1 has no mode")
+        excess = np.maximum(self.excess, 0.0)
+        total = excess.sum(axis=2, keepdims=True)
+        pooled = excess.sum(axis=0)
+        pooled = np.where(pooled.any(axis=1, keepdims=True), pooled, possible[0])
+        values = np.empty_like(excess)
+        values[:] = pooled / pooled.sum(axis=1, keepdims=True)
+        return Probabilities.point(np.divide(excess, total, out=values, where=total > EMPTY))
+
+    def mean(self) -> Probabilities:
+        """E[p] (B.17) and E[log p] (B.21)."""
+        return Probabilities(self.dirichlet.mean(), self.dirichlet.mean_log())
+
+    def mean_point(self) -> Probabilities:
+        """E[p] as probabilities."""
+        return Probabilities.point(self.dirichlet.mean())
+
+    def sample(self, rng: np.random.Generator) -> Probabilities:
+        """Draw probabilities, none of a possible symbol so small that its logarithm is lost."""
+        each = self.dirichlet.concentration
+        possible = each > 0
+        # A gamma variate of shape a is one of shape a + 1 times u^(1/a): no logarithm is lost.
+        a = np.where(possible, each, 1.0)
+        logs = np.log(rng.standard_gamma(a + 1.0)) + np.log1p(-rng.random(a.shape)) / a
+        logs = np.where(possible, logs, -np.inf)
+        values = np.exp(logs - logs.max(axis=2, keepdims=True))
+        values /= values.sum(axis=2, keepdims=True)
+        return Probabilities.point(np.where(possible, np.maximum(values, TINY), 0.0))
+
+    @cached_property
+    def _log_normalizers(self) -> Array:
+        """(K,)"""
+        each = self.dirichlet.concentration
+        own = gammaln(np.where(each > 0, each, 1.0)).sum(axis=2) - gammaln(each.sum(axis=2))
+        return np.asarray(own.sum(axis=1))
+
+    def log_density(self, theta: Probabilities) -> float:
+        """log p(probabilities), all components and features."""
+        return self.dirichlet.log_density(theta.values)
+
+    def log_density_terms(self, theta: Probabilities) -> tuple[float, Array]:
+        """The same with components in any order: 0 and M (K, K), see `NormalGamma`."""
+        powers = np.where(self.dirichlet.concentration > 0, self.excess, 0.0)
+        terms = xlogy(powers[:, None], theta.values).sum(axis=(2, 3))
+        return 0.0, np.asarray(terms - self._log_normalizers[:, None])
+
+    def kl(self, prior: Tables) -> float:
+        """KL(self || prior), a sum of those of Dirichlet distributions."""
+        return self.dirichlet.kl(prior.dirichlet)
 
 
 class StickBreaking:

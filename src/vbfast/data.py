@@ -247,6 +247,10 @@ class ArrayData:
         """Return the same rows, each with its component given."""
         return replace(self, labels=labels)
 
+    def with_constant(self, constant: float) -> ArrayData:
+        """Return the same rows, which bring this much to the objective whatever theta is."""
+        return replace(self, constant=constant)
+
     def sum(
         self,
         visit: Callable[[Block, ThetaT, Assignment], Stats],

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from . import cpu
 
 if TYPE_CHECKING:
-    from . import chain, columns, gaussian, loop, mixture, parameters, seeds, triangle
+    from . import chain, columns, discrete, gaussian, loop, mixture, parameters, seeds, triangle
     from . import mixture as mixture_single
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "chain",
     "columns",
     "cpu",
+    "discrete",
     "gaussian",
     "level",
     "load",
@@ -64,6 +65,7 @@ def load(level: str) -> SimpleNamespace:
     kernels = (
         "chain",
         "columns",
+        "discrete",
         "gaussian",
         "gaussian_single",
         "loop",
@@ -78,6 +80,8 @@ def load(level: str) -> SimpleNamespace:
     )
     for caller in (modules.chain, modules.loop, modules.mixture, modules.parameters):
         caller.EMISSIONS.update(modules.gaussian.EMISSIONS)
+    for latent in (modules.chain, modules.mixture):
+        latent.EMISSIONS.update(modules.discrete.EMISSIONS)
     modules.mixture_single.EMISSIONS.update(modules.gaussian_single.EMISSIONS)
     return modules
 
@@ -86,6 +90,7 @@ level: str = _choose_level()
 
 if not TYPE_CHECKING:
     _loaded = load(level)
-    chain, columns, gaussian = _loaded.chain, _loaded.columns, _loaded.gaussian
+    chain, columns, discrete = _loaded.chain, _loaded.columns, _loaded.discrete
+    gaussian = _loaded.gaussian
     loop, mixture, mixture_single = _loaded.loop, _loaded.mixture, _loaded.mixture_single
     parameters, seeds, triangle = _loaded.parameters, _loaded.seeds, _loaded.triangle

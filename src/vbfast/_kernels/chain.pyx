@@ -1638,13 +1638,15 @@ cdef Py_ssize_t share_out(
     return count
 
 
-def statistics_size(str emission, Py_ssize_t n_components, Py_ssize_t n_features):
+def statistics_size(
+    str emission, Py_ssize_t n_components, Py_ssize_t n_features, Py_ssize_t n_categories=0
+):
     """Length of the statistics that `visit` fills.
 
     log_z, counts (K), start (K), transitions (K, K), the emission's own.
     """
     return head_size(n_components) + emission_of(EMISSIONS, emission).statistics_size(
-        shape_of(n_components, n_features)
+        shape_of(n_components, n_features, n_categories)
     )
 
 
@@ -1783,7 +1785,7 @@ def visit(
     latent = theta.latent
     job.emission = emission_of(EMISSIONS, theta.emission)
     n = offsets.shape[0]
-    job.shape = shape_of(n, origin.shape[0])
+    job.shape = shape_of(n, origin.shape[0], theta.n_categories)
     if n > MOST_STATES:
         raise ValueError(f"offsets has length {n}; at most {MOST_STATES} states are allowed")
     check_length(

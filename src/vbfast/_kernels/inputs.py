@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Assignment", "Block", "Coefficients", "Mixtures", "Sequences"]
+__all__ = ["LOWEST", "Assignment", "Block", "Coefficients", "Mixtures", "Sequences"]
 
 Array = NDArray[np.float64]
+
+# Scores no higher are those of what is impossible: in coefficients it stands for log 0.
+LOWEST = -1.7e308
 
 
 @dataclass(frozen=True)
@@ -74,14 +77,16 @@ class Coefficients:
     Attributes
     ----------
     emission : str
-        Name of the compiled functions that can read `coefficients`: "full", "tied", "diag" or
-        "spherical".
+        Name of the compiled functions that can read `coefficients`: "full", "tied", "diag",
+        "spherical", "poisson", "bernoulli" or "categorical".
     coefficients : ndarray of shape (size,)
     offsets : ndarray of shape (K,)
         Scores where the emission's own part is zero.
     latent : ndarray, optional
         What the latent structure's kernel reads besides: of a chain start (K,) and transition
         matrix (K, K), one after the other.
+    n_categories : int
+        Symbols that a feature may be, 0 where features are numbers.
 
     Notes
     -----
@@ -92,6 +97,7 @@ class Coefficients:
     coefficients: Array
     offsets: Array
     latent: Array | None = None
+    n_categories: int = 0
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,9 @@ typedef int64_t real_bits;
 typedef real lanes __attribute__((vector_size(LANE_BYTES), may_alias));
 typedef real_bits lanes_bits __attribute__((vector_size(LANE_BYTES), may_alias));
 
+/* The same where it need not lie on a boundary of its own size. */
+typedef real loose_lanes __attribute__((vector_size(LANE_BYTES), may_alias, aligned(sizeof(real))));
+
 /* One broadcast: x - 0 is x, and compilers know it. */
 #define lanes_set(x) ((real)(x) - (lanes){0})
 #define lanes_bits_set(x) ((real_bits)(x) - (lanes_bits){0})
@@ -162,6 +165,7 @@ static inline lanes lanes_from_bits(lanes_bits x) { return (lanes)x; }
 #else
 
 typedef real lanes;
+typedef real loose_lanes;
 typedef real_bits lanes_bits;
 #define lanes_set(x) ((real)(x))
 #define lanes_bits_set(x) ((real_bits)(x))

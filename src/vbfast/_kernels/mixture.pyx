@@ -249,10 +249,12 @@ cdef double subtract_largest(
 EMISSIONS = {}
 
 
-def statistics_size(str emission, Py_ssize_t n_components, Py_ssize_t n_features):
+def statistics_size(
+    str emission, Py_ssize_t n_components, Py_ssize_t n_features, Py_ssize_t n_categories=0
+):
     """Length of the statistics that `visit` fills: log_z, counts (K), the emission's own."""
     return 1 + n_components + emission_of(EMISSIONS, emission).statistics_size(
-        shape_of(n_components, n_features)
+        shape_of(n_components, n_features, n_categories)
     )
 
 
@@ -291,7 +293,7 @@ def visit(
     look("offsets", held[1], &offsets)
     look("origin", held[2], &origin)
     job.n_thetas = offsets.shape[0] if offsets.ndim == 2 else 1
-    job.shape = shape_of(offsets.size // job.n_thetas, origin.size)
+    job.shape = shape_of(offsets.size // job.n_thetas, origin.size, theta.n_categories)
     check_length(
         "coefficients", coefficients.size,
         job.n_thetas * job.emission.coefficients_size(job.shape),

@@ -420,7 +420,7 @@ def collect(str kernel, raw, counts, reference, double reg_covar, variance):
     cdef Shape shape
     look("reference", reference, &about)
     family = family_of(FAMILIES[kernel], about.shape[0], about.shape[1])
-    shape = shape_of(family.n_components, family.n_features)
+    shape = shape_of(family.n_components, family.n_features, 0)
     cdef double* sums = doubles(
         "raw", raw, emission_of(EMISSIONS, kernel).statistics_size(shape)
     )
@@ -458,7 +458,7 @@ def coefficients(str kernel, theta, reference):
     cdef Py_ssize_t size
     read_points(kernel, theta, &family, &at)
     size = emission_of(EMISSIONS, kernel).coefficients_size(
-        shape_of(family.n_components, family.n_features)
+        shape_of(family.n_components, family.n_features, 0)
     )
     out = empty(size)
     write_coefficients(

@@ -8,6 +8,7 @@ cdef extern from "lanes.h" nogil:
     const Py_ssize_t LANES
     ctypedef double real  # double, or float in kernels compiled for single precision
     ctypedef double lanes  # really a vector of LANES reals
+    ctypedef double loose_lanes  # the same, wherever it lies in memory
     lanes lanes_set(double x)
     lanes lanes_load(const lanes* start)
     lanes lanes_max(lanes a, lanes b)
@@ -104,6 +105,7 @@ cdef inline Py_ssize_t stride_of(Py_ssize_t n_rows) noexcept nogil:
 cdef struct Shape:
     Py_ssize_t n_components
     Py_ssize_t n_features
+    Py_ssize_t n_categories  # of symbols; 0 where features are numbers
 
 
 # What a latent structure's kernel knows of an emission: six functions. `coefficients` is one
@@ -237,20 +239,6 @@ cdef inline void read_spans(
             d += 1
 
 
-cdef inline double sum_rows(const real* values, Py_ssize_t n_rows) noexcept nogil:
-    """The sum of n_rows numbers, in four parts of which none need wait for another."""
-    cdef const lanes* rows = <const lanes*>values
-    cdef lanes s0 = lanes_set(0.0)
-    cdef lanes s1 = s0, s2 = s0, s3 = s0
-    cdef Py_ssize_t v
-    for v in range(0, n_rows // LANES, 4):
-        s0 = s0 + rows[v]
-        s1 = s1 + rows[v + 1]
-        s2 = s2 + rows[v + 2]
-        s3 = s3 + rows[v + 3]
-    return lanes_sum((s0 + s1) + (s2 + s3))
-
-
 cdef inline void products(
     Py_ssize_t n_left, Py_ssize_t n_right, bint lower, Py_ssize_t n_vectors, Py_ssize_t stride,
     const lanes* left, const lanes* right, double* out, Py_ssize_t columns,
@@ -327,6 +315,20 @@ cdef inline void products(
             lanes_add_sums(
                 a0, a1, a2, a3, b0, b1, b2, b3, out + i * columns + j, out + (i + 1) * columns + j
             )
+
+
+cdef inline double sum_rows(const real* values, Py_ssize_t n_rows) noexcept nogil:
+    """The sum of n_rows numbers, in four parts of which none need wait for another."""
+    cdef const lanes* rows = <const lanes*>values
+    cdef lanes s0 = lanes_set(0.0)
+    cdef lanes s1 = s0, s2 = s0, s3 = s0
+    cdef Py_ssize_t v
+    for v in range(0, n_rows // LANES, 4):
+        s0 = s0 + rows[v]
+        s1 = s1 + rows[v + 1]
+        s2 = s2 + rows[v + 2]
+        s3 = s3 + rows[v + 3]
+    return lanes_sum((s0 + s1) + (s2 + s3))
 
 
 cdef inline Py_ssize_t rows_of_tile(Py_ssize_t n_features) noexcept nogil:

@@ -55,10 +55,13 @@ cdef inline const Emission* emission_of(dict emissions, str name) except NULL:
     return <const Emission*>PyCapsule_GetPointer(emissions[name], "vbfast.Emission")
 
 
-cdef inline Shape shape_of(Py_ssize_t n_components, Py_ssize_t n_features) noexcept:
+cdef inline Shape shape_of(
+    Py_ssize_t n_components, Py_ssize_t n_features, Py_ssize_t n_categories
+) noexcept:
     cdef Shape shape
     shape.n_components = n_components
     shape.n_features = n_features
+    shape.n_categories = n_categories
     return shape
 
 

@@ -1,5 +1,8 @@
 """Emissions: p(x | t, theta), what a row looks like given its component."""
 
+from .bernoulli import Bernoulli
+from .categorical import Categorical
 from .gaussian import Gaussian
+from .poisson import Poisson
 
-__all__ = ["Gaussian"]
+__all__ = ["Bernoulli", "Categorical", "Gaussian", "Poisson"]

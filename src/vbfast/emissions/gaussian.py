@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -88,6 +88,9 @@ class Gaussian:
     scatter: ArrayLike | None = None
     reg_covar: float = 0.0
     frame: Frame | None = None
+
+    #: Symbols that a kernel's tables have room for: there are none.
+    width: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if self.covariance_type not in get_args(CovarianceType):

@@ -3,11 +3,13 @@
 from .gaussian_mixture import BayesianGaussianMixture, GaussianMixture
 from .hidden_markov_model import HiddenMarkovModel
 from .many import ManyFits, fit_many
+from .mixture_model import MixtureModel
 
 __all__ = [
     "BayesianGaussianMixture",
     "GaussianMixture",
     "HiddenMarkovModel",
     "ManyFits",
+    "MixtureModel",
     "fit_many",
 ]

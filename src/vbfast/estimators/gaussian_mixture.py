@@ -2,154 +2,59 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import entr
 
-from .. import _kernels, draws, starts
-from .._kernels.inputs import Assignment
-from .._threads import resolve_threads
-from ..conjugate import StickBreaking
-from ..data import ArrayData, Frame, check_finite
+from .. import _kernels, starts
+from ..data import ArrayData, Frame
 from ..densities import DrawnDensity, MeanFieldDensity, PointDensity
 from ..emissions.gaussian import CovarianceType
-from ..exceptions import ConvergenceWarning
 from ..latents import Mixture
 from ..latents.mixture import WeightPrior
 from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
 from ..stats import Stats
-from .base import MethodName, feature_names
+from .base import MethodName
 from .checks import (
     as_array,
-    as_generator,
-    as_probabilities,
     available_memory,
-    check_choice,
     check_distance,
-    check_number,
 )
 from .gaussian_parameters import (
     FARTHEST_START,
     GaussianParameters,
     covariances_of,
 )
+from .mixture import MixtureBase
 
 __all__ = ["BayesianGaussianMixture", "GaussianMixture"]
 
 Array = NDArray[np.float64]
 
-INITS = ("kmeans", "k-means++", "random", "random_from_data")
-WEIGHT_PRIORS = ("dirichlet_distribution", "dirichlet_process")
 
 # What predictions are made from, and somebody may set by hand.
 _PARAMETER_NAMES = ("weights_", "means_", "precisions_cholesky_")
-# Rows that one weight may stand for in full inference, each with a draw of its own.
-MOST_COPIES = 100_000
 # Bytes that no fit is refused for.
 LITTLE_MEMORY = 2.0**26
 
 
-class _GaussianMixtureBase(GaussianParameters):
+class _GaussianMixtureBase(MixtureBase, GaussianParameters):
     """All that the two estimators share; they differ in defaults and one unit."""
-
-    # Set by the subclasses' constructors.
-    init_params: starts.Init
-    weights_init: ArrayLike | None
-    weight_concentration_prior_type: WeightPrior
-    weight_concentration_prior: float | None
-    warm_start: bool
-
-    # Set by fit.
-    weights_: Array
-    converged_: bool
-    n_iter_: int
-    lower_bound_: float
-    lower_bounds_: Array
-    objective_: float
-    # With full inference.
-    draws_: dict[str, Array]
-    log_evidence_: float
-    log_evidence_se_: float
-    r_hat_: float
-
-    # Whether priors that are not given are weakly informative for every method, or flat for those
-    # that can do with flat ones; and whether lower_bound_ is per row.
-    _informative: ClassVar[bool]
-    _bound_per_row: ClassVar[bool]
 
     # -- fitting ------------------------------------------------------------------------------
 
-    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
-        """Fit the mixture.
+    def _data(self, X: ArrayLike, sample_weight: ArrayLike | None) -> ArrayData:
+        isotropic = self.covariance_type == "spherical"
+        return ArrayData.of(X, sample_weight, isotropic=isotropic, n_threads=self.n_threads)
 
-        Parameters
-        ----------
-        X : array-like of shape (N, D)
-            float64 or float32 is read where it lies, in any layout (memory maps too); other real
-            types are converted to float64.
-        y : ignored
-        sample_weight : array-like of shape (N,), optional
-            A row of weight 2 counts as two rows, one of weight 0 as none. Full inference takes
-            whole numbers only.
+    def _model_of(self, data: ArrayData, method: Method) -> tuple[Model, dict[str, Any]]:
+        return self._model(data.frame, method, lambda: self._covariance_of(data))
 
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument or a parameter is not allowed; nothing has changed then.
-        DegenerateError
-            If the likelihood has no bound and neither `reg_covar` nor a prior gives it one.
-        MemoryError
-            If the fit would need more memory than there is.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If `max_iter` came first, or chains disagree.
-        """
-        self._fit(X, sample_weight)
-        return self
-
-    def fit_predict(
-        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
-    ) -> NDArray[np.int64]:
-        """Fit, and return each row's most probable component, (N,)."""
-        return self.fit(X, y, sample_weight).predict(X)
-
-    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> None:
-        method = self._check_parameters()
-        rng = as_generator(self.random_state)
-        data = ArrayData.of(
-            X,
-            sample_weight,
-            isotropic=self.covariance_type == "spherical",
-            n_threads=self.n_threads,
-        )
-        self._check_data(data, method)
-        model, priors = self._model(data.frame, method, lambda: self._covariance_of(data))
-        given = self._given_parameters(data.frame)
-        names = feature_names(X)
-        n_starts = method.n_chains if isinstance(method, FullInference) else self.n_init
-        previous = self._previous(data) if self.warm_start else None
-        if previous is not None:
-            given, n_starts = previous, (n_starts if isinstance(method, FullInference) else 1)
-        posteriors = (self._start(model, data, given, method, rng) for _ in range(n_starts))
-        if isinstance(method, FullInference):
-            fitted = self._sample(model, data, list(posteriors), method, rng)
-        else:
-            best = self._climb(model, data, posteriors, method)
-            fitted = self._climbed(model, data.frame, data.total_weight, method, best)
-        if names is not None:
-            fitted["feature_names_in_"] = names
-        self._keep_with_frame(fitted | priors, data.frame, method)
+    def _given(self, data: ArrayData) -> dict[str, Array | None]:
+        return self._given_parameters(data.frame)
 
     def _keep_with_frame(self, fitted: dict[str, Any], frame: Frame, method: Method) -> None:
         arrays = tuple(fitted[name].copy() for name in _PARAMETER_NAMES)
@@ -162,7 +67,6 @@ class _GaussianMixtureBase(GaussianParameters):
         self, model: Model, frame: Frame, total_weight: float, method: Any, best: Fit[Theta]
     ) -> dict[str, Any]:
         """Attributes that tell where a method that climbs ended."""
-        unit = total_weight if self._bound_per_row else 1.0
         posterior, theta = best.posterior, best.theta
         density = PointDensity(frame, self.covariance_type, theta.weights, theta.parameters)
         weights, parameters = theta.weights, theta.parameters
@@ -176,106 +80,44 @@ class _GaussianMixtureBase(GaussianParameters):
             "weights_": weights,
             **self._gaussian_attributes(frame, parameters),
             **self._posterior_attributes(model, posterior, method),
+            **self._ended(best, total_weight),
             "_density": density,
-            "converged_": best.converged,
-            "n_iter_": best.n_iter,
-            "objective_": best.objective,
-            "lower_bound_": best.objective / unit,
-            "lower_bounds_": best.objectives / unit,
         }
 
-    def _sample(
+    def _drawn(
         self,
         model: Model,
-        data: ArrayData,
-        posteriors: list[Stats],
-        method: FullInference,
-        rng: np.random.Generator,
+        theta: dict[str, Array],
+        of: NDArray[np.int64],
+        orders: NDArray[np.int64],
     ) -> dict[str, Any]:
-        """Draws, their relabelled means, and the evidence."""
-        drawn = method.fit(model, data, posteriors, rng, report=self._report(0))
-        shape = drawn.log_joint.shape
-        k = model.latent.n_components
-        at_best = data.sum(model.visit, drawn.best, Assignment("exact", precise=True))
-        log_evidence, error = draws.evidence(
-            float(at_best["log_z"]) + drawn.best.log_prior, drawn.common, drawn.terms
-        )
-        orders = draws.orders(drawn.terms.reshape(-1, k, k))
-        flat = {name: part.reshape(-1, *part.shape[2:]) for name, part in drawn.theta.items()}
-        of = np.arange(len(orders))[:, None]
-        weights, means = flat["weights"][of, orders], flat["means"][of, orders]
-        factors = flat["factors"]
+        frame, k = model.emission.units, model.latent.n_components
+        weights, means = theta["weights"][of, orders], theta["means"][of, orders]
+        factors = theta["factors"]
         if self.covariance_type != "tied":
             factors = factors[of, orders]
-        frame = data.frame
         covariances = covariances_of(factors, self.covariance_type)
         parameters = model.emission.mean_of_draws(means, factors)
-        mixing = draws.r_hat(drawn.log_joint)
-        converged = bool(mixing < 1.05)
-        if mixing >= 1.05:
-            warnings.warn(
-                f"chains have not mixed: split R-hat of the log joint is {mixing:.3f}, not below "
-                "1.05. Raise n_tune and n_draws of FullInference",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        unit = data.total_weight if self._bound_per_row else 1.0
-        objective = float(drawn.log_joint.max())
         raw_means = frame.origin + means / frame.scale
         raw_covariances = self._raw_covariances(frame, covariances)
         return {
             "weights_": weights.mean(axis=0),
             **self._gaussian_attributes(frame, parameters),
             "draws_": {
-                "weights": weights.reshape(*shape, k),
-                "means": raw_means.reshape(*shape, k, -1),
-                "covariances": raw_covariances.reshape(*shape, *raw_covariances.shape[1:]),
-                "log_joint": drawn.log_joint,
+                "weights": weights,
+                "means": raw_means.reshape(len(orders), k, -1),
+                "covariances": raw_covariances,
             },
             "_density": DrawnDensity(frame, self.covariance_type, weights, means, factors),
-            "log_evidence_": log_evidence,
-            "log_evidence_se_": error,
-            "r_hat_": mixing,
-            "converged_": converged,
-            "n_iter_": method.n_sweeps,
-            "objective_": objective,
-            "lower_bound_": objective / unit,
-            "lower_bounds_": drawn.log_joint.ravel() / unit,
         }
 
     # -- checks -------------------------------------------------------------------------------
 
     def _check_parameters(self) -> Method:
-        check_number("n_components", self.n_components, whole=True, least=1)
         self._check_gaussian_parameters()
-        check_choice("init_params", self.init_params, INITS)
-        check_choice(
-            "weight_concentration_prior_type", self.weight_concentration_prior_type, WEIGHT_PRIORS
-        )
-        check_number("weight_concentration_prior", self.weight_concentration_prior, above=0,
-                     optional=True)  # fmt: skip
         if not isinstance(self.warm_start, (bool, np.bool_)):
             raise TypeError(f"warm_start must be True or False, not {self.warm_start!r}")
-        return self._check_fitting()
-
-    def _check_data(self, data: ArrayData, method: Method) -> None:
-        present = data.n_rows if data.weights is None else int(np.count_nonzero(data.weights))
-        if present < self.n_components:
-            raise ValueError(
-                f"n_components={self.n_components} is more than the {present} rows of X (of "
-                f"positive weight): Expected n_samples >= n_components but got n_components = "
-                f"{self.n_components}, n_samples = {present}"
-            )
-        if isinstance(method, FullInference) and data.weights is not None:
-            weights = data.weights
-            bad = np.flatnonzero((weights != np.floor(weights)) | (weights > MOST_COPIES))
-            if len(bad):
-                raise ValueError(
-                    f"sample_weight[{bad[0]}] is {weights[bad[0]]}; full inference draws a "
-                    "component for each row that a weight stands for and takes whole weights from "
-                    f"0 to {MOST_COPIES} only (other methods take any)"
-                )
-        self._check_memory(data, method)
+        return self._check_mixture()
 
     def _check_memory(self, data: ArrayData, method: Method) -> None:
         k, d = self.n_components, data.values.shape[1]
@@ -305,25 +147,14 @@ class _GaussianMixtureBase(GaussianParameters):
         """
         k = self.n_components
         proper = self._informative or method.read != "mode"
-        concentration = self.weight_concentration_prior
-        if concentration is None and proper:
-            # 1/K has no mode, which a point estimate needs.
-            concentration = 1.0 if method.read == "mode" else 1.0 / k
-        elif concentration is not None and concentration < 1 and method.read == "mode":
-            raise ValueError(
-                f"weight_concentration_prior={concentration!r} is below 1: p(theta) then has no "
-                f"mode for {method.name!r} to find; give 1 or more, or use 'mean_field' or 'full'"
-            )
+        concentration = self._concentration(method, proper)
         emission, priors = self._emission(frame, method, proper, covariance)
         model = Model(Mixture(k, self.weight_concentration_prior_type, concentration), emission)
         return model, {"weight_concentration_prior_": concentration, **priors}
 
     def _given_parameters(self, frame: Frame) -> dict[str, Array | None]:
         """weights_init, means_init and the covariances of precisions_init, checked."""
-        weights = None
-        if self.weights_init is not None:
-            weights = as_probabilities("weights_init", self.weights_init, (self.n_components,))
-        return {"weights": weights, **self._given_gaussians(frame)}
+        return {"weights": self._given_weights(), **self._given_gaussians(frame)}
 
     def _previous(self, data: ArrayData) -> dict[str, Array | None] | None:
         """Parameters of the last fit, for a warm start."""
@@ -396,15 +227,9 @@ class _GaussianMixtureBase(GaussianParameters):
         """What scikit-learn's BayesianGaussianMixture tells of q(theta)."""
         if method.read != "mean":
             return {}
-        weights = model.latent.distribution(posterior)
-        if isinstance(weights, StickBreaking):
-            prior = model.latent.concentration or 1.0
-            concentration: Any = (np.append(weights.a, 1.0), np.append(weights.b, prior))
-        else:
-            concentration = weights.concentration.copy()
         dof = posterior["dof"] / model.emission._rows_per_dof
         return {
-            "weight_concentration_": concentration,
+            "weight_concentration_": self._weight_concentration(model, posterior),
             "mean_precision_": posterior["strength"].copy(),
             "degrees_of_freedom_": float(dof[0]) if self.covariance_type == "tied" else dof,
         }
@@ -430,91 +255,9 @@ class _GaussianMixtureBase(GaussianParameters):
         state = vars(self)
         return "weights_" in state and "means_" in state and "precisions_cholesky_" in state
 
-    def _prepare(self, X: ArrayLike) -> tuple[PointDensity | DrawnDensity, NDArray[Any], int]:
-        """Density, rows and threads of a prediction, checked."""
-        self._check_is_fitted()
-        values = self._rows(X, np.shape(self.means_)[-1])
-        # So few rows are never shared out: no need to ask the system for processors.
-        few = self.n_threads is None and len(values) <= 32
-        threads = 1 if few else resolve_threads(self.n_threads)
-        check_finite(values, threads)
-        return self._current_density, values, threads
-
-    def predict_proba(self, X: ArrayLike) -> Array:
-        """Probability of each component for each row.
-
-        p(t | x, theta) for a point estimate, q(t) for mean field, p(t | x, X) averaged over
-        (relabelled) draws for full inference.
-
-        Parameters
-        ----------
-        X : array-like of shape (N, D)
-
-        Returns
-        -------
-        ndarray of shape (N, K)
-            Rows sum to 1, for a row however far away.
-        """
-        density, values, threads = self._prepare(X)
-        return density.responsibilities(values, threads)
-
-    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
-        """Return the most probable component of each row, (N,)."""
-        density, values, threads = self._prepare(X)
-        return density.labels(values, threads)
-
-    def score_samples(self, X: ArrayLike) -> Array:
-        """Log density of each row, in nats.
-
-        log p(x | theta) for a point estimate; the log posterior predictive density for mean field
-        (a mixture of Student's t, Bishop 10.81) and full inference (averaged over draws).
-
-        Parameters
-        ----------
-        X : array-like of shape (N, D)
-
-        Returns
-        -------
-        ndarray of shape (N,)
-        """
-        density, values, threads = self._prepare(X)
-        return density.log_density(values, threads)
-
-    def score(self, X: ArrayLike, y: object = None) -> float:
-        """Mean of `score_samples(X)`: log density per row, in nats."""
-        return float(self.score_samples(X).mean())
-
-    def co_assignment(self, X: ArrayLike) -> Array:
-        """Probability that two rows share a component, (N, N): free of the components' order.
-
-        From `predict_proba` for a point estimate and mean field; averaged over draws for full
-        inference.
-
-        Parameters
-        ----------
-        X : array-like of shape (N, D)
-        """
-        density, values, threads = self._prepare(X)
-        together = density.co_assignment(values, threads)
-        np.fill_diagonal(together, 1.0)
-        return np.minimum(together, 1.0)
-
-    def sample(self, n_samples: int = 1) -> tuple[Array, NDArray[np.int64]]:
-        """Draw rows from the density that `score_samples` tells of.
-
-        Parameters
-        ----------
-        n_samples : int
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, D)
-        y : ndarray of shape (n_samples,)
-            Components.
-        """
-        self._check_is_fitted()
-        check_number("n_samples", n_samples, whole=True, least=1)
-        return self._current_density.sample(n_samples, as_generator(self.random_state))
+    @property
+    def _n_features(self) -> int:
+        return int(np.shape(self.means_)[-1])
 
     def _n_parameters(self) -> int:
         """Free parameters: weights, means and covariances."""
@@ -526,22 +269,6 @@ class _GaussianMixtureBase(GaussianParameters):
             "spherical": k,
         }
         return k - 1 + k * d + covariances[self.covariance_type]
-
-    def bic(self, X: ArrayLike) -> float:
-        """Bayesian information criterion, -2 log p(X | theta) + p log N: the lower the better."""
-        log_density = self.score_samples(X)
-        return float(-2 * log_density.sum() + self._n_parameters() * np.log(len(log_density)))
-
-    def aic(self, X: ArrayLike) -> float:
-        """Akaike's information criterion, -2 log p(X | theta) + 2 p: the lower the better."""
-        return float(-2 * self.score_samples(X).sum() + 2 * self._n_parameters())
-
-    def icl(self, X: ArrayLike) -> float:
-        """Integrated completed likelihood: BIC + twice the entropy of the responsibilities.
-
-        Biernacki, Celeux & Govaert (2000), in BIC's sign: the lower the better.
-        """
-        return self.bic(X) + 2 * float(entr(self.predict_proba(X)).sum())
 
 
 _DOC = """{summary}
