@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 from . import cpu
 
 if TYPE_CHECKING:
-    from . import columns, gaussian, loop, mixture, seeds, triangle
+    from . import columns, factorial, gaussian, loop, mixture, seeds, triangle
     from . import mixture as mixture_single
 
 __all__ = [
     "available_levels",
     "columns",
     "cpu",
+    "factorial",
     "gaussian",
     "level",
     "load",
@@ -61,6 +62,7 @@ def load(level: str) -> SimpleNamespace:
     """Return the kernels of one level, with the emissions known to the latent structures."""
     kernels = (
         "columns",
+        "factorial",
         "gaussian",
         "gaussian_single",
         "loop",
@@ -82,6 +84,6 @@ level: str = _choose_level()
 
 if not TYPE_CHECKING:
     _loaded = load(level)
-    columns, gaussian = _loaded.columns, _loaded.gaussian
+    columns, factorial, gaussian = _loaded.columns, _loaded.factorial, _loaded.gaussian
     loop, mixture, mixture_single = _loaded.loop, _loaded.mixture, _loaded.mixture_single
     seeds, triangle = _loaded.seeds, _loaded.triangle

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Assignment", "Block", "Coefficients", "Mixtures", "Sequences"]
+__all__ = ["Assignment", "Block", "Coefficients", "CoupledCoefficients", "Mixtures", "Sequences"]
 
 Array = NDArray[np.float64]
 
@@ -53,6 +53,9 @@ class Block:
     constant : float
         What the objective has of the rows whatever theta is: the sum of log h(x) over rows, where
         p(x | t, theta) = h(x) exp(score).
+    memory : (N, ...), optional
+        The last q(T) of each row, where the next one is found from it: read and written. NaN where
+        there is none yet.
     """
 
     values: NDArray[Any]
@@ -65,6 +68,7 @@ class Block:
     single: bool = False
     sequences: Sequences | None = None
     constant: float = 0.0
+    memory: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,29 @@ class Coefficients:
     coefficients: Array
     offsets: Array
     latent: Array | None = None
+
+
+@dataclass(frozen=True)
+class CoupledCoefficients:
+    """Theta of coupled chains, as far as kernels see it.
+
+    Attributes
+    ----------
+    whitening : (D, D)
+        Lower triangular A, with which a row's noise is white: y = A x.
+    means : (M K, R), R >= D
+        Those of A x, chain after chain; y is 0 in what they have beyond D.
+    constant : float
+        A row's log density where y is its mean.
+    start : (M, K)
+    transition : (M, K, K)
+    """
+
+    whitening: Array
+    means: Array
+    constant: float
+    start: Array
+    transition: Array
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Emissions: p(x | t, theta), what a row looks like given its component."""
 
+from .additive import AdditiveGaussian
 from .gaussian import Gaussian
 
-__all__ = ["Gaussian"]
+__all__ = ["AdditiveGaussian", "Gaussian"]
