@@ -11,27 +11,38 @@ from ._config import show_config
 from ._version import __version__
 from .compare import Comparison, compare
 from .data import ArrayData
-from .emissions import Gaussian
-from .estimators import BayesianGaussianMixture, GaussianMixture, ManyFits, fit_many
+from .emissions import AdditiveGaussian, Gaussian
+from .estimators import (
+    BayesianGaussianMixture,
+    FactorialHMM,
+    GaussianMixture,
+    ManyFits,
+    fit_many,
+)
 from .exceptions import (
     ConvergenceWarning,
     DegenerateError,
     NotFittedError,
     ObjectiveFellWarning,
 )
-from .latents import Mixture
+from .factorial import FactorialModel
+from .latents import CoupledChains, Mixture
 from .methods import EM, CrispEM, FullInference, MeanField, VariationalEM, sweeps
 from .model import Model
 from .stats import Stats
 
 __all__ = [
     "EM",
+    "AdditiveGaussian",
     "ArrayData",
     "BayesianGaussianMixture",
     "Comparison",
     "ConvergenceWarning",
+    "CoupledChains",
     "CrispEM",
     "DegenerateError",
+    "FactorialHMM",
+    "FactorialModel",
     "FullInference",
     "Gaussian",
     "GaussianMixture",

@@ -998,7 +998,7 @@ class MatrixNormalWishart(_Wishart):
     @cached_property
     def _precision_root(self) -> Array:
         """L with LL' = precision."""
-        return np.linalg.cholesky(self.precision)
+        return np.asarray(np.linalg.cholesky(self.precision), dtype=np.float64)
 
     @property
     def _log_det_precision(self) -> float:
@@ -1016,8 +1016,7 @@ class MatrixNormalWishart(_Wishart):
     def sample(self, rng: np.random.Generator) -> Regression:
         """Draw Lambda, then W = mean + L^-T Z A^-T given Lambda, Z ~ N(0, 1)."""
         factor = self._joined(self._sample_factor(rng))
-        z = rng.standard_normal(self.means.shape)
-        z = np.linalg.solve(self._precision_root.T, z)
+        z = np.linalg.solve(self._precision_root.T, rng.standard_normal(self.means.shape))
         return regression(self.means + np.linalg.solve(factor, z.T).T, factor)
 
     def _square(self, theta: Regression) -> float:

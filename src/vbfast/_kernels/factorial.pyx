@@ -1,10 +1,10 @@
 # Several independent Markov chains whose states together make a row's mean: y = sum_m v_m[s_m] + e,
 # e ~ N(0, I), in coordinates in which the noise is white (Ghahramani & Jordan 1997).
 #
-# q(T) and T are found for a sequence at a time. "exact" and "joint_best" run on the product chain of
-# S = K^M states, transitions applied to one chain (axis) at a time; they hold O(sqrt(T) S) numbers
-# of a sequence of T rows: the forward pass keeps every B-th row, B = max(sqrt T, 2^18/S), and is
-# done again for B rows at a time as the backward pass comes by. The other kinds go chain by chain,
+# q(T) and T are found for a sequence at a time. "exact" and "joint_best" run on the product chain
+# of S = K^M states, transitions applied to one chain (axis) at a time; they hold O(sqrt(T) S)
+# numbers of a sequence of T rows: the forward pass keeps every B-th row, B = max(sqrt T, 2^18/S),
+# and is done again for B rows at a time as the backward pass comes by. The other kinds go chain by chain,
 # given the last q of all other chains, which lies in `memory`.
 #
 # Sequences are dealt out to chunks whose number depends on the shapes only, and statistics added up
@@ -43,15 +43,15 @@ cdef extern from "Python.h":
 # How often the calling thread looks for Ctrl-C, in seconds.
 cdef double SIGNAL_INTERVAL = 0.03
 # Rows times coefficients below which waking other threads costs more than they save.
-cdef Py_ssize_t LITTLE_WORK = 100_000
+cdef Py_ssize_t LITTLE_WORK = 2_000_000
 cdef Py_ssize_t MOST_CHUNKS = 64
 # Numbers of a block of the product chain that are kept whatever the length of the sequence.
 cdef Py_ssize_t BLOCK_NUMBERS = 2**18
 # Rounds over the chains end when the free energy gains less, in nats a row, or after so many.
 cdef double SETTLED = 1e-7
 cdef Py_ssize_t MOST_ROUNDS = 50
-# Standard deviations of the data, further than which a row is taken to lie at this distance: squares
-# would overflow.
+# Standard deviations of the data, further than which a row is taken to lie at this distance:
+# squares would overflow.
 cdef double FAR = 1e100
 # Stands for log 0, so that 0 log 0 is 0.
 cdef double LOG_ZERO = -1e300
@@ -375,7 +375,9 @@ cdef double smooth_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
                 q[k] = filtered[k]
         else:
             for k in range(n):
-                ratio[k] = q[stride + k] / c.predicted[(t + 1) * n + k] if q[stride + k] > 0.0 else 0.0
+                ratio[k] = 0.0
+                if q[stride + k] > 0.0:
+                    ratio[k] = q[stride + k] / c.predicted[(t + 1) * n + k]
             total = 0.0
             for j in range(n):
                 q[j] = 0.0
@@ -548,7 +550,7 @@ cdef double settle_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
 
 
 cdef double free_energy(const Job* job, const Chains* c, double divergence) noexcept nogil:
-    """E log p(X | T) - KL(q(T) || p(T)), all chains' residuals and spreads being of their last q."""
+    """E log p(X | T) - KL(q(T) || p(T)), residuals and spreads being of all chains' last q."""
     cdef double value = 0.0
     cdef double square
     cdef Py_ssize_t t, i
@@ -566,9 +568,9 @@ cdef double rounds(Job* job, Chains* c, Kind kind) noexcept nogil:
     """Update one chain after another until their free energy, or paths, settle."""
     cdef double value = -INFINITY
     cdef double last, divergence
-    cdef Py_ssize_t number, chain, t
+    cdef Py_ssize_t _number, chain, t
     cdef bint changed
-    for number in range(MOST_ROUNDS):
+    for _number in range(MOST_ROUNDS):
         last = value
         divergence = 0.0
         changed = False
@@ -673,8 +675,8 @@ cdef Product product_in(const Job* job, double* workspace) noexcept nogil:
 
 cdef Py_ssize_t power(Py_ssize_t base, Py_ssize_t exponent) noexcept nogil:
     cdef Py_ssize_t out = 1
-    cdef Py_ssize_t i
-    for i in range(exponent):
+    cdef Py_ssize_t _i
+    for _i in range(exponent):
         out *= base
     return out
 
@@ -686,15 +688,16 @@ cdef void along_axis(
     cdef Py_ssize_t n = job.n_components
     cdef Py_ssize_t inner = power(n, job.n_chains - 1 - chain)
     cdef Py_ssize_t outer = power(n, chain)
-    cdef Py_ssize_t o, j, k, i
+    cdef Py_ssize_t _o, j, k, i
     cdef double value
-    for o in range(outer):
+    for _o in range(outer):
         if inner == 1:
             for j in range(n):
-                value = 0.0
-                for k in range(n):
-                    value += matrix[k * n + j] * x[k]
-                out[j] = value
+                out[j] = matrix[j] * x[0]
+            for k in range(1, n):
+                value = x[k]
+                for j in range(n):
+                    out[j] += matrix[k * n + j] * value
         else:
             for j in range(n):
                 value = matrix[j]
@@ -715,17 +718,25 @@ cdef void best_along_axis(
     cdef Py_ssize_t n = job.n_components
     cdef Py_ssize_t inner = power(n, job.n_chains - 1 - chain)
     cdef Py_ssize_t outer = power(n, chain)
-    cdef Py_ssize_t o, j, k, i
+    cdef Py_ssize_t _o, j, k, i
     cdef double value
-    for o in range(outer):
-        for j in range(n):
-            value = matrix[j]
-            for i in range(inner):
-                out[j * inner + i] = value + x[i]
+    for _o in range(outer):
+        if inner == 1:
+            for j in range(n):
+                out[j] = matrix[j] + x[0]
             for k in range(1, n):
-                value = matrix[k * n + j]
+                value = x[k]
+                for j in range(n):
+                    out[j] = max(out[j], matrix[k * n + j] + value)
+        else:
+            for j in range(n):
+                value = matrix[j]
                 for i in range(inner):
-                    out[j * inner + i] = max(out[j * inner + i], value + x[k * inner + i])
+                    out[j * inner + i] = value + x[i]
+                for k in range(1, n):
+                    value = matrix[k * n + j]
+                    for i in range(inner):
+                        out[j * inner + i] = max(out[j * inner + i], value + x[k * inner + i])
         x += n * inner
         out += n * inner
 
@@ -854,6 +865,23 @@ cdef double forward_block(
     return log_z
 
 
+cdef double product_sum(Py_ssize_t n, const double* a, const double* b) noexcept nogil:
+    """The sum of a b, in four parts of which none need wait for another."""
+    cdef double s0 = 0.0
+    cdef double s1 = 0.0
+    cdef double s2 = 0.0
+    cdef double s3 = 0.0
+    cdef Py_ssize_t i
+    for i in range(0, n - 3, 4):
+        s0 += a[i] * b[i]
+        s1 += a[i + 1] * b[i + 1]
+        s2 += a[i + 2] * b[i + 2]
+        s3 += a[i + 3] * b[i + 3]
+    for i in range(n // 4 * 4, n):
+        s0 += a[i] * b[i]
+    return (s0 + s1) + (s2 + s3)
+
+
 cdef void add_axis_pairs(
     const Job* job, Py_ssize_t chain, const double* before, const double* after, double* pairs
 ) noexcept nogil:
@@ -862,15 +890,20 @@ cdef void add_axis_pairs(
     cdef Py_ssize_t inner = power(n, job.n_chains - 1 - chain)
     cdef Py_ssize_t outer = power(n, chain)
     cdef const double* transition = job.transition + chain * n * n
-    cdef Py_ssize_t o, j, k, i
+    cdef Py_ssize_t _o, j, k
     cdef double value
-    for j in range(n):
-        for k in range(n):
-            value = 0.0
-            for o in range(outer):
-                for i in range(inner):
-                    value += before[(o * n + j) * inner + i] * after[(o * n + k) * inner + i]
-            pairs[j * n + k] += transition[j * n + k] * value
+    for _o in range(outer):
+        for j in range(n):
+            if inner == 1:
+                value = before[j]
+                for k in range(n):
+                    pairs[j * n + k] += transition[j * n + k] * value * after[k]
+            else:
+                for k in range(n):
+                    value = product_sum(inner, before + j * inner, after + k * inner)
+                    pairs[j * n + k] += transition[j * n + k] * value
+        before += n * inner
+        after += n * inner
 
 
 cdef void marginals(const Job* job, const double* joint, double* q) noexcept nogil:
@@ -1143,7 +1176,7 @@ def visit(
     cdef const double[:, ::1] start = theta.start
     cdef const double[:, :, ::1] transition = theta.transition
     cdef double[:, ::1] memory
-    cdef Py_ssize_t chunk, i, longest, tables, size, d, p
+    cdef Py_ssize_t chunk, i, _i, longest, tables, size, d, p
     cdef int n_threads = block.n_threads
     cdef double* room
 
@@ -1167,7 +1200,7 @@ def visit(
     job.n_states = 1
     job.padded = 0
     if job.kind == EXACT or job.kind == JOINT_BEST:
-        for i in range(job.n_chains):
+        for _i in range(job.n_chains):
             if job.n_states > 2**40 // job.n_components:
                 raise MemoryError("the product chain has too many states")
             job.n_states *= job.n_components

@@ -127,9 +127,10 @@ class AdditiveGaussian:
         gram, cross = stats["gram"], stats["cross"]
         if self.mean_precision is None:
             # Indicators are collinear, each chain's sum to 1: the solution of least norm.
-            means = np.linalg.lstsq(gram, cross, rcond=None)[0]
+            solution = np.linalg.lstsq(gram, cross, rcond=None)[0]
         else:
-            means = np.linalg.solve(gram, cross)
+            solution = np.linalg.solve(gram, cross)
+        means = np.asarray(solution, dtype=np.float64)
         product = means.T @ cross
         # In this form an error of the means counts squared.
         fitted = product + product.T - means.T @ gram @ means
@@ -208,8 +209,8 @@ class AdditiveGaussian:
         units = self.units
         shape = (*means.shape[:-2], self.n_chains, self.n_components, self.n_features)
         root = np.linalg.inv(factor * units.scale)
-        covariance = root @ np.swapaxes(root, -1, -2)
-        return units.origin / self.n_chains + means.reshape(shape) / units.scale, covariance
+        raw = units.origin / self.n_chains + means.reshape(shape) / units.scale
+        return raw, np.asarray(root @ np.swapaxes(root, -1, -2), dtype=np.float64)
 
     def in_frame(self, means: Array, covariance: Array) -> tuple[Array, Array]:
         """Means (P, D) and covariance (D, D) of those in the units of the data."""
