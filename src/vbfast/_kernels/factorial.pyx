@@ -4,8 +4,8 @@
 # q(T) and T are found for a sequence at a time. "exact" and "joint_best" run on the product chain
 # of S = K^M states, transitions applied to one chain (axis) at a time; they hold O(sqrt(T) S)
 # numbers of a sequence of T rows: the forward pass keeps every B-th row, B = max(sqrt T, 2^18/S),
-# and is done again for B rows at a time as the backward pass comes by. The other kinds go chain by chain,
-# given the last q of all other chains, which lies in `memory`.
+# and is done again for B rows at a time as the backward pass comes by. The other kinds go chain by
+# chain, given the last q of all other chains, which lies in `memory`.
 #
 # Sequences are dealt out to chunks whose number depends on the shapes only, and statistics added up
 # in chunk order, so the result has the same bits for every number of threads.

@@ -161,11 +161,11 @@ class FittedByMethod(Estimator):
         )
         # One after another where somebody reads along.
         most = 1 if self.verbose else max(1, TOGETHER // model.layout.size)
-        return self._best(lockstep(climbs, partial(data.sum_each, model.visit_each), most), method)
+        best = self._best(lockstep(climbs, partial(data.sum_each, model.visit_each), most))
+        self._tell_of_convergence(best, method, 5)
+        return best
 
-    def _best(
-        self, outcomes: Iterable[tuple[int, Fit[T] | DegenerateError]], method: Any
-    ) -> Fit[T]:
+    def _best(self, outcomes: Iterable[tuple[int, Fit[T] | DegenerateError]]) -> Fit[T]:
         """Best of several starts' outcomes, each with its number."""
         best: Fit[T] | None = None
         first = 0
@@ -178,15 +178,18 @@ class FittedByMethod(Estimator):
         if best is None:
             assert failure is not None
             raise failure
+        return best
+
+    def _tell_of_convergence(self, best: Fit[Any], method: Any, stacklevel: int) -> None:
+        """Warn where a fit that is kept ended at `max_iter`."""
         if not best.converged:
             warnings.warn(
                 f"{method.name} did not converge in {method.max_iter} iterations: the objective "
                 f"last changed by more than tol={method.tol:g} per row. Raise max_iter or tol, or "
                 "try other starts (n_init, init_params)",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=stacklevel,
             )
-        return best
 
     def _report(self, start: int) -> Any:
         """Progress on standard output, as scikit-learn prints it."""

@@ -42,6 +42,8 @@ _PARAMETER_NAMES = ("startprob_", "transmat_", "means_", "covariance_")
 # Priors that are not given, where a method needs proper ones: rows that a state's mean is worth,
 # and the noise's part of the features' variances.
 MEAN_PRECISION, NOISE = 0.01, 0.1
+# How far each chain of full inference climbs before it draws.
+CLIMB_SWEEPS, CLIMB_TOL = 100, 1e-3
 # Standard deviations of the data between its mean and means to start from, or a prior's.
 FARTHEST_START, FARTHEST_PRIOR = 1e8, 1e100
 # Variances to start from, in units of the data's.
@@ -73,7 +75,8 @@ class FactorialHMM(FittedByMethod):
     max_iter : int
         Sweeps over the data at most, after the first, for methods given by name.
     n_init : int
-        Starts, of which the best objective is kept. Full inference starts each chain anew instead.
+        Starts, of which the best objective is kept. Full inference climbs from as many by mean
+        field, and begins each chain at the best end, each with starts of its own.
     reg_covar : float
         Added to the diagonal of C, in units of each feature's variance in X (of 1 for a constant
         feature). All objectives stay monotone: each row is taken for a cloud of this variance.
@@ -154,6 +157,7 @@ class FactorialHMM(FittedByMethod):
     lower_bounds_: Array
     converged_: bool
     n_iter_: int
+    method_: Method
     # With full inference.
     draws_: dict[str, Array]
     r_hat_: float
@@ -251,7 +255,8 @@ class FactorialHMM(FittedByMethod):
         if isinstance(method, FullInference):
             fitted = self._sampled(model, data, given, method, rng)
         else:
-            best = self._best(self._outcomes(model, data, given, method, rng), method)
+            best = self._best(self._outcomes(model, data, given, method, rng))
+            self._tell_of_convergence(best, method, 3)
             fitted = self._climbed(model, method, best)
         names = feature_names(X)
         if names is not None:
@@ -303,8 +308,13 @@ class FactorialHMM(FittedByMethod):
         rng: np.random.Generator,
     ) -> dict[str, Any]:
         """Attributes that tell of draws."""
+        # A chain that begins far from the posterior's modes seldom finds the best of them.
+        climb = MeanField(CLIMB_SWEEPS, CLIMB_TOL, factorised=True)
+        starts = [
+            self._best(self._outcomes(model, data, given, climb, rng)).posterior
+            for _ in range(method.n_chains)
+        ]
         one = replace(method, n_chains=1)
-        starts = [self._start(model, data, given, rng) for _ in range(method.n_chains)]
         chains = [
             one.fit(
                 model,
