@@ -76,7 +76,7 @@ class FactorialModel:
 
     def mode(self, posterior: Stats) -> FactorialTheta:
         """theta_MP: the mode of the posterior in (start, transition, W, C^-1)."""
-        start, transition = (q.mode() for q in self.latent.distributions(posterior))
+        start, transition = self.latent.mode(posterior)
         return self.point(start, transition, self.emission.distribution(posterior).mode())
 
     def sample(self, posterior: Stats, rng: np.random.Generator) -> FactorialTheta:

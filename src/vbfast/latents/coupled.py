@@ -86,16 +86,23 @@ class CoupledChains:
         return (("start", (m, k)), ("transition", (m, k, k)))
 
     def prior(self) -> dict[str, ArrayLike]:
-        """Hyperparameters."""
+        """Hyperparameters: what concentrations exceed 1 by, so that posteriors keep small counts.
+
+        Under a factorised q(T) a transition of expected count 1e-30 must not become impossible.
+        """
         start, transition = self.start_concentration, self.transition_concentration
         return {
-            "start": 1.0 if start is None else start,
-            "transition": 1.0 if transition is None else transition,
+            "start": 0.0 if start is None else start - 1.0,
+            "transition": 0.0 if transition is None else transition - 1.0,
         }
 
     def distributions(self, stats: Stats | Mapping[str, Array]) -> tuple[Dirichlet, Dirichlet]:
         """Statistics read as distributions over start and transition probabilities."""
-        return Dirichlet(stats["start"]), Dirichlet(stats["transition"])
+        return Dirichlet(stats["start"] + 1.0), Dirichlet(stats["transition"] + 1.0)
+
+    def mode(self, stats: Stats) -> tuple[Array, Array]:
+        """Probabilities of highest density (Bishop B.22 ff.); equal ones where all counts are 0."""
+        return _shares(stats["start"]), _shares(stats["transition"])
 
     @cached_property
     def _prior_distributions(self) -> tuple[Dirichlet, Dirichlet]:
@@ -126,3 +133,9 @@ class CoupledChains:
         """Statistics of chains that start and step with these probabilities."""
         steps = (n_rows - n_sequences) / self.n_components
         return {"start": n_sequences * start, "transition": steps * transition}
+
+
+def _shares(counts: Array) -> Array:
+    total = counts.sum(axis=-1, keepdims=True)
+    equal = np.full_like(counts, 1.0 / counts.shape[-1])
+    return np.divide(counts, total, out=equal, where=total > 0)
