@@ -752,7 +752,7 @@ def enumerate_paths(start, transition, scores):
 def factorial_statistics(q, X, pairs, n_chains, n_components):
     """Return start (M, K), transition (M, K, K), and sums of E[zz'], E[z]x', xx'.
 
-    Of q (T, S) and pairs (S, S) of the product chain; z (M K,) are the indicators of the chains' states.
+    Of q (T, S) and pairs (S, S) of the product chain; z (M K,) are the chains' indicators.
     """
     states = joint_states(n_chains, n_components)
     z = np.zeros((len(states), n_chains * n_components))

@@ -614,7 +614,7 @@ cdef void visit_chains(
         whiten(job, c.row, c.residual + t * job.n_whitened)
         for m in range(job.n_chains):
             subtract_mean(job, &c, m, t, 1.0)
-    if fresh and (job.kind == STRUCTURED or job.kind == BEST):
+    if fresh and job.kind != COMPLETE:
         rounds(job, &c, COMPLETE)
     statistics[0] += rounds(job, &c, job.kind)
     if job.stop:

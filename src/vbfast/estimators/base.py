@@ -161,11 +161,11 @@ class FittedByMethod(Estimator):
         )
         # One after another where somebody reads along.
         most = 1 if self.verbose else max(1, TOGETHER // model.layout.size)
-        best = self._best(lockstep(climbs, partial(data.sum_each, model.visit_each), most))
+        _, best = self._best(lockstep(climbs, partial(data.sum_each, model.visit_each), most))
         self._tell_of_convergence(best, method, 5)
         return best
 
-    def _best(self, outcomes: Iterable[tuple[int, Fit[T] | DegenerateError]]) -> Fit[T]:
+    def _best(self, outcomes: Iterable[tuple[int, Fit[T] | DegenerateError]]) -> tuple[int, Fit[T]]:
         """Best of several starts' outcomes, each with its number."""
         best: Fit[T] | None = None
         first = 0
@@ -178,7 +178,7 @@ class FittedByMethod(Estimator):
         if best is None:
             assert failure is not None
             raise failure
-        return best
+        return first, best
 
     def _tell_of_convergence(self, best: Fit[Any], method: Any, stacklevel: int) -> None:
         """Warn where a fit that is kept ended at `max_iter`."""

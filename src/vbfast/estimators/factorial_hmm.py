@@ -42,8 +42,6 @@ _PARAMETER_NAMES = ("startprob_", "transmat_", "means_", "covariance_")
 # Priors that are not given, where a method needs proper ones: rows that a state's mean is worth,
 # and the noise's part of the features' variances.
 MEAN_PRECISION, NOISE = 0.01, 0.1
-# How far each chain of full inference climbs before it draws.
-CLIMB_SWEEPS, CLIMB_TOL = 100, 1e-3
 # Standard deviations of the data between its mean and means to start from, or a prior's.
 FARTHEST_START, FARTHEST_PRIOR = 1e8, 1e100
 # Variances to start from, in units of the data's.
@@ -73,7 +71,8 @@ class FactorialHMM(FittedByMethod):
     tol : float
         Stop when the objective changes by no more than this a row (nats).
     max_iter : int
-        Sweeps over the data at most, after the first, for methods given by name.
+        Sweeps over the data at most, after the first, for methods given by name, and to where the
+        chains of full inference begin.
     n_init : int
         Starts, of which the best objective is kept. Full inference climbs from as many by mean
         field, and begins each chain at the best end, each with starts of its own.
@@ -255,7 +254,7 @@ class FactorialHMM(FittedByMethod):
         if isinstance(method, FullInference):
             fitted = self._sampled(model, data, given, method, rng)
         else:
-            best = self._best(self._outcomes(model, data, given, method, rng))
+            best, _ = self._climb_each(model, data, given, method, rng)
             self._tell_of_convergence(best, method, 3)
             fitted = self._climbed(model, method, best)
         names = feature_names(X)
@@ -265,22 +264,29 @@ class FactorialHMM(FittedByMethod):
         self._keep(fitted | priors, method)
         return self
 
-    def _outcomes(
+    def _climb_each(
         self,
         model: FactorialModel,
         data: ArrayData,
         given: dict[str, Array | None],
         method: Any,
         rng: np.random.Generator,
-    ) -> Iterator[tuple[int, Fit[FactorialTheta] | DegenerateError]]:
-        """Where each start ends, each with a memory of its own."""
-        for number in range(self.n_init):
-            start = self._start(model, data, given, rng)
-            own = data.with_memory(model.memory_width)
-            try:
-                yield number, method.fit(model, own, start, report=self._report(number))
-            except DegenerateError as error:
-                yield number, error
+    ) -> tuple[Fit[FactorialTheta], ArrayData]:
+        """Best of several starts, each with a memory of its own; the data with the best's."""
+        owns: list[ArrayData] = []
+
+        def outcomes() -> Iterator[tuple[int, Fit[FactorialTheta] | DegenerateError]]:
+            for number in range(self.n_init):
+                start = self._start(model, data, given, rng)
+                owns.append(data.with_memory(model.memory_width))
+                report = self._report(number)
+                try:
+                    yield number, method.fit(model, owns[-1], start, report=report)
+                except DegenerateError as error:
+                    yield number, error
+
+        number, best = self._best(outcomes())
+        return best, owns[number]
 
     def _climbed(
         self, model: FactorialModel, method: Any, best: Fit[FactorialTheta]
@@ -308,23 +314,15 @@ class FactorialHMM(FittedByMethod):
         rng: np.random.Generator,
     ) -> dict[str, Any]:
         """Attributes that tell of draws."""
-        # A chain that begins far from the posterior's modes seldom finds the best of them.
-        climb = MeanField(CLIMB_SWEEPS, CLIMB_TOL, factorised=True)
-        starts = [
-            self._best(self._outcomes(model, data, given, climb, rng)).posterior
-            for _ in range(method.n_chains)
-        ]
+        # A chain that begins far from the posterior's modes seldom finds the best of them; and its
+        # states are drawn given those that the climb's q(T) tells of, a chain at a time.
+        climb = MeanField(self.max_iter, self.tol, factorised=True)
+        climbs = [self._climb_each(model, data, given, climb, rng) for _ in range(method.n_chains)]
         one = replace(method, n_chains=1)
         chains = [
-            one.fit(
-                model,
-                data.with_memory(model.memory_width),
-                [start],
-                child,
-                report=self._report(0) if number == 0 else None,
-            )
-            for number, (start, child) in enumerate(
-                zip(starts, rng.spawn(method.n_chains), strict=True)
+            one.fit(model, own, [fit.posterior], child, report=None if n else self._report(0))
+            for n, ((fit, own), child) in enumerate(
+                zip(climbs, rng.spawn(method.n_chains), strict=True)
             )
         ]
         log_joint = np.concatenate([chain.log_joint for chain in chains])
