@@ -801,3 +801,75 @@ def enumerate_mixture(y, n_components, alpha, m, kappa, a, b, grid=()):
         "assignments": assignments,
         "log_joint": log_joint,
     }
+
+
+# Factorial hidden Markov models -----------------------------------------------------------------
+#
+# M chains of K states: start (M, K), transition (M, K, K), means (M, K, D), covariance (D, D). The
+# product chain's state s has chain m in states[s, m].
+
+
+def joint_states(n_chains, n_components):
+    """Return the states of each chain in each state of the product chain, (K^M, M)."""
+    return np.array(list(itertools.product(range(n_components), repeat=n_chains)))
+
+
+def product_chain(start, transition):
+    """Return start (S,) and transition (S, S) probabilities of all chains together."""
+    joint_start, joint_transition = np.ones(1), np.ones((1, 1))
+    for one_start, one_transition in zip(start, transition, strict=True):
+        joint_start = np.kron(joint_start, one_start)
+        joint_transition = np.kron(joint_transition, one_transition)
+    return joint_start, joint_transition
+
+
+def factorial_scores(X, means, covariance):
+    """Return log N(x_t | sum_m W_m[s^m], C), (T, S).  Ghahramani & Jordan (1997), 4a."""
+    m, k, d = means.shape
+    states = joint_states(m, k)
+    centers = means[np.arange(m), states].sum(axis=1)
+    inverse, log_det_c = np.linalg.inv(covariance), log_det(covariance)
+    away = X[:, None] - centers
+    square = np.einsum("tsd,de,tse->ts", away, inverse, away)
+    return -0.5 * (d * LOG_2PI + log_det_c + square)
+
+
+def factorial_statistics(q, X, pairs, n_chains, n_components):
+    """Return start (M, K), transition (M, K, K), and sums of E[zz'], E[z]x', xx'.
+
+    Of q (T, S) and pairs (S, S) of the product chain; z (M K,) are the chains' indicators.
+    """
+    states = joint_states(n_chains, n_components)
+    z = np.zeros((len(states), n_chains * n_components))
+    for m in range(n_chains):
+        z[np.arange(len(states)), m * n_components + states[:, m]] = 1
+    steps = np.zeros((n_chains, n_components, n_components))
+    for m in range(n_chains):
+        np.add.at(steps[m], (states[:, None, m], states[None, :, m]), pairs)
+    start = (q[0] @ z).reshape(n_chains, n_components)
+    return start, steps, (z.T * q.sum(axis=0)) @ z, (q @ z).T @ X, X.T @ X
+
+
+def factorised_free_energy(chains, start, transition, means, covariance, X):
+    """Return E log p(X, T) - E log q(T) of independent chains, by all joint paths.
+
+    chains: for each chain q of its paths, (K^T,), in the order of `enumerate_chain`.
+    Ghahramani & Jordan (1997), 7.
+    """
+    m, k, _ = means.shape
+    paths = np.array(list(itertools.product(range(k), repeat=len(X))))
+    scores = factorial_scores(X, means, covariance)
+    value = 0.0
+    for each in itertools.product(range(len(paths)), repeat=m):
+        q = np.prod([chains[i][path] for i, path in enumerate(each)])
+        if q == 0:
+            continue
+        joint = np.zeros(len(X), dtype=int)
+        log_p = 0.0
+        for i, path in enumerate(each):
+            s = paths[path]
+            joint = joint * k + s
+            log_p += np.log(start[i, s[0]]) + np.log(transition[i, s[:-1], s[1:]]).sum()
+        log_p += scores[np.arange(len(X)), joint].sum()
+        value += q * (log_p - np.log(q))
+    return value

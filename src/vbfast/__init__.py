@@ -11,9 +11,10 @@ from ._config import show_config
 from ._version import __version__
 from .compare import Comparison, compare
 from .data import ArrayData
-from .emissions import Bernoulli, Categorical, Gaussian, Poisson
+from .emissions import AdditiveGaussian, Bernoulli, Categorical, Gaussian, Poisson
 from .estimators import (
     BayesianGaussianMixture,
+    FactorialHMM,
     GaussianMixture,
     HiddenMarkovModel,
     ManyFits,
@@ -27,14 +28,16 @@ from .exceptions import (
     NotFittedError,
     ObjectiveFellWarning,
 )
-from .ladders import Ladder, LadderRow, compare_hmm
-from .latents import Chain, Mixture
+from .factorial import FactorialModel
+from .ladders import Ladder, LadderRow, compare_factorial_hmm, compare_hmm
+from .latents import Chain, CoupledChains, Mixture
 from .methods import EM, CrispEM, FullInference, MeanField, VariationalEM, sweeps
 from .model import Model
 from .stats import Stats
 
 __all__ = [
     "EM",
+    "AdditiveGaussian",
     "ArrayData",
     "BayesianGaussianMixture",
     "Bernoulli",
@@ -42,8 +45,11 @@ __all__ = [
     "Chain",
     "Comparison",
     "ConvergenceWarning",
+    "CoupledChains",
     "CrispEM",
     "DegenerateError",
+    "FactorialHMM",
+    "FactorialModel",
     "FullInference",
     "Gaussian",
     "GaussianMixture",
@@ -63,6 +69,7 @@ __all__ = [
     "VariationalEM",
     "__version__",
     "compare",
+    "compare_factorial_hmm",
     "compare_hmm",
     "fit_many",
     "show_config",

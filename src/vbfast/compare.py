@@ -263,9 +263,9 @@ def compare(
     X = np.asarray(X)
     if X.ndim != 2:
         raise ValueError(f"X must have two dimensions, rows and features, but has {X.ndim}")
-    n_components = _whole_number("n_components", n_components, 1)
-    random_state = _whole_number("random_state", random_state, 0)
-    folds = _whole_number("folds", folds, 0)
+    n_components = whole_number("n_components", n_components, 1)
+    random_state = whole_number("random_state", random_state, 0)
+    folds = whole_number("folds", folds, 0)
     folds = _possible_folds(folds, len(X), n_components)
     chosen = [
         make_method(method, n_components, tol=tol, max_iter=max_iter)
@@ -411,7 +411,8 @@ def _run(X: NDArray[Any], method: Method, folds: int, options: dict[str, Any]) -
     )
 
 
-def _whole_number(name: str, value: Any, least: int) -> int:
+def whole_number(name: str, value: Any, least: int) -> int:
+    """Return an argument that is a whole number, not below `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
     return int(value)

@@ -10,6 +10,7 @@ kernels compute.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -26,15 +27,18 @@ __all__ = [
     "Gamma",
     "Gaussians",
     "IndependentNormalGamma",
+    "MatrixNormalWishart",
     "NormalGamma",
     "NormalWishart",
     "Probabilities",
     "Rates",
+    "Regression",
     "StickBreaking",
     "Tables",
     "degenerate_error",
     "point",
     "precision_factors",
+    "regression",
 ]
 
 Array = NDArray[np.float64]
@@ -49,6 +53,8 @@ TINY = 1e-300
 SMALLEST = 1e-300
 # Variances below this, where those of the whole data are 1, are rounding.
 SMALLEST_VARIANCE = 1e-26
+# The same where a variance is what a regression leaves of sums of squares.
+SMALLEST_REST = 1e-12
 
 
 # Not frozen: a sweep makes one, and that would take as long as visiting some rows.
@@ -440,7 +446,12 @@ def degenerate_error(component: int) -> DegenerateError:
     )
 
 
-def _factor(scatter: Array, scale: Array, tiny: float) -> Array:
+def _factor(
+    scatter: Array,
+    scale: Array,
+    tiny: float,
+    error: Callable[[int], DegenerateError] = degenerate_error,
+) -> Array:
     """A with A'A = scale * scatter^-1, (G, D, D); DegenerateError names the first without one.
 
     `tiny` is the smallest squared pivot of scatter / scale that is taken for more than rounding.
@@ -452,7 +463,7 @@ def _factor(scatter: Array, scale: Array, tiny: float) -> Array:
     scale = np.ascontiguousarray(scale, dtype=np.float64)
     bad = _kernels.triangle.precision_factors(scatter, scale, tiny, room, out)
     if bad >= 0:
-        raise degenerate_error(bad)
+        raise error(bad)
     return out
 
 
@@ -483,6 +494,71 @@ def _log_student(squared: Array, dof: Array, n_features: int, log_det: Array) ->
     constant = gammaln(0.5 * (dof + n_features)) - gammaln(0.5 * dof)
     constant = constant - 0.5 * n_features * np.log(np.pi * dof) + 0.5 * log_det
     return np.asarray(constant - 0.5 * (dof + n_features) * np.log1p(squared / dof))
+
+
+class _Wishart:
+    """G independent Lambda ~ Wishart(W, dof), W^-1 = scatter (Bishop B.78).
+
+    Parameters
+    ----------
+    dof : (G,); scatter : (G, D, D)
+    """
+
+    def __init__(self, dof: Array, scatter: Array) -> None:
+        self.dof = dof
+        self.scatter = scatter
+        self.n_features = scatter.shape[1]
+
+    @cached_property
+    def _root(self) -> Array:
+        """A with A'A = W = scatter^-1."""
+        return _factor(self.scatter, np.ones(len(self.scatter)), 0.0)
+
+    @cached_property
+    def _log_det_w(self) -> Array:
+        return np.asarray(2 * np.log(np.diagonal(self._root, axis1=1, axis2=2)).sum(axis=1))
+
+    @property
+    def _mean_factor(self) -> Array:
+        """A with A'A = E[Lambda] = dof W."""
+        return np.asarray(np.sqrt(self.dof)[:, None, None] * self._root)
+
+    @property
+    def _mean_log_det(self) -> Array:
+        """E[log|Lambda|], (G,) (B.81)."""
+        half = 0.5 * (self.dof[:, None] - np.arange(self.n_features))
+        return np.asarray(self._log_det_w + (digamma(half) + np.log(2)).sum(axis=1))
+
+    def _sample_factor(self, rng: np.random.Generator) -> Array:
+        """Draw by Bartlett's decomposition: A = T C^-1 with scatter = CC'.
+
+        T lower triangular, T_ij ~ N(0, 1) below the diagonal, T_ii^2 ~ chi^2(dof - D + 1 + i).
+        """
+        n, n_features = len(self.scatter), self.n_features
+        t = np.tril(rng.standard_normal((n, n_features, n_features)), -1)
+        i = np.arange(n_features)
+        t[:, i, i] = np.sqrt(rng.chisquare(self.dof[:, None] - n_features + 1 + i))
+        return np.tril(t @ self._root)
+
+    @cached_property
+    def _log_normalizer_precision(self) -> Array:
+        """Log of the integral of |Lambda|^((dof - D - 1)/2) exp(-tr(scatter Lambda)/2), (G,)."""
+        d = self.n_features
+        return np.asarray(
+            0.5 * self.dof * self._log_det_w
+            + 0.5 * self.dof * d * np.log(2)
+            + 0.25 * d * (d - 1) * np.log(np.pi)
+            + gammaln(0.5 * (self.dof[:, None] - np.arange(d))).sum(axis=1)
+        )
+
+    def _trace(self, factor: Array, own: bool) -> Array:
+        """tr(scatter Lambda), (G,) or (G, G)."""
+        if own and not self.scatter.any():  # a flat prior
+            return np.zeros(len(self.scatter))
+        precision = np.swapaxes(factor, -1, -2) @ factor
+        if own:
+            return np.einsum("gij,gij->g", self.scatter, precision)
+        return np.einsum("gij,hij->gh", self.scatter, precision)
 
 
 class _NormalPrecision:
@@ -587,7 +663,7 @@ class _NormalPrecision:
         return value + float(prior.log_normalizer.sum())
 
 
-class NormalWishart(_NormalPrecision):
+class NormalWishart(_NormalPrecision, _Wishart):
     """mu_k | Lambda ~ N(mean_k, (strength_k Lambda)^-1), Lambda ~ Wishart(W, dof), W^-1 = scatter.
 
     Bishop B.79 and 10.40. K means on K precision matrices, or (tied) all on one. An improper one,
@@ -599,21 +675,9 @@ class NormalWishart(_NormalPrecision):
         G = K, or 1 if tied.
     """
 
-    @cached_property
-    def _root(self) -> Array:
-        """A with A'A = W = scatter^-1."""
-        return _factor(self.scatter, np.ones(len(self.scatter)), 0.0)
-
     def sample(self, rng: np.random.Generator) -> Gaussians:
-        """Draw by Bartlett's decomposition: A = T C^-1 with scatter = CC'.
-
-        T lower triangular, T_ij ~ N(0, 1) below the diagonal, T_ii^2 ~ chi^2(dof - D + 1 + i).
-        """
-        n, n_features = len(self.scatter), self.n_features
-        t = np.tril(rng.standard_normal((n, n_features, n_features)), -1)
-        i = np.arange(n_features)
-        t[:, i, i] = np.sqrt(rng.chisquare(self.dof[:, None] - n_features + 1 + i))
-        factor = np.tril(t @ self._root)
+        """Draw Lambda, then mu given Lambda."""
+        factor = self._sample_factor(rng)
         z = rng.standard_normal(self.means.shape)
         shift = _solve_lower(factor, z)
         return point(self.means + shift / np.sqrt(self.strength)[:, None], factor)
@@ -979,3 +1043,172 @@ class IndependentNormalGamma:
         each = each * rng.standard_gamma(shape) / shape
         z = rng.standard_normal((len(components), self.n_features))
         return np.asarray(means[components] + z * np.sqrt(1 / each + variance[components]))
+
+
+@dataclass(frozen=True)
+class Regression:
+    """x | z ~ N(W'z, Lambda^-1), or what mean field makes of it.
+
+    Attributes
+    ----------
+    means : (P, D)
+        W, or its expectation.
+    factor : (D, D)
+        A with A'A = Lambda, or its expectation.
+    log_det : float
+        log|Lambda|, or its expectation.
+    slack : (P, R)
+        U, by which the uncertainty of W takes |U'z|^2/2 from each score: E[(x-W'z)'Lambda(x-W'z)]
+        is |A(x - means'z)|^2 + |U'z|^2; of no columns for a point.
+    """
+
+    means: Array
+    factor: Array
+    log_det: float
+    slack: Array
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """What draws are kept as."""
+        return {"means": self.means, "factor": self.factor}
+
+
+def regression(means: Array, factor: Array) -> Regression:
+    """Return the regression of these coefficients (P, D) and precision factor (D, D)."""
+    log_det = 2 * float(np.log(np.diagonal(factor)).sum())
+    return Regression(means, factor, log_det, np.empty((len(means), 0)))
+
+
+class MatrixNormalWishart(_Wishart):
+    """W | Lambda ~ N(mean, precision^-1 x Lambda^-1), Lambda ~ Wishart(scatter^-1, dof).
+
+    The conjugate prior of a regression of D features on P variables (Minka 2000, Bayesian linear
+    regression; Wishart densities: Bishop B.78): the columns of W have covariances in proportion to
+    Lambda^-1, its rows in proportion to precision^-1. Lambda is one matrix, or diagonal, with D
+    Wishart (gamma) densities of one feature each. An improper one, of zero precision or scatter, is
+    a flat prior; it has a mode with data added.
+
+    Parameters
+    ----------
+    mean : (P, D); precision : (P, P); dof : float; scatter : (1, D, D), or (D, 1, 1) if diagonal
+    """
+
+    def __init__(self, mean: Array, precision: Array, dof: float, scatter: Array) -> None:
+        super().__init__(np.full(len(scatter), dof), scatter)
+        self.means = mean
+        self.precision = precision
+
+    @cached_property
+    def proper(self) -> bool:
+        """Whether the density can be normalised."""
+        return bool(
+            np.all(np.diagonal(self.precision) > 0)
+            and np.all(self.dof > self.n_features - 1)
+            and np.all(np.diagonal(self.scatter, axis1=1, axis2=2) > 0)
+        )
+
+    @property
+    def exponent(self) -> float:
+        """Power of |Lambda|^(1/2) in the joint density."""
+        return float(self.dof[0] - self.n_features - 1 + len(self.means))
+
+    @staticmethod
+    def _joined(factors: Array) -> Array:
+        """Factors (G, E, E) of blocks as one of all features, (D, D)."""
+        return factors[0] if len(factors) == 1 else np.diag(factors[:, 0, 0])
+
+    def _degenerate_error(self, block: int) -> DegenerateError:
+        """Tell which feature has no noise left."""
+        scatter = self.scatter[block]
+        scale = np.sqrt(np.maximum(np.diagonal(scatter), SMALLEST))
+        least = np.linalg.eigh(scatter / np.outer(scale, scale))[1][:, 0]
+        # A feature without any scatter is the one; else that which most depends on the others.
+        feature = int(np.argmin(scale)) if scale.min() < 1e-6 * scale.max() else -1
+        feature = int(np.argmax(np.abs(least))) if feature < 0 else feature
+        if len(self.scatter) > 1:
+            feature = block
+        return DegenerateError(
+            f"feature {feature} of X is left without noise by the chains' states (and the other "
+            "features): the likelihood is unbounded there. Use fewer chains or components, a "
+            "larger reg_covar or a prior"
+        )
+
+    def mode(self) -> Regression:
+        """Return the joint mode in (W, Lambda): Lambda = exponent * scatter^-1.
+
+        Raises
+        ------
+        DegenerateError
+            Where a feature's variance in the mode is no more than rounding, in units in which that
+            of the data is 1.
+        """
+        scale = np.full(len(self.scatter), max(self.exponent, VANISHING))
+        factor = _factor(self.scatter, scale, SMALLEST_REST, self._degenerate_error)
+        return regression(self.means, self._joined(factor))
+
+    @cached_property
+    def _precision_root(self) -> Array:
+        """L with LL' = precision."""
+        return np.asarray(np.linalg.cholesky(self.precision), dtype=np.float64)
+
+    @property
+    def _log_det_precision(self) -> float:
+        return 2 * float(np.log(np.diagonal(self._precision_root)).sum())
+
+    def mean(self) -> Regression:
+        """E[W], E[Lambda] = dof W, E[log|Lambda|], and U = sqrt(D) L^-T.
+
+        E[(W - mean) Lambda (W - mean)'] = D precision^-1.
+        """
+        slack = np.sqrt(self.means.shape[1]) * np.linalg.inv(self._precision_root).T
+        factor = self._joined(self._mean_factor)
+        return Regression(self.means, factor, float(self._mean_log_det.sum()), slack)
+
+    def sample(self, rng: np.random.Generator) -> Regression:
+        """Draw Lambda, then W = mean + L^-T Z A^-T given Lambda, Z ~ N(0, 1)."""
+        factor = self._joined(self._sample_factor(rng))
+        z = np.linalg.solve(self._precision_root.T, rng.standard_normal(self.means.shape))
+        return regression(self.means + np.linalg.solve(factor, z.T).T, factor)
+
+    def _square(self, theta: Regression) -> float:
+        """tr((W - mean)' precision (W - mean) Lambda)."""
+        difference = (theta.means - self.means) @ theta.factor.T
+        return float(np.einsum("pd,pq,qd->", difference, self.precision, difference, optimize=True))
+
+    def _trace_joined(self, factor: Array) -> float:
+        """tr(scatter Lambda)."""
+        if len(self.scatter) == 1:
+            return float(self._trace(factor[None], True)[0])
+        return float(self.scatter[:, 0, 0] @ np.diagonal(factor) ** 2)
+
+    @cached_property
+    def log_normalizer(self) -> float:
+        """Log of the integral of the density without its constants."""
+        p, d = self.means.shape
+        normal = 0.5 * d * (p * np.log(2 * np.pi) - self._log_det_precision)
+        return float(normal + self._log_normalizer_precision.sum())
+
+    def log_density(self, theta: Regression) -> float:
+        """log p(W, Lambda); without its constant where improper."""
+        value = 0.5 * (
+            self.exponent * theta.log_det - self._trace_joined(theta.factor) - self._square(theta)
+        )
+        return value - (self.log_normalizer if self.proper else 0.0)
+
+    def kl(self, prior: MatrixNormalWishart) -> float:
+        """KL(self || prior): that of the Wishart densities, and E of that of W given Lambda.
+
+        The latter is (D tr(P0 P^-1) - D P + D log|P|/|P0| + tr((M - M0)' P0 (M - M0) E[Lambda]))/2.
+        """
+        e = self.mean()
+        d = self.means.shape[1]
+        wishart = (
+            0.5 * (self.dof - prior.dof)[0] * e.log_det
+            - 0.5 * (self._trace_joined(e.factor) - prior._trace_joined(e.factor))
+            - self._log_normalizer_precision.sum()
+            + prior._log_normalizer_precision.sum()
+        )
+        ratio = np.einsum("pr,pq,qr->", e.slack, prior.precision, e.slack, optimize=True)
+        normal = ratio - self.means.size + prior._square(e)
+        normal += d * (self._log_det_precision - prior._log_det_precision)
+        return float(wishart + 0.5 * normal)

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from .compare import DESCRIPTIONS, LADDER, as_table, can_print_symbols, json_number, starts
-from .estimators import HiddenMarkovModel
+from .compare import (
+    DESCRIPTIONS,
+    LADDER,
+    Description,
+    as_table,
+    can_print_symbols,
+    json_number,
+    starts,
+    whole_number,
+)
+from .data import as_rows
+from .emissions.additive import AdditiveCovariance
+from .estimators import FactorialHMM, HiddenMarkovModel
+from .exceptions import ConvergenceWarning
+from .latents.coupled import MOST_STATES
 from .methods import EM, CrispEM, FullInference, MeanField, Method, VariationalEM
 
-__all__ = ["Ladder", "LadderRow", "climb_ladder", "compare_hmm", "make_chain_method"]
+__all__ = [
+    "FACTORIAL",
+    "Ladder",
+    "LadderRow",
+    "compare_factorial_hmm",
+    "compare_hmm",
+    "make_chain_method",
+]
 
 
 @dataclass(frozen=True)
@@ -36,6 +57,8 @@ class LadderRow:
     log_likelihood : float
         log p(X | theta), T summed over exactly, where the method ended; for full inference and mean
         field as the estimator's ``score`` has it.
+    held_out : float or None
+        The same of a row of other data, on average; None where there are none.
     sweeps : int
         Passes over the data, of the best start.
     seconds : float
@@ -52,6 +75,7 @@ class LadderRow:
     objective: float
     objective_kind: str
     log_likelihood: float
+    held_out: float | None
     sweeps: int
     seconds: float
     converged: bool
@@ -85,7 +109,7 @@ class Ladder:
         ascii : bool
             Write "theta" for θ.
         """
-        head = ["method", "q(T)", "θ", "objective", "log p(X|θ)", "sweeps", "seconds"]
+        head = ["method", "q(T)", "θ", "objective", "log p(X|θ)", "held-out", "sweeps", "seconds"]
         body = [
             [
                 row.label,
@@ -93,6 +117,7 @@ class Ladder:
                 row.theta,
                 f"{row.objective:.4f}",
                 f"{row.log_likelihood:.4f}",
+                "-" if row.held_out is None else f"{row.held_out:.4f}",
                 ("" if row.converged else "*") + f"{row.sweeps}",
                 f"{row.seconds:.3f}" if row.seconds < 10 else f"{row.seconds:.1f}",
             ]
@@ -103,6 +128,8 @@ class Ladder:
             "log p(X|θ): T summed over exactly, at the θ a method ends in (mean field: at E[θ]; "
             "full inference: averaged over draws)."
         )
+        if any(row.held_out is not None for row in self.rows):
+            notes.append("held-out: the same of a row of other data, on average.")
         if self.n_init > 1:
             notes.append(f"best of {self.n_init} starts (full inference: its chains).")
         if not all(row.converged for row in self.rows):
@@ -113,8 +140,20 @@ class Ladder:
         return self.table(ascii=not can_print_symbols())
 
 
-# What q(T) is over a chain, where that differs from a mixture.
-Q = {"variational_em": "q(T_1) ... q(T_N)"}
+# Where a method on a chain is something else than on a mixture.
+CHAIN = {
+    "variational_em": Description("variational EM", "q(T_1) ... q(T_N)", "θ = θ_MP", "lower bound")
+}
+FACTORIAL = {
+    "full": DESCRIPTIONS["full"],
+    "mean_field": Description("mean field", "q(T) a chain each", "θ ~ q(θ)", "lower bound"),
+    "em": DESCRIPTIONS["em"],
+    "variational_em": Description("variational EM", "q(T) a chain each", "θ = θ_MP", "lower bound"),
+    "variational_em_complete": Description(
+        "variational EM, complete", "q(T) a state each", "θ = θ_MP", "lower bound"
+    ),
+    "crisp_em": DESCRIPTIONS["crisp_em"],
+}
 
 
 def make_chain_method(name: str, *, tol: float, max_iter: int) -> Method:
@@ -133,54 +172,47 @@ def make_chain_method(name: str, *, tol: float, max_iter: int) -> Method:
     return made
 
 
-def climb_ladder(
-    title: str,
-    methods: Iterable[Method],
-    fit: Callable[[Method], Any],
-    log_likelihood: Callable[[Any], float],
-    *,
-    q: dict[str, str],
-    n_init: int,
-    random_state: int,
-) -> Ladder:
-    """Fit by each method in turn.
+def _climbed(
+    name: str,
+    description: Description,
+    estimator: Any,
+    X: NDArray[Any],
+    lengths: ArrayLike | None,
+    held_out: ArrayLike | None = None,
+    held_out_lengths: ArrayLike | None = None,
+) -> LadderRow:
+    """Fit an estimator, and say what it gave."""
+    start = time.perf_counter()
+    with warnings.catch_warnings():  # told by converged
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        estimator.fit(X, lengths=lengths)
+    seconds = time.perf_counter() - start
+    other = None
+    if held_out is not None:
+        other = estimator.score(held_out, lengths=held_out_lengths) / len(as_rows(held_out))
+    kind = estimator.method_.objective
+    return LadderRow(
+        method=name,
+        label=description.label,
+        q=description.q,
+        theta=description.theta,
+        objective=float(estimator.objective_),
+        objective_kind=f"largest {kind} drawn" if name == "full" else kind,
+        log_likelihood=estimator.score(X, lengths=lengths),
+        held_out=other,
+        sweeps=int(estimator.n_iter_),
+        seconds=seconds,
+        converged=bool(estimator.converged_),
+        estimator=estimator,
+    )
 
-    Parameters
-    ----------
-    title : str
-    methods : iterable of method objects
-    fit : callable
-        ``fit(method)`` gives a fitted estimator.
-    log_likelihood : callable
-        ``log_likelihood(estimator)``.
-    q : dict of str
-        What q(T) is in symbols, for methods by name of which `compare` says something else.
-    n_init, random_state : int
-        To be told of.
-    """
-    rows = []
-    for method in methods:
-        start = time.perf_counter()
-        estimator = fit(method)
-        seconds = time.perf_counter() - start
-        description = DESCRIPTIONS[method.name]
-        full = isinstance(method, FullInference)
-        rows.append(
-            LadderRow(
-                method=method.name,
-                label=description.label,
-                q=q.get(method.name, description.q),
-                theta=description.theta,
-                objective=float(estimator.objective_),
-                objective_kind=f"largest {method.objective} drawn" if full else method.objective,
-                log_likelihood=log_likelihood(estimator),
-                sweeps=int(estimator.n_iter_),
-                seconds=seconds,
-                converged=bool(estimator.converged_),
-                estimator=estimator,
-            )
-        )
-    return Ladder(title, n_init, random_state, tuple(rows))
+
+def _size(X: NDArray[Any], lengths: ArrayLike | None) -> str:
+    n_rows, n_features = X.shape
+    n_sequences = 1 if lengths is None else len(np.asarray(lengths))
+    return (
+        f"{n_rows} rows x {n_features} features in {n_sequences} sequence{'s' * (n_sequences > 1)}"
+    )
 
 
 def compare_hmm(
@@ -238,8 +270,10 @@ def compare_hmm(
         for method in methods
     ]
 
-    def fit(method: Method) -> HiddenMarkovModel:
-        return HiddenMarkovModel(
+    rows = as_rows(X)
+    found = []
+    for method in chosen:
+        estimator = HiddenMarkovModel(
             n_components,
             emission=emission,
             covariance_type=covariance_type,  # type: ignore[arg-type]
@@ -247,19 +281,98 @@ def compare_hmm(
             n_init=starts(method, n_init),
             random_state=random_state,
             n_threads=n_threads,
-        ).fit(X, lengths=lengths)
-
-    n_rows, n_features = np.shape(X)
-    n_sequences = 1 if lengths is None else len(np.asarray(lengths))
+        )
+        description = CHAIN.get(method.name, DESCRIPTIONS[method.name])
+        found.append(_climbed(method.name, description, estimator, rows, lengths))
     kind = f"{covariance_type} covariances" if emission == "gaussian" else f"{emission} rows"
-    return climb_ladder(
-        f"{n_rows} rows x {n_features} features in {n_sequences} "
-        f"sequence{'s' * (n_sequences > 1)}; hidden Markov model of {n_components} "
-        f"state{'s' * (n_components > 1)}, {kind}; seed {random_state}",
-        chosen,
-        fit,
-        lambda estimator: estimator.score(X, lengths=lengths),
-        q=Q,
-        n_init=n_init,
-        random_state=random_state,
+    title = (
+        f"{_size(rows, lengths)}; hidden Markov model of {n_components} "
+        f"state{'s' * (n_components > 1)}, {kind}; seed {random_state}"
     )
+    return Ladder(title, n_init, random_state, tuple(found))
+
+
+def compare_factorial_hmm(
+    X: ArrayLike,
+    n_chains: int,
+    n_components: int,
+    *,
+    lengths: ArrayLike | None = None,
+    held_out: ArrayLike | None = None,
+    held_out_lengths: ArrayLike | None = None,
+    covariance_type: AdditiveCovariance = "full",
+    methods: Sequence[str] = tuple(FACTORIAL),
+    random_state: int = 0,
+    n_init: int = 5,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    n_draws: int = 500,
+    n_threads: int | None = None,
+) -> Ladder:
+    """Fit one factorial hidden Markov model by every method and lay the results side by side.
+
+    All methods begin at the same places. Priors are flat for methods that find a point, those of
+    :class:`vbfast.FactorialHMM` for mean field and full inference.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_rows, n_features)
+    n_chains, n_components : int
+        With 4,096 joint states, n_components ** n_chains, at most.
+    lengths : array-like, optional
+        Rows of each sequence.
+    held_out, held_out_lengths : array-like, optional
+        Other data, to tell how likely they are.
+    covariance_type : {"full", "diag"}
+    methods : sequence of str
+        Among "full", "mean_field", "em", "variational_em" (a chain each), "variational_em_complete"
+        (a state of a chain each) and "crisp_em".
+    random_state : int
+    n_init : int
+        Starts of each fit, of which the best is kept; full inference takes its chains instead.
+    tol, max_iter
+        When to stop.
+    n_draws : int
+        Of full inference, for each of its chains, after as many that are not kept.
+    n_threads : int or None
+
+    Returns
+    -------
+    Ladder
+        ``print`` it, or take ``rows`` or ``to_dict()``.
+    """
+    rows = as_rows(X)
+    for name in methods:
+        if name not in FACTORIAL:
+            raise ValueError(f"methods must be among {', '.join(FACTORIAL)}, not {name!r}")
+    n_chains = whole_number("n_chains", n_chains, 1)
+    n_components = whole_number("n_components", n_components, 1)
+    if n_components**n_chains > MOST_STATES:
+        raise ValueError(
+            f"n_components ** n_chains is {n_components**n_chains}; log p(X|θ) is computed for "
+            f"{MOST_STATES} joint states at most"
+        )
+    found = []
+    for name in methods:
+        method: Any = name.removesuffix("_complete")
+        estimator = FactorialHMM(
+            n_chains,
+            n_components,
+            method=FullInference(n_draws, n_draws) if name == "full" else method,
+            factorisation="complete" if name != method else "structured",
+            covariance_type=covariance_type,
+            tol=tol,
+            max_iter=max_iter,
+            n_init=n_init,
+            random_state=random_state,
+            n_threads=n_threads,
+        )
+        found.append(
+            _climbed(name, FACTORIAL[name], estimator, rows, lengths, held_out, held_out_lengths)
+        )
+    title = (
+        f"{_size(rows, lengths)}; factorial hidden Markov model of {n_chains} "
+        f"chain{'s' * (n_chains > 1)} x {n_components} states, {covariance_type} covariance; "
+        f"seed {random_state}"
+    )
+    return Ladder(title, n_init, random_state, tuple(found))

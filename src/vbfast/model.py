@@ -209,14 +209,7 @@ class Model:
 
     def check_frame(self, block: Block) -> None:
         """Raise ValueError if the block is in another frame than the emission."""
-        units = self.emission.units
-        for mine, theirs in ((units.origin, block.origin), (units.scale, block.scale)):
-            if mine is not theirs and not np.array_equal(mine, theirs):
-                raise ValueError(
-                    "the data are in another frame than the model: give the emission theirs, "
-                    "Gaussian(..., frame=data.frame), or counts and symbols their own, "
-                    "ArrayData.of(X, standardise=False)"
-                )
+        self.emission.units.check(block)
 
     def visit(self, block: Block, theta: Theta, assignment: Assignment) -> Stats:
         """Assign the rows of a block to components and return their expected statistics.

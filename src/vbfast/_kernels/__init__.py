@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING
 from . import cpu
 
 if TYPE_CHECKING:
-    from . import chain, columns, discrete, gaussian, loop, mixture, parameters, seeds, triangle
+    from . import (
+        chain,
+        columns,
+        discrete,
+        factorial,
+        gaussian,
+        loop,
+        mixture,
+        parameters,
+        seeds,
+        triangle,
+    )
     from . import mixture as mixture_single
 
 __all__ = [
@@ -26,6 +37,7 @@ __all__ = [
     "columns",
     "cpu",
     "discrete",
+    "factorial",
     "gaussian",
     "level",
     "load",
@@ -66,6 +78,7 @@ def load(level: str) -> SimpleNamespace:
         "chain",
         "columns",
         "discrete",
+        "factorial",
         "gaussian",
         "gaussian_single",
         "loop",
@@ -91,6 +104,6 @@ level: str = _choose_level()
 if not TYPE_CHECKING:
     _loaded = load(level)
     chain, columns, discrete = _loaded.chain, _loaded.columns, _loaded.discrete
-    gaussian = _loaded.gaussian
+    factorial, gaussian = _loaded.factorial, _loaded.gaussian
     loop, mixture, mixture_single = _loaded.loop, _loaded.mixture, _loaded.mixture_single
     parameters, seeds, triangle = _loaded.parameters, _loaded.seeds, _loaded.triangle

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LOWEST", "Assignment", "Block", "Coefficients", "Mixtures", "Sequences"]
+__all__ = [
+    "LOWEST",
+    "Assignment",
+    "Block",
+    "Coefficients",
+    "CoupledCoefficients",
+    "Mixtures",
+    "Sequences",
+]
 
 Array = NDArray[np.float64]
 
@@ -56,6 +64,9 @@ class Block:
     constant : float
         What the objective has of the rows whatever theta is: the sum of log h(x) over rows, where
         p(x | t, theta) = h(x) exp(score).
+    memory : (N, ...), optional
+        The last q(T) of each row, where the next one is found from it: read and written. NaN where
+        there is none yet.
     """
 
     values: NDArray[Any]
@@ -68,6 +79,7 @@ class Block:
     single: bool = False
     sequences: Sequences | None = None
     constant: float = 0.0
+    memory: Array | None = None
 
 
 @dataclass
@@ -98,6 +110,29 @@ class Coefficients:
     offsets: Array
     latent: Array | None = None
     n_categories: int = 0
+
+
+@dataclass(frozen=True)
+class CoupledCoefficients:
+    """Theta of coupled chains, as far as kernels see it.
+
+    Attributes
+    ----------
+    whitening : (D, D)
+        Lower triangular A, with which a row's noise is white: y = A x.
+    means : (M K, R), R >= D
+        Those of A x, chain after chain; y is 0 in what they have beyond D.
+    constant : float
+        A row's log density where y is its mean.
+    start : (M, K)
+    transition : (M, K, K)
+    """
+
+    whitening: Array
+    means: Array
+    constant: float
+    start: Array
+    transition: Array
 
 
 @dataclass(frozen=True)

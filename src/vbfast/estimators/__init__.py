@@ -1,5 +1,6 @@
 """Estimators with scikit-learn's interface: thin, no numerics of their own."""
 
+from .factorial_hmm import FactorialHMM
 from .gaussian_mixture import BayesianGaussianMixture, GaussianMixture
 from .hidden_markov_model import HiddenMarkovModel
 from .many import ManyFits, fit_many
@@ -7,6 +8,7 @@ from .mixture_model import MixtureModel
 
 __all__ = [
     "BayesianGaussianMixture",
+    "FactorialHMM",
     "GaussianMixture",
     "HiddenMarkovModel",
     "ManyFits",
