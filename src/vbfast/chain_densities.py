@@ -72,6 +72,7 @@ class PointChain:
             self.emission.coefficients(self.parameters, self.emission.reference(self.parameters)),
             self.emission.offsets(self.parameters) + scores,
             latent,
+            self.emission.width,
         )
 
     def _visit(
@@ -136,7 +137,10 @@ class PointChain:
         """log p(X, T) of the most probable paths, and these, (N,)."""
         labels = np.empty(len(rows.values), dtype=np.int64)
         size = self.latent.kernel(False).statistics_size(
-            self.emission.kernel, self.latent.n_components, self.emission.n_features
+            self.emission.kernel,
+            self.latent.n_components,
+            self.emission.n_features,
+            self.emission.width,
         )
         statistics = np.empty(size)
         self._states(rows, HARD, labels=labels, statistics=statistics)
@@ -168,6 +172,11 @@ class DrawnChain:
 
     draws: list[PointChain]
     middle: PointChain
+
+    @property
+    def emission(self) -> Any:
+        """That of all."""
+        return self.middle.emission
 
     def log_density(self, rows: Rows) -> Array:
         """log p(x_t | x_1, ..., x_(t-1), X), (N,): theta is learnt of along the sequence."""

@@ -275,7 +275,7 @@ def compare_hmm(
     for method in chosen:
         estimator = HiddenMarkovModel(
             n_components,
-            emission=emission,
+            emission=emission,  # type: ignore[arg-type]
             covariance_type=covariance_type,  # type: ignore[arg-type]
             method=method,
             n_init=starts(method, n_init),

@@ -369,6 +369,9 @@ class Gaussian:
         mean = self.distribution(posterior.copy()).mean()
         return point(mean.means, mean.factor)
 
+    def check_rows(self, values: NDArray[Any]) -> None:
+        """Nothing: any finite row can come from a Gaussian."""
+
     def log_base(self, values: NDArray[Any]) -> float:
         """What log densities have beside scores, row by row: nothing."""
         return 0.0

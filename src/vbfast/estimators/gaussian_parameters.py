@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .. import starts
 from .._kernels.inputs import Assignment
 from ..conjugate import Gaussians, point
 from ..data import ArrayData, Frame
@@ -16,7 +17,7 @@ from ..emissions.gaussian import CovarianceType
 from ..latents import Mixture
 from ..methods import Method
 from ..model import Model
-from .base import FittedByMethod
+from ..stats import Stats
 from .checks import as_array, check_choice, check_distance, check_number, check_positive
 
 __all__ = ["GaussianParameters", "covariances_of"]
@@ -31,11 +32,12 @@ FARTHEST_START, FARTHEST_PRIOR = 1e8, 1e100
 LEAST_PRECISION, MOST_PRECISION = 1e-100, 1e25
 
 
-class GaussianParameters(FittedByMethod):
+class GaussianParameters:
     """What estimators share whose rows are Gaussian given a component."""
 
     # Set by the subclasses' constructors.
     n_components: int
+    n_threads: int | None
     covariance_type: CovarianceType
     reg_covar: float
     means_init: ArrayLike | None
@@ -275,6 +277,68 @@ class GaussianParameters(FittedByMethod):
             factor = cholesky.reshape(k, -1)
         frame = Frame(means.mean(axis=0), np.ones(d), np.ones(d))
         return frame, point(means - frame.origin, factor)
+
+    # -- of a model of sequences ------------------------------------------------------------
+
+    #: Attributes that say all of the parameters.
+    _told_names: ClassVar[tuple[str, ...]] = ("means_", "precisions_cholesky_")
+
+    def _check_emission_parameters(self) -> None:
+        self._check_gaussian_parameters()
+
+    def _read(self, X: ArrayLike, *, lengths: ArrayLike | None = None) -> ArrayData:
+        """Rows to fit, checked."""
+        return ArrayData.of(
+            X,
+            lengths=lengths,
+            isotropic=self.covariance_type == "spherical",
+            n_threads=self.n_threads,
+        )
+
+    def _emission_with_prior(
+        self, data: ArrayData, method: Method, proper: bool
+    ) -> tuple[Gaussian, dict[str, Any]]:
+        """Return the emission, and the attributes that tell of its prior."""
+        return self._emission(data.frame, method, proper, lambda: self._covariance_of(data))
+
+    def _given_for(self, data: ArrayData) -> dict[str, Array | None]:
+        """Parameters to start from, checked."""
+        return self._given_gaussians(data.frame)
+
+    def _start_with(
+        self,
+        model: Model,
+        given: dict[str, Array | None],
+        counts: Array,
+        read: str,
+        located: Callable[[], Stats],
+    ) -> Stats:
+        """Return a posterior of the given parameters; ``located()`` tells what is not given."""
+        means, covariances = self._in_frame(
+            model.emission.units, given["means"], given["covariances"]
+        )
+        whole = means is not None and covariances is not None
+        posterior = model.prior + model.around(means, counts) if whole else located()
+        return starts.from_parameters(model, posterior, read, means=means, covariances=covariances)
+
+    def _told_of(self, emission: Gaussian, parameters: Gaussians) -> dict[str, Any]:
+        """Attributes that say what parameters are."""
+        return self._gaussian_attributes(emission.units, parameters)
+
+    def _told_of_draws(self, emission: Gaussian, arrays: dict[str, Array]) -> dict[str, Array]:
+        """Arrays of draws, as attributes have them."""
+        frame = emission.units
+        return {
+            "means": frame.origin + arrays["means"] / frame.scale,
+            "covariances": self._raw_covariances(
+                frame, covariances_of(arrays["factors"], self.covariance_type)
+            ),
+        }
+
+    def _as_they_are(self) -> tuple[Gaussian, Gaussians]:
+        """The emission and the parameters that attributes say, whoever has set them."""
+        frame, gaussians = self._gaussians_as_they_are()
+        return Gaussian(len(frame.origin), self.covariance_type, frame=frame), gaussians
 
 
 def covariances_of(factor: Array, covariance_type: CovarianceType) -> Array:

@@ -12,7 +12,6 @@ from .. import draws, starts
 from .._threads import resolve_threads
 from ..chain_densities import DrawnChain, PointChain, Rows
 from ..data import ArrayData, as_sequences, check_finite
-from ..emissions import Gaussian
 from ..emissions.gaussian import CovarianceType
 from ..exceptions import ConvergenceWarning
 from ..latents import Chain
@@ -20,9 +19,9 @@ from ..latents.chain import Initial
 from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
 from ..stats import Stats
-from .base import MethodName, feature_names
+from .base import FittedByMethod, MethodName, feature_names
 from .checks import as_generator, as_probabilities, check_choice, check_number
-from .gaussian_parameters import GaussianParameters, covariances_of
+from .emission_parameters import EMISSIONS, EmissionName, check_emission
 
 __all__ = ["HiddenMarkovModel"]
 
@@ -33,15 +32,15 @@ INITS = ("kmeans", "k-means++", "random", "random_from_data")
 MOST_DRAWS = 200
 
 
-class HiddenMarkovModel(GaussianParameters):
+class HiddenMarkovModel(FittedByMethod):
     """Hidden Markov model; by default maximum likelihood by EM.
 
     Parameters
     ----------
     n_components : int
         K, the states.
-    emission : {"gaussian"}
-        What rows are given their state.
+    emission : {"gaussian", "poisson", "bernoulli", "categorical"}
+        What rows of a state look like: see `MixtureModel`.
     method : {"em", "mean_field", "full", "variational_em", "crisp_em"} or object
         EM: forward-backward recursions. Mean field: the same on E[log theta]. Full inference:
         forward filtering, backward sampling. Variational EM: q(T) factorised over rows. Crisp EM:
@@ -62,17 +61,17 @@ class HiddenMarkovModel(GaussianParameters):
     initial : {"free", "stationary"}
         Whether the first state's distribution is a parameter of its own, or the stationary
         distribution of the transition matrix (for EM, variational EM and crisp EM).
-    startprob_init, transmat_init, means_init, precisions_init : array-like, optional
-        (K,), (K, K), (K, D), and in the shape of `precisions_`. What is 0 in the first two stays 0:
-        left-to-right models, and any other.
+    startprob_init, transmat_init : array-like of shape (K,), (K, K), optional
+        What is 0 in them stays 0: left-to-right models, and any other.
+    means_init, precisions_init, probabilities_init : array-like, optional
+        As for `MixtureModel`.
     startprob_prior, transmat_prior : float or array-like, optional
         Concentrations of the Dirichlet priors, of shape (K,) and (K, K). Flat where not given;
         uniform, 1, for mean field and full inference, which need proper ones. A point estimate
         needs 1 or more.
     mean_prior, mean_precision_prior, mean_variance_prior, degrees_of_freedom_prior
-        As for `GaussianMixture`.
-    covariance_prior : array-like, optional
-        As for `GaussianMixture`.
+    covariance_prior, shape_prior, rate_prior, concentration_prior, n_categories
+        As for `MixtureModel`.
     random_state : None, int, numpy.random.Generator or numpy.random.RandomState
     verbose, verbose_interval : int
     n_threads : int, optional
@@ -85,8 +84,8 @@ class HiddenMarkovModel(GaussianParameters):
     transmat_ : ndarray of shape (K, K)
         Row i: the probabilities of what follows state i. theta_MP for a point estimate; means
         under q(theta) for mean field, and over relabelled draws for full inference.
-    means_, covariances_, precisions_, precisions_cholesky_ : ndarray
-        As `GaussianMixture`'s.
+    means_, covariances_, precisions_, precisions_cholesky_, rates_, probabilities_ : ndarray
+        As `MixtureModel`'s.
     objective_ : float
         Of the whole data, in nats, with all constants: see `GaussianMixture`.
     lower_bound_ : float
@@ -103,8 +102,9 @@ class HiddenMarkovModel(GaussianParameters):
     startprob_posterior_, transmat_posterior_ : ndarray
         Concentrations of q(theta), with mean field.
     draws_ : dict of ndarray
-        With full inference: "startprob" (chain, draw, K), "transmat" (chain, draw, K, K), "means",
-        "covariances", "log_joint" (chain, draw), relabelled by their emissions.
+        With full inference: "startprob" (chain, draw, K), "transmat" (chain, draw, K, K), "means"
+        and "covariances", "rates" or "probabilities", "log_joint" (chain, draw), relabelled by
+        what rows of a state look like.
     r_hat_ : float
         With full inference: split R-hat of the log joint; `converged_` is r_hat_ < 1.05.
 
@@ -137,7 +137,7 @@ class HiddenMarkovModel(GaussianParameters):
         self,
         n_components: int = 1,
         *,
-        emission: str = "gaussian",
+        emission: EmissionName = "gaussian",
         method: MethodName | Method = "em",
         covariance_type: CovarianceType = "diag",
         tol: float = 1e-4,
@@ -150,6 +150,7 @@ class HiddenMarkovModel(GaussianParameters):
         transmat_init: ArrayLike | None = None,
         means_init: ArrayLike | None = None,
         precisions_init: ArrayLike | None = None,
+        probabilities_init: ArrayLike | None = None,
         startprob_prior: ArrayLike | None = None,
         transmat_prior: ArrayLike | None = None,
         mean_precision_prior: float | None = None,
@@ -157,6 +158,10 @@ class HiddenMarkovModel(GaussianParameters):
         mean_prior: ArrayLike | None = None,
         degrees_of_freedom_prior: float | None = None,
         covariance_prior: ArrayLike | None = None,
+        shape_prior: ArrayLike | None = None,
+        rate_prior: ArrayLike | None = None,
+        concentration_prior: ArrayLike | None = None,
+        n_categories: int | ArrayLike | None = None,
         random_state: Any = None,
         verbose: int = 0,
         verbose_interval: int = 10,
@@ -176,6 +181,7 @@ class HiddenMarkovModel(GaussianParameters):
         self.transmat_init = transmat_init
         self.means_init = means_init
         self.precisions_init = precisions_init
+        self.probabilities_init = probabilities_init
         self.startprob_prior = startprob_prior
         self.transmat_prior = transmat_prior
         self.mean_precision_prior = mean_precision_prior
@@ -183,6 +189,10 @@ class HiddenMarkovModel(GaussianParameters):
         self.mean_prior = mean_prior
         self.degrees_of_freedom_prior = degrees_of_freedom_prior
         self.covariance_prior = covariance_prior
+        self.shape_prior = shape_prior
+        self.rate_prior = rate_prior
+        self.concentration_prior = concentration_prior
+        self.n_categories = n_categories
         self.random_state = random_state
         self.verbose = verbose
         self.verbose_interval = verbose_interval
@@ -221,24 +231,15 @@ class HiddenMarkovModel(GaussianParameters):
         """
         method = self._check_parameters()
         rng = as_generator(self.random_state)
-        data = ArrayData.of(
-            X,
-            lengths=lengths,
-            isotropic=self.covariance_type == "spherical",
-            n_threads=self.n_threads,
-        )
+        face = self._face
+        data = face._read(X, lengths=lengths)
         if data.n_rows < self.n_components:
             raise ValueError(
                 f"n_components={self.n_components} is more than the {data.n_rows} rows of X"
             )
-        given: dict[str, Array | None] = {
-            **self._given_probabilities(),
-            **self._given_gaussians(data.frame),
-        }
+        given: dict[str, Array | None] = {**self._given_probabilities(), **face._given_for(data)}
         proper = method.read != "mode"
-        emission, priors = self._emission(
-            data.frame, method, proper, lambda: self._covariance_of(data)
-        )
+        emission, priors = face._emission_with_prior(data, method, proper)
         model = Model(self._latent(method, proper, given), emission)
         n_starts = method.n_chains if isinstance(method, FullInference) else self.n_init
         posteriors = (self._start(model, data, given, method, rng) for _ in range(n_starts))
@@ -254,20 +255,36 @@ class HiddenMarkovModel(GaussianParameters):
             fitted["feature_names_in_"] = names
         fitted["n_features_in_"] = data.values.shape[1]
         fitted["_made"] = (
-            self.covariance_type,
-            tuple(fitted[name].copy() for name in self._parameter_names_fitted),
+            self._kind,
+            tuple(fitted[name].copy() for name in self._told_names),
         )
         self._keep(fitted | priors, method)
         return self
 
-    _parameter_names_fitted = ("startprob_", "transmat_", "means_", "precisions_cholesky_")
+    @property
+    def _face(self) -> Any:
+        """This estimator as what tells of its emission: another class on the same attributes."""
+        kind = EMISSIONS[self.emission]
+        face = kind.__new__(kind)
+        face.__dict__ = self.__dict__
+        return face
+
+    @property
+    def _kind(self) -> tuple[str, str]:
+        """What attributes are to be taken for."""
+        return self.emission, self.covariance_type
+
+    @property
+    def _told_names(self) -> tuple[str, ...]:
+        """Attributes that say all of theta."""
+        return "startprob_", "transmat_", *self._face._told_names
 
     def _check_parameters(self) -> Method:
         check_number("n_components", self.n_components, whole=True, least=1)
-        check_choice("emission", self.emission, ("gaussian",))
+        check_emission(self)
         check_choice("init_params", self.init_params, INITS)
         check_choice("initial", self.initial, ("free", "stationary"))
-        self._check_gaussian_parameters()
+        self._face._check_emission_parameters()
         method = self._check_fitting()
         if self.initial == "stationary":
             if method.read != "mode":
@@ -323,15 +340,12 @@ class HiddenMarkovModel(GaussianParameters):
         rng: np.random.Generator,
     ) -> Stats:
         """Return the posterior that a fit begins with."""
-        means, covariances = self._in_frame(data.frame, given["means"], given["covariances"])
-        if means is not None and covariances is not None:
-            counts = np.full(self.n_components, data.total_weight / self.n_components)
-            posterior = model.prior + model.around(means, counts)
-        else:
-            posterior = starts.posterior(model, data, self.init_params, rng)
-        posterior = starts.from_parameters(
-            model, posterior, method.read, means=means, covariances=covariances
-        )
+        counts = np.full(self.n_components, data.total_weight / self.n_components)
+
+        def located() -> Stats:
+            return starts.posterior(model, data, self.init_params, rng)
+
+        posterior = self._face._start_with(model, given, counts, method.read, located)
         return model.latent.with_probabilities(
             posterior, method.read, given["startprob"], given["transmat"]
         )
@@ -369,7 +383,7 @@ class HiddenMarkovModel(GaussianParameters):
         return {
             "startprob_": middle.weights[0].copy(),
             "transmat_": middle.weights[1:].copy(),
-            **self._gaussian_attributes(middle.emission.units, middle.parameters),
+            **self._face._told_of(middle.emission, middle.parameters),
         }
 
     def _sample(
@@ -406,7 +420,7 @@ class HiddenMarkovModel(GaussianParameters):
                 model.latent,
                 model.emission.plain,
                 weights[g],
-                model.emission.parameters(**{name: part[g] for name, part in parameters.items()}),
+                model.emission.parameters(*(part[g] for part in parameters.values())),
             )
             for g in every
         ]
@@ -414,7 +428,7 @@ class HiddenMarkovModel(GaussianParameters):
             model.latent,
             model.emission.plain,
             weights.mean(axis=0),
-            model.emission.mean_of_draws(**parameters),
+            model.emission.mean_of_draws(*parameters.values()),
         )
         mixing = draws.r_hat(drawn.log_joint)
         if mixing >= 1.05:
@@ -428,10 +442,7 @@ class HiddenMarkovModel(GaussianParameters):
         raw = {
             "startprob": weights[:, 0],
             "transmat": weights[:, 1:],
-            "means": data.frame.origin + parameters["means"] / data.frame.scale,
-            "covariances": self._raw_covariances(
-                data.frame, covariances_of(parameters["factors"], self.covariance_type)
-            ),
+            **self._face._told_of_draws(model.emission, parameters),
         }
         return {
             **self._attributes(middle),
@@ -455,35 +466,36 @@ class HiddenMarkovModel(GaussianParameters):
     _middle: PointChain | DrawnChain
 
     def __sklearn_is_fitted__(self) -> bool:
-        return all(name in vars(self) for name in self._parameter_names_fitted)
+        return self.emission in EMISSIONS and all(name in vars(self) for name in self._told_names)
 
     def _as_they_are(self) -> PointChain | None:
         """The parameters, where somebody has set them since the fit; None if nobody has."""
-        covariance_type, arrays = getattr(self, "_made", (None, ()))
-        now = tuple(getattr(self, name) for name in self._parameter_names_fitted)
-        if covariance_type == self.covariance_type and all(map(np.array_equal, now, arrays)):
+        kind, arrays = getattr(self, "_made", (None, ()))
+        now = tuple(getattr(self, name) for name in self._told_names)
+        if kind == self._kind and all(map(np.array_equal, now, arrays)):
             return None
-        k = len(self.means_)
+        k = len(self.startprob_)
         weights = np.concatenate(
             [
                 as_probabilities("startprob_", self.startprob_, (k,))[None],
                 as_probabilities("transmat_", self.transmat_, (k, k)),
             ]
         )
-        frame, gaussians = self._gaussians_as_they_are()
-        emission = Gaussian(len(frame.origin), self.covariance_type, frame=frame)
-        return PointChain(Chain(k), emission, weights, gaussians)
+        emission, parameters = self._face._as_they_are()
+        return PointChain(Chain(k), emission, weights, parameters)
 
     def _prepare(
         self, X: ArrayLike, lengths: ArrayLike | None, middle: bool = False
     ) -> tuple[PointChain | DrawnChain, Rows]:
         """What tells of rows, and the rows, checked."""
         self._check_is_fitted()
-        values = self._rows(X, np.shape(self.means_)[-1])
+        density = self._as_they_are() or (self._middle if middle else self._density)
+        emission = density.emission
+        values = self._rows(X, emission.n_features)
         sequences = as_sequences(lengths, len(values))
         threads = resolve_threads(self.n_threads)
         check_finite(values, threads)
-        density = self._as_they_are() or (self._middle if middle else self._density)
+        emission.check_rows(values)
         return density, Rows(values, sequences, threads)
 
     def predict_proba(self, X: ArrayLike, lengths: ArrayLike | None = None) -> Array:

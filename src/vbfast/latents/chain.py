@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 Initial = Literal["free", "stationary"]
 
 # Steps of a stationary chain's M-step at most, and the slope, for each row of data, at its end.
-STATIONARY_STEPS, STATIONARY_SLOPE = 1000, 1e-10
+STATIONARY_STEPS, STATIONARY_SLOPE = 1000, 1e-9
 # Probabilities that it begins with, at least.
 LEAST_BEGIN = 1e-3
 
@@ -231,8 +231,11 @@ def stationary_distribution(transitions: Array) -> Array:
     Where there are several, that of least length.
     """
     k = len(transitions)
-    left = np.concatenate([np.eye(k) - transitions.T, np.ones((1, k))])
-    delta = np.linalg.lstsq(left, np.append(np.zeros(k), 1.0), rcond=None)[0]
+    try:
+        delta = np.linalg.solve((np.eye(k) - transitions + 1.0).T, np.ones(k))
+    except np.linalg.LinAlgError:
+        left = np.concatenate([np.eye(k) - transitions.T, np.ones((1, k))])
+        delta = np.linalg.lstsq(left, np.append(np.zeros(k), 1.0), rcond=None)[0]
     delta = np.maximum(delta, 0.0)
     return np.asarray(delta / delta.sum())
 
@@ -273,7 +276,10 @@ class _Stationary(Dirichlet):
                 value = np.where(moves > 0, moves * np.log(a), 0.0).sum()
                 value += np.where(first > 0, first * np.log(delta), 0.0).sum()
                 pull = np.where(first > 0, first / delta, 0.0)
-            z = np.linalg.pinv(np.eye(k) - a + delta)
+            try:
+                z = np.linalg.inv(np.eye(k) - a + delta)
+            except np.linalg.LinAlgError:
+                z = np.linalg.pinv(np.eye(k) - a + delta)
             slope = moves + a * (delta[:, None] * (z @ pull))
             slope -= a * slope.sum(axis=1, keepdims=True)
             if not np.isfinite(value):
@@ -286,7 +292,7 @@ class _Stationary(Dirichlet):
             np.log(begin[free]),
             jac=True,
             method="L-BFGS-B",
-            options={"maxiter": STATIONARY_STEPS, "ftol": 0.0, "gtol": STATIONARY_SLOPE},
+            options={"maxiter": STATIONARY_STEPS, "ftol": 1e-15, "gtol": STATIONARY_SLOPE},
         )
         a, delta = at(found.x)
         return np.concatenate([delta[None], a])
