@@ -582,7 +582,6 @@ cdef void count_tile(
         return
     for k in range(n):
         memset(b + k * job.stride + n_rows, 0, (n_used - n_rows) * sizeof(double))
-        memset(alpha + k * job.stride + n_rows, 0, (n_used - n_rows) * sizeof(double))
         memset(room.q + k * job.stride + n_rows, 0, (n_used - n_rows) * sizeof(double))
     products(
         n, n, False, n_used // LANES, job.stride // LANES, <const lanes*>alpha, <const lanes*>b,
