@@ -369,9 +369,10 @@ def test_rows_that_tell_states_apart_are_far_between(n, told):
     """What comes before a span is forgotten in its last rows, what comes after is not, or so."""
     rng = np.random.default_rng(n)
     transitions = np.where(np.eye(8) == 1, 1 - 7e-6, 1e-6)
-    scores = -3 * rng.random((n, 8))
-    place = np.arange(n) % (BUNDLE_ROWS // 8)
-    scores[place < BUNDLE_ROWS // 8 - 100 if told == "last" else place >= 100] = 0
+    scores = np.zeros((n, 8))
+    # One row of a span tells its state.
+    rows = np.arange(20 if told == "first" else BUNDLE_ROWS // 8 - 20, n, BUNDLE_ROWS // 8)
+    scores[rows] = -2000 * (1 - ref.one_hot(rng.integers(8, size=len(rows)), 8))
     Chain.of_scores(scores, np.full(8, 0.125), transitions).assert_all_as_expected(
         1e-9, LEVELS[-1:]
     )
@@ -413,11 +414,11 @@ def test_what_underflows_may_be_the_truth_in_the_end(n):
         np.tile(lost, (n, 1)), [0.5, 0.5], [[0.5, 0.5], [0.0, 1.0]], [4] * n
     )  # fmt: skip
     chain.assert_all_as_expected()
-    # Through a state of 1e-150 and a transition of 1e-250, beside one that none is faster than.
-    rows = np.tile([-350.0, -350, 0], (11, 1))
+    # Through a state of 1e-150 and a transition of 1e-250, whose product is no number.
+    rows = np.tile([-100.0, -100, 0], (20, 1))
     rows[0] = 0
     transitions = [[1, 0, 0], [0, 1, 1e-250], [0, 0, 1]]
-    chain = Chain.of_scores(np.tile(rows, (n, 1)), [1, 1e-150, 0], transitions, [11] * n)
+    chain = Chain.of_scores(np.tile(rows, (n, 1)), [1, 1e-150, 0], transitions, [20] * n)
     chain.assert_all_as_expected()
     assert chain.visit("exact")["q"][-1, 2] == pytest.approx(1)
 
