@@ -1098,8 +1098,6 @@ cdef void log_backward(
             if job.watch.stop:
                 return
         a = alpha + row * columns
-        if job.assignment.kind == FILTER:
-            memset(beta, 0, columns * sizeof(double))
         for k in range(n):
             q[k] = a[k] + beta[k]
         norm = log_sum(n, q)
@@ -1120,6 +1118,8 @@ cdef void log_backward(
                     )
                 for j in range(n):
                     transitions[i * n + j] += pairs[j]
+        if job.assignment.kind == FILTER:
+            continue
         for k in range(n):
             arriving[k] = score[row * columns + k] + beta[k] - norm
         log_multiply(n, job.log_backward, columns, arriving, beta)
