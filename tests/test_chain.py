@@ -24,8 +24,8 @@ KINDS = {
     "factorised": {"statistics", "q"},
     "given": {"statistics"},
 }
-# Rows that a bundle's spans are cut to, at K <= 8: see STEPS in chain.pyx.
-STEPS = 1024
+# Rows that the 8 spans of a bundle have at most, at K = 8 or more: see STEPS in chain.pyx.
+BUNDLE_ROWS = 8 * 1024
 
 
 def sequences(lengths):
@@ -199,9 +199,9 @@ def test_many_sequences(emission, k):
     [
         # Alone, cut into 8 spans; too short for that; beside others as long, not cut.
         (3, [256]), (2, [263]), (3, [255]), (2, [300] * 5), (2, [2048] * 4),
-        # Longer than two spans' steps: always cut, and from 8 spans on into several bundles.
-        (3, [2049] * 9), (5, [8 * STEPS]), (3, [8 * STEPS + 1]), (2, [3 * 8 * STEPS - 5, 40, 1]),
-        (17, [2500, 9000]),
+        # Longer than two spans: always cut, and from 8 spans on into several bundles.
+        (8, [2049] * 9), (9, [BUNDLE_ROWS]), (8, [BUNDLE_ROWS + 1]),
+        (8, [3 * BUNDLE_ROWS - 5, 40, 1]), (17, [2500, BUNDLE_ROWS + 500]), (2, [33_000]),
     ],
 )  # fmt: skip
 def test_long_sequences(k, lengths):
@@ -357,10 +357,25 @@ def test_left_to_right(n):
 @pytest.mark.parametrize("spread", [0.0, 0.01, 3.0])
 def test_a_chain_that_stays_where_it_is(n, leak, spread):
     rng = np.random.default_rng(n)
-    transitions = np.where(np.eye(3) == 1, 1 - 2 * leak, leak)
-    chain = Chain.of_scores(-spread * rng.random((n, 3)), [0.2, 0.3, 0.5], transitions)
+    transitions = np.where(np.eye(8) == 1, 1 - 7 * leak, leak)
+    chain = Chain.of_scores(-spread * rng.random((n, 8)), np.arange(1, 9) / 36, transitions)
     # Log odds of hundreds of nats, from sums over all rows.
     chain.assert_all_as_expected(1e-9, LEVELS[-1:])
+
+
+@pytest.mark.parametrize("n", [BUNDLE_ROWS, 3 * BUNDLE_ROWS])
+@pytest.mark.parametrize("told", ["first", "last"])
+def test_rows_that_tell_states_apart_are_far_between(n, told):
+    """What comes before a span is forgotten in its last rows, what comes after is not, or so."""
+    rng = np.random.default_rng(n)
+    transitions = np.where(np.eye(8) == 1, 1 - 7e-6, 1e-6)
+    scores = np.zeros((n, 8))
+    # One row of a span tells its state.
+    rows = np.arange(20 if told == "first" else BUNDLE_ROWS // 8 - 20, n, BUNDLE_ROWS // 8)
+    scores[rows] = -2000 * (1 - ref.one_hot(rng.integers(8, size=len(rows)), 8))
+    Chain.of_scores(scores, np.full(8, 0.125), transitions).assert_all_as_expected(
+        1e-9, LEVELS[-1:]
+    )
 
 
 @pytest.mark.parametrize("n", [10, 3000])
@@ -389,6 +404,23 @@ def test_a_state_that_one_row_all_but_rules_out_may_be_the_only_one(kind):
             transitions, [3] * (2 * n),
         )  # fmt: skip
         chain.assert_as_expected(kind)
+
+
+@pytest.mark.parametrize("n", [1, 300])
+def test_what_underflows_may_be_the_truth_in_the_end(n):
+    # Below exp(-708) in the first row, and the likeliest after four.
+    lost = np.array([[-800.0, 0], [0, -400], [0, -400], [0, -400]])
+    chain = Chain.of_scores(
+        np.tile(lost, (n, 1)), [0.5, 0.5], [[0.5, 0.5], [0.0, 1.0]], [4] * n
+    )  # fmt: skip
+    chain.assert_all_as_expected()
+    # Through a state of 1e-150 and a transition of 1e-250, whose product is no number.
+    rows = np.tile([-100.0, -100, 0], (20, 1))
+    rows[0] = 0
+    transitions = [[1, 0, 0], [0, 1, 1e-250], [0, 0, 1]]
+    chain = Chain.of_scores(np.tile(rows, (n, 1)), [1, 1e-150, 0], transitions, [20] * n)
+    chain.assert_all_as_expected()
+    assert chain.visit("exact")["q"][-1, 2] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("kind", ["exact", "draw", "filter", "hard", "factorised"])

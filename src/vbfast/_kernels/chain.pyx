@@ -582,7 +582,6 @@ cdef void count_tile(
         return
     for k in range(n):
         memset(b + k * job.stride + n_rows, 0, (n_used - n_rows) * sizeof(double))
-        memset(alpha + k * job.stride + n_rows, 0, (n_used - n_rows) * sizeof(double))
         memset(room.q + k * job.stride + n_rows, 0, (n_used - n_rows) * sizeof(double))
     products(
         n, n, False, n_used // LANES, job.stride // LANES, <const lanes*>alpha, <const lanes*>b,
@@ -1089,17 +1088,16 @@ cdef void log_backward(
     cdef double* arriving = room.states
     cdef double* beta = room.states + columns
     cdef double* q = room.limits
+    cdef double* pairs = room.predicted
     cdef double* transitions = statistics + 1 + 2 * n
     cdef double norm
-    memset(beta, 0, columns * sizeof(double))
+    memset(room.states, 0, 2 * columns * sizeof(double))
     for row in range(n_rows - 1, -1, -1):
         if row % 256 == 0:
             look(job)
             if job.watch.stop:
                 return
         a = alpha + row * columns
-        if job.assignment.kind == FILTER:
-            memset(beta, 0, columns * sizeof(double))
         for k in range(n):
             q[k] = a[k] + beta[k]
         norm = log_sum(n, q)
@@ -1113,10 +1111,15 @@ cdef void log_backward(
             job.labels[first + row] = first_largest(n, q)
         if job.counting and row + 1 < n_rows:
             for i in range(n):
-                for j in range(n):
-                    transitions[i * n + j] += exp(
-                        a[i] - norm + job.log_forward[i * columns + j] + arriving[j]
+                for j in range(columns // LANES):
+                    (<lanes*>pairs)[j] = lanes_exp(
+                        lanes_set(a[i] - norm) + (<lanes*>arriving)[j]
+                        + (<lanes*>(job.log_forward + i * columns))[j]
                     )
+                for j in range(n):
+                    transitions[i * n + j] += pairs[j]
+        if job.assignment.kind == FILTER:
+            continue
         for k in range(n):
             arriving[k] = score[row * columns + k] + beta[k] - norm
         log_multiply(n, job.log_backward, columns, arriving, beta)
