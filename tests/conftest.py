@@ -143,7 +143,7 @@ MIXTURES = [
 
 @dataclass(frozen=True)
 class DiscreteRow:
-    """A mixture of counts or symbols, as `MixtureRow` is one of Gaussians: "flat" or "conjugate"."""
+    """A mixture of counts or symbols, as `MixtureRow` is of Gaussians: flat or conjugate."""
 
     emission: str
     weights: str = "dirichlet_distribution"

@@ -699,7 +699,8 @@ def symbol_scores(X, log_weights, logs):
 def dirichlet_tables_kl(alpha, alpha0):
     """KL of tables whose rows are Dirichlet, entries of concentration 0 left out."""
     total = 0.0
-    for a, b in zip(alpha.reshape(-1, alpha.shape[-1]), alpha0.reshape(-1, alpha0.shape[-1])):
+    n = alpha.shape[-1]
+    for a, b in zip(alpha.reshape(-1, n), alpha0.reshape(-1, n), strict=True):
         total += dirichlet_kl(a[a > 0], b[a > 0])
     return total
 
@@ -725,11 +726,14 @@ def discrete_climb(X, q0, row, kind, read, *, n_sweeps, truncation=None, sample_
             values = np.where(b > 0, (a - 1) / np.where(b > 0, b, 1), (a - 1).sum(0) / b.sum(0))
             if read == "mean":
                 expected = a / b, digamma(a) - np.log(b)
-                kl = sum(gamma_kl(*each) for each in zip(*(p.ravel() for p in (a, b, a0, b0))))
+                each = (p.ravel() for p in (a, b, a0, b0))
+                kl = sum(gamma_kl(*one) for one in zip(*each, strict=True))
         else:
-            a0 = np.broadcast_to(row.concentrations(d), (n_components, *row.concentrations(d).shape))
+            a0 = np.broadcast_to(
+                row.concentrations(d), (n_components, *row.concentrations(d).shape)
+            )
             a = a0.copy()
-            for x, share, weight in zip(X, q, w):
+            for x, share, weight in zip(X, q, w, strict=True):
                 for j, symbol in enumerate(x):
                     a[:, j, int(symbol)] += weight * share
             excess = np.where(a > 0, a - 1, 0)

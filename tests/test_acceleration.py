@@ -450,7 +450,9 @@ def test_discrete_coordinates_there_and_back(row, k, d):
         assert (out["strength"] - model.prior["strength"]).sum() == pytest.approx(data.total_weight)
         if row.emission != "poisson":
             tally = (out[name] - model.prior[name]).sum(axis=2)
-            np.testing.assert_allclose(tally, np.broadcast_to(out["strength"][:, None], tally.shape))
+            np.testing.assert_allclose(
+                tally, np.broadcast_to(out["strength"][:, None], tally.shape)
+            )
         theta = read(out)
         stats = data.sum(model.visit, theta, EM().assign(0))
         assert np.isfinite(float(stats["log_z"]) + theta.log_prior)

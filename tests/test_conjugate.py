@@ -848,7 +848,8 @@ def test_kl_of_rates_and_tables(make):
     assert abs(np.mean(gaps) - q.kl(p)) < 5 * np.std(gaps) / np.sqrt(4000)
     plain = 0.0
     if make is rates:
-        for a, b, a0, b0 in zip(*(x.ravel() for x in (q.shape, q.rate, p.shape, p.rate))):
+        each = (x.ravel() for x in (q.shape, q.rate, p.shape, p.rate))
+        for a, b, a0, b0 in zip(*each, strict=True):
             plain += ref.gamma_kl(a, b, a0, b0)
     else:
         plain = ref.dirichlet_tables_kl(q.dirichlet.concentration, p.dirichlet.concentration)

@@ -1049,18 +1049,17 @@ def test_precision_factors_name_the_first_matrix_that_has_none(level):
 
 
 class DiscreteTheta:
-    """Random parameters of a row of DISCRETE, some of them 0, for a kernel and for the reference."""
+    """Random parameters of a row of DISCRETE, some of them 0."""
 
-    def __init__(self, rng, row, n_components, n_features, zeros=True):
+    def __init__(self, rng, row, n_components, n_features):
         self.row = row
         self.emission = row.of(n_features)
         weights, values = row.draw_prior(1, n_components, n_features, rng)
         self.weights, self.values = weights[0], values[0]
-        if zeros:
-            self.values[rng.random(self.values.shape) < 0.2] = 0.0
-            if row.emission != "poisson":
-                self.values[..., 0] += self.values.sum(axis=-1) == 0
-                self.values /= self.values.sum(axis=-1, keepdims=True)
+        self.values[rng.random(self.values.shape) < 0.2] = 0.0
+        if row.emission != "poisson":
+            self.values[..., 0] += self.values.sum(axis=-1) == 0
+            self.values /= self.values.sum(axis=-1, keepdims=True)
         parameters = self.emission.parameters(self.values)
         self.reference = self.emission.reference(parameters)
         self.coefficients = self.emission.coefficients(parameters, self.reference)

@@ -673,9 +673,6 @@ def test_a_row_that_is_impossible_is_named(several):
     data, model = row.data(X, np.array([1.0, 0.0, 1.0, 1.0])), row.model(2, 1)
     theta = model.point(np.full(2, 0.5), model.emission.parameters(np.zeros((2, 1))))
     possible = model.point(np.full(2, 0.5), model.emission.parameters(np.ones((2, 1))))
+    requests = [(one, Assignment("exact")) for one in ([possible, theta] if several else [theta])]
     with pytest.raises(ImpossibleRowError, match="row 3 of X"):
-        if several:
-            requests = [(possible, Assignment("exact")), (theta, Assignment("exact"))]
-            data.sum_each(model.visit_each, requests)
-        else:
-            data.sum(model.visit, theta, Assignment("exact"))
+        data.sum_each(model.visit_each, requests)

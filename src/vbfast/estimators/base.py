@@ -10,7 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from functools import partial
 from time import perf_counter
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -127,6 +127,9 @@ class FittedByMethod(Estimator):
     verbose_interval: int
     n_threads: int | None
 
+    # Calls from a warning of `_fit`'s to whoever called `fit`.
+    _stacklevel: ClassVar[int] = 4
+
     def _check_fitting(self) -> Method:
         """Check the parameters that are here, and return the method."""
         check_number("tol", self.tol, least=0)
@@ -176,7 +179,7 @@ class FittedByMethod(Estimator):
                 f"last changed by more than tol={method.tol:g} per row. Raise max_iter or tol, or "
                 "try other starts (n_init, init_params)",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=self._stacklevel,
             )
         return best
 

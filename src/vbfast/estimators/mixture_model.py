@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import starts
+from .._kernels.inputs import Assignment
 from ..conjugate import Gamma
 from ..data import ArrayData, Frame
 from ..densities import DiscreteDensity, DiscreteDrawnDensity, DiscreteMeanFieldDensity
@@ -35,6 +36,7 @@ class _GaussianFace(_GaussianMixtureBase):
 
     _informative = False
     _bound_per_row = True
+    _stacklevel = 5
 
 
 class _DiscreteFace(MixtureBase):
@@ -42,6 +44,7 @@ class _DiscreteFace(MixtureBase):
 
     _informative = False
     _bound_per_row = True
+    _stacklevel = 5
 
     # Set by the constructor of MixtureModel.
     means_init: ArrayLike | None
@@ -235,11 +238,18 @@ class _PoissonFace(_DiscreteFace):
         if (shape is None) != (rate is None):
             raise ValueError("give shape_prior and rate_prior, or neither")
         if shape is None and method.read != "mode":
-            mean = np.average(data.values, axis=0, weights=data.weights)
+            mean = self._mean_of(data)
             shape, rate = 1.0, 1.0 / np.where(mean > 0, mean, 1.0)
         emission = _made(Poisson, d, shape=shape, rate=rate)
         _check_mode("shape_prior", shape, method)
         return emission, {"shape_prior_": shape, "rate_prior_": rate}
+
+    def _mean_of(self, data: ArrayData) -> Array:
+        """Mean of all rows, (D,)."""
+        whole = Model(Mixture(1), self._plain(data.values))
+        about = whole.about(np.ones((1, data.values.shape[1])))
+        stats = data.sum(whole.visit, about, Assignment("hard"))
+        return np.asarray(stats["sums"][0] / stats["strength"][0])
 
     def _given_values(self, emission: Poisson) -> Array | None:
         if self.means_init is None:
