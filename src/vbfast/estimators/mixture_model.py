@@ -109,13 +109,14 @@ class _DiscreteFace(MixtureBase):
         return Model(latent, emission), {"weight_concentration_prior_": concentration, **priors}
 
     def _given(self, data: ArrayData) -> dict[str, Array | None]:
+        """weights_init, and the emission's parameters (K, ...)."""
         values = self._given_values(self._plain(data.values))
         return {"weights": self._given_weights(), "values": values}
 
     def _previous(self, data: ArrayData) -> dict[str, Array | None] | None:
         if not self.__sklearn_is_fitted__():
             return None
-        values = self._density_parameters
+        values = self._values
         expected = self._plain(data.values).unit(np.zeros((self.n_components, self._n_features)))
         shape = next(iter(expected.arrays.values())).shape
         if values.shape != shape:
@@ -124,12 +125,6 @@ class _DiscreteFace(MixtureBase):
                 f"{shape}; set warm_start=False to start anew"
             )
         return {"weights": self.weights_, "values": values}
-
-    @property
-    def _density_parameters(self) -> Array:
-        """Fitted parameters (K, D, ...), as emissions have them."""
-        values: Array = self._values
-        return values
 
     def _start(
         self,
@@ -195,7 +190,7 @@ class _DiscreteFace(MixtureBase):
     # -- predictions --------------------------------------------------------------------------
 
     _density: DiscreteDensity | DiscreteDrawnDensity
-    _values: Array
+    _values: Array  # fitted parameters (K, D, ...), as emissions have them
 
     @property
     def _current_density(self) -> DiscreteDensity | DiscreteDrawnDensity:
@@ -213,12 +208,8 @@ class _DiscreteFace(MixtureBase):
         self._density.emission.check_rows(values)
 
     def _n_parameters(self) -> int:
-        return self.n_components_fitted - 1 + self.n_components_fitted * self._n_free
-
-    @property
-    def n_components_fitted(self) -> int:
-        """K of the fit."""
-        return len(self.weights_)
+        k = len(self.weights_)
+        return k - 1 + k * self._n_free
 
     @property
     def _n_free(self) -> int:
