@@ -14,6 +14,7 @@ from ..conjugate import Gamma
 from ..data import ArrayData, Frame
 from ..densities import DiscreteDensity, DiscreteDrawnDensity, DiscreteMeanFieldDensity
 from ..emissions import Bernoulli, Categorical, Poisson
+from ..emissions.categorical import MOST
 from ..emissions.gaussian import CovarianceType
 from ..latents import Mixture
 from ..latents.mixture import WeightPrior
@@ -59,7 +60,7 @@ class _DiscreteFace(MixtureBase):
 
     @abstractmethod
     def _plain(self, values: NDArray[Any]) -> Any:
-        """Return the emission with a flat prior."""
+        """Return the emission with a flat prior, of rows that are known to go with it."""
 
     @abstractmethod
     def _with_prior(self, data: ArrayData, method: Method) -> tuple[Any, dict[str, Any]]:
@@ -294,10 +295,16 @@ class _BernoulliFace(_SymbolsFace):
 
 
 class _CategoricalFace(_SymbolsFace):
+    def _data(self, X: ArrayLike, sample_weight: ArrayLike | None) -> ArrayData:
+        if self.n_categories is None:
+            data = ArrayData.of(X, sample_weight, standardise=False, n_threads=self.n_threads)
+            return Categorical(data.values.shape[1], MOST).check(data)
+        return super()._data(X, sample_weight)
+
     def _plain(self, values: NDArray[Any]) -> Categorical:
         n_categories: Any = self.n_categories
         if n_categories is None:
-            n_categories = Categorical.categories_of(values)
+            n_categories = tuple(int(largest) + 1 for largest in values.max(axis=0))
         elif np.ndim(n_categories):
             n_categories = tuple(np.asarray(n_categories).tolist())
         return Categorical(values.shape[1], n_categories)
