@@ -18,7 +18,9 @@ spherical   K scalars       D scalars                              nu0 + D n_k
 
 import csv
 import itertools
+import operator
 from dataclasses import dataclass
+from decimal import Decimal, localcontext
 from pathlib import Path
 
 import numpy as np
@@ -621,6 +623,133 @@ def mean_field_semiconjugate(y, q0, m0, v0, a0, b0, alpha0, *, n_sweeps=10_000, 
     return {**fitted, "objective": trace[-1], "trace": np.array(trace)}
 
 
+# Hidden Markov chains ----------------------------------------------------------------------------
+#
+# `scores` (T, K) are log p(x_t | t, theta) of one sequence's rows, `start` (K,) and `transitions`
+# (K, K) the probabilities of its first state and of going from row to column; sums need not be 1.
+
+
+def _log(x):
+    with np.errstate(divide="ignore"):
+        return np.log(x)
+
+
+def enumerate_chain(scores, start, transitions):
+    """Return all K^T paths, (K^T, T), and log p(X, path | theta) of each.  Bishop 13.10."""
+    n_rows, n_states = scores.shape
+    paths = np.array(list(itertools.product(range(n_states), repeat=n_rows)))
+    log_joint = _log(start)[paths[:, 0]] + scores[np.arange(n_rows), paths].sum(axis=1)
+    if n_rows > 1:
+        log_joint = log_joint + _log(transitions)[paths[:, :-1], paths[:, 1:]].sum(axis=1)
+    return paths, log_joint
+
+
+def forward_backward(scores, start, transitions):
+    """Forward-backward in logarithms.  Bishop 13.36, 13.38, 13.33, 13.43, all normalised.
+
+    Returns log_z (T,), log p(x_t | rows before) and -inf from an impossible row on; filtered and
+    smoothed probabilities (T, K); expected transitions (K, K).
+    """
+    n_rows = len(scores)
+    with np.errstate(invalid="ignore"):
+        log_transitions = _log(transitions)
+        log_z = np.full(n_rows, -np.inf)
+        alpha, beta = np.zeros_like(scores), np.zeros_like(scores)
+        for t in range(n_rows):
+            predicted = _log(start)
+            if t > 0:
+                predicted = np.logaddexp.reduce(alpha[t - 1][:, None] + log_transitions)
+            alpha[t] = predicted + scores[t]
+            log_z[t] = np.logaddexp.reduce(alpha[t])
+            if log_z[t] == -np.inf:
+                return log_z, None, None, None
+            alpha[t] -= log_z[t]
+        pairs = np.zeros_like(transitions)
+        for t in range(n_rows - 1, 0, -1):
+            step = log_transitions + scores[t] + beta[t]
+            beta[t - 1] = np.logaddexp.reduce(step, axis=1)
+            norm = np.logaddexp.reduce(alpha[t - 1] + beta[t - 1])
+            beta[t - 1] -= norm
+            pairs += np.exp(alpha[t - 1][:, None] + step - norm)
+        smoothed = alpha + beta
+        smoothed -= logsumexp(smoothed, axis=1, keepdims=True)
+    return log_z, np.exp(alpha), np.exp(smoothed), pairs
+
+
+def precise_log_likelihood(scores, start, transitions, digits=30):
+    """log p(X | theta) by the forward recursion in decimal numbers."""
+    with localcontext() as context:
+        context.prec, context.Emin = digits, -(10**12)
+        matrix = [[Decimal(float(x)) for x in column] for column in transitions.T]
+        alpha = [Decimal(float(x)) for x in start]
+        total = Decimal(0)
+        for t, row in enumerate(scores):
+            if t > 0:
+                alpha = [sum(map(operator.mul, alpha, column)) for column in matrix]
+            likelihoods = [Decimal(float(score)).exp() for score in row]
+            alpha = list(map(operator.mul, alpha, likelihoods))
+            norm = sum(alpha)
+            total += norm.ln()
+            alpha = [a / norm for a in alpha]
+        return float(total)
+
+
+def viterbi(scores, start, transitions):
+    """Return the most likely path, the first one among equal states, and log p(X, path | theta)."""
+    best, origins = _log(start) + scores[0], []
+    for row in scores[1:]:
+        through = best[:, None] + _log(transitions)
+        origins.append(through.argmax(axis=0))
+        best = through.max(axis=0) + row
+    path = [best.argmax()]
+    for origin in reversed(origins):
+        path.append(origin[path[-1]])
+    return np.array(path[::-1]), best.max()
+
+
+def count_path(path, n_states):
+    """Return the transitions (K, K) along a path."""
+    counts = np.zeros((n_states, n_states))
+    np.add.at(counts, (path[:-1], path[1:]), 1)
+    return counts
+
+
+def chain_free_energy(q, scores, start, transitions):
+    """E[log p(X, T | theta)] - E[log q(T)] under q(T) = prod_t q_t, with 0 log 0 = 0."""
+    with np.errstate(invalid="ignore"):
+        weight = q[:-1, :, None] * q[1:, None, :]
+        pairs = np.where(weight > 0, weight * _log(transitions), 0).sum()
+        first = np.where(q[0] > 0, q[0] * _log(start), 0).sum()
+        return np.where(q > 0, q * scores, 0).sum() - xlogy(q, q).sum() + first + pairs
+
+
+def factorise_chain(q, scores, start, transitions):
+    """Coordinate ascent from q (T, K), even rows, then odd ones.  Bishop 10.9.
+
+    Returns q and its free energy.
+    """
+    q, n_rows = q.copy(), len(q)
+    log_transitions = _log(transitions)
+    energy = chain_free_energy(q, scores, start, transitions)
+    for _ in range(1000):
+        for t in [*range(0, n_rows, 2), *range(1, n_rows, 2)]:
+            field = scores[t].copy()
+            with np.errstate(invalid="ignore"):
+                field += (
+                    np.where(q[t - 1] > 0, q[t - 1] * log_transitions.T, 0).sum(axis=1)
+                    if t > 0
+                    else _log(start)
+                )
+                if t + 1 < n_rows:
+                    after = q[t + 1] * log_transitions
+                    field += np.where(q[t + 1] > 0, after, 0).sum(axis=1)
+            q[t] = np.exp(field - logsumexp(field))
+        before, energy = energy, chain_free_energy(q, scores, start, transitions)
+        if abs(energy - before) < 1e-12 * abs(energy) + 1e-14 * n_rows:
+            break
+    return q, energy
+
+
 # Exact truth by enumeration ----------------------------------------------------------------------
 
 
@@ -773,3 +902,75 @@ def enumerate_discrete(X, n_components, alpha, row):
                 value += row.log_marginal(rows[:, j], j, d)
         total.append(value)
     return logsumexp(total)
+
+
+# Factorial hidden Markov models -----------------------------------------------------------------
+#
+# M chains of K states: start (M, K), transition (M, K, K), means (M, K, D), covariance (D, D). The
+# product chain's state s has chain m in states[s, m].
+
+
+def joint_states(n_chains, n_components):
+    """Return the states of each chain in each state of the product chain, (K^M, M)."""
+    return np.array(list(itertools.product(range(n_components), repeat=n_chains)))
+
+
+def product_chain(start, transition):
+    """Return start (S,) and transition (S, S) probabilities of all chains together."""
+    joint_start, joint_transition = np.ones(1), np.ones((1, 1))
+    for one_start, one_transition in zip(start, transition, strict=True):
+        joint_start = np.kron(joint_start, one_start)
+        joint_transition = np.kron(joint_transition, one_transition)
+    return joint_start, joint_transition
+
+
+def factorial_scores(X, means, covariance):
+    """Return log N(x_t | sum_m W_m[s^m], C), (T, S).  Ghahramani & Jordan (1997), 4a."""
+    m, k, d = means.shape
+    states = joint_states(m, k)
+    centers = means[np.arange(m), states].sum(axis=1)
+    inverse, log_det_c = np.linalg.inv(covariance), log_det(covariance)
+    away = X[:, None] - centers
+    square = np.einsum("tsd,de,tse->ts", away, inverse, away)
+    return -0.5 * (d * LOG_2PI + log_det_c + square)
+
+
+def factorial_statistics(q, X, pairs, n_chains, n_components):
+    """Return start (M, K), transition (M, K, K), and sums of E[zz'], E[z]x', xx'.
+
+    Of q (T, S) and pairs (S, S) of the product chain; z (M K,) are the chains' indicators.
+    """
+    states = joint_states(n_chains, n_components)
+    z = np.zeros((len(states), n_chains * n_components))
+    for m in range(n_chains):
+        z[np.arange(len(states)), m * n_components + states[:, m]] = 1
+    steps = np.zeros((n_chains, n_components, n_components))
+    for m in range(n_chains):
+        np.add.at(steps[m], (states[:, None, m], states[None, :, m]), pairs)
+    start = (q[0] @ z).reshape(n_chains, n_components)
+    return start, steps, (z.T * q.sum(axis=0)) @ z, (q @ z).T @ X, X.T @ X
+
+
+def factorised_free_energy(chains, start, transition, means, covariance, X):
+    """Return E log p(X, T) - E log q(T) of independent chains, by all joint paths.
+
+    chains: for each chain q of its paths, (K^T,), in the order of `enumerate_chain`.
+    Ghahramani & Jordan (1997), 7.
+    """
+    m, k, _ = means.shape
+    paths = np.array(list(itertools.product(range(k), repeat=len(X))))
+    scores = factorial_scores(X, means, covariance)
+    value = 0.0
+    for each in itertools.product(range(len(paths)), repeat=m):
+        q = np.prod([chains[i][path] for i, path in enumerate(each)])
+        if q == 0:
+            continue
+        joint = np.zeros(len(X), dtype=int)
+        log_p = 0.0
+        for i, path in enumerate(each):
+            s = paths[path]
+            joint = joint * k + s
+            log_p += np.log(start[i, s[0]]) + np.log(transition[i, s[:-1], s[1:]]).sum()
+        log_p += scores[np.arange(len(X)), joint].sum()
+        value += q * (log_p - np.log(q))
+    return value

@@ -286,7 +286,7 @@ BAD_ARRAYS = [
     ("full", "weights_init", [0.5, 0.2, 0.3], ValueError, "must have shape (2,), got (3,)"),
     ("full", "weights_init", [[0.5, 0.5]], ValueError, "must have shape (2,), got (1, 2)"),
     ("full", "weights_init", [NAN, 1.0], ValueError, "[0] is nan; values must be finite"),
-    ("full", "weights_init", [1.5, -0.5], ValueError, "[0] is 1.5; weights must lie in [0, 1]"),
+    ("full", "weights_init", [1.5, -0.5], ValueError, "[0] is 1.5; probabilities must lie in"),
     ("full", "weights_init", [0.5, 0.4], ValueError, "must sum to 1, not to 0.9"),
     ("full", "weights_init", "ab", TypeError, "must hold real numbers, not 'ab'"),
     ("full", "means_init", [1.0, 2.0], ValueError, "must have shape (2, 2), got (2,)"),

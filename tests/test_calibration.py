@@ -376,7 +376,9 @@ def strength_not_updated(patch):
 def counts_ignored(patch):
     """The weights are drawn from their prior."""
     collect = vbfast.Mixture.collect
-    patch.setattr(vbfast.Mixture, "collect", lambda self, counts: collect(self, 0 * counts))
+    patch.setattr(
+        vbfast.Mixture, "collect", lambda self, counts, raw: collect(self, 0 * counts, raw)
+    )
 
 
 def between_scatter_forgotten(patch):

@@ -280,7 +280,7 @@ def test_kl_is_that_of_the_book(make):
     q, p = make(rng), make(rng)
     expected = 0.0
     for group in range(len(q.scatter)):
-        if q.means_per_precision == 1 and q.scatter.ndim == 2:  # a gamma for each feature
+        if q.scatter.shape == (K, D):  # a gamma for each feature
             for d in range(D):
                 expected += ref.normal_gamma_kl(
                     *(part for x in (q, p) for part in (
@@ -302,6 +302,62 @@ def test_kl_is_that_of_the_book(make):
                 ))
             )  # fmt: skip
     assert q.kl(p) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("d", [1, 3, 4, 5, 7, 8, 9, 13])
+def test_densities_and_kl_of_many_features(d, tied):
+    rng = np.random.default_rng([d, tied])
+    groups = 1 if tied else K
+
+    def make():
+        root = rng.standard_normal((groups, d, 2 * d))
+        scatter = root @ np.swapaxes(root, 1, 2)
+        strength, dof = rng.uniform(0.5, 4, K), rng.uniform(d + 1, d + 9, groups)
+        return NormalWishart(rng.standard_normal((K, d)), strength, dof, scatter)
+
+    q, p = make(), make()
+    theta = make().sample(rng)
+    density = kl = 0.0
+    for group, precision in enumerate(precisions(theta)):
+        of = slice(None) if tied else slice(group, group + 1)
+        of_q, of_p = ((x.means[of], x.strength[of], x.dof[group], x.scatter[group]) for x in (q, p))
+        density += ref.normal_wishart_log_density(theta.means[of], precision, *of_q)
+        kl += ref.normal_wishart_kl(*of_q, *of_p)
+    assert q.log_density(theta) == pytest.approx(density, rel=1e-11)
+    assert q.kl(p) == pytest.approx(kl, rel=1e-11)
+    common, terms = q.log_density_terms(theta)
+    assert common + np.trace(terms) == pytest.approx(density, rel=1e-11)
+
+
+def test_distribution_without_a_covariance_is_told():
+    scatter = np.array([np.eye(2), [[1.0, 2.0], [2.0, 1.0]]])
+    distribution = NormalWishart(np.zeros((2, 2)), np.ones(2), np.full(2, 5.0), scatter)
+    for ask in (lambda: distribution.mean(), lambda: distribution.log_normalizer):
+        with pytest.raises(DegenerateError, match="component 1 "):
+            ask()
+    with pytest.raises(ValueError, match="strength has length 3, not 2"):
+        NormalWishart(np.zeros((2, 2)), np.ones(3), np.full(2, 5.0), scatter).mode()
+    with pytest.raises(TypeError, match="scatter must be contiguous float64"):
+        NormalWishart(np.zeros((2, 2)), np.ones(2), np.full(2, 5.0), scatter.astype("f4")).mode()
+
+
+def test_statistics_of_any_values():
+    layout = Layout((("a", ()), ("b", (2,)), ("c", (2, 3)), ("d", (1,))))
+    c = np.arange(6.0).reshape(3, 2).T
+    for values in (
+        {"a": 2, "b": [3, 4], "c": c},
+        {"a": np.float64(2), "b": np.array([3, 4]), "c": c.copy()},
+        {"a": np.float32(2), "b": np.array([3.0, 4.0]), "c": np.ascontiguousarray(c)},
+    ):
+        found = layout.stats(values)
+        np.testing.assert_array_equal(found.buffer, [2, 3, 4, 0, 2, 4, 1, 3, 5, 0])
+        np.testing.assert_array_equal(found["c"], c)
+    np.testing.assert_array_equal(layout.stats({"c": 1.0}).buffer[3:9], 1)
+    np.testing.assert_array_equal(layout.stats({"c": np.ones(3)})["c"], 1)
+    for wrong in ({"b": np.ones(3)}, {"c": np.ones((3, 2))}, {"b": np.ones((2, 2))}):
+        with pytest.raises(ValueError, match="could not broadcast"):
+            layout.stats(wrong)
 
 
 @table(CONJUGATE)

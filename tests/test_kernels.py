@@ -42,7 +42,7 @@ class Theta:
             factor = precision_factors(self.covariances)
         elif covariance_type == "spherical":
             self.covariances = rng.uniform(0.3, 2.0, n_components)
-            factor = precision_factors(np.repeat(self.covariances[:, None], n_features, axis=1))
+            factor = precision_factors(self.covariances[:, None])
         else:
             groups = n_components if covariance_type == "full" else 1
             root = rng.standard_normal((groups, n_features, n_features))
@@ -594,6 +594,22 @@ def test_log_within_rounding(level, single):
     for shift in [-1e30, -1e10, 1e10, 1e30] if single else [-1e300, -1e10, 1e10, 1e300]:
         log_z = Offsets([shift, shift]).visit(level, "exact", single=single)["log_z"][0]
         assert log_z == pytest.approx(shift + np.log(2), rel=5 * rounding)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@PRECISIONS
+@pytest.mark.parametrize("truncation", [1, 2, 4, 5, 6])
+def test_best_components_where_scores_are_nan(level, single, truncation):
+    """NaN, by inf - inf, is as impossible as -inf, whatever comes before and after it."""
+    scores = np.array([np.nan, 1.0, np.nan, -np.inf, 3.0, 0.5, np.nan, 2.0, 2.5, np.nan])
+    possible = np.where(np.isnan(scores), -np.inf, scores)
+    log_z, q = ref.assign(possible[None], "best", truncation)
+    out = Offsets(scores).visit(level, "best", 40, single, truncation=truncation)
+    np.testing.assert_allclose(out["q"], np.tile(q, (40, 1)), rtol=0, atol=TOLERANCE[single])
+    np.testing.assert_allclose(out["log_z"], log_z[0], rtol=TOLERANCE[single])
+    out = Offsets(np.full(10, np.nan)).visit(level, "best", 40, single, truncation=truncation)
+    assert np.all(out["log_z"] == -np.inf)
+    np.testing.assert_allclose(out["q"], 1 / 10, rtol=1e-7)
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -11,10 +11,12 @@ from ._config import show_config
 from ._version import __version__
 from .compare import Comparison, compare
 from .data import ArrayData
-from .emissions import Bernoulli, Categorical, Gaussian, Poisson
+from .emissions import AdditiveGaussian, Bernoulli, Categorical, Gaussian, Poisson
 from .estimators import (
     BayesianGaussianMixture,
+    FactorialHMM,
     GaussianMixture,
+    HiddenMarkovModel,
     ManyFits,
     MixtureModel,
     fit_many,
@@ -26,25 +28,35 @@ from .exceptions import (
     NotFittedError,
     ObjectiveFellWarning,
 )
-from .latents import Mixture
+from .factorial import FactorialModel
+from .ladders import Ladder, LadderRow, compare_factorial_hmm, compare_hmm
+from .latents import Chain, CoupledChains, Mixture
 from .methods import EM, CrispEM, FullInference, MeanField, VariationalEM, sweeps
 from .model import Model
 from .stats import Stats
 
 __all__ = [
     "EM",
+    "AdditiveGaussian",
     "ArrayData",
     "BayesianGaussianMixture",
     "Bernoulli",
     "Categorical",
+    "Chain",
     "Comparison",
     "ConvergenceWarning",
+    "CoupledChains",
     "CrispEM",
     "DegenerateError",
+    "FactorialHMM",
+    "FactorialModel",
     "FullInference",
     "Gaussian",
     "GaussianMixture",
+    "HiddenMarkovModel",
     "ImpossibleRowError",
+    "Ladder",
+    "LadderRow",
     "ManyFits",
     "MeanField",
     "Mixture",
@@ -57,6 +69,8 @@ __all__ = [
     "VariationalEM",
     "__version__",
     "compare",
+    "compare_factorial_hmm",
+    "compare_hmm",
     "fit_many",
     "show_config",
     "sweeps",

@@ -160,21 +160,7 @@ class Comparison:
             for row in self.rows
         ]
         right = {"log p(X)", "±", "held-out", "sweeps", "seconds"}
-        lines = [head, *body]
-        if ascii:
-            lines = [[cell.translate(_ASCII) for cell in line] for line in lines]
-        widths = [max(len(line[j]) for line in lines) for j in range(len(head))]
-        aligned = [
-            "  ".join(
-                cell.rjust(width) if name in right else cell.ljust(width)
-                for cell, width, name in zip(line, widths, head, strict=True)
-            ).rstrip()
-            for line in lines
-        ]
-        rule = "-" * max(map(len, aligned))
-        notes = "\n".join(self._notes())
-        text = "\n".join([title, "", aligned[0], rule, *aligned[1:], "", notes])
-        return text.translate(_ASCII) if ascii else text
+        return as_table(title, head, body, right, self._notes(), ascii=ascii)
 
     def _notes(self) -> list[str]:
         notes = [
@@ -204,12 +190,7 @@ class Comparison:
         return notes
 
     def __str__(self) -> str:
-        encoding = getattr(sys.stdout, "encoding", None) or "ascii"
-        try:
-            "θ±".encode(encoding)
-        except (UnicodeEncodeError, LookupError):
-            return self.table(ascii=True)
-        return self.table()
+        return self.table(ascii=not can_print_symbols())
 
 
 def compare(
@@ -282,9 +263,9 @@ def compare(
     X = np.asarray(X)
     if X.ndim != 2:
         raise ValueError(f"X must have two dimensions, rows and features, but has {X.ndim}")
-    n_components = _whole_number("n_components", n_components, 1)
-    random_state = _whole_number("random_state", random_state, 0)
-    folds = _whole_number("folds", folds, 0)
+    n_components = whole_number("n_components", n_components, 1)
+    random_state = whole_number("random_state", random_state, 0)
+    folds = whole_number("folds", folds, 0)
     folds = _possible_folds(folds, len(X), n_components)
     chosen = [
         make_method(method, n_components, tol=tol, max_iter=max_iter)
@@ -430,7 +411,8 @@ def _run(X: NDArray[Any], method: Method, folds: int, options: dict[str, Any]) -
     )
 
 
-def _whole_number(name: str, value: Any, least: int) -> int:
+def whole_number(name: str, value: Any, least: int) -> int:
+    """Return an argument that is a whole number, not below `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
     return int(value)
@@ -457,6 +439,42 @@ def _possible_folds(folds: int, n_rows: int, n_components: int) -> int:
             f"too few for {n_components} components"
         )
     return folds
+
+
+def as_table(
+    title: str,
+    head: list[str],
+    body: list[list[str]],
+    right: set[str],
+    notes: list[str],
+    *,
+    ascii: bool,
+) -> str:
+    """Return a table with aligned columns, those in `right` to the right, and notes under it."""
+    lines = [head, *body]
+    if ascii:
+        lines = [[cell.translate(_ASCII) for cell in line] for line in lines]
+    widths = [max(len(line[j]) for line in lines) for j in range(len(head))]
+    aligned = [
+        "  ".join(
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for cell, width, name in zip(line, widths, head, strict=True)
+        ).rstrip()
+        for line in lines
+    ]
+    rule = "-" * max(map(len, aligned))
+    text = "\n".join([title, "", aligned[0], rule, *aligned[1:], "", *notes])
+    return text.translate(_ASCII) if ascii else text
+
+
+def can_print_symbols() -> bool:
+    """Whether standard output takes θ and ±."""
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    try:
+        "θ±".encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def _star(converged: bool | None) -> str:

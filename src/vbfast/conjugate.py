@@ -10,8 +10,10 @@ kernels compute.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +27,18 @@ __all__ = [
     "Gamma",
     "Gaussians",
     "IndependentNormalGamma",
+    "MatrixNormalWishart",
     "NormalGamma",
     "NormalWishart",
     "Probabilities",
     "Rates",
+    "Regression",
     "StickBreaking",
     "Tables",
     "degenerate_error",
     "point",
     "precision_factors",
+    "regression",
 ]
 
 Array = NDArray[np.float64]
@@ -48,11 +53,16 @@ TINY = 1e-300
 SMALLEST = 1e-300
 # Variances below this, where those of the whole data are 1, are rounding.
 SMALLEST_VARIANCE = 1e-26
+# The same where a variance is what a regression leaves of sums of squares.
+SMALLEST_REST = 1e-12
 
 
-@dataclass(frozen=True)
+# Not frozen: a sweep makes one, and that would take as long as visiting some rows.
+@dataclass
 class Gaussians:
     """K Gaussians, or what mean field makes of them: E[Lambda], E[log|Lambda|], and a slack.
+
+    All arrays are contiguous: compiled code reads them.
 
     Attributes
     ----------
@@ -94,14 +104,13 @@ class Dirichlet:
 
         All concentrations 1 have no single mode; the answer then is the mean.
         """
-        excess = self.concentration - 1
-        if np.any(excess < 0):
-            if np.any((excess < 0) & (self.concentration > 0)):
-                raise ValueError("a Dirichlet distribution with a concentration < 1 has no mode")
-            excess = np.maximum(excess, 0.0)
+        concentration = self.concentration
+        if concentration.min() < 1 and np.any((concentration < 1) & (concentration > 0)):
+            raise ValueError("a Dirichlet distribution with a concentration < 1 has no mode")
+        if concentration.ndim == 1 and concentration.all():
+            return _kernels.parameters.mode_of_weights(concentration)
+        excess = np.maximum(concentration - 1, 0.0)
         total = excess.sum(axis=-1, keepdims=True)
-        if np.all(total > 0):
-            return np.asarray(excess / total)
         return np.divide(excess, total, out=self.mean(), where=total > 0)
 
     def mean(self) -> Array:
@@ -437,7 +446,12 @@ def degenerate_error(component: int) -> DegenerateError:
     )
 
 
-def _factor(scatter: Array, scale: Array, tiny: float) -> Array:
+def _factor(
+    scatter: Array,
+    scale: Array,
+    tiny: float,
+    error: Callable[[int], DegenerateError] = degenerate_error,
+) -> Array:
     """A with A'A = scale * scatter^-1, (G, D, D); DegenerateError names the first without one.
 
     `tiny` is the smallest squared pivot of scatter / scale that is taken for more than rounding.
@@ -449,7 +463,7 @@ def _factor(scatter: Array, scale: Array, tiny: float) -> Array:
     scale = np.ascontiguousarray(scale, dtype=np.float64)
     bad = _kernels.triangle.precision_factors(scatter, scale, tiny, room, out)
     if bad >= 0:
-        raise degenerate_error(bad)
+        raise error(bad)
     return out
 
 
@@ -467,6 +481,7 @@ def _solve_lower(factor: Array, z: Array) -> Array:
 
 def point(means: Array, factor: Array) -> Gaussians:
     """Return the Gaussians of these means (K, D) and precision factors."""
+    means, factor = np.ascontiguousarray(means), np.ascontiguousarray(factor)
     if factor.ndim == 3:
         log_det = 2 * np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
     else:
@@ -481,7 +496,174 @@ def _log_student(squared: Array, dof: Array, n_features: int, log_det: Array) ->
     return np.asarray(constant - 0.5 * (dof + n_features) * np.log1p(squared / dof))
 
 
-class NormalWishart:
+class _Wishart:
+    """G independent Lambda ~ Wishart(W, dof), W^-1 = scatter (Bishop B.78).
+
+    Parameters
+    ----------
+    dof : (G,); scatter : (G, D, D)
+    """
+
+    def __init__(self, dof: Array, scatter: Array) -> None:
+        self.dof = dof
+        self.scatter = scatter
+        self.n_features = scatter.shape[1]
+
+    @cached_property
+    def _root(self) -> Array:
+        """A with A'A = W = scatter^-1."""
+        return _factor(self.scatter, np.ones(len(self.scatter)), 0.0)
+
+    @cached_property
+    def _log_det_w(self) -> Array:
+        return np.asarray(2 * np.log(np.diagonal(self._root, axis1=1, axis2=2)).sum(axis=1))
+
+    @property
+    def _mean_factor(self) -> Array:
+        """A with A'A = E[Lambda] = dof W."""
+        return np.asarray(np.sqrt(self.dof)[:, None, None] * self._root)
+
+    @property
+    def _mean_log_det(self) -> Array:
+        """E[log|Lambda|], (G,) (B.81)."""
+        half = 0.5 * (self.dof[:, None] - np.arange(self.n_features))
+        return np.asarray(self._log_det_w + (digamma(half) + np.log(2)).sum(axis=1))
+
+    def _sample_factor(self, rng: np.random.Generator) -> Array:
+        """Draw by Bartlett's decomposition: A = T C^-1 with scatter = CC'.
+
+        T lower triangular, T_ij ~ N(0, 1) below the diagonal, T_ii^2 ~ chi^2(dof - D + 1 + i).
+        """
+        n, n_features = len(self.scatter), self.n_features
+        t = np.tril(rng.standard_normal((n, n_features, n_features)), -1)
+        i = np.arange(n_features)
+        t[:, i, i] = np.sqrt(rng.chisquare(self.dof[:, None] - n_features + 1 + i))
+        return np.tril(t @ self._root)
+
+    @cached_property
+    def _log_normalizer_precision(self) -> Array:
+        """Log of the integral of |Lambda|^((dof - D - 1)/2) exp(-tr(scatter Lambda)/2), (G,)."""
+        d = self.n_features
+        return np.asarray(
+            0.5 * self.dof * self._log_det_w
+            + 0.5 * self.dof * d * np.log(2)
+            + 0.25 * d * (d - 1) * np.log(np.pi)
+            + gammaln(0.5 * (self.dof[:, None] - np.arange(d))).sum(axis=1)
+        )
+
+    def _trace(self, factor: Array, own: bool) -> Array:
+        """tr(scatter Lambda), (G,) or (G, G)."""
+        if own and not self.scatter.any():  # a flat prior
+            return np.zeros(len(self.scatter))
+        precision = np.swapaxes(factor, -1, -2) @ factor
+        if own:
+            return np.einsum("gij,gij->g", self.scatter, precision)
+        return np.einsum("gij,hij->gh", self.scatter, precision)
+
+
+class _NormalPrecision:
+    """mu_k | Lambda ~ N(mean_k, (strength_k Lambda)^-1): what is one for every law of Lambda.
+
+    Compiled: see _kernels/conjugate.pxd.
+
+    Parameters
+    ----------
+    mean : (K, D); strength : (K,); dof : (G,); scatter : (G, ...)
+        Contiguous.
+    """
+
+    def __init__(self, mean: Array, strength: Array, dof: Array, scatter: Array) -> None:
+        self.means = mean
+        self.strength = strength
+        self.dof = dof
+        self.scatter = scatter
+
+    @property
+    def n_features(self) -> int:
+        """D."""
+        return self.means.shape[1]
+
+    @cached_property
+    def proper(self) -> bool:
+        """Whether the density can be normalised."""
+        return _kernels.parameters.proper(self)
+
+    @property
+    def exponent(self) -> Array:
+        """Power of |Lambda|^(1/2), or of each lambda^(1/2), in the joint density, (G,)."""
+        return _kernels.parameters.exponent(self)
+
+    @cached_property
+    def total_exponent(self) -> float:
+        """Sum of all exponents."""
+        return float(self.exponent.sum())
+
+    def mode(self) -> Gaussians:
+        """Return the joint mode in (mu, Lambda): Lambda = exponent * scatter^-1.
+
+        An empty component under a flat prior takes the mean 0 and precision 1, those of the whole
+        of standardised data. Under a prior of exponent 0 the mode is at Lambda = 0, and a precision
+        close to that is returned.
+
+        Raises
+        ------
+        DegenerateError
+            If scatter is not positive definite but for rounding.
+        """
+        parts, bad = _kernels.parameters.mode(self)
+        if bad >= 0:
+            raise degenerate_error(bad)
+        return Gaussians(*parts)
+
+    def mean(self) -> Gaussians:
+        """Return E[Lambda], E[log|Lambda|] (Bishop B.81; B.28, B.30), D/(2 strength) (10.64).
+
+        Raises
+        ------
+        DegenerateError
+            If scatter is not positive definite.
+        """
+        return self._mean
+
+    @cached_property
+    def _mean(self) -> Gaussians:
+        parts, bad = _kernels.parameters.mean(self)
+        if bad >= 0:
+            raise degenerate_error(bad)
+        return Gaussians(*parts)
+
+    @cached_property
+    def log_normalizer(self) -> Array:
+        """Log of the integral of the density without its constants, (G,) (B.79; B.39)."""
+        values = _kernels.parameters.log_normalizer(self)
+        if self.proper and not np.isfinite(values).all():
+            raise degenerate_error(int(np.flatnonzero(~np.isfinite(values))[0]))
+        return values
+
+    @cached_property
+    def _log_constant(self) -> float:
+        """Log of all of the density's constants, 0 where improper."""
+        return -float(self.log_normalizer.sum()) if self.proper else 0.0
+
+    def log_density(self, theta: Gaussians) -> float:
+        """log p(mu, Lambda), all components; without its constant where improper."""
+        return _kernels.parameters.log_density(self, theta) + self._log_constant
+
+    def log_density_terms(self, theta: Gaussians) -> tuple[float, Array]:
+        """The same with components in any order.
+
+        Returns a number c and a matrix M (K, K): log p = c + sum_k M[sigma(k), k] where component
+        sigma(k) plays theta's k.
+        """
+        return _kernels.parameters.density_terms(self, theta)
+
+    def kl(self, prior: Self) -> float:
+        """KL(self || prior) = E[log q] - E[log p] (Bishop 10.74, 10.77)."""
+        value = _kernels.parameters.divergence(self, prior, self.mean())
+        return value + float(prior.log_normalizer.sum())
+
+
+class NormalWishart(_NormalPrecision, _Wishart):
     """mu_k | Lambda ~ N(mean_k, (strength_k Lambda)^-1), Lambda ~ Wishart(W, dof), W^-1 = scatter.
 
     Bishop B.79 and 10.40. K means on K precision matrices, or (tied) all on one. An improper one,
@@ -493,68 +675,9 @@ class NormalWishart:
         G = K, or 1 if tied.
     """
 
-    def __init__(self, mean: Array, strength: Array, dof: Array, scatter: Array) -> None:
-        self.means = mean
-        self.strength = strength
-        self.dof = dof
-        self.scatter = scatter
-        self.n_features = mean.shape[1]
-        self.means_per_precision = len(mean) // len(scatter)
-
-    @cached_property
-    def proper(self) -> bool:
-        """Whether the density can be normalised."""
-        return bool(
-            np.all(self.strength > 0)
-            and np.all(self.dof > self.n_features - 1)
-            and np.all(np.diagonal(self.scatter, axis1=1, axis2=2) > 0)
-        )
-
-    @property
-    def exponent(self) -> Array:
-        """Power of |Lambda|^(1/2) in the joint density, (G,)."""
-        return self.dof - self.n_features - 1 + self.means_per_precision
-
-    def mode(self) -> Gaussians:
-        """Return the joint mode in (mu, Lambda): Lambda = exponent * scatter^-1.
-
-        An empty component under a flat prior takes the mean 0 and precision 1, those of the whole
-        of standardised data. Under a prior of exponent 0 the mode is at Lambda = 0, and a precision
-        close to that is returned.
-        """
-        exponent = self.exponent
-        flat = (exponent < EMPTY) & ~self.scatter.any(axis=(1, 2))
-        scatter = np.where(flat[:, None, None], np.eye(self.n_features), self.scatter)
-        scale = np.where(flat, 1.0, np.where(exponent < EMPTY, VANISHING, exponent))
-        factor = _factor(scatter, scale, SMALLEST_VARIANCE)
-        return point(np.where((self.strength < EMPTY)[:, None], 0.0, self.means), factor)
-
-    @cached_property
-    def _root(self) -> Array:
-        """A with A'A = W = scatter^-1."""
-        return _factor(self.scatter, np.ones(len(self.scatter)), 0.0)
-
-    @cached_property
-    def _log_det_w(self) -> Array:
-        return np.asarray(2 * np.log(np.diagonal(self._root, axis1=1, axis2=2)).sum(axis=1))
-
-    def mean(self) -> Gaussians:
-        """E[Lambda] = dof W, E[log|Lambda|] (B.81) and D/(2 strength) (10.64)."""
-        factor = np.sqrt(self.dof)[:, None, None] * self._root
-        half = 0.5 * (self.dof[:, None] - np.arange(self.n_features))
-        log_det = self._log_det_w + (digamma(half) + np.log(2)).sum(axis=1)
-        return Gaussians(self.means, factor, log_det, 0.5 * self.n_features / self.strength)
-
     def sample(self, rng: np.random.Generator) -> Gaussians:
-        """Draw by Bartlett's decomposition: A = T C^-1 with scatter = CC'.
-
-        T lower triangular, T_ij ~ N(0, 1) below the diagonal, T_ii^2 ~ chi^2(dof - D + 1 + i).
-        """
-        n, n_features = len(self.scatter), self.n_features
-        t = np.tril(rng.standard_normal((n, n_features, n_features)), -1)
-        i = np.arange(n_features)
-        t[:, i, i] = np.sqrt(rng.chisquare(self.dof[:, None] - n_features + 1 + i))
-        factor = np.tril(t @ self._root)
+        """Draw Lambda, then mu given Lambda."""
+        factor = self._sample_factor(rng)
         z = rng.standard_normal(self.means.shape)
         shift = _solve_lower(factor, z)
         return point(self.means + shift / np.sqrt(self.strength)[:, None], factor)
@@ -580,80 +703,8 @@ class NormalWishart:
         z /= np.sqrt(rng.chisquare(dof[components]) / dof[components])[:, None]
         return self.means[components] + _solve_lower(factors[components], z)
 
-    def _log_density_means(self, theta: Gaussians, own: bool) -> Array:
-        """Part of the density that has the means: (K,), or (K, K) of each with each."""
-        mine = self.means if own else self.means[:, None, :]
-        difference = theta.means - mine
-        y = (theta.factor @ difference[..., None])[..., 0]
-        strength = self.strength if own else self.strength[:, None]
-        return np.asarray(-0.5 * strength * (y**2).sum(axis=-1))
 
-    @cached_property
-    def log_normalizer(self) -> Array:
-        """Log of the integral of the density without its constants, (G,) (B.79)."""
-        d = self.n_features
-        # Of a Wishart density (B.78) and of the normal one of its means.
-        means = (0.5 * d * np.log(2 * np.pi / self.strength)).reshape(len(self.scatter), -1)
-        return np.asarray(
-            means.sum(axis=1)
-            + 0.5 * self.dof * self._log_det_w
-            + 0.5 * self.dof * d * np.log(2)
-            + 0.25 * d * (d - 1) * np.log(np.pi)
-            + gammaln(0.5 * (self.dof[:, None] - np.arange(d))).sum(axis=1)
-        )
-
-    def _trace(self, factor: Array, own: bool) -> Array:
-        """tr(scatter Lambda), (G,) or (G, G)."""
-        if own and not self.scatter.any():  # a flat prior
-            return np.zeros(len(self.scatter))
-        precision = np.swapaxes(factor, -1, -2) @ factor
-        if own:
-            return np.einsum("gij,gij->g", self.scatter, precision)
-        return np.einsum("gij,hij->gh", self.scatter, precision)
-
-    def log_density(self, theta: Gaussians) -> float:
-        """log p(mu, Lambda), all components; without its constant where improper."""
-        value = (
-            0.5 * self.exponent @ theta.log_det
-            - 0.5 * self._trace(theta.factor, True).sum()
-            + self._log_density_means(theta, True).sum()
-        )
-        return float(value - (self.log_normalizer.sum() if self.proper else 0.0))
-
-    def log_density_terms(self, theta: Gaussians) -> tuple[float, Array]:
-        """The same with components in any order.
-
-        Returns a number c and a matrix M (K, K): log p = c + sum_k M[sigma(k), k] where component
-        sigma(k) plays theta's k.
-        """
-        if len(self.scatter) == len(self.means):
-            own = (
-                0.5 * self.exponent[:, None] * theta.log_det[None, :]
-                - 0.5 * self._trace(theta.factor, False)
-                - self.log_normalizer[:, None]
-            )
-            return 0.0, own + self._log_density_means(theta, False)
-        common = 0.5 * self.exponent * theta.log_det - 0.5 * self._trace(theta.factor, True)
-        return float((common - self.log_normalizer)[0]), self._log_density_means(theta, False)
-
-    def kl(self, prior: NormalWishart) -> float:
-        """KL(self || prior) = E[log q] - E[log p] (Bishop 10.74, 10.77)."""
-        e = self.mean()
-        return self._expected_log_density(self, e) - prior._expected_log_density(self, e)
-
-    def _expected_log_density(self, q: NormalWishart, e: Gaussians) -> float:
-        """E under q, whose mean is e, of log p(mu, Lambda), p being self."""
-        gap = self._log_density_means(e, True) - 0.5 * self.n_features * self.strength / q.strength
-        value = (
-            0.5 * self.exponent @ e.log_det
-            - 0.5 * self._trace(e.factor, True).sum()
-            + gap.sum()
-            - self.log_normalizer.sum()
-        )
-        return float(value)
-
-
-class NormalGamma:
+class NormalGamma(_NormalPrecision):
     """mu ~ N(mean, 1/(strength lambda)), lambda ~ Gamma(dof/2, rate scatter/2).
 
     Bishop B.39 with a = dof/2, b = scatter/2, each feature apart (diagonal precision), or all
@@ -663,53 +714,6 @@ class NormalGamma:
     ----------
     mean : (K, D); strength : (K,); dof : (K,); scatter : (K, D), or (K, 1) if spherical
     """
-
-    def __init__(self, mean: Array, strength: Array, dof: Array, scatter: Array) -> None:
-        self.means = mean
-        self.strength = strength
-        self.dof = dof
-        self.scatter = scatter
-        self.n_features = mean.shape[1]
-        self.means_per_precision = self.n_features // scatter.shape[1]
-
-    @cached_property
-    def proper(self) -> bool:
-        """Whether the density can be normalised."""
-        return bool(np.all(self.strength > 0) and np.all(self.dof > 0) and np.all(self.scatter > 0))
-
-    @property
-    def exponent(self) -> Array:
-        """Power of lambda^(1/2) in the joint density, (K,)."""
-        return self.dof - 2 + self.means_per_precision
-
-    def _log_det(self, log_precision: Array) -> Array:
-        return self.means_per_precision * log_precision.sum(axis=1)
-
-    def mode(self) -> Gaussians:
-        """Return the joint mode in (mu, lambda): lambda = exponent / scatter.
-
-        An empty component takes what `NormalWishart.mode` gives it.
-        """
-        exponent = self.exponent[:, None]
-        flat = (exponent < EMPTY) & (self.scatter == 0)
-        scale = np.where(exponent < EMPTY, VANISHING, exponent)
-        variance = np.where(flat, 1.0, self.scatter / scale)
-        degenerate = ~np.all(variance > SMALLEST_VARIANCE, axis=1)
-        if degenerate.any():
-            raise degenerate_error(int(np.flatnonzero(degenerate)[0]))
-        means = np.where((self.strength < EMPTY)[:, None], 0.0, self.means)
-        return point(means, 1 / np.sqrt(variance))
-
-    def mean(self) -> Gaussians:
-        """E[lambda] = dof/scatter, E[log lambda] (B.28, B.30) and D/(2 strength)."""
-        dof = self.dof[:, None]
-        log_precision = digamma(0.5 * dof) - np.log(0.5 * self.scatter)
-        return Gaussians(
-            self.means,
-            np.sqrt(dof / self.scatter),
-            self._log_det(log_precision),
-            0.5 * self.n_features / self.strength,
-        )
 
     def sample(self, rng: np.random.Generator) -> Gaussians:
         """Draw lambda, then mu given lambda."""
@@ -725,7 +729,7 @@ class NormalGamma:
         """
         share = self.strength / (1 + self.strength)
         factors = np.sqrt((self.dof * share)[:, None] / self.scatter)
-        n = self.means_per_precision
+        n = self.n_features // self.scatter.shape[1]  # that share a lambda
         out = np.empty((len(x), len(factors)))
         for k, factor in enumerate(factors):
             squared = ((x - self.means[k]) * factor) ** 2
@@ -742,48 +746,6 @@ class NormalGamma:
         spread = np.sqrt((1 + 1 / self.strength[components, None]) / precision)
         z = rng.standard_normal((len(components), self.n_features))
         return np.asarray(self.means[components] + z * spread)
-
-    @cached_property
-    def log_normalizer(self) -> Array:
-        """Log of the integral of the density without its constants, (K,)."""
-        half = 0.5 * self.dof[:, None]
-        each = gammaln(half) - half * np.log(0.5 * self.scatter)
-        means = 0.5 * self.n_features * np.log(2 * np.pi / self.strength)
-        return np.asarray(each.sum(axis=1) + means)
-
-    def _log_density_each(self, theta: Gaussians, own: bool) -> Array:
-        """Without constants: (K,), or (K, K) of each own component with each of theta's."""
-        rows = slice(None) if own else (slice(None), None)
-        precision = theta.factor**2
-        difference = theta.means - self.means[rows]
-        return np.asarray(
-            0.5 * self.exponent[rows] * theta.log_det / self.means_per_precision
-            - 0.5 * (self.scatter[rows] * precision).sum(axis=-1)
-            - 0.5 * self.strength[rows] * (precision * difference**2).sum(axis=-1)
-        )
-
-    def log_density(self, theta: Gaussians) -> float:
-        """log p(mu, lambda), all components; without its constant where improper."""
-        value = self._log_density_each(theta, True).sum()
-        return float(value - (self.log_normalizer.sum() if self.proper else 0.0))
-
-    def log_density_terms(self, theta: Gaussians) -> tuple[float, Array]:
-        """The same with components in any order.
-
-        Returns a number c and a matrix M (K, K): log p = c + sum_k M[sigma(k), k] where component
-        sigma(k) plays theta's k.
-        """
-        return 0.0, self._log_density_each(theta, False) - self.log_normalizer[:, None]
-
-    def kl(self, prior: NormalGamma) -> float:
-        """KL(self || prior) = E[log q] - E[log p]."""
-        e = self.mean()
-        return self._expected_log_density(self, e) - prior._expected_log_density(self, e)
-
-    def _expected_log_density(self, q: NormalGamma, e: Gaussians) -> float:
-        """E under q, whose mean is e, of log p(mu, lambda), p being self."""
-        slack = 0.5 * self.n_features * self.strength / q.strength
-        return float((self._log_density_each(e, True) - slack - self.log_normalizer).sum())
 
 
 def _reach(a: Array) -> tuple[Array, Array]:
@@ -841,6 +803,11 @@ class IndependentNormalGamma:
     def exponent(self) -> Array:
         """Power of lambda^(1/2) in the joint density, (K,)."""
         return (self.dof - 2)[:, 0]
+
+    @cached_property
+    def total_exponent(self) -> float:
+        """Sum of all exponents."""
+        return float(self.exponent.sum())
 
     def _pooled(self, each: Array) -> Array:
         """Sum over the features that share a precision."""
@@ -1076,3 +1043,172 @@ class IndependentNormalGamma:
         each = each * rng.standard_gamma(shape) / shape
         z = rng.standard_normal((len(components), self.n_features))
         return np.asarray(means[components] + z * np.sqrt(1 / each + variance[components]))
+
+
+@dataclass(frozen=True)
+class Regression:
+    """x | z ~ N(W'z, Lambda^-1), or what mean field makes of it.
+
+    Attributes
+    ----------
+    means : (P, D)
+        W, or its expectation.
+    factor : (D, D)
+        A with A'A = Lambda, or its expectation.
+    log_det : float
+        log|Lambda|, or its expectation.
+    slack : (P, R)
+        U, by which the uncertainty of W takes |U'z|^2/2 from each score: E[(x-W'z)'Lambda(x-W'z)]
+        is |A(x - means'z)|^2 + |U'z|^2; of no columns for a point.
+    """
+
+    means: Array
+    factor: Array
+    log_det: float
+    slack: Array
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """What draws are kept as."""
+        return {"means": self.means, "factor": self.factor}
+
+
+def regression(means: Array, factor: Array) -> Regression:
+    """Return the regression of these coefficients (P, D) and precision factor (D, D)."""
+    log_det = 2 * float(np.log(np.diagonal(factor)).sum())
+    return Regression(means, factor, log_det, np.empty((len(means), 0)))
+
+
+class MatrixNormalWishart(_Wishart):
+    """W | Lambda ~ N(mean, precision^-1 x Lambda^-1), Lambda ~ Wishart(scatter^-1, dof).
+
+    The conjugate prior of a regression of D features on P variables (Minka 2000, Bayesian linear
+    regression; Wishart densities: Bishop B.78): the columns of W have covariances in proportion to
+    Lambda^-1, its rows in proportion to precision^-1. Lambda is one matrix, or diagonal, with D
+    Wishart (gamma) densities of one feature each. An improper one, of zero precision or scatter, is
+    a flat prior; it has a mode with data added.
+
+    Parameters
+    ----------
+    mean : (P, D); precision : (P, P); dof : float; scatter : (1, D, D), or (D, 1, 1) if diagonal
+    """
+
+    def __init__(self, mean: Array, precision: Array, dof: float, scatter: Array) -> None:
+        super().__init__(np.full(len(scatter), dof), scatter)
+        self.means = mean
+        self.precision = precision
+
+    @cached_property
+    def proper(self) -> bool:
+        """Whether the density can be normalised."""
+        return bool(
+            np.all(np.diagonal(self.precision) > 0)
+            and np.all(self.dof > self.n_features - 1)
+            and np.all(np.diagonal(self.scatter, axis1=1, axis2=2) > 0)
+        )
+
+    @property
+    def exponent(self) -> float:
+        """Power of |Lambda|^(1/2) in the joint density."""
+        return float(self.dof[0] - self.n_features - 1 + len(self.means))
+
+    @staticmethod
+    def _joined(factors: Array) -> Array:
+        """Factors (G, E, E) of blocks as one of all features, (D, D)."""
+        return factors[0] if len(factors) == 1 else np.diag(factors[:, 0, 0])
+
+    def _degenerate_error(self, block: int) -> DegenerateError:
+        """Tell which feature has no noise left."""
+        scatter = self.scatter[block]
+        scale = np.sqrt(np.maximum(np.diagonal(scatter), SMALLEST))
+        least = np.linalg.eigh(scatter / np.outer(scale, scale))[1][:, 0]
+        # A feature without any scatter is the one; else that which most depends on the others.
+        feature = int(np.argmin(scale)) if scale.min() < 1e-6 * scale.max() else -1
+        feature = int(np.argmax(np.abs(least))) if feature < 0 else feature
+        if len(self.scatter) > 1:
+            feature = block
+        return DegenerateError(
+            f"feature {feature} of X is left without noise by the chains' states (and the other "
+            "features): the likelihood is unbounded there. Use fewer chains or components, a "
+            "larger reg_covar or a prior"
+        )
+
+    def mode(self) -> Regression:
+        """Return the joint mode in (W, Lambda): Lambda = exponent * scatter^-1.
+
+        Raises
+        ------
+        DegenerateError
+            Where a feature's variance in the mode is no more than rounding, in units in which that
+            of the data is 1.
+        """
+        scale = np.full(len(self.scatter), max(self.exponent, VANISHING))
+        factor = _factor(self.scatter, scale, SMALLEST_REST, self._degenerate_error)
+        return regression(self.means, self._joined(factor))
+
+    @cached_property
+    def _precision_root(self) -> Array:
+        """L with LL' = precision."""
+        return np.asarray(np.linalg.cholesky(self.precision), dtype=np.float64)
+
+    @property
+    def _log_det_precision(self) -> float:
+        return 2 * float(np.log(np.diagonal(self._precision_root)).sum())
+
+    def mean(self) -> Regression:
+        """E[W], E[Lambda] = dof W, E[log|Lambda|], and U = sqrt(D) L^-T.
+
+        E[(W - mean) Lambda (W - mean)'] = D precision^-1.
+        """
+        slack = np.sqrt(self.means.shape[1]) * np.linalg.inv(self._precision_root).T
+        factor = self._joined(self._mean_factor)
+        return Regression(self.means, factor, float(self._mean_log_det.sum()), slack)
+
+    def sample(self, rng: np.random.Generator) -> Regression:
+        """Draw Lambda, then W = mean + L^-T Z A^-T given Lambda, Z ~ N(0, 1)."""
+        factor = self._joined(self._sample_factor(rng))
+        z = np.linalg.solve(self._precision_root.T, rng.standard_normal(self.means.shape))
+        return regression(self.means + np.linalg.solve(factor, z.T).T, factor)
+
+    def _square(self, theta: Regression) -> float:
+        """tr((W - mean)' precision (W - mean) Lambda)."""
+        difference = (theta.means - self.means) @ theta.factor.T
+        return float(np.einsum("pd,pq,qd->", difference, self.precision, difference, optimize=True))
+
+    def _trace_joined(self, factor: Array) -> float:
+        """tr(scatter Lambda)."""
+        if len(self.scatter) == 1:
+            return float(self._trace(factor[None], True)[0])
+        return float(self.scatter[:, 0, 0] @ np.diagonal(factor) ** 2)
+
+    @cached_property
+    def log_normalizer(self) -> float:
+        """Log of the integral of the density without its constants."""
+        p, d = self.means.shape
+        normal = 0.5 * d * (p * np.log(2 * np.pi) - self._log_det_precision)
+        return float(normal + self._log_normalizer_precision.sum())
+
+    def log_density(self, theta: Regression) -> float:
+        """log p(W, Lambda); without its constant where improper."""
+        value = 0.5 * (
+            self.exponent * theta.log_det - self._trace_joined(theta.factor) - self._square(theta)
+        )
+        return value - (self.log_normalizer if self.proper else 0.0)
+
+    def kl(self, prior: MatrixNormalWishart) -> float:
+        """KL(self || prior): that of the Wishart densities, and E of that of W given Lambda.
+
+        The latter is (D tr(P0 P^-1) - D P + D log|P|/|P0| + tr((M - M0)' P0 (M - M0) E[Lambda]))/2.
+        """
+        e = self.mean()
+        d = self.means.shape[1]
+        wishart = (
+            0.5 * (self.dof - prior.dof)[0] * e.log_det
+            - 0.5 * (self._trace_joined(e.factor) - prior._trace_joined(e.factor))
+            - self._log_normalizer_precision.sum()
+            + prior._log_normalizer_precision.sum()
+        )
+        ratio = np.einsum("pr,pq,qr->", e.slack, prior.precision, e.slack, optimize=True)
+        normal = ratio - self.means.size + prior._square(e)
+        normal += d * (self._log_det_precision - prior._log_det_precision)
+        return float(wishart + 0.5 * normal)

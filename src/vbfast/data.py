@@ -53,6 +53,16 @@ class Frame:
     scale: Array
     variance: Array
 
+    def check(self, block: Block) -> None:
+        """Raise ValueError if a block is in another frame than an emission that has this one."""
+        for mine, theirs in ((self.origin, block.origin), (self.scale, block.scale)):
+            if mine is not theirs and not np.array_equal(mine, theirs):
+                raise ValueError(
+                    "the data are in another frame than the model: give the emission theirs, "
+                    "Gaussian(..., frame=data.frame), or counts and symbols their own, "
+                    "ArrayData.of(X, standardise=False)"
+                )
+
 
 def as_rows(X: ArrayLike, name: str = "X") -> NDArray[Any]:
     """Return X as (N, D) float64 or float32, not copied where it is that already.
@@ -146,6 +156,8 @@ class ArrayData:
         For chains: which rows follow each other; all rows do if None.
     constant : float
         What the objective has of the rows whatever theta is: see `Block`.
+    memory : ndarray of shape (N, ...), optional
+        The last q(T): see `Block` and `with_memory`.
 
     Notes
     -----
@@ -161,6 +173,7 @@ class ArrayData:
     single: bool = False
     sequences: Sequences | None = None
     constant: float = 0.0
+    memory: Array | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -236,6 +249,7 @@ class ArrayData:
             self.single,
             self.sequences,
             self.constant,
+            self.memory,
         )
 
     @property
@@ -250,6 +264,13 @@ class ArrayData:
     def with_constant(self, constant: float) -> ArrayData:
         """Return the same rows, which bring this much to the objective whatever theta is."""
         return replace(self, constant=constant)
+
+    def with_memory(self, width: int) -> ArrayData:
+        """Return the same rows with a memory of their own, `width` numbers a row, empty.
+
+        For models that find the next q(T) from the last: one for each fit or chain.
+        """
+        return replace(self, memory=np.full((self.n_rows, width), np.nan))
 
     def sum(
         self,

@@ -20,7 +20,7 @@ from ._kernels.inputs import LOWEST, Assignment, Block, Coefficients
 from .conjugate import Gamma, Gaussians, IndependentNormalGamma, Tables, point
 from .data import Frame
 from .emissions import Gaussian
-from .emissions.gaussian import CovarianceType, Distribution
+from .emissions.gaussian import CovarianceType, Distribution, draw_rows
 from .exceptions import impossible_error
 
 __all__ = [
@@ -150,7 +150,7 @@ class PointDensity(KernelDensity):
         y = rng.choice(len(self.weights), size=n, p=self.weights / self.weights.sum())
         factor = self.gaussians.factor
         group = y if len(factor) > 1 else np.zeros_like(y)
-        return _rows(self.frame, self.gaussians.means[y], factor[group], rng), y
+        return draw_rows(self.frame, self.gaussians.means[y], factor[group], rng), y
 
 
 @dataclass(frozen=True)
@@ -308,14 +308,7 @@ class DrawnDensity(AveragedDensity):
         """Draw n rows, (n, D), each from a draw of theta, and their components, (n,)."""
         of, y = self._components(n, rng)
         group = np.zeros_like(y) if self.covariance_type == "tied" else y
-        return _rows(self.frame, self.means[of, y], self.factors[of, group], rng), y
-
-
-def _rows(frame: Frame, means: Array, factor: Array, rng: np.random.Generator) -> Array:
-    """Draw N(means, (A'A)^-1), row by row, in the units of the data."""
-    z = rng.standard_normal(means.shape)
-    gap = np.linalg.solve(factor, z[:, :, None])[:, :, 0] if factor.ndim == 3 else z / factor
-    return np.asarray(frame.origin + (means + gap) / frame.scale)
+        return draw_rows(self.frame, self.means[of, y], self.factors[of, group], rng), y
 
 
 @dataclass(frozen=True)

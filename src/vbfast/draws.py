@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 
 from .stats import Stats
 
-__all__ = ["Draws", "effective_sample_size", "evidence", "orders", "r_hat"]
+__all__ = ["Draws", "chain_orders", "effective_sample_size", "evidence", "orders", "r_hat"]
 
 Array = NDArray[np.float64]
 T = TypeVar("T")
@@ -71,6 +71,35 @@ def orders(terms: Array) -> NDArray[np.int64]:
 
     found = (linear_sum_assignment(matrix, maximize=True) for matrix in terms)
     return np.array([rows[np.argsort(columns)] for rows, columns in found])
+
+
+def chain_orders(means: Array, reference: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which chain of each draw plays each chain's part, and which state each state's.
+
+    Those whose centred means are closest to the reference's: first the states of every pair of
+    chains are matched, then the chains.
+
+    Parameters
+    ----------
+    means : ndarray of shape (G, M, K, D)
+        In units in which the noise has variance 1.
+    reference : ndarray of shape (M, K, D)
+
+    Returns
+    -------
+    chains : ndarray of shape (G, M)
+    states : ndarray of shape (G, M, K)
+        Of the chain that plays the part.
+    """
+    n_draws, m, k, _ = means.shape
+    centred = means - means.mean(axis=2, keepdims=True)
+    theirs = reference - reference.mean(axis=1, keepdims=True)
+    squares = (centred**2).sum(axis=3)[:, :, None, :, None] + (theirs**2).sum(axis=2)[:, None, :]
+    terms = 2 * np.einsum("gmkd,njd->gmnkj", centred, theirs, optimize=True) - squares
+    states = orders(terms.reshape(-1, k, k)).reshape(n_draws, m, m, k)
+    matched = np.take_along_axis(terms, states[..., None, :], axis=3)[..., 0, :].sum(axis=3)
+    chains = orders(matched)
+    return chains, states[np.arange(n_draws)[:, None], chains, np.arange(m)]
 
 
 def log_permanents(terms: Array) -> Array:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import loops
+from . import _kernels, loops
 from ._kernels.inputs import Assignment, Block, Coefficients
 from .draws import Draws
 from .exceptions import impossible_error
@@ -21,7 +21,7 @@ __all__ = ["Model", "Theta"]
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Theta(Coefficients):
     """What a sweep reads off a posterior over theta; kernels see its `Coefficients`.
 
@@ -124,8 +124,7 @@ class Model:
         """Theta at a point: the latent structure's probabilities, the emission's parameters."""
         log_prior = self.latent.log_prior(self._prior_weights, weights)
         log_prior += self.emission.log_prior(self._prior_parameters, parameters)
-        with np.errstate(divide="ignore"):
-            return self._theta(np.log(weights), parameters, log_prior)
+        return self._theta(_kernels.parameters.logarithms(weights), parameters, log_prior)
 
     def _theta(
         self,
@@ -153,7 +152,9 @@ class Model:
 
     def about(self, means: Array) -> Theta:
         """Theta of equal weights that statistics can be taken about: Gaussians of precision 1."""
-        return self._theta(np.log(self.latent.equal), self.emission.unit(means), 0.0, means)
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(self.latent.equal)
+        return self._theta(log_weights, self.emission.unit(means), 0.0, means)
 
     def around(self, parameters: Any, counts: Array) -> Stats:
         """Statistics of `counts` rows (K,) that are as the emission's parameters say.
@@ -208,14 +209,7 @@ class Model:
 
     def check_frame(self, block: Block) -> None:
         """Raise ValueError if the block is in another frame than the emission."""
-        units = self.emission.units
-        for mine, theirs in ((units.origin, block.origin), (units.scale, block.scale)):
-            if mine is not theirs and not np.array_equal(mine, theirs):
-                raise ValueError(
-                    "the data are in another frame than the model: give the emission theirs, "
-                    "Gaussian(..., frame=data.frame), or counts and symbols their own, "
-                    "ArrayData.of(X, standardise=False)"
-                )
+        self.emission.units.check(block)
 
     def visit(self, block: Block, theta: Theta, assignment: Assignment) -> Stats:
         """Assign the rows of a block to components and return their expected statistics.

@@ -34,7 +34,7 @@ KMEANS_SWEEPS, KMEANS_TOL = 10, 1e-4
 SPREAD = 0.1
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Means(Coefficients):
     """Centroids as theta, under a flat prior."""
 
@@ -221,7 +221,8 @@ def posterior(model: Model, data: ArrayData, init: Init, rng: np.random.Generato
         return model.prior + _of_part(model, data, init, rng)
     about = model.about(_centroids(data, k, init, rng))
     # In float64 arithmetic: a first theta is read from a scatter that may be close to singular.
-    return model.prior + data.sum(model.visit, about, Assignment("hard", precise=True))
+    stats = data.sum(model.visit, about, Assignment("hard", precise=True))
+    return model.prior + model.latent.loosen(stats)
 
 
 def from_labels(model: Model, data: ArrayData, labels: ArrayLike) -> Stats:

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LOWEST", "Assignment", "Block", "Coefficients", "Mixtures", "Sequences"]
+__all__ = [
+    "LOWEST",
+    "Assignment",
+    "Block",
+    "Coefficients",
+    "CoupledCoefficients",
+    "Mixtures",
+    "Sequences",
+]
 
 Array = NDArray[np.float64]
 
@@ -32,7 +40,7 @@ class Sequences:
     order: NDArray[np.int64]
 
 
-# Not frozen, which would take as long to make as visiting a row.
+# Block and Coefficients are not frozen, which would take as long to make as visiting rows.
 @dataclass(slots=True)
 class Block:
     """Rows that a kernel visits in one call.
@@ -56,6 +64,9 @@ class Block:
     constant : float
         What the objective has of the rows whatever theta is: the sum of log h(x) over rows, where
         p(x | t, theta) = h(x) exp(score).
+    memory : (N, ...), optional
+        The last q(T) of each row, where the next one is found from it: read and written. NaN where
+        there is none yet.
     """
 
     values: NDArray[Any]
@@ -68,9 +79,10 @@ class Block:
     single: bool = False
     sequences: Sequences | None = None
     constant: float = 0.0
+    memory: Array | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Coefficients:
     """Theta, as far as kernels see it.
 
@@ -101,15 +113,38 @@ class Coefficients:
 
 
 @dataclass(frozen=True)
+class CoupledCoefficients:
+    """Theta of coupled chains, as far as kernels see it.
+
+    Attributes
+    ----------
+    whitening : (D, D)
+        Lower triangular A, with which a row's noise is white: y = A x.
+    means : (M K, R), R >= D
+        Those of A x, chain after chain; y is 0 in what they have beyond D.
+    constant : float
+        A row's log density where y is its mean.
+    start : (M, K)
+    transition : (M, K, K)
+    """
+
+    whitening: Array
+    means: Array
+    constant: float
+    start: Array
+    transition: Array
+
+
+@dataclass(frozen=True)
 class Assignment:
     """How a sweep assigns T given theta.
 
     Attributes
     ----------
-    kind : {"exact", "factorised", "best", "hard", "draw", "given", "scores"}
+    kind : {"exact", "factorised", "best", "hard", "draw", "given", "scores", "filter"}
         q(T) = p(T | X, theta); the best q_1(T_1) ... q_d(T_d), which for independent rows is the
         same; exact among each row's `truncation` best components; the best T; a T drawn; labels
-        that the block brings along; nothing, scores only.
+        that the block brings along; nothing, scores only; of a chain p(t_n | x_1 ... x_n, theta).
     truncation : int
         For "best".
     seed, sweep : int

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from .inputs import Assignment, Block, Coefficients
 
-KINDS: dict[str, int]
+KINDS: tuple[str, ...]
 EMISSIONS: dict[str, Any]
 
 def statistics_size(

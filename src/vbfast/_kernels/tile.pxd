@@ -19,9 +19,11 @@ cdef extern from "lanes.h" nogil:
         lanes a0, lanes a1, lanes a2, lanes a3, lanes b0, lanes b1, lanes b2, lanes b3,
         double* first, double* second,
     )
+    lanes lanes_add_from(lanes total, lanes value, lanes x, lanes limit)
     lanes lanes_keep_from(lanes value, lanes x, lanes limit)
     lanes lanes_keep_between(lanes value, lanes low, lanes x, lanes high)
     lanes lanes_replace_above(lanes old, lanes new, lanes x, lanes y)
+    lanes lanes_replace_from(lanes old, lanes new, lanes x, lanes y)
     lanes lanes_replace_equal(lanes old, lanes new, lanes x, lanes y)
     lanes lanes_exp(lanes x)
     lanes lanes_log(lanes x)
@@ -32,6 +34,10 @@ cdef extern from "transpose.h" nogil:
     void read_square(
         const char* values, Py_ssize_t row_stride, bint single, Py_ssize_t n,
         const double* origin, const double* scale, Py_ssize_t ahead, real* out, Py_ssize_t stride,
+    )
+    void gather_square(
+        const char* const* rows, bint single, Py_ssize_t n, const double* origin,
+        const double* scale, Py_ssize_t ahead, real* out, Py_ssize_t stride,
     )
 
 
@@ -47,6 +53,9 @@ cdef extern from "threads.h" nogil:
     int openmp_threads()
     int openmp_version()
     double seconds()
+    Py_ssize_t add_one(Py_ssize_t* number)
+    Py_ssize_t look_at(const Py_ssize_t* number)
+    void rest()
     void* aligned_memory(size_t size)
     void free_aligned(void* memory)
 
@@ -67,6 +76,8 @@ cdef enum:
     SCORES_PADDING = 1
     # Features of which a tile's rows stay in the first-level cache, weighted ones beside them.
     PANEL = 16
+    # Runs of rows that are read side by side: at every SIMD level, of 1 vector or more.
+    BUNDLE = 8
 
 
 cdef inline Py_ssize_t even(Py_ssize_t n) noexcept nogil:
@@ -178,6 +189,54 @@ cdef inline void read_tile(
         read_column(source, d, first, in_squares, n_used, tile + d * stride)
         for row in range(n_used, n_rows):
             tile[d * stride + row] = 0
+
+
+cdef inline void read_spans(
+    Source source, Py_ssize_t n_features, const Py_ssize_t* first, const Py_ssize_t* length,
+    Py_ssize_t begin, Py_ssize_t n_rows, Py_ssize_t stride, real* tile,
+) noexcept nogil:
+    """Read BUNDLE runs of rows side by side, n_rows in all from step `begin` of each on.
+
+    tile[feature, step * BUNDLE + i] = row first[i] + begin + step; a run of length[i] rows that has
+    come to its end stays at its last row.
+    """
+    cdef const char* rows[BUNDLE]
+    cdef Py_ssize_t d, i, step
+    cdef Py_ssize_t width = max(SQUARE, 1)
+    cdef double x
+    cdef bint in_squares = (
+        SQUARE > 0 and source.column_stride == (4 if source.single else 8) and n_features > 2
+    )
+    for step in range(n_rows // BUNDLE):
+        for i in range(BUNDLE):
+            rows[i] = source.values + source.row_stride * (
+                first[i] + min(begin + step, length[i] - 1)
+            )
+        d = 0
+        while d < n_features:
+            if in_squares:
+                i = 0
+                while i < BUNDLE:
+                    gather_square(
+                        rows + i, source.single, min(n_features - d, width), source.origin + d,
+                        source.scale + d, BUNDLE * source.row_stride,
+                        tile + d * stride + step * BUNDLE + i, stride,
+                    )
+                    i += width
+                for i in range(BUNDLE):
+                    rows[i] = rows[i] + width * source.column_stride
+                d += width
+                continue
+            for i in range(BUNDLE):
+                if source.single:
+                    x = (<const float*>rows[i])[0]
+                else:
+                    x = (<const double*>rows[i])[0]
+                tile[d * stride + step * BUNDLE + i] = <real>(
+                    (x - source.origin[d]) * source.scale[d]
+                )
+                rows[i] = rows[i] + source.column_stride
+            d += 1
 
 
 cdef inline void products(

@@ -18,7 +18,7 @@ __all__ = ["Categorical"]
 
 Array = NDArray[np.float64]
 
-# Categories of a feature, at most, where nobody says how many it has.
+# Symbols of a feature.
 MOST = 2**31
 
 
@@ -64,6 +64,18 @@ class Categorical(Symbols):
             raise ValueError(f"{allowed}, not {self.n_categories!r}")
         if self.concentration is not None:
             _ = self._concentrations
+
+    @staticmethod
+    def categories_of(values: NDArray[Any]) -> tuple[int, ...]:
+        """Return how many categories each feature needs for these rows (N, D): the largest + 1.
+
+        Raises
+        ------
+        ValueError
+            If a value is no symbol.
+        """
+        Categorical(values.shape[1], MOST).check_rows(values)
+        return tuple(int(largest) + 1 for largest in values.max(axis=0))
 
     @cached_property
     def categories(self) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -102,6 +102,27 @@ class Discrete:
     def points(self, values: Array) -> Array:
         """Where rows lie, for a start to look for centroids: (N, P) of rows (N, D)."""
         return values
+
+    @property
+    def plain(self) -> Self:
+        """What is said of rows after a fit: these do not depend on the prior."""
+        return self
+
+    def mean_of_draws(self, values: Array) -> Any:
+        """Parameters that are means of those drawn, an array with the draws first."""
+        return self.parameters(values.mean(axis=0))
+
+    def mean_point(self, posterior: Stats) -> Any:
+        """Expected parameters under a posterior, as if they were known."""
+        return self.distribution(posterior.copy()).mean_point()
+
+    def parameters(self, values: Array) -> Any:
+        """Parameters of the array that draws are kept as."""
+        raise NotImplementedError
+
+    def distribution(self, stats: Any) -> Any:
+        """Statistics read as a distribution over parameters."""
+        raise NotImplementedError
 
     def log_base(self, values: NDArray[Any]) -> Array:
         """What kernels leave out of each row's log probability, whatever theta is, (N,)."""

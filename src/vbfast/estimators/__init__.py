@@ -1,7 +1,17 @@
 """Estimators with scikit-learn's interface: thin, no numerics of their own."""
 
+from .factorial_hmm import FactorialHMM
 from .gaussian_mixture import BayesianGaussianMixture, GaussianMixture
+from .hidden_markov_model import HiddenMarkovModel
 from .many import ManyFits, fit_many
 from .mixture_model import MixtureModel
 
-__all__ = ["BayesianGaussianMixture", "GaussianMixture", "ManyFits", "MixtureModel", "fit_many"]
+__all__ = [
+    "BayesianGaussianMixture",
+    "FactorialHMM",
+    "GaussianMixture",
+    "HiddenMarkovModel",
+    "ManyFits",
+    "MixtureModel",
+    "fit_many",
+]

@@ -8,9 +8,10 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from functools import partial
 from time import perf_counter
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,12 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 from .._threads import resolve_threads
 from ..data import ArrayData, as_rows
 from ..exceptions import ConvergenceWarning, DegenerateError, not_fitted_error
-from ..methods import METHODS, Fit, FullInference, Method, lockstep
+from ..methods import METHODS, Fit, FullInference, Method, ThetaLike, lockstep
 from ..model import Model, Theta
 from .checks import check_number
 
 __all__ = ["Estimator", "FittedByMethod", "MethodName", "feature_names"]
 
+T = TypeVar("T", bound=ThetaLike)
 MethodName = Literal["full", "mean_field", "em", "variational_em", "crisp_em"]
 
 # Numbers in the posteriors of starts that climb together; each takes some such more.
@@ -156,16 +158,22 @@ class FittedByMethod(Estimator):
 
     def _climb(self, model: Model, data: ArrayData, posteriors: Any, method: Any) -> Fit[Theta]:
         """Best of several starts."""
-        best: Fit[Theta] | None = None
-        first = 0
-        failure: DegenerateError | None = None
         climbs = (
             method.climb(model, data, posterior, report=self._report(number))
             for number, posterior in enumerate(posteriors)
         )
         # One after another where somebody reads along.
         most = 1 if self.verbose else max(1, TOGETHER // model.layout.size)
-        for number, outcome in lockstep(climbs, partial(data.sum_each, model.visit_each), most):
+        _, best = self._best(lockstep(climbs, partial(data.sum_each, model.visit_each), most))
+        self._tell_of_convergence(best, method, self._stacklevel + 1)
+        return best
+
+    def _best(self, outcomes: Iterable[tuple[int, Fit[T] | DegenerateError]]) -> tuple[int, Fit[T]]:
+        """Best of several starts' outcomes, each with its number."""
+        best: Fit[T] | None = None
+        first = 0
+        failure: DegenerateError | None = None
+        for number, outcome in outcomes:
             if isinstance(outcome, DegenerateError):
                 failure = outcome
             elif best is None or (outcome.objective, -number) > (best.objective, -first):
@@ -173,15 +181,18 @@ class FittedByMethod(Estimator):
         if best is None:
             assert failure is not None
             raise failure
+        return first, best
+
+    def _tell_of_convergence(self, best: Fit[Any], method: Any, stacklevel: int) -> None:
+        """Warn where a fit that is kept ended at `max_iter`."""
         if not best.converged:
             warnings.warn(
                 f"{method.name} did not converge in {method.max_iter} iterations: the objective "
                 f"last changed by more than tol={method.tol:g} per row. Raise max_iter or tol, or "
                 "try other starts (n_init, init_params)",
                 ConvergenceWarning,
-                stacklevel=self._stacklevel,
+                stacklevel=stacklevel,
             )
-        return best
 
     def _report(self, start: int) -> Any:
         """Progress on standard output, as scikit-learn prints it."""

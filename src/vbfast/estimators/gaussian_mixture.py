@@ -9,11 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _kernels, starts
-from .._kernels.inputs import Assignment
-from ..conjugate import Gaussians, point, precision_factors
 from ..data import ArrayData, Frame
 from ..densities import DrawnDensity, MeanFieldDensity, PointDensity
-from ..emissions import Gaussian
 from ..emissions.gaussian import CovarianceType
 from ..latents import Mixture
 from ..latents.mixture import WeightPrior
@@ -24,10 +21,12 @@ from .base import MethodName
 from .checks import (
     as_array,
     available_memory,
-    check_choice,
     check_distance,
-    check_number,
-    check_positive,
+)
+from .gaussian_parameters import (
+    FARTHEST_START,
+    GaussianParameters,
+    covariances_of,
 )
 from .mixture import MixtureBase
 
@@ -35,39 +34,15 @@ __all__ = ["BayesianGaussianMixture", "GaussianMixture"]
 
 Array = NDArray[np.float64]
 
-COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 
 # What predictions are made from, and somebody may set by hand.
 _PARAMETER_NAMES = ("weights_", "means_", "precisions_cholesky_")
 # Bytes that no fit is refused for.
 LITTLE_MEMORY = 2.0**26
-# Standard deviations of the data between its mean and one to start from, whose squares keep half
-# of their digits; or a prior's, whose squares don't overflow.
-FARTHEST_START, FARTHEST_PRIOR = 1e8, 1e100
-# Precisions to start from, in units of the data's.
-LEAST_PRECISION, MOST_PRECISION = 1e-100, 1e25
 
 
-class _GaussianMixtureBase(MixtureBase):
+class _GaussianMixtureBase(MixtureBase, GaussianParameters):
     """All that the two estimators share; they differ in defaults and one unit."""
-
-    # Set by the subclasses' constructors.
-    covariance_type: CovarianceType
-    reg_covar: float
-    means_init: ArrayLike | None
-    precisions_init: ArrayLike | None
-    mean_precision_prior: float | None
-    mean_variance_prior: ArrayLike | None
-    mean_prior: ArrayLike | None
-    degrees_of_freedom_prior: float | None
-    covariance_prior: ArrayLike | None
-    warm_start: bool
-
-    # Set by fit.
-    means_: Array
-    covariances_: Array
-    precisions_: Array
-    precisions_cholesky_: Array
 
     # -- fitting ------------------------------------------------------------------------------
 
@@ -102,7 +77,8 @@ class _GaussianMixtureBase(MixtureBase):
                 frame, self.covariance_type, theta.weights, theta.parameters, weights, distribution
             )
         return {
-            **self._parameter_attributes(frame, weights, parameters),
+            "weights_": weights,
+            **self._gaussian_attributes(frame, parameters),
             **self._posterior_attributes(model, posterior, method),
             **self._ended(best, total_weight),
             "_density": density,
@@ -120,17 +96,13 @@ class _GaussianMixtureBase(MixtureBase):
         factors = theta["factors"]
         if self.covariance_type != "tied":
             factors = factors[of, orders]
-        covariances = _covariances(factors, self.covariance_type)
-        if self.covariance_type in ("full", "tied"):
-            mean_precision = np.einsum("ngji,ngjk->gik", factors, factors) / len(factors)
-            mean_factor = precision_factors(np.linalg.inv(mean_precision))
-        else:
-            mean_factor = np.sqrt((factors**2).mean(axis=0))
-        parameters = point(means.mean(axis=0), mean_factor)
+        covariances = covariances_of(factors, self.covariance_type)
+        parameters = model.emission.mean_of_draws(means, factors)
         raw_means = frame.origin + means / frame.scale
         raw_covariances = self._raw_covariances(frame, covariances)
         return {
-            **self._parameter_attributes(frame, weights.mean(axis=0), parameters),
+            "weights_": weights.mean(axis=0),
+            **self._gaussian_attributes(frame, parameters),
             "draws_": {
                 "weights": weights,
                 "means": raw_means.reshape(len(orders), k, -1),
@@ -142,11 +114,7 @@ class _GaussianMixtureBase(MixtureBase):
     # -- checks -------------------------------------------------------------------------------
 
     def _check_parameters(self) -> Method:
-        check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
-        check_number("reg_covar", self.reg_covar, least=0)
-        check_number("mean_precision_prior", self.mean_precision_prior, above=0, optional=True)
-        check_number("degrees_of_freedom_prior", self.degrees_of_freedom_prior, above=0,
-                     optional=True)  # fmt: skip
+        self._check_gaussian_parameters()
         if not isinstance(self.warm_start, (bool, np.bool_)):
             raise TypeError(f"warm_start must be True or False, not {self.warm_start!r}")
         return self._check_mixture()
@@ -177,156 +145,16 @@ class _GaussianMixtureBase(MixtureBase):
 
         ``covariance()`` is that of all rows, asked for where a prior takes it.
         """
-        d, k = len(frame.origin), self.n_components
+        k = self.n_components
         proper = self._informative or method.read != "mode"
         concentration = self._concentration(method, proper)
-        dof = self.degrees_of_freedom_prior
-        if dof is None:
-            dof = float(d) if proper else None
-        elif dof <= d - 1:
-            raise ValueError(
-                f"degrees_of_freedom_prior must be greater than {d - 1} (features - 1), not {dof!r}"
-            )
-        elif dof < d and method.read == "mode":
-            raise ValueError(
-                f"degrees_of_freedom_prior={dof!r} is below {d}, the number of features: p(theta) "
-                f"then has no mode for {method.name!r} to find"
-            )
-        mean_precision = self.mean_precision_prior
-        mean_variance = self._mean_variance_prior(d)
-        if mean_precision is None and mean_variance is None:
-            mean_precision = 1.0 if proper or self.mean_prior is not None else None
-        mean = self._mean_prior(frame)
-        if mean is None and not (mean_precision is None and mean_variance is None):
-            mean = frame.origin.copy()
-        scatter = self._covariance_prior(d)
-        if scatter is None and proper:
-            scatter = covariance()
-        emission = Gaussian(
-            d,
-            self.covariance_type,
-            mean_prior=mean,
-            mean_precision=mean_precision,
-            mean_variance=mean_variance,
-            degrees_of_freedom=dof,
-            scatter=scatter,
-            reg_covar=self.reg_covar,
-            frame=frame,
-        )
+        emission, priors = self._emission(frame, method, proper, covariance)
         model = Model(Mixture(k, self.weight_concentration_prior_type, concentration), emission)
-        return model, {
-            "weight_concentration_prior_": concentration,
-            "mean_precision_prior_": mean_precision,
-            "mean_variance_prior_": mean_variance,
-            "mean_prior_": mean,
-            "degrees_of_freedom_prior_": dof,
-            "covariance_prior_": scatter,
-        }
-
-    def _mean_prior(self, frame: Frame) -> Array | None:
-        if self.mean_prior is None:
-            return None
-        mean = as_array("mean_prior", self.mean_prior, frame.origin.shape)
-        check_distance("mean_prior", mean, frame, FARTHEST_PRIOR)
-        return mean
-
-    def _mean_variance_prior(self, d: int) -> Array | None:
-        if self.mean_variance_prior is None:
-            return None
-        if self.mean_precision_prior is not None:
-            raise ValueError("give mean_precision_prior or mean_variance_prior, not both")
-        if self.covariance_type not in ("diag", "spherical"):
-            raise ValueError(
-                "mean_variance_prior is for covariance_type 'diag' and 'spherical', not "
-                f"{self.covariance_type!r}, which has mean_precision_prior"
-            )
-        shape = () if np.ndim(self.mean_variance_prior) == 0 else (d,)
-        variance = as_array("mean_variance_prior", self.mean_variance_prior, shape)
-        check_positive("mean_variance_prior", variance, False)
-        return variance
-
-    def _covariance_prior(self, d: int) -> Array | None:
-        if self.covariance_prior is None:
-            return None
-        shape = {"full": (d, d), "tied": (d, d), "diag": (d,), "spherical": ()}
-        scatter = as_array("covariance_prior", self.covariance_prior, shape[self.covariance_type])
-        check_positive("covariance_prior", scatter, self.covariance_type in ("full", "tied"))
-        return scatter
-
-    def _covariance_of(self, data: ArrayData) -> Array:
-        """Covariance of all rows, in the shape of a prior's."""
-        emission = Gaussian(data.values.shape[1], self.covariance_type, frame=data.frame)
-        whole = Model(Mixture(1), emission)
-        about = whole.about(np.zeros((1, data.values.shape[1])))
-        stats = data.sum(whole.visit, about, Assignment("hard", precise=True))
-        frame = data.frame
-        return self._empirical_covariance(
-            stats["scatter"][0], np.asarray(data.total_weight), frame.scale, frame.variance
-        )
-
-    def _empirical_covariance(
-        self, scatter: Array, total_weight: Array, scale: Array, variance: Array
-    ) -> Array:
-        """Covariance of all rows of one or more data sets, in the units of the data.
-
-        With a part of the variance where it is singular. All arguments have the data sets first:
-        scatter (..., D, D), (..., D) or (..., 1) in the frames' units; frames (..., D).
-        """
-        d = scale.shape[-1]
-        # Less than a row stands for itself.
-        each = np.maximum(total_weight - 1, np.minimum(total_weight, 1))[..., None]
-        part = max(self.reg_covar, 1e-12)
-        if self.covariance_type in ("full", "tied"):
-            scatter = scatter / each[..., None]
-            smallest = np.linalg.eigvalsh(scatter)[..., 0]
-            trace = np.trace(scatter, axis1=-2, axis2=-1)
-            singular = smallest <= d * np.finfo(float).eps * trace
-            scatter = scatter + singular[..., None, None] * part * (variance[..., None] * np.eye(d))
-            return np.asarray(scatter / scale[..., :, None] / scale[..., None, :])
-        scatter = scatter / each
-        if self.covariance_type == "spherical":
-            scatter = scatter[..., 0] / d
-            floor = part * variance.mean(axis=-1)
-            return np.asarray(np.where(scatter > 0, scatter, floor) / scale[..., 0] ** 2)
-        return np.asarray(np.where(scatter > 0, scatter, part * variance) / scale**2)
-
-    def _parameter_shape(self, k: int, d: int) -> tuple[int, ...]:
-        """Shape of covariances and precisions."""
-        shapes = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}
-        return shapes[self.covariance_type]
+        return model, {"weight_concentration_prior_": concentration, **priors}
 
     def _given_parameters(self, frame: Frame) -> dict[str, Array | None]:
         """weights_init, means_init and the covariances of precisions_init, checked."""
-        k, d = self.n_components, len(frame.origin)
-        weights, means, covariances = self._given_weights(), None, None
-        if self.means_init is not None:
-            means = as_array("means_init", self.means_init, (k, d))
-            check_distance("means_init", means, frame, FARTHEST_START)
-        if self.precisions_init is not None:
-            precisions = as_array(
-                "precisions_init", self.precisions_init, self._parameter_shape(k, d)
-            )
-            matrices = self.covariance_type in ("full", "tied")
-            check_positive("precisions_init", precisions, matrices)
-            self._check_precisions(precisions, frame)
-            covariances = np.asarray(np.linalg.inv(precisions) if matrices else 1 / precisions)
-        return {"weights": weights, "means": means, "covariances": covariances}
-
-    def _check_precisions(self, precisions: Array, frame: Frame) -> None:
-        """Raise ValueError where a variance is out of all proportion to that of the data."""
-        matrices = self.covariance_type in ("full", "tied")
-        each = np.diagonal(precisions, axis1=-2, axis2=-1) if matrices else precisions
-        scale = frame.scale[0] if self.covariance_type == "spherical" else frame.scale
-        with np.errstate(over="ignore", under="ignore"):
-            relative = each / scale / scale
-        bad = np.argwhere(~((relative >= LEAST_PRECISION) & (relative <= MOST_PRECISION)))
-        if len(bad):
-            index = [int(i) for i in bad[0]]
-            where = index + index[-1:] if matrices else index
-            raise ValueError(
-                f"precisions_init{where} is {each[tuple(index)]:g}, {relative[tuple(index)]:g} "
-                f"times that of X; {LEAST_PRECISION:g} to {MOST_PRECISION:g} times are allowed"
-            )
+        return {"weights": self._given_weights(), **self._given_gaussians(frame)}
 
     def _previous(self, data: ArrayData) -> dict[str, Array | None] | None:
         """Parameters of the last fit, for a warm start."""
@@ -372,18 +200,10 @@ class _GaussianMixtureBase(MixtureBase):
         located: Callable[[], Stats],
     ) -> Stats:
         """Return the posterior of the given parameters; ``located()`` tells what is not given."""
-        frame, d = model.emission.units, model.emission.n_features
-        weights, means, covariances = given["weights"], given["means"], given["covariances"]
-        if means is not None:
-            means = (means - frame.origin) * frame.scale
-        if covariances is not None:
-            if self.covariance_type in ("full", "tied"):
-                covariances = covariances * frame.scale[:, None] * frame.scale
-                covariances = covariances.reshape(-1, d, d)
-            elif self.covariance_type == "diag":
-                covariances = covariances * frame.scale**2
-            else:
-                covariances = (covariances * frame.scale[0] ** 2)[:, None]
+        weights = given["weights"]
+        means, covariances = self._in_frame(
+            model.emission.units, given["means"], given["covariances"]
+        )
         if weights is not None and means is not None and covariances is not None:
             posterior = model.prior + model.around(means, total_weight * weights)
         else:
@@ -400,39 +220,6 @@ class _GaussianMixtureBase(MixtureBase):
         )
 
     # -- attributes ---------------------------------------------------------------------------
-
-    def _raw_covariances(self, frame: Frame, covariances: Array) -> Array:
-        """(draws, groups, ...) in the frame's units to scikit-learn's shapes in the data's."""
-        if self.covariance_type in ("full", "tied"):
-            raw = covariances / frame.scale[:, None] / frame.scale
-            return np.asarray(raw[:, 0] if self.covariance_type == "tied" else raw)
-        if self.covariance_type == "diag":
-            return np.asarray(covariances / frame.scale**2)
-        return np.asarray(covariances[..., 0] / frame.scale[0] ** 2)
-
-    def _parameter_attributes(
-        self, frame: Frame, weights: Array, gaussians: Gaussians
-    ) -> dict[str, Any]:
-        factor = gaussians.factor
-        covariances = _covariances(factor, self.covariance_type)
-        covariances = self._raw_covariances(frame, covariances[None])[0]
-        if self.covariance_type in ("full", "tied"):
-            cholesky = np.ascontiguousarray(np.swapaxes(factor * frame.scale, 1, 2))
-            precisions = cholesky @ np.swapaxes(cholesky, 1, 2)
-            if self.covariance_type == "tied":
-                cholesky, precisions = cholesky[0], precisions[0]
-        else:
-            cholesky = factor * frame.scale if self.covariance_type == "diag" else (
-                factor[:, 0] * frame.scale[0]
-            )  # fmt: skip
-            precisions = cholesky**2
-        return {
-            "weights_": weights,
-            "means_": frame.origin + gaussians.means / frame.scale,
-            "covariances_": covariances,
-            "precisions_": precisions,
-            "precisions_cholesky_": cholesky,
-        }
 
     def _posterior_attributes(
         self, model: Model, posterior: Stats, method: Method
@@ -460,18 +247,8 @@ class _GaussianMixtureBase(MixtureBase):
             all(map(_kernels.columns.same, now, arrays)) or all(map(np.array_equal, now, arrays))
         ):
             return self._density
-        k, d = np.shape(self.means_)
-        weights = as_array("weights_", self.weights_, (k,))
-        means = as_array("means_", self.means_, (k, d))
-        cholesky = as_array(
-            "precisions_cholesky_", self.precisions_cholesky_, self._parameter_shape(k, d)
-        )
-        if self.covariance_type in ("full", "tied"):
-            factor = np.ascontiguousarray(np.swapaxes(cholesky.reshape(-1, d, d), 1, 2))
-        else:
-            factor = cholesky.reshape(k, -1)
-        frame = Frame(means.mean(axis=0), np.ones(d), np.ones(d))
-        gaussians = point(means - frame.origin, factor)
+        weights = as_array("weights_", self.weights_, (len(self.means_),))
+        frame, gaussians = self._gaussians_as_they_are()
         return PointDensity(frame, self.covariance_type, weights, gaussians)
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -492,14 +269,6 @@ class _GaussianMixtureBase(MixtureBase):
             "spherical": k,
         }
         return k - 1 + k * d + covariances[self.covariance_type]
-
-
-def _covariances(factor: Array, covariance_type: CovarianceType) -> Array:
-    """Covariances of precision factors, for any number of leading axes."""
-    if covariance_type in ("full", "tied"):
-        root = np.linalg.inv(factor)
-        return np.asarray(root @ np.swapaxes(root, -1, -2))
-    return np.asarray(factor**-2.0)
 
 
 _DOC = """{summary}

@@ -22,7 +22,7 @@ from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
 from ..stats import Stats
 from .base import FittedByMethod, feature_names
-from .checks import as_array, as_generator, check_choice, check_number
+from .checks import as_generator, as_probabilities, check_choice, check_number
 
 __all__ = ["MixtureBase"]
 
@@ -284,15 +284,7 @@ class MixtureBase(FittedByMethod):
         """weights_init, checked."""
         if self.weights_init is None:
             return None
-        weights = as_array("weights_init", self.weights_init, (self.n_components,))
-        bad = np.flatnonzero((weights < 0) | (weights > 1))
-        if len(bad):
-            raise ValueError(
-                f"weights_init[{bad[0]}] is {weights[bad[0]]}; weights must lie in [0, 1]"
-            )
-        if not np.isclose(weights.sum(), 1.0, rtol=1e-6):
-            raise ValueError(f"weights_init must sum to 1, not to {weights.sum():.8g}")
-        return weights
+        return as_probabilities("weights_init", self.weights_init, (self.n_components,))
 
     def _concentration(self, method: Method, proper: bool) -> float | None:
         """Concentration of the prior on the weights; None where it is flat."""

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import starts
-from .._kernels.inputs import Assignment
-from ..conjugate import Gamma
 from ..data import ArrayData, Frame
 from ..densities import DiscreteDensity, DiscreteDrawnDensity, DiscreteMeanFieldDensity
-from ..emissions import Bernoulli, Categorical, Poisson
-from ..emissions.categorical import MOST
 from ..emissions.gaussian import CovarianceType
 from ..latents import Mixture
 from ..latents.mixture import WeightPrior
@@ -22,14 +17,20 @@ from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
 from ..stats import Stats
 from .base import Estimator, MethodName
-from .checks import as_array, available_memory, check_choice
+from .checks import available_memory
+from .discrete_parameters import (
+    BernoulliParameters,
+    CategoricalParameters,
+    DiscreteParameters,
+    PoissonParameters,
+)
+from .emission_parameters import EmissionName, check_emission
 from .gaussian_mixture import LITTLE_MEMORY, _GaussianMixtureBase
 from .mixture import MixtureBase
 
 __all__ = ["EmissionName", "MixtureModel"]
 
 Array = NDArray[np.float64]
-EmissionName = Literal["gaussian", "poisson", "bernoulli", "categorical"]
 
 
 class _GaussianFace(_GaussianMixtureBase):
@@ -40,43 +41,12 @@ class _GaussianFace(_GaussianMixtureBase):
     _stacklevel = 5
 
 
-class _DiscreteFace(MixtureBase):
+class _DiscreteFace(MixtureBase, DiscreteParameters):
     """A mixture model's face for counts and symbols."""
 
     _informative = False
     _bound_per_row = True
     _stacklevel = 5
-
-    # Set by the constructor of MixtureModel.
-    means_init: ArrayLike | None
-    probabilities_init: ArrayLike | None
-    shape_prior: ArrayLike | None
-    rate_prior: ArrayLike | None
-    concentration_prior: ArrayLike | None
-    n_categories: int | ArrayLike | None
-
-    # Name of the fitted parameters; of them in draws.
-    _parameter: ClassVar[str]
-
-    @abstractmethod
-    def _plain(self, values: NDArray[Any]) -> Any:
-        """Return the emission with a flat prior, of rows that are known to go with it."""
-
-    @abstractmethod
-    def _with_prior(self, data: ArrayData, method: Method) -> tuple[Any, dict[str, Any]]:
-        """Return the emission with its prior, and the attributes that tell of it."""
-
-    @abstractmethod
-    def _given_values(self, emission: Any) -> Array | None:
-        """Parameters to start from, (K, ...), checked."""
-
-    @abstractmethod
-    def _posterior_attributes(self, distribution: Any) -> dict[str, Any]:
-        """What is told of q(parameters)."""
-
-    def _shown(self, values: Array) -> Array:
-        """Parameters (..., K, D, ...) as attributes have them."""
-        return values
 
     # -- fitting ------------------------------------------------------------------------------
 
@@ -84,9 +54,7 @@ class _DiscreteFace(MixtureBase):
         return self._check_mixture()
 
     def _data(self, X: ArrayLike, sample_weight: ArrayLike | None) -> ArrayData:
-        data = ArrayData.of(X, sample_weight, standardise=False, n_threads=self.n_threads)
-        checked: ArrayData = self._plain(data.values).check(data)
-        return checked
+        return self._read(X, sample_weight=sample_weight)
 
     def _check_memory(self, data: ArrayData, method: Method) -> None:
         k, emission = self.n_components, self._plain(data.values)
@@ -110,14 +78,13 @@ class _DiscreteFace(MixtureBase):
         return Model(latent, emission), {"weight_concentration_prior_": concentration, **priors}
 
     def _given(self, data: ArrayData) -> dict[str, Array | None]:
-        """weights_init, and the emission's parameters (K, ...)."""
         values = self._given_values(self._plain(data.values))
         return {"weights": self._given_weights(), "values": values}
 
     def _previous(self, data: ArrayData) -> dict[str, Array | None] | None:
         if not self.__sklearn_is_fitted__():
             return None
-        values = self._values
+        values = self._density_parameters
         expected = self._plain(data.values).unit(np.zeros((self.n_components, self._n_features)))
         shape = next(iter(expected.arrays.values())).shape
         if values.shape != shape:
@@ -126,6 +93,12 @@ class _DiscreteFace(MixtureBase):
                 f"{shape}; set warm_start=False to start anew"
             )
         return {"weights": self.weights_, "values": values}
+
+    @property
+    def _density_parameters(self) -> Array:
+        """Fitted parameters (K, D, ...), as emissions have them."""
+        values: Array = self._values
+        return values
 
     def _start(
         self,
@@ -191,7 +164,7 @@ class _DiscreteFace(MixtureBase):
     # -- predictions --------------------------------------------------------------------------
 
     _density: DiscreteDensity | DiscreteDrawnDensity
-    _values: Array  # fitted parameters (K, D, ...), as emissions have them
+    _values: Array
 
     @property
     def _current_density(self) -> DiscreteDensity | DiscreteDrawnDensity:
@@ -210,182 +183,19 @@ class _DiscreteFace(MixtureBase):
 
     def _n_parameters(self) -> int:
         k = len(self.weights_)
-        return k - 1 + k * self._n_free
-
-    @property
-    def _n_free(self) -> int:
-        """Free parameters of a component."""
-        return self.n_features_in_
+        return k - 1 + k * self._n_free(self._density.emission)
 
 
-class _PoissonFace(_DiscreteFace):
-    _parameter = "rates"
-
-    def _plain(self, values: NDArray[Any]) -> Poisson:
-        return Poisson(values.shape[1])
-
-    def _with_prior(self, data: ArrayData, method: Method) -> tuple[Poisson, dict[str, Any]]:
-        d = data.values.shape[1]
-        shape, rate = self.shape_prior, self.rate_prior
-        if (shape is None) != (rate is None):
-            raise ValueError("give shape_prior and rate_prior, or neither")
-        if shape is None and method.read != "mode":
-            mean = self._mean_of(data)
-            shape, rate = 1.0, 1.0 / np.where(mean > 0, mean, 1.0)
-        emission = _made(Poisson, d, shape=shape, rate=rate)
-        _check_mode("shape_prior", shape, method)
-        return emission, {"shape_prior_": shape, "rate_prior_": rate}
-
-    def _mean_of(self, data: ArrayData) -> Array:
-        """Mean of all rows, (D,)."""
-        whole = Model(Mixture(1), self._plain(data.values))
-        about = whole.about(np.ones((1, data.values.shape[1])))
-        stats = data.sum(whole.visit, about, Assignment("hard"))
-        return np.asarray(stats["sums"][0] / stats["strength"][0])
-
-    def _given_values(self, emission: Poisson) -> Array | None:
-        if self.means_init is None:
-            return None
-        values = as_array("means_init", self.means_init, (self.n_components, emission.n_features))
-        bad = np.argwhere(values < 0)
-        if len(bad):
-            index = [int(i) for i in bad[0]]
-            raise ValueError(f"means_init{index} is {values[tuple(index)]}; rates must be >= 0")
-        return values
-
-    def _posterior_attributes(self, distribution: Gamma) -> dict[str, Any]:
-        return {"shape_": distribution.shape.copy(), "rate_": distribution.rate.copy()}
+class _PoissonFace(_DiscreteFace, PoissonParameters):
+    pass
 
 
-class _SymbolsFace(_DiscreteFace):
-    _parameter = "probabilities"
-
-    def _flat_or_one(self, method: Method) -> Any:
-        """The prior's concentration: where none is given, None for a mode, else 1."""
-        if self.concentration_prior is None and method.read != "mode":
-            return 1.0
-        _check_mode("concentration_prior", self.concentration_prior, method)
-        return self.concentration_prior
-
-    def _posterior_attributes(self, distribution: Any) -> dict[str, Any]:
-        return {"concentration_": distribution.dirichlet.concentration.copy()}
+class _BernoulliFace(_DiscreteFace, BernoulliParameters):
+    pass
 
 
-class _BernoulliFace(_SymbolsFace):
-    def _shown(self, values: Array) -> Array:
-        return values[..., 1].copy()
-
-    def _plain(self, values: NDArray[Any]) -> Bernoulli:
-        return Bernoulli(values.shape[1])
-
-    def _with_prior(self, data: ArrayData, method: Method) -> tuple[Bernoulli, dict[str, Any]]:
-        d, concentration = data.values.shape[1], self._flat_or_one(method)
-        if concentration is None:
-            return Bernoulli(d), {"concentration_prior_": None}
-        zero, one = _pair("concentration_prior", concentration)
-        return Bernoulli(d, one, zero), {"concentration_prior_": np.array([zero, one])}
-
-    def _given_values(self, emission: Bernoulli) -> Array | None:
-        if self.probabilities_init is None:
-            return None
-        shape = (self.n_components, emission.n_features)
-        ones = as_array("probabilities_init", self.probabilities_init, shape)
-        _check_probabilities(ones)
-        return np.stack([1.0 - ones, ones], axis=2)
-
-
-class _CategoricalFace(_SymbolsFace):
-    def _data(self, X: ArrayLike, sample_weight: ArrayLike | None) -> ArrayData:
-        if self.n_categories is None:
-            data = ArrayData.of(X, sample_weight, standardise=False, n_threads=self.n_threads)
-            return Categorical(data.values.shape[1], MOST).check(data)
-        return super()._data(X, sample_weight)
-
-    def _plain(self, values: NDArray[Any]) -> Categorical:
-        n_categories: Any = self.n_categories
-        if n_categories is None:
-            n_categories = tuple(int(largest) + 1 for largest in values.max(axis=0))
-        elif np.ndim(n_categories):
-            n_categories = tuple(np.asarray(n_categories).tolist())
-        return Categorical(values.shape[1], n_categories)
-
-    def _with_prior(self, data: ArrayData, method: Method) -> tuple[Categorical, dict[str, Any]]:
-        plain, concentration = self._plain(data.values), self._flat_or_one(method)
-        emission = _made(
-            Categorical, plain.n_features, plain.n_categories, concentration=concentration
-        )
-        return emission, {
-            "concentration_prior_": concentration, "n_categories_": emission.categories.copy()
-        }  # fmt: skip
-
-    def _given_values(self, emission: Categorical) -> Array | None:
-        if self.probabilities_init is None:
-            return None
-        shape = (self.n_components, emission.n_features, emission.width)
-        values = as_array("probabilities_init", self.probabilities_init, shape)
-        _check_probabilities(values)
-        sums = values.sum(axis=2)
-        bad = np.argwhere(~np.isclose(sums, 1.0, rtol=1e-6))
-        if len(bad):
-            index = [int(i) for i in bad[0]]
-            raise ValueError(
-                f"probabilities_init{index} must sum to 1, not to {sums[tuple(index)]:.8g}"
-            )
-        absent = np.argwhere(
-            (values > 0) & (np.arange(emission.width) >= emission.categories[:, None])
-        )
-        if len(absent):
-            index = [int(i) for i in absent[0]]
-            raise ValueError(
-                f"probabilities_init{index} is {values[tuple(index)]}, but feature {index[1]} has "
-                f"{emission.categories[index[1]]} categories: it must be 0"
-            )
-        return values
-
-    @property
-    def _n_free(self) -> int:
-        return int((self._density.emission.categories - 1).sum())
-
-
-def _made(kind: Any, *args: Any, **priors: Any) -> Any:
-    """An emission, of which errors name priors as the estimator does."""
-    try:
-        return kind(*args, **priors)
-    except (TypeError, ValueError) as error:
-        name, rest = str(error).split(maxsplit=1)[0], str(error)
-        for prior in priors:
-            if name.partition("[")[0] == prior:
-                rest = rest.replace(prior, f"{prior}_prior", 1)
-        raise type(error)(rest) from None
-
-
-def _pair(name: str, value: Any) -> tuple[float, float]:
-    """One or two numbers > 0, as two."""
-    array = as_array(name, value, np.shape(value))
-    if array.shape not in ((), (2,)):
-        raise ValueError(f"{name} must be a number or two, of 0 and of 1, got {array.shape}")
-    if not np.all(array > 0):
-        raise ValueError(f"{name} is {value!r}; numbers > 0 are allowed")
-    zero, one = np.broadcast_to(array, (2,))
-    return float(zero), float(one)
-
-
-def _check_mode(name: str, value: Any, method: Method) -> None:
-    """Raise ValueError where a prior has no mode that a method could find."""
-    if value is not None and method.read == "mode" and np.any(np.asarray(value, float) < 1):
-        raise ValueError(
-            f"{name}={value!r} is below 1: p(theta) then has no mode for {method.name!r} to find; "
-            "give 1 or more, or use 'mean_field' or 'full'"
-        )
-
-
-def _check_probabilities(values: Array) -> None:
-    bad = np.argwhere((values < 0) | (values > 1))
-    if len(bad):
-        index = [int(i) for i in bad[0]]
-        raise ValueError(
-            f"probabilities_init{index} is {values[tuple(index)]}; probabilities must lie in [0, 1]"
-        )
+class _CategoricalFace(_DiscreteFace, CategoricalParameters):
+    pass
 
 
 _FACES: dict[str, type[MixtureBase]] = {
@@ -397,22 +207,6 @@ _FACES: dict[str, type[MixtureBase]] = {
 # Messages name the estimator that somebody made.
 for _face in _FACES.values():
     _face.__name__ = "MixtureModel"
-
-# Parameters that are None unless given, by the emissions that they are for.
-_FOR = {
-    "means_init": ("gaussian", "poisson"),
-    "precisions_init": ("gaussian",),
-    "probabilities_init": ("bernoulli", "categorical"),
-    "mean_precision_prior": ("gaussian",),
-    "mean_variance_prior": ("gaussian",),
-    "mean_prior": ("gaussian",),
-    "degrees_of_freedom_prior": ("gaussian",),
-    "covariance_prior": ("gaussian",),
-    "shape_prior": ("poisson",),
-    "rate_prior": ("poisson",),
-    "concentration_prior": ("bernoulli", "categorical"),
-    "n_categories": ("categorical",),
-}
 
 
 class MixtureModel(Estimator):
@@ -636,13 +430,7 @@ class MixtureModel(Estimator):
         ConvergenceWarning
             If `max_iter` came first, or chains disagree.
         """
-        check_choice("emission", self.emission, tuple(_FACES))
-        for name, emissions in _FOR.items():
-            if getattr(self, name) is not None and self.emission not in emissions:
-                raise ValueError(
-                    f"{name} is for emission {' or '.join(map(repr, emissions))}, not "
-                    f"{self.emission!r}"
-                )
+        check_emission(self)
         face = self._face(self.emission)
         face.fit(X, y, sample_weight)
         self.__dict__ = face.__dict__ | {"_fitted_emission": self.emission}

@@ -1,0 +1,1298 @@
+# Several independent Markov chains whose states together make a row's mean: y = sum_m v_m[s_m] + e,
+# e ~ N(0, I), in coordinates in which the noise is white (Ghahramani & Jordan 1997).
+#
+# q(T) and T are found for a sequence at a time. "exact" and "joint_best" run on the product chain
+# of S = K^M states, transitions applied to one chain (axis) at a time; they hold O(sqrt(T) S)
+# numbers of a sequence of T rows: the forward pass keeps every B-th row, B = max(sqrt T, 2^18/S),
+# and is done again for B rows at a time as the backward pass comes by. The other kinds go chain by
+# chain, given the last q of all other chains, which lies in `memory`.
+#
+# Sequences are dealt out to chunks whose number depends on the shapes only, and statistics added up
+# in chunk order, so the result has the same bits for every number of threads.
+
+from cpython.buffer cimport (
+    PyBUF_FORMAT,
+    PyBUF_STRIDES,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
+from cython.parallel cimport prange
+from libc.math cimport INFINITY, exp, isnan, log, sqrt
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from .tile cimport (
+    LANES,
+    Source,
+    aligned_memory,
+    free_aligned,
+    lanes,
+    lanes_exp,
+    lines,
+    philox_uniform,
+    seconds,
+    thread_index,
+)
+
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() noexcept
+    void* PyErr_Occurred() noexcept
+
+
+# How often the calling thread looks for Ctrl-C, in seconds.
+cdef double SIGNAL_INTERVAL = 0.03
+# Rows times coefficients below which waking other threads costs more than they save.
+cdef Py_ssize_t LITTLE_WORK = 2_000_000
+cdef Py_ssize_t MOST_CHUNKS = 64
+# Numbers of a block of the product chain that are kept whatever the length of the sequence.
+cdef Py_ssize_t BLOCK_NUMBERS = 2**18
+# Rounds over the chains end when the free energy gains less, in nats a row, or after so many.
+cdef double SETTLED = 1e-7
+cdef Py_ssize_t MOST_ROUNDS = 50
+# Standard deviations of the data, further than which a row is taken to lie at this distance:
+# squares would overflow.
+cdef double FAR = 1e100
+# Stands for log 0, so that 0 log 0 is 0.
+cdef double LOG_ZERO = -1e300
+
+cdef enum Kind:
+    EXACT
+    STRUCTURED
+    COMPLETE
+    JOINT_BEST
+    BEST
+    DRAW
+
+KINDS = {
+    "exact": EXACT,
+    "structured": STRUCTURED,
+    "complete": COMPLETE,
+    "joint_best": JOINT_BEST,
+    "best": BEST,
+    "draw": DRAW,
+}
+
+
+cdef struct Job:
+    # IN
+    Source source
+    Kind kind
+    Py_ssize_t n_chains  # M
+    Py_ssize_t n_components  # K
+    Py_ssize_t n_indicators  # P = M K
+    Py_ssize_t n_features  # D
+    Py_ssize_t n_whitened  # R >= D: y is 0 in what is more
+    Py_ssize_t n_states  # S = K^M, 1 where chains are visited one by one
+    Py_ssize_t padded  # S in whole cache lines
+    const double* whitening  # (D, D), lower triangular: y = whitening x
+    const double* means  # (P, R)
+    double constant  # of each row's log density
+    const double* start  # (M, K)
+    const double* transition  # (M, K, K)
+    const int64_t* offsets  # (n_sequences + 1)
+    const int64_t* order  # sequences by decreasing length
+    Py_ssize_t n_sequences
+    Py_ssize_t n_chunks
+    Py_ssize_t first_row
+    uint64_t seed
+    uint32_t sweep
+    # Tables made of these
+    double* log_start
+    double* log_transition
+    double* reverse  # (M, K, K): transition, transposed
+    double* joint_means  # (D, padded)
+    double* joint_base  # (padded): -1/2 square of what the means have beyond D
+    # IN/OUT
+    double* memory  # (N, P), NULL: not kept
+    # OUT
+    double* statistics  # per chunk, statistics_size apart
+    Py_ssize_t statistics_size
+    # Scratch, per thread
+    double* workspace
+    Py_ssize_t workspace_size
+    Py_ssize_t block_rows  # of the product chain
+    Py_ssize_t check_rows  # from one look for signals to the next
+    # Shared
+    double checked
+    int stop
+
+
+cdef bint halted(Job* job) noexcept nogil:
+    """Whether to leave. Only the calling thread may look for signals."""
+    cdef double now
+    if thread_index() == 0:
+        now = seconds()
+        if now - job.checked >= SIGNAL_INTERVAL:
+            job.checked = now
+            with gil:
+                if PyErr_CheckSignals() != 0:
+                    job.stop = 1
+    return job.stop
+
+
+cdef void read_row(const Job* job, Py_ssize_t row, double* x) noexcept nogil:
+    """x (D) = the row in the units of the frame."""
+    cdef const char* values = job.source.values + row * job.source.row_stride
+    cdef Py_ssize_t d
+    cdef double value
+    for d in range(job.n_features):
+        if job.source.single:
+            value = (<const float*>(values + d * job.source.column_stride))[0]
+        else:
+            value = (<const double*>(values + d * job.source.column_stride))[0]
+        value = (value - job.source.origin[d]) * job.source.scale[d]
+        x[d] = min(max(value, -FAR), FAR)
+
+
+cdef void whiten(const Job* job, const double* x, double* y) noexcept nogil:
+    """y (R) = whitening x."""
+    cdef Py_ssize_t i, j
+    for i in range(job.n_features):
+        y[i] = 0.0
+        for j in range(i + 1):
+            y[i] += job.whitening[i * job.n_features + j] * x[j]
+    for i in range(job.n_features, job.n_whitened):
+        y[i] = 0.0
+
+
+cdef void add_row(const Job* job, const double* x, const double* q, double* out) noexcept nogil:
+    """Add q x' (P, D) and the lower triangle of x x' (D, D)."""
+    cdef Py_ssize_t d = job.n_features
+    cdef Py_ssize_t p, i, j
+    for p in range(job.n_indicators):
+        if q[p] > 0.0:
+            for i in range(d):
+                out[p * d + i] += q[p] * x[i]
+    out += job.n_indicators * d
+    for i in range(d):
+        for j in range(i + 1):
+            out[i * d + j] += x[i] * x[j]
+
+
+cdef void add_pairs_of_chains(const Job* job, const double* q, double* gram) noexcept nogil:
+    """Add E[z z'] (P, P) of chains that are independent."""
+    cdef Py_ssize_t n = job.n_indicators
+    cdef Py_ssize_t k = job.n_components
+    cdef Py_ssize_t p, r
+    for p in range(n):
+        if q[p] > 0.0:
+            for r in range(p // k * k):
+                gram[p * n + r] += q[p] * q[r]
+            gram[p * n + p] += q[p]
+            for r in range(p // k * k + k, n):
+                gram[p * n + r] += q[p] * q[r]
+
+
+# Where parts of the statistics begin: log_z, start (M, K), transition (M, K, K), gram (P, P),
+# cross (P, D), square (D, D).
+
+cdef Py_ssize_t gram_start(const Job* job) noexcept nogil:
+    return 1 + job.n_indicators * (1 + job.n_components)
+
+
+cdef Py_ssize_t cross_start(const Job* job) noexcept nogil:
+    return gram_start(job) + job.n_indicators * job.n_indicators
+
+
+# Chain by chain ----------------------------------------------------------------------------------
+
+
+# Of one sequence of T rows, in a thread's workspace.
+cdef struct Chains:
+    Py_ssize_t n_rows
+    Py_ssize_t first_row  # in the whole of the data
+    double* q  # (T, P): memory
+    double* residual  # (T, R): y less the means of all chains, but for one that is being updated
+    double* spread  # (T, M): E|v - E v|^2
+    double* score  # (T, K), of the chain that is being updated
+    double* filtered  # (T, K)
+    double* predicted  # (T, K)
+    double* mean  # (R)
+    double* row  # (max(D, K))
+    double* start  # (M, K)
+    double* pairs  # (M, K, K)
+
+
+cdef Py_ssize_t chains_size(const Job* job, Py_ssize_t n_rows) noexcept nogil:
+    return (
+        n_rows * (job.n_whitened + job.n_chains + 3 * job.n_components) + job.n_whitened
+        + max(job.n_features, job.n_components) + job.n_indicators * (1 + job.n_components)
+    )
+
+
+cdef Chains chains_in(
+    const Job* job, Py_ssize_t begin, Py_ssize_t n_rows, double* workspace
+) noexcept nogil:
+    cdef Chains c
+    c.n_rows = n_rows
+    c.first_row = job.first_row + begin
+    c.q = job.memory + begin * job.n_indicators
+    c.residual = workspace
+    c.spread = c.residual + n_rows * job.n_whitened
+    c.score = c.spread + n_rows * job.n_chains
+    c.filtered = c.score + n_rows * job.n_components
+    c.predicted = c.filtered + n_rows * job.n_components
+    c.mean = c.predicted + n_rows * job.n_components
+    c.row = c.mean + job.n_whitened
+    c.start = c.row + max(job.n_features, job.n_components)
+    c.pairs = c.start + job.n_indicators
+    return c
+
+
+cdef void subtract_mean(
+    const Job* job, Chains* c, Py_ssize_t chain, Py_ssize_t t, double sign
+) noexcept nogil:
+    """residual -= sign * E v of a chain; and its spread."""
+    cdef Py_ssize_t k_chain = job.n_components
+    cdef Py_ssize_t n = job.n_whitened
+    cdef const double* q = c.q + t * job.n_indicators + chain * k_chain
+    cdef const double* v = job.means + chain * k_chain * n
+    cdef double* residual = c.residual + t * n
+    cdef double* mean = c.mean
+    cdef Py_ssize_t i, k
+    cdef double square, spread = 0.0
+    for i in range(n):
+        mean[i] = 0.0
+    for k in range(k_chain):
+        if q[k] > 0.0:
+            for i in range(n):
+                mean[i] += q[k] * v[k * n + i]
+    for i in range(n):
+        residual[i] -= sign * mean[i]
+    if sign < 0.0:
+        return
+    for k in range(k_chain):
+        if q[k] > 0.0:
+            square = 0.0
+            for i in range(n):
+                square += (v[k * n + i] - mean[i]) * (v[k * n + i] - mean[i])
+            spread += q[k] * square
+    c.spread[t * job.n_chains + chain] = spread
+
+
+cdef void score_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
+    """Take a chain's means out of the residuals, and score its states against what is left.
+
+    Ghahramani & Jordan (1997), 12b-c, up to what is common to a row's states.
+    """
+    cdef Py_ssize_t n_states = job.n_components
+    cdef Py_ssize_t n = job.n_whitened
+    cdef const double* v = job.means + chain * n_states * n
+    cdef const double* residual
+    cdef Py_ssize_t t, k, i
+    cdef double square
+    for t in range(c.n_rows):
+        if t % job.check_rows == 0 and halted(job):
+            return
+        subtract_mean(job, c, chain, t, -1.0)
+        residual = c.residual + t * n
+        for k in range(n_states):
+            square = 0.0
+            for i in range(n):
+                square += (residual[i] - v[k * n + i]) * (residual[i] - v[k * n + i])
+            c.score[t * n_states + k] = -0.5 * square
+
+
+cdef void clear_pairs(const Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
+    cdef Py_ssize_t n = job.n_components
+    memset(c.start + chain * n, 0, n * sizeof(double))
+    memset(c.pairs + chain * n * n, 0, n * n * sizeof(double))
+
+
+cdef double filter_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
+    """The forward pass of one chain: p(s_t | rows before t), p(s_t | rows up to t); log Z."""
+    cdef Py_ssize_t n = job.n_components
+    cdef const double* transition = job.transition + chain * n * n
+    cdef double* predicted
+    cdef double* filtered
+    cdef const double* score
+    cdef const double* last
+    cdef double log_z = 0.0
+    cdef double top, total
+    cdef Py_ssize_t t, j, k
+    for t in range(c.n_rows):
+        if t % job.check_rows == 0 and halted(job):
+            return 0.0
+        predicted = c.predicted + t * n
+        filtered = c.filtered + t * n
+        score = c.score + t * n
+        if t == 0:
+            for k in range(n):
+                predicted[k] = job.start[chain * n + k]
+        else:
+            last = filtered - n
+            for k in range(n):
+                predicted[k] = 0.0
+            for j in range(n):
+                if last[j] > 0.0:
+                    for k in range(n):
+                        predicted[k] += last[j] * transition[j * n + k]
+        # Of states that can be reached, so that one of them keeps its weight.
+        top = -INFINITY
+        for k in range(n):
+            if predicted[k] > 0.0:
+                top = max(top, score[k])
+        if top == -INFINITY:
+            log_z = -INFINITY
+            for k in range(n):
+                predicted[k] = 1.0 / n
+                top = max(top, score[k])
+        total = 0.0
+        for k in range(n):
+            filtered[k] = predicted[k] * exp(min(score[k] - top, 0.0))
+            total += filtered[k]
+        for k in range(n):
+            filtered[k] = filtered[k] / total
+        log_z += log(total) + top
+    return log_z
+
+
+cdef double smooth_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
+    """Forward and backward pass of one chain; KL(q || p) of its states.
+
+    q_t-1(j) = filtered(j) sum_k A[j, k] q_t(k) / predicted_t(k): every sum of them is 1.
+    """
+    cdef Py_ssize_t n = job.n_components
+    cdef Py_ssize_t stride = job.n_indicators
+    cdef const double* transition = job.transition + chain * n * n
+    cdef double* pairs = c.pairs + chain * n * n
+    cdef double* ratio = c.row
+    cdef double* q
+    cdef const double* filtered
+    cdef double log_z = filter_chain(job, c, chain)
+    cdef double divergence = 0.0
+    cdef double total, pair
+    cdef Py_ssize_t t, j, k
+    clear_pairs(job, c, chain)
+    for t in range(c.n_rows - 1, -1, -1):
+        if t % job.check_rows == 0 and halted(job):
+            return 0.0
+        q = c.q + t * stride + chain * n
+        filtered = c.filtered + t * n
+        if t == c.n_rows - 1:
+            for k in range(n):
+                q[k] = filtered[k]
+        else:
+            for k in range(n):
+                ratio[k] = 0.0
+                if q[stride + k] > 0.0:
+                    ratio[k] = q[stride + k] / c.predicted[(t + 1) * n + k]
+            total = 0.0
+            for j in range(n):
+                q[j] = 0.0
+                for k in range(n):
+                    pair = filtered[j] * transition[j * n + k] * ratio[k]
+                    pairs[j * n + k] += pair
+                    q[j] += pair
+                total += q[j]
+            for j in range(n):
+                q[j] = q[j] / total
+        for k in range(n):
+            divergence += q[k] * c.score[t * n + k]
+    for k in range(n):
+        c.start[chain * n + k] = c.q[chain * n + k]
+    return divergence - log_z
+
+
+cdef Py_ssize_t last_state(const Chains* c, Py_ssize_t n, Py_ssize_t t) noexcept nogil:
+    """The first largest of filtered[t]."""
+    cdef Py_ssize_t k, best = 0
+    for k in range(1, n):
+        if c.filtered[t * n + k] > c.filtered[t * n + best]:
+            best = k
+    return best
+
+
+cdef bint put_state(
+    const Job* job, Chains* c, Py_ssize_t chain, Py_ssize_t t, Py_ssize_t state
+) noexcept nogil:
+    """q = all on one state; whether that is new."""
+    cdef double* q = c.q + t * job.n_indicators + chain * job.n_components
+    cdef bint new = q[state] != 1.0
+    memset(q, 0, job.n_components * sizeof(double))
+    q[state] = 1.0
+    return new
+
+
+cdef double count_path(
+    const Job* job, Chains* c, Py_ssize_t chain, Py_ssize_t state, Py_ssize_t following
+) noexcept nogil:
+    """Count a step, or (following < 0) a start; its -log p."""
+    cdef Py_ssize_t n = job.n_components
+    if following < 0:
+        c.start[chain * n + state] += 1.0
+        return -job.log_start[chain * n + state]
+    c.pairs[(chain * n + state) * n + following] += 1.0
+    return -job.log_transition[(chain * n + state) * n + following]
+
+
+cdef double draw_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
+    """Forward filtering, backward sampling (Chib 1996); -log p of the chain's states."""
+    cdef Py_ssize_t n = job.n_components
+    cdef const double* transition = job.transition + chain * n * n
+    cdef double* share = c.row
+    cdef double divergence = 0.0
+    cdef double total, mark
+    cdef Py_ssize_t t, k, state
+    cdef Py_ssize_t following = -1
+    filter_chain(job, c, chain)
+    clear_pairs(job, c, chain)
+    for t in range(c.n_rows - 1, -1, -1):
+        if t % job.check_rows == 0 and halted(job):
+            return 0.0
+        total = 0.0
+        for k in range(n):
+            share[k] = c.filtered[t * n + k]
+            if following >= 0:
+                share[k] *= transition[k * n + following]
+            total += share[k]
+        mark = total * philox_uniform(job.seed, job.sweep, c.first_row + t, <uint32_t>chain)
+        state = -1
+        for k in range(n):
+            if share[k] > 0.0:
+                state = k
+                mark -= share[k]
+                if mark < 0.0:
+                    break
+        if state < 0:  # nothing is possible: a chain of probability 0
+            state = last_state(c, n, t)
+        put_state(job, c, chain, t, state)
+        if following >= 0:
+            divergence += count_path(job, c, chain, state, following)
+        following = state
+    return divergence + count_path(job, c, chain, following, -1)
+
+
+cdef double best_chain(Job* job, Chains* c, Py_ssize_t chain, bint* changed) noexcept nogil:
+    """The best path of one chain (Viterbi; Rabiner 1989, 32-35); its -log p."""
+    cdef Py_ssize_t n = job.n_components
+    cdef const double* steps = job.log_transition + chain * n * n
+    cdef double* best
+    cdef const double* last
+    cdef double divergence = 0.0
+    cdef Py_ssize_t t, j, k, state = 0
+    for t in range(c.n_rows):
+        if t % job.check_rows == 0 and halted(job):
+            return 0.0
+        best = c.filtered + t * n
+        last = best - n
+        for k in range(n):
+            if t == 0:
+                best[k] = job.log_start[chain * n + k]
+            else:
+                best[k] = last[0] + steps[k]
+                for j in range(1, n):
+                    best[k] = max(best[k], last[j] + steps[j * n + k])
+            best[k] += c.score[t * n + k]
+    clear_pairs(job, c, chain)
+    for t in range(c.n_rows - 1, -1, -1):
+        best = c.filtered + t * n
+        if t < c.n_rows - 1:
+            for k in range(n):
+                best[k] += steps[k * n + state]
+        j = last_state(c, n, t)
+        if put_state(job, c, chain, t, j):
+            changed[0] = True
+        if t < c.n_rows - 1:
+            divergence += count_path(job, c, chain, j, state)
+        state = j
+    return divergence + count_path(job, c, chain, state, -1)
+
+
+cdef double settle_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
+    """Update each row's q given those of the rows before and after; KL(q || p) of the chain."""
+    cdef Py_ssize_t n = job.n_components
+    cdef Py_ssize_t stride = job.n_indicators
+    cdef const double* steps = job.log_transition + chain * n * n
+    cdef double* pairs = c.pairs + chain * n * n
+    cdef double* score
+    cdef double* q
+    cdef double divergence = 0.0
+    cdef double top, total
+    cdef Py_ssize_t t, j, k
+    clear_pairs(job, c, chain)
+    for t in range(c.n_rows):
+        if t % job.check_rows == 0 and halted(job):
+            return 0.0
+        q = c.q + t * stride + chain * n
+        score = c.score + t * n
+        if t == 0:
+            for k in range(n):
+                score[k] += job.log_start[chain * n + k]
+        else:
+            for j in range(n):
+                for k in range(n):
+                    score[k] += q[j - stride] * steps[j * n + k]
+        if t < c.n_rows - 1:
+            for k in range(n):
+                for j in range(n):
+                    score[k] += steps[k * n + j] * q[stride + j]
+        top = score[0]
+        for k in range(1, n):
+            top = max(top, score[k])
+        total = 0.0
+        for k in range(n):
+            q[k] = exp(score[k] - top)
+            total += q[k]
+        for k in range(n):
+            q[k] = q[k] / total
+            if q[k] > 0.0:
+                divergence += q[k] * log(q[k])
+            if t == 0:
+                c.start[chain * n + k] = q[k]
+                divergence -= q[k] * job.log_start[chain * n + k]
+            else:
+                for j in range(n):
+                    pairs[j * n + k] += q[j - stride] * q[k]
+                    divergence -= q[j - stride] * q[k] * steps[j * n + k]
+    return divergence
+
+
+cdef double free_energy(const Job* job, const Chains* c, double divergence) noexcept nogil:
+    """E log p(X | T) - KL(q(T) || p(T)), residuals and spreads being of all chains' last q."""
+    cdef double value = 0.0
+    cdef double square
+    cdef Py_ssize_t t, i
+    for t in range(c.n_rows):
+        square = 0.0
+        for i in range(job.n_whitened):
+            square += c.residual[t * job.n_whitened + i] * c.residual[t * job.n_whitened + i]
+        for i in range(job.n_chains):
+            square += c.spread[t * job.n_chains + i]
+        value += job.constant - 0.5 * square
+    return value - divergence
+
+
+cdef double rounds(Job* job, Chains* c, Kind kind) noexcept nogil:
+    """Update one chain after another until their free energy, or paths, settle."""
+    cdef double value = -INFINITY
+    cdef double last, divergence
+    cdef Py_ssize_t _number, chain, t
+    cdef bint changed
+    for _number in range(MOST_ROUNDS):
+        last = value
+        divergence = 0.0
+        changed = False
+        for chain in range(job.n_chains):
+            score_chain(job, c, chain)
+            if kind == COMPLETE:
+                divergence += settle_chain(job, c, chain)
+            elif kind == STRUCTURED:
+                divergence += smooth_chain(job, c, chain)
+            elif kind == DRAW:
+                divergence += draw_chain(job, c, chain)
+            else:
+                divergence += best_chain(job, c, chain, &changed)
+            if job.stop:
+                return 0.0
+            for t in range(c.n_rows):
+                subtract_mean(job, c, chain, t, 1.0)
+        value = free_energy(job, c, divergence)
+        if kind == DRAW or (kind == BEST and not changed):
+            break
+        if kind != BEST and not value - last > SETTLED * c.n_rows:
+            break
+        if kind == STRUCTURED and job.n_chains == 1:
+            break
+    return value
+
+
+cdef void visit_chains(
+    Job* job, Py_ssize_t begin, Py_ssize_t n_rows, double* statistics, double* workspace
+) noexcept nogil:
+    """One sequence, chain by chain."""
+    cdef Py_ssize_t n = job.n_indicators
+    cdef Chains c = chains_in(job, begin, n_rows, workspace)
+    cdef bint fresh = isnan(c.q[0])
+    cdef Py_ssize_t t, m, i
+    if fresh:
+        for i in range(n_rows * n):
+            c.q[i] = 1.0 / job.n_components
+    for t in range(n_rows):
+        read_row(job, begin + t, c.row)
+        whiten(job, c.row, c.residual + t * job.n_whitened)
+        for m in range(job.n_chains):
+            subtract_mean(job, &c, m, t, 1.0)
+    if fresh and job.kind != COMPLETE:
+        rounds(job, &c, COMPLETE)
+    statistics[0] += rounds(job, &c, job.kind)
+    if job.stop:
+        return
+    for i in range(n * (1 + job.n_components)):  # start, and pairs behind it
+        statistics[1 + i] += c.start[i]
+    for t in range(n_rows):
+        if t % job.check_rows == 0 and halted(job):
+            return
+        read_row(job, begin + t, c.row)
+        add_row(job, c.row, c.q + t * n, statistics + cross_start(job))
+        add_pairs_of_chains(job, c.q + t * n, statistics + gram_start(job))
+
+
+# The product chain -------------------------------------------------------------------------------
+
+
+# State s of the product chain has chain m in state s / K^(M-1-m) mod K.
+cdef struct Product:
+    Py_ssize_t block_rows
+    double* filtered  # (block_rows, padded): or the best paths' log probabilities
+    double* predicted  # (block_rows, padded)
+    double* kept  # (blocks, padded): filtered before each block's first row
+    double* prefix  # (M, padded)
+    double* room  # (2, padded)
+    double* score  # (padded)
+    double* total  # (padded): sum of q over rows
+    double* row  # (D)
+    double* whitened  # (R)
+    double* q  # (P)
+
+
+cdef Py_ssize_t product_size(const Job* job, Py_ssize_t n_rows) noexcept nogil:
+    cdef Py_ssize_t blocks = (n_rows + job.block_rows - 1) // job.block_rows
+    return job.padded * (2 * job.block_rows + blocks + job.n_chains + 4) + lines(
+        job.n_features + job.n_whitened + job.n_indicators
+    )
+
+
+cdef Product product_in(const Job* job, double* workspace) noexcept nogil:
+    cdef Product p
+    p.block_rows = job.block_rows
+    p.filtered = workspace
+    p.predicted = p.filtered + p.block_rows * job.padded
+    p.prefix = p.predicted + p.block_rows * job.padded
+    p.room = p.prefix + job.n_chains * job.padded
+    p.score = p.room + 2 * job.padded
+    p.total = p.score + job.padded
+    p.kept = p.total + job.padded
+    # Behind as many blocks as the longest sequence has.
+    p.row = workspace + job.workspace_size - lines(
+        job.n_features + job.n_whitened + job.n_indicators
+    )
+    p.whitened = p.row + job.n_features
+    p.q = p.whitened + job.n_whitened
+    return p
+
+
+cdef Py_ssize_t power(Py_ssize_t base, Py_ssize_t exponent) noexcept nogil:
+    cdef Py_ssize_t out = 1
+    cdef Py_ssize_t _i
+    for _i in range(exponent):
+        out *= base
+    return out
+
+
+cdef void along_axis(
+    const Job* job, Py_ssize_t chain, const double* matrix, const double* x, double* out
+) noexcept nogil:
+    """out[.., j, ..] = sum_k matrix[k, j] x[.., k, ..] on the axis of a chain."""
+    cdef Py_ssize_t n = job.n_components
+    cdef Py_ssize_t inner = power(n, job.n_chains - 1 - chain)
+    cdef Py_ssize_t outer = power(n, chain)
+    cdef Py_ssize_t _o, j, k, i
+    cdef double value
+    for _o in range(outer):
+        if inner == 1:
+            for j in range(n):
+                out[j] = matrix[j] * x[0]
+            for k in range(1, n):
+                value = x[k]
+                for j in range(n):
+                    out[j] += matrix[k * n + j] * value
+        else:
+            for j in range(n):
+                value = matrix[j]
+                for i in range(inner):
+                    out[j * inner + i] = value * x[i]
+                for k in range(1, n):
+                    value = matrix[k * n + j]
+                    for i in range(inner):
+                        out[j * inner + i] += value * x[k * inner + i]
+        x += n * inner
+        out += n * inner
+
+
+cdef void best_along_axis(
+    const Job* job, Py_ssize_t chain, const double* matrix, const double* x, double* out
+) noexcept nogil:
+    """out[.., j, ..] = max_k matrix[k, j] + x[.., k, ..] on the axis of a chain."""
+    cdef Py_ssize_t n = job.n_components
+    cdef Py_ssize_t inner = power(n, job.n_chains - 1 - chain)
+    cdef Py_ssize_t outer = power(n, chain)
+    cdef Py_ssize_t _o, j, k, i
+    cdef double value
+    for _o in range(outer):
+        if inner == 1:
+            for j in range(n):
+                out[j] = matrix[j] + x[0]
+            for k in range(1, n):
+                value = x[k]
+                for j in range(n):
+                    out[j] = max(out[j], matrix[k * n + j] + value)
+        else:
+            for j in range(n):
+                value = matrix[j]
+                for i in range(inner):
+                    out[j * inner + i] = value + x[i]
+                for k in range(1, n):
+                    value = matrix[k * n + j]
+                    for i in range(inner):
+                        out[j * inner + i] = max(out[j * inner + i], value + x[k * inner + i])
+        x += n * inner
+        out += n * inner
+
+
+cdef void joint_start(const Job* job, const double* start, bint sums, double* out) noexcept nogil:
+    """Products (or sums) of one entry of each row of start (M, K), (S)."""
+    cdef Py_ssize_t n = job.n_components
+    cdef Py_ssize_t size = 1
+    cdef Py_ssize_t m, s, k
+    cdef double value
+    out[0] = 0.0 if sums else 1.0
+    for m in range(job.n_chains):
+        for s in range(size - 1, -1, -1):
+            value = out[s]
+            for k in range(n):
+                if sums:
+                    out[s * n + k] = value + start[m * n + k]
+                else:
+                    out[s * n + k] = value * start[m * n + k]
+        size *= n
+
+
+cdef void joint_scores(const Job* job, Py_ssize_t row, Product* p) noexcept nogil:
+    """score = log p(row | s), less the constant."""
+    cdef const double* mean
+    cdef double y
+    cdef Py_ssize_t d, s
+    read_row(job, row, p.row)
+    whiten(job, p.row, p.whitened)
+    for s in range(job.padded):
+        p.score[s] = job.joint_base[s]
+    for d in range(job.n_features):
+        y = p.whitened[d]
+        mean = job.joint_means + d * job.padded
+        for s in range(job.padded):
+            p.score[s] -= 0.5 * (y - mean[s]) * (y - mean[s])
+
+
+cdef double filter_row(
+    Job* job, Product* p, Py_ssize_t row, double* predicted, double* filtered
+) noexcept nogil:
+    """p(s | rows up to this one) from p(s | rows before); log p(row | rows before)."""
+    cdef Py_ssize_t s
+    cdef double top = -INFINITY
+    cdef double total = 0.0
+    cdef double lost = 0.0
+    cdef lanes* score = <lanes*>p.score
+    joint_scores(job, row, p)
+    for s in range(job.n_states):
+        if predicted[s] > 0.0:
+            top = max(top, p.score[s])
+    if top == -INFINITY:
+        lost = INFINITY
+        for s in range(job.n_states):
+            predicted[s] = 1.0 / job.n_states
+            top = max(top, p.score[s])
+    for s in range(job.padded):
+        p.score[s] = min(p.score[s] - top, 0.0)
+    for s in range(job.padded // LANES):
+        score[s] = lanes_exp(score[s])
+    for s in range(job.n_states):
+        filtered[s] = predicted[s] * p.score[s]
+        total += filtered[s]
+    for s in range(job.n_states):
+        filtered[s] = filtered[s] / total
+    return log(total) + top + job.constant - lost
+
+
+cdef void predict_row(Job* job, Product* p, const double* filtered, double* out) noexcept nogil:
+    """One transition, chain by chain."""
+    cdef Py_ssize_t n = job.n_components
+    cdef Py_ssize_t m
+    cdef const double* x = filtered
+    cdef double* to
+    for m in range(job.n_chains):
+        to = out if m == job.n_chains - 1 else p.room + (m % 2) * job.padded
+        along_axis(job, m, job.transition + m * n * n, x, to)
+        x = to
+
+
+cdef double forward_row(
+    Job* job, Product* p, Py_ssize_t begin, Py_ssize_t t, const double* last, Py_ssize_t place
+) noexcept nogil:
+    """Filter row t of a sequence into place `place` of a block."""
+    cdef double* predicted = p.predicted + place * job.padded
+    cdef double* filtered = p.filtered + place * job.padded
+    cdef Py_ssize_t m, s
+    cdef Py_ssize_t n = job.n_components
+    cdef const double* x = last
+    cdef double* to
+    if job.kind == EXACT:
+        if t == 0:
+            joint_start(job, job.start, False, predicted)
+        else:
+            predict_row(job, p, last, predicted)
+        return filter_row(job, p, begin + t, predicted, filtered)
+    if t == 0:
+        joint_start(job, job.log_start, True, filtered)
+    else:
+        for m in range(job.n_chains):
+            to = filtered if m == job.n_chains - 1 else p.room + (m % 2) * job.padded
+            best_along_axis(job, m, job.log_transition + m * n * n, x, to)
+            x = to
+    joint_scores(job, begin + t, p)
+    for s in range(job.n_states):
+        filtered[s] += p.score[s] + job.constant
+    return 0.0
+
+
+cdef double forward_block(
+    Job* job, Product* p, Py_ssize_t begin, Py_ssize_t n_rows, Py_ssize_t block, bint keep
+) noexcept nogil:
+    """Filter the rows of a block, given what is kept of the one before."""
+    cdef Py_ssize_t first = block * p.block_rows
+    cdef Py_ssize_t end = min(first + p.block_rows, n_rows)
+    cdef const double* last = p.kept + block * job.padded
+    cdef double log_z = 0.0
+    cdef Py_ssize_t t
+    for t in range(first, end):
+        if t % job.check_rows == 0 and halted(job):
+            return 0.0
+        log_z += forward_row(job, p, begin, t, last, t - first)
+        last = p.filtered + (t - first) * job.padded
+    if keep and end < n_rows:
+        memcpy(p.kept + (block + 1) * job.padded, last, job.n_states * sizeof(double))
+    return log_z
+
+
+cdef double product_sum(Py_ssize_t n, const double* a, const double* b) noexcept nogil:
+    """The sum of a b, in four parts of which none need wait for another."""
+    cdef double s0 = 0.0
+    cdef double s1 = 0.0
+    cdef double s2 = 0.0
+    cdef double s3 = 0.0
+    cdef Py_ssize_t i
+    for i in range(0, n - 3, 4):
+        s0 += a[i] * b[i]
+        s1 += a[i + 1] * b[i + 1]
+        s2 += a[i + 2] * b[i + 2]
+        s3 += a[i + 3] * b[i + 3]
+    for i in range(n // 4 * 4, n):
+        s0 += a[i] * b[i]
+    return (s0 + s1) + (s2 + s3)
+
+
+cdef void add_axis_pairs(
+    const Job* job, Py_ssize_t chain, const double* before, const double* after, double* pairs
+) noexcept nogil:
+    """pairs[j, k] += A[j, k] sum of before[.., j, ..] after[.., k, ..] over all other axes."""
+    cdef Py_ssize_t n = job.n_components
+    cdef Py_ssize_t inner = power(n, job.n_chains - 1 - chain)
+    cdef Py_ssize_t outer = power(n, chain)
+    cdef const double* transition = job.transition + chain * n * n
+    cdef Py_ssize_t _o, j, k
+    cdef double value
+    for _o in range(outer):
+        for j in range(n):
+            if inner == 1:
+                value = before[j]
+                for k in range(n):
+                    pairs[j * n + k] += transition[j * n + k] * value * after[k]
+            else:
+                for k in range(n):
+                    value = product_sum(inner, before + j * inner, after + k * inner)
+                    pairs[j * n + k] += transition[j * n + k] * value
+        before += n * inner
+        after += n * inner
+
+
+cdef void marginals(const Job* job, const double* joint, double* q) noexcept nogil:
+    """q (P) = each chain's distribution."""
+    cdef Py_ssize_t n = job.n_components
+    cdef Py_ssize_t inner = 1
+    cdef Py_ssize_t m, o, k, i
+    cdef double value
+    memset(q, 0, job.n_indicators * sizeof(double))
+    for m in range(job.n_chains - 1, -1, -1):
+        for o in range(job.n_states // (n * inner)):
+            for k in range(n):
+                value = 0.0
+                for i in range(inner):
+                    value += joint[(o * n + k) * inner + i]
+                q[m * n + k] += value
+        inner *= n
+
+
+cdef void backward_row(
+    Job* job, Product* p, const double* last, const double* predicted, const double* joint,
+    double* pairs, double* beta,
+) noexcept nogil:
+    """beta = p(rows from t on | s_t-1) / p(rows from t on | rows before), and expected steps.
+
+    By way of joint / predicted, joint being q(s_t). With transitions of chains before m applied to
+    `last` (prefix) and those of chains after m to that ratio, what is left is a step of chain m.
+    """
+    cdef Py_ssize_t n = job.n_components
+    cdef Py_ssize_t m, s
+    cdef double* after = p.score
+    cdef double* to
+    memcpy(p.prefix, last, job.n_states * sizeof(double))
+    for m in range(job.n_chains - 1):
+        along_axis(
+            job, m, job.transition + m * n * n, p.prefix + m * job.padded,
+            p.prefix + (m + 1) * job.padded,
+        )
+    for s in range(job.n_states):
+        after[s] = joint[s] / predicted[s] if joint[s] > 0.0 else 0.0
+    for m in range(job.n_chains - 1, -1, -1):
+        add_axis_pairs(job, m, p.prefix + m * job.padded, after, pairs + m * n * n)
+        to = beta if m == 0 else p.prefix + m * job.padded
+        along_axis(job, m, job.reverse + m * n * n, after, to)
+        after = to
+
+
+cdef void smooth_product(
+    Job* job, Product* p, Py_ssize_t begin, Py_ssize_t n_rows, double* statistics
+) noexcept nogil:
+    """Exact q(T) of one sequence: forward-backward on the product chain."""
+    cdef Py_ssize_t blocks = (n_rows + p.block_rows - 1) // p.block_rows
+    cdef Py_ssize_t n = job.n_indicators
+    cdef double* pairs = statistics + 1 + n
+    cdef double* beta = p.room
+    cdef double* joint
+    cdef const double* last
+    cdef double total
+    cdef Py_ssize_t block, t, first, s
+    for block in range(blocks):
+        statistics[0] += forward_block(job, p, begin, n_rows, block, True)
+    for block in range(blocks - 1, -1, -1):
+        if block < blocks - 1:
+            # beta lies where this would work.
+            memcpy(p.prefix, beta, job.n_states * sizeof(double))
+            forward_block(job, p, begin, n_rows, block, False)
+            memcpy(beta, p.prefix, job.n_states * sizeof(double))
+        first = block * p.block_rows
+        for t in range(min(first + p.block_rows, n_rows) - 1, first - 1, -1):
+            if t % job.check_rows == 0 and halted(job):
+                return
+            joint = p.filtered + (t - first) * job.padded
+            if t < n_rows - 1:
+                total = 0.0
+                for s in range(job.n_states):
+                    joint[s] *= beta[s]
+                    total += joint[s]
+                for s in range(job.n_states):
+                    joint[s] = joint[s] / total
+            for s in range(job.n_states):
+                p.total[s] += joint[s]
+            marginals(job, joint, p.q)
+            if job.memory != NULL:
+                memcpy(job.memory + (begin + t) * n, p.q, n * sizeof(double))
+            read_row(job, begin + t, p.row)
+            add_row(job, p.row, p.q, statistics + cross_start(job))
+            if t == 0:
+                for s in range(n):
+                    statistics[1 + s] += p.q[s]
+            else:
+                last = p.filtered + (t - 1 - first) * job.padded
+                if t == first:
+                    last = p.kept + block * job.padded
+                backward_row(
+                    job, p, last, p.predicted + (t - first) * job.padded, joint, pairs, beta
+                )
+
+
+cdef void best_product(
+    Job* job, Product* p, Py_ssize_t begin, Py_ssize_t n_rows, double* statistics
+) noexcept nogil:
+    """The best paths of all chains together: Viterbi's on the product chain."""
+    cdef Py_ssize_t blocks = (n_rows + p.block_rows - 1) // p.block_rows
+    cdef Py_ssize_t n = job.n_components
+    cdef double* pairs = statistics + 1 + job.n_indicators
+    cdef double* values
+    cdef Py_ssize_t block, t, first, s, m, rest, state
+    cdef Py_ssize_t following = -1
+    for block in range(blocks):
+        forward_block(job, p, begin, n_rows, block, True)
+    for block in range(blocks - 1, -1, -1):
+        if block < blocks - 1:
+            forward_block(job, p, begin, n_rows, block, False)
+        first = block * p.block_rows
+        for t in range(min(first + p.block_rows, n_rows) - 1, first - 1, -1):
+            if t % job.check_rows == 0 and halted(job):
+                return
+            values = p.filtered + (t - first) * job.padded
+            if following >= 0:
+                # Log probabilities of the step to `following` from each state.
+                rest = following
+                for m in range(job.n_chains - 1, -1, -1):
+                    for s in range(n):
+                        p.q[m * n + s] = job.log_transition[(m * n + s) * n + rest % n]
+                    rest //= n
+                joint_start(job, p.q, True, p.score)
+                for s in range(job.n_states):
+                    values[s] += p.score[s]
+            state = 0
+            for s in range(1, job.n_states):
+                if values[s] > values[state]:
+                    state = s
+            if following < 0:
+                statistics[0] += values[state]
+            memset(p.q, 0, job.n_indicators * sizeof(double))
+            rest = state
+            for m in range(job.n_chains - 1, -1, -1):
+                p.q[m * n + rest % n] = 1.0
+                if following >= 0:
+                    pairs[(m * n + rest % n) * n + following % n] += 1.0
+                    following //= n
+                if t == 0:
+                    statistics[1 + m * n + rest % n] += 1.0
+                rest //= n
+            if job.memory != NULL:
+                memcpy(
+                    job.memory + (begin + t) * job.n_indicators, p.q,
+                    job.n_indicators * sizeof(double),
+                )
+            read_row(job, begin + t, p.row)
+            add_row(job, p.row, p.q, statistics + cross_start(job))
+            p.total[state] += 1.0
+            following = state
+
+
+cdef void add_joint_pairs(const Job* job, const double* total, double* gram) noexcept nogil:
+    """Add E[z z'] (P, P) of what the product chain's states hold."""
+    cdef Py_ssize_t n = job.n_indicators
+    cdef Py_ssize_t k = job.n_components
+    cdef Py_ssize_t s, a, b, rest_a, rest_b, p
+    for s in range(job.n_states):
+        if total[s] > 0.0:
+            rest_a = s
+            for a in range(job.n_chains - 1, -1, -1):
+                p = a * k + rest_a % k
+                rest_a //= k
+                rest_b = s
+                for b in range(job.n_chains - 1, -1, -1):
+                    gram[p * n + b * k + rest_b % k] += total[s]
+                    rest_b //= k
+
+
+# All sequences -----------------------------------------------------------------------------------
+
+
+cdef void visit_chunk(Job* job, Py_ssize_t chunk) noexcept nogil:
+    """The sequences that were dealt out to a chunk."""
+    cdef double* statistics = job.statistics + chunk * job.statistics_size
+    cdef double* workspace = job.workspace + thread_index() * job.workspace_size
+    cdef bint joint = job.kind == EXACT or job.kind == JOINT_BEST
+    cdef Product p
+    cdef Py_ssize_t number, begin, n_rows
+    memset(statistics, 0, job.statistics_size * sizeof(double))
+    if joint:
+        p = product_in(job, workspace)
+        memset(p.total, 0, job.padded * sizeof(double))
+    number = chunk
+    while number < job.n_sequences:
+        begin = job.offsets[job.order[number]]
+        n_rows = job.offsets[job.order[number] + 1] - begin
+        if job.kind == EXACT:
+            smooth_product(job, &p, begin, n_rows, statistics)
+        elif job.kind == JOINT_BEST:
+            best_product(job, &p, begin, n_rows, statistics)
+        else:
+            visit_chains(job, begin, n_rows, statistics, workspace)
+        if job.stop:
+            return
+        number += job.n_chunks
+    if joint:
+        add_joint_pairs(job, p.total, statistics + gram_start(job))
+
+
+cdef void make_tables(Job* job) noexcept nogil:
+    """Logarithms, transposed transitions, and the means of the product chain's states."""
+    cdef Py_ssize_t n = job.n_components
+    cdef Py_ssize_t m, j, k, s, i, rest
+    cdef double value
+    for j in range(job.n_indicators):
+        job.log_start[j] = log(job.start[j]) if job.start[j] > 0.0 else LOG_ZERO
+    for j in range(job.n_indicators * n):
+        value = job.transition[j]
+        job.log_transition[j] = log(value) if value > 0.0 else LOG_ZERO
+    for m in range(job.n_chains):
+        for j in range(n):
+            for k in range(n):
+                job.reverse[(m * n + k) * n + j] = job.transition[(m * n + j) * n + k]
+    if job.padded == 0:
+        return
+    for s in range(job.n_states):
+        for i in range(job.n_whitened):
+            value = 0.0
+            rest = s
+            for m in range(job.n_chains - 1, -1, -1):
+                value += job.means[(m * n + rest % n) * job.n_whitened + i]
+                rest //= n
+            if i < job.n_features:
+                job.joint_means[i * job.padded + s] = value
+            else:
+                job.joint_base[s] -= 0.5 * value * value
+
+
+cdef int raise_pending() except -1:
+    return -1 if PyErr_Occurred() != NULL else 0
+
+
+cdef int check_length(str name, Py_ssize_t length, Py_ssize_t expected) except -1:
+    if length != expected:
+        raise ValueError(f"{name} has length {length}, not {expected}")
+    return 0
+
+
+def statistics_size(Py_ssize_t n_chains, Py_ssize_t n_components, Py_ssize_t n_features):
+    """Length of the statistics that `visit` fills."""
+    cdef Py_ssize_t p = n_chains * n_components
+    return 1 + p * (1 + n_components) + p * (p + n_features) + n_features * n_features
+
+
+def visit(
+    block, theta, str kind, const int64_t[::1] offsets, const int64_t[::1] order, *,
+    double[::1] statistics, uint64_t seed=0, uint32_t sweep=0,
+):
+    """Assign states to the rows of all sequences and add up what they bring.
+
+    Parameters
+    ----------
+    block, theta : IN, as in inputs.py (theta: CoupledCoefficients); block.memory : IN/OUT, (N, P),
+        of no value where NaN; may be None for "exact" and "joint_best", which only write it
+    kind : IN, one of KINDS
+    offsets, order : IN, of the sequences
+    statistics : OUT, (statistics_size,): log_z, start (M, K), transition (M, K, K), gram (P, P),
+        cross (P, D), the lower triangle of square (D, D)
+    """
+    cdef Job job
+    cdef Py_buffer view
+    cdef const double[::1] origin = block.origin
+    cdef const double[::1] scale = block.scale
+    cdef const double[:, ::1] whitening = theta.whitening
+    cdef const double[:, ::1] means = theta.means
+    cdef const double[:, ::1] start = theta.start
+    cdef const double[:, :, ::1] transition = theta.transition
+    cdef double[:, ::1] memory
+    cdef Py_ssize_t chunk, i, _i, longest, tables, size, d, p
+    cdef int n_threads = block.n_threads
+    cdef double* room
+
+    job.kind = KINDS[kind]
+    job.n_chains = start.shape[0]
+    job.n_components = start.shape[1]
+    p = job.n_chains * job.n_components
+    d = origin.shape[0]
+    job.n_indicators = p
+    job.n_features = d
+    job.n_whitened = means.shape[1]
+    check_length("scale", scale.shape[0], d)
+    check_length("whitening", whitening.shape[0], d)
+    check_length("a row of whitening", whitening.shape[1], d)
+    check_length("means", means.shape[0], p)
+    check_length("transition", transition.shape[0], job.n_chains)
+    check_length("a row of transition", transition.shape[1], job.n_components)
+    check_length("a column of transition", transition.shape[2], job.n_components)
+    if job.n_whitened < d:
+        raise ValueError(f"means have {job.n_whitened} columns, fewer than {d} features")
+    job.n_states = 1
+    job.padded = 0
+    if job.kind == EXACT or job.kind == JOINT_BEST:
+        for _i in range(job.n_chains):
+            if job.n_states > 2**40 // job.n_components:
+                raise MemoryError("the product chain has too many states")
+            job.n_states *= job.n_components
+        job.padded = lines(job.n_states)
+    job.source.origin = &origin[0]
+    job.source.scale = &scale[0]
+    job.whitening = &whitening[0, 0]
+    job.means = &means[0, 0]
+    job.constant = theta.constant
+    job.start = &start[0, 0]
+    job.transition = &transition[0, 0, 0]
+    job.first_row = block.first_row
+    job.seed = seed
+    job.sweep = sweep
+    job.n_sequences = order.shape[0]
+    check_length("offsets", offsets.shape[0], job.n_sequences + 1)
+    job.offsets = &offsets[0]
+    job.order = &order[0]
+    # Asking for the time may take as long as a row does.
+    job.check_rows = max(1, 32768 // job.padded) if job.padded > 0 else 256
+    job.checked = seconds()
+    job.stop = 0
+
+    PyObject_GetBuffer(block.values, &view, PyBUF_STRIDES | PyBUF_FORMAT)
+    try:
+        job.source.values = <const char*>view.buf
+        job.source.row_stride = view.strides[0]
+        job.source.column_stride = view.strides[1]
+        job.source.single = view.itemsize == 4
+        if view.format[0] != c"d" and view.format[0] != c"f":
+            raise TypeError(f"values must be float64 or float32, not {view.format.decode()!r}")
+        check_length("a row of values", view.shape[1], d)
+        check_length("the sequences together", offsets[job.n_sequences], view.shape[0])
+        job.memory = NULL
+        if block.memory is not None:
+            memory = block.memory
+            check_length("memory", memory.shape[0], view.shape[0])
+            check_length("a row of memory", memory.shape[1], p)
+            job.memory = &memory[0, 0]
+        elif job.padded == 0:
+            raise ValueError(f"{kind!r} needs a memory")
+        job.statistics_size = statistics_size(job.n_chains, job.n_components, d)
+        check_length("statistics", statistics.shape[0], job.statistics_size)
+        longest = offsets[order[0] + 1] - offsets[order[0]]
+        job.n_chunks = min(
+            job.n_sequences, max(8, min(MOST_CHUNKS, 2097152 // job.statistics_size))
+        )
+        n_threads = min(n_threads, job.n_chunks)
+        if view.shape[0] * p * max(job.n_whitened, job.padded) < LITTLE_WORK:
+            n_threads = 1
+        if job.padded > 0:
+            job.block_rows = max(BLOCK_NUMBERS // job.padded, <Py_ssize_t>sqrt(<double>longest) + 1)
+            job.block_rows = min(job.block_rows, longest)
+            job.workspace_size = product_size(&job, longest)
+        else:
+            job.workspace_size = lines(chains_size(&job, longest))
+        tables = lines(p) + 2 * lines(p * job.n_components) + job.padded * (d + 1)
+        size = 8 * (
+            tables + n_threads * job.workspace_size + job.n_chunks * job.statistics_size
+        )
+        room = <double*>aligned_memory(size)
+        if room == NULL:
+            raise MemoryError(f"no {size} bytes for the workspace of {n_threads} threads")
+        memset(room, 0, 8 * (tables + n_threads * job.workspace_size))
+        job.log_start = room
+        job.log_transition = job.log_start + lines(p)
+        job.reverse = job.log_transition + lines(p * job.n_components)
+        job.joint_means = job.reverse + lines(p * job.n_components)
+        job.joint_base = job.joint_means + job.padded * d
+        job.workspace = room + tables
+        job.statistics = job.workspace + n_threads * job.workspace_size
+        try:
+            with nogil:
+                make_tables(&job)
+                if n_threads == 1:
+                    for chunk in range(job.n_chunks):
+                        visit_chunk(&job, chunk)
+                else:
+                    # Sequences were dealt out by decreasing length and chunks are dealt out in
+                    # turn: the calling thread, which looks for Ctrl-C, has the most to do.
+                    for chunk in prange(
+                        job.n_chunks, schedule="static", chunksize=1, num_threads=n_threads
+                    ):
+                        visit_chunk(&job, chunk)
+            if job.stop:
+                raise_pending()
+            for i in range(job.statistics_size):
+                statistics[i] = 0.0
+            for chunk in range(job.n_chunks):
+                for i in range(job.statistics_size):
+                    statistics[i] += job.statistics[chunk * job.statistics_size + i]
+        finally:
+            free_aligned(room)
+    finally:
+        PyBuffer_Release(&view)

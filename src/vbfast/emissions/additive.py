@@ -1,0 +1,219 @@
+"""Gaussian rows whose mean is a sum, one summand a chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..conjugate import MatrixNormalWishart, Regression
+from ..data import Frame
+from ..stats import Stats
+
+__all__ = ["AdditiveCovariance", "AdditiveGaussian"]
+
+Array = NDArray[np.float64]
+AdditiveCovariance = Literal["full", "diag"]
+
+
+@dataclass(frozen=True)
+class AdditiveGaussian:
+    """x | s ~ N(sum_m W_m[s^m], C), with a matrix-normal-Wishart prior on (W, C^-1).
+
+    Ghahramani & Jordan (1997), 4. This is the regression of x on the M K indicators z of the
+    chains' states. What is not given of the prior is flat, so that with none given a mode is the
+    maximum of the likelihood. Everything is given in the units of the data; the computation runs in
+    those of `frame`.
+
+    Parameters
+    ----------
+    n_features, n_chains, n_components : int
+    covariance_type : {"full", "diag"}
+    mean_prior : array-like of shape (D,), optional
+        Prior mean of every sum of W_m; of the data's frame where not given.
+    mean_precision : float, optional
+        kappa_0: W_m[k] ~ N(mean_prior / M, C / kappa_0).
+    degrees_of_freedom : float, optional
+        nu_0. "diag": 1/C_dd ~ Gamma(nu_0/2, rate scatter_d/2).
+    scatter : array-like, optional
+        Of the Wishart prior of C^-1: (D, D), or (D,) for "diag".
+    reg_covar : float
+        Each row is taken for a cloud of this variance, in units of the features' variances.
+    frame : Frame
+        Units of the data that the kernels see.
+
+    Notes
+    -----
+    A constant may be moved from one chain's means to another's: M - 1 vectors of D numbers are not
+    identified. Of the W that make the likelihood largest the one of least norm in the frame's units
+    is taken, in which all chains' means have the same average over their states; with a prior the
+    mode and the mean are of that kind of themselves. A state that holds no row counts for nothing
+    in the sums, and has the mean that `mean_prior` / M is in the frame's units.
+    """
+
+    n_features: int
+    n_chains: int
+    n_components: int
+    covariance_type: AdditiveCovariance = "full"
+    mean_prior: ArrayLike | None = None
+    mean_precision: float | None = None
+    degrees_of_freedom: float | None = None
+    scatter: ArrayLike | None = None
+    reg_covar: float = 0.0
+    frame: Frame | None = None
+
+    def __post_init__(self) -> None:
+        if self.covariance_type not in get_args(AdditiveCovariance):
+            raise ValueError(
+                f"covariance_type must be 'full' or 'diag', not {self.covariance_type!r}"
+            )
+        if len(self.units.scale) != self.n_features:
+            raise ValueError(f"frame has {len(self.units.scale)} features, not {self.n_features}")
+
+    @cached_property
+    def units(self) -> Frame:
+        """The frame, or that of the data itself."""
+        if self.frame is not None:
+            return self.frame
+        d = self.n_features
+        return Frame(np.zeros(d), np.ones(d), np.ones(d))
+
+    @property
+    def n_indicators(self) -> int:
+        """P = M K."""
+        return self.n_chains * self.n_components
+
+    def fields(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Names and shapes of this emission's statistics: n, sums of zz', zx', xx'."""
+        p, d = self.n_indicators, self.n_features
+        square = (1, d, d) if self.covariance_type == "full" else (d, 1, 1)
+        return (("dof", ()), ("gram", (p, p)), ("cross", (p, d)), ("square", square))
+
+    def prior(self) -> dict[str, ArrayLike]:
+        """Hyperparameters, in the units of the frame."""
+        units, p, d = self.units, self.n_indicators, self.n_features
+        size = d if self.covariance_type == "full" else 1
+        dof = self.degrees_of_freedom
+        if dof is None:
+            dof = float(size + 1 - p)  # exponent 0
+        precision = self.mean_precision or 0.0
+        mean = np.zeros(d)
+        if self.mean_prior is not None:
+            mean = (np.asarray(self.mean_prior) - units.origin) * units.scale / self.n_chains
+        square = precision * p * np.outer(mean, mean)
+        if self.scatter is not None:
+            scatter = np.asarray(self.scatter, dtype=float)
+            scatter = np.diag(scatter) if scatter.ndim == 1 else scatter
+            square = square + scatter * np.outer(units.scale, units.scale)
+        return {
+            "dof": dof,
+            "gram": precision * np.eye(p),
+            "cross": precision * mean,
+            "square": self._blocks(square),
+        }
+
+    def _blocks(self, square: Array) -> Array:
+        """What of (D, D) sums of squares goes into the covariance, (1, D, D) or (D, 1, 1)."""
+        if self.covariance_type == "full":
+            return square[None]
+        return np.diagonal(square).copy()[:, None, None]
+
+    def distribution(self, stats: Stats | Mapping[str, Array]) -> MatrixNormalWishart:
+        """Statistics read as a distribution over (W, C^-1): Minka (2000)."""
+        gram, cross = stats["gram"], stats["cross"]
+        if self.mean_precision is None:
+            # Indicators are collinear, each chain's sum to 1: the solution of least norm.
+            solution = np.linalg.lstsq(gram, cross, rcond=None)[0]
+        else:
+            solution = np.linalg.solve(gram, cross)
+        means = np.asarray(solution, dtype=np.float64)
+        product = means.T @ cross
+        # In this form an error of the means counts squared.
+        fitted = product + product.T - means.T @ gram @ means
+        scatter = stats["square"] - self._blocks(0.5 * (fitted + fitted.T))
+        return MatrixNormalWishart(means, gram, float(stats["dof"]), scatter)
+
+    @cached_property
+    def _prior_distribution(self) -> MatrixNormalWishart:
+        shapes, prior = dict(self.fields()), self.prior()
+        return self.distribution(
+            {name: np.broadcast_to(np.asarray(prior[name]), shapes[name]) for name in prior}
+        )
+
+    def kl(self, q: MatrixNormalWishart) -> float:
+        """KL(q || prior)."""
+        return q.kl(self._prior_distribution)
+
+    def collect(self, raw: Array, n_rows: int) -> dict[str, ArrayLike]:
+        """Statistics of a kernel: gram, cross, the lower triangle of square."""
+        p, d = self.n_indicators, self.n_features
+        gram, cross, square = np.split(raw, [p * p, p * (p + d)])
+        lower = np.tril(square.reshape(d, d))
+        square = lower + np.tril(lower, -1).T
+        square += n_rows * self.reg_covar * np.diag(self.units.variance)
+        return {
+            "dof": n_rows,
+            "gram": gram.reshape(p, p),
+            "cross": cross.reshape(p, d),
+            "square": self._blocks(square),
+        }
+
+    def around(self, means: Array, covariance: Array, n_rows: int) -> dict[str, ArrayLike]:
+        """Statistics of rows with these means (P, D) and covariance (D, D), all states alike."""
+        m, k = self.n_chains, self.n_components
+        same_chain = np.kron(np.eye(m), np.ones((k, k)))
+        gram = np.where(same_chain, np.eye(m * k) / k, 1 / k**2) * n_rows
+        square = means.T @ gram @ means + n_rows * covariance
+        return {
+            "dof": n_rows,
+            "gram": gram,
+            "cross": gram @ means,
+            "square": self._blocks(square),
+        }
+
+    def whitened_means(self, theta: Regression) -> Array:
+        """Means of A x, and what their uncertainty adds in dimensions of its own, (P, R)."""
+        return np.hstack([theta.means @ theta.factor.T, theta.slack])
+
+    def constant(self, theta: Regression) -> float:
+        """Score at distance zero, in the units of the data."""
+        units = self.units
+        trace = (theta.factor**2 * units.variance).sum()
+        constant = -0.5 * self.n_features * np.log(2 * np.pi) + np.log(units.scale).sum()
+        return float(constant + 0.5 * theta.log_det - 0.5 * self.reg_covar * trace)
+
+    @property
+    def log_volume(self) -> float:
+        """Turn a density of (W, C^-1) in the frame's units into one in the data's, by adding.
+
+        dW scales by prod s^P, d C^-1 by prod s^-(D+1) (full), s^-2 each (diag).
+        """
+        power = self.n_features + 1 if self.covariance_type == "full" else 2
+        return (self.n_indicators - power) * float(np.log(self.units.scale).sum())
+
+    def log_prior(self, theta: Regression) -> float:
+        """log p(W, C^-1) at theta, in the units of the data; 0 for a flat prior."""
+        prior = self._prior_distribution
+        value = prior.log_density(theta)
+        if prior.proper:
+            return value + self.log_volume
+        # Improper: the density without its constant, of precisions in the units of the data.
+        return value + prior.exponent * float(np.log(self.units.scale).sum())
+
+    def in_data_units(self, means: Array, factor: Array) -> tuple[Array, Array]:
+        """Means (..., M, K, D), of sums that are rows, and covariance (..., D, D)."""
+        units = self.units
+        shape = (*means.shape[:-2], self.n_chains, self.n_components, self.n_features)
+        root = np.linalg.inv(factor * units.scale)
+        raw = units.origin / self.n_chains + means.reshape(shape) / units.scale
+        return raw, np.asarray(root @ np.swapaxes(root, -1, -2), dtype=np.float64)
+
+    def in_frame(self, means: Array, covariance: Array) -> tuple[Array, Array]:
+        """Means (P, D) and covariance (D, D) of those in the units of the data."""
+        units = self.units
+        scaled = (means - units.origin / self.n_chains) * units.scale
+        return scaled.reshape(-1, self.n_features), covariance * np.outer(units.scale, units.scale)

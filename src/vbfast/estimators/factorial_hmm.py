@@ -1,0 +1,669 @@
+"""Factorial hidden Markov models by every method."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .. import draws
+from .._kernels.inputs import Assignment
+from .._threads import resolve_threads
+from ..conjugate import Regression, precision_factors, regression
+from ..data import ArrayData, Frame, as_sequences, check_finite
+from ..emissions.additive import AdditiveCovariance, AdditiveGaussian
+from ..exceptions import ConvergenceWarning, DegenerateError
+from ..factorial import FactorialModel, FactorialTheta
+from ..latents.coupled import MOST_STATES, CoupledChains, Factorisation
+from ..methods import Fit, FullInference, MeanField, Method
+from ..stats import Stats
+from .base import FittedByMethod, MethodName, feature_names
+from .checks import (
+    as_array,
+    as_generator,
+    check_choice,
+    check_distance,
+    check_number,
+    check_positive,
+)
+
+__all__ = ["FactorialHMM"]
+
+Array = NDArray[np.float64]
+
+COVARIANCE_TYPES = ("full", "diag")
+FACTORISATIONS = ("structured", "complete")
+# What predictions are made from.
+_PARAMETER_NAMES = ("startprob_", "transmat_", "means_", "covariance_")
+# Priors that are not given, where a method needs proper ones: rows that a state's mean is worth,
+# and the noise's part of the features' variances.
+MEAN_PRECISION, NOISE = 0.01, 0.1
+# Standard deviations of the data between its mean and means to start from, or a prior's.
+FARTHEST_START, FARTHEST_PRIOR = 1e8, 1e100
+# Variances to start from, in units of the data's.
+LEAST_VARIANCE, MOST_VARIANCE = 1e-25, 1e25
+
+
+class FactorialHMM(FittedByMethod):
+    """Factorial hidden Markov model: M independent Markov chains, whose states' means add up.
+
+    A row is x_t ~ N(sum_m W_m[s_t^m], C); chain m starts in s_1^m ~ startprob_m and steps to
+    s_t^m ~ transmat_m[s_t-1^m] (Ghahramani & Jordan 1997).
+
+    Parameters
+    ----------
+    n_chains, n_components : int
+        M, and K, the states of each chain.
+    method : {"variational_em", "em", "mean_field", "crisp_em", "full"} or object
+        By name, with `max_iter` and `tol` from here; or an object that brings its own, such as
+        ``vbfast.FullInference(n_draws=2000)``. EM takes q(T) = p(T | X, theta), exactly, on the
+        product chain of K^M states, 4,096 at most; variational EM, and mean field by name, take
+        one that is factorised as `factorisation` says (``vbfast.MeanField()`` takes the exact one).
+        Crisp EM finds the best path of the product chain up to 4,096 states, beyond that of a chain
+        at a time until none changes. Full inference draws a chain at a time given the others.
+    factorisation : {"structured", "complete"}
+        q(T) = prod_m q(s_1^m ... s_T^m), or prod_m prod_t q(s_t^m), for which the bound is lower.
+    covariance_type : {"full", "diag"}
+    tol : float
+        Stop when the objective changes by no more than this a row (nats).
+    max_iter : int
+        Sweeps over the data at most, after the first, for methods given by name, and to where the
+        chains of full inference begin.
+    n_init : int
+        Starts, of which the best objective is kept. Full inference climbs from as many by mean
+        field, and begins each chain at the best end, each with starts of its own.
+    reg_covar : float
+        Added to the diagonal of C, in units of each feature's variance in X (of 1 for a constant
+        feature). All objectives stay monotone: each row is taken for a cloud of this variance.
+    startprob_init, transmat_init, means_init, covariance_init : array-like, optional
+        (M, K), (M, K, K), (M, K, D), and (D, D) or, for "diag", (D,). Where not given: equal
+        probabilities, random rows over sqrt(M), the variances of X.
+    start_concentration_prior, transition_concentration_prior : float, optional
+        Of Dirichlet priors on startprob and each row of transmat. A point estimate needs 1 or more.
+    mean_prior : array-like of shape (D,), optional
+        Prior mean of sums of W; the mean of X where not given.
+    mean_precision_prior : float, optional
+        kappa_0: W_m[k] ~ N(mean_prior / M, C / kappa_0).
+    degrees_of_freedom_prior : float, optional
+        nu_0 > D - 1; > 0 for "diag".
+    covariance_prior : array-like, optional
+        W_0^-1 of the Wishart prior on C^-1: (D, D), or (D,) for "diag".
+    random_state : None, int, numpy.random.Generator or numpy.random.RandomState
+    verbose, verbose_interval : int
+    n_threads : int, optional
+        None takes the smallest of CPU affinity, cgroup quota and OMP_NUM_THREADS. Threads share
+        sequences out; results have the same bits for every number.
+
+    Attributes
+    ----------
+    startprob_, transmat_, means_, covariance_ : ndarray
+        (M, K), (M, K, K), (M, K, D), (D, D) or (D,). theta_MP for a point estimate; under q(theta)
+        E[startprob], E[transmat], E[W], E[C^-1]^-1 for mean field, and the same over relabelled
+        draws for full inference. A constant can be moved from one chain's means to another's:
+        `means_` are those in which all chains' have the same average over their states.
+    objective_ : float
+        Of the whole data, in nats, with all constants: free energy + log p(theta) for variational
+        EM, log p(X|theta) + log p(theta) for EM, the evidence lower bound for mean field,
+        log p(X, T|theta) + log p(theta) for crisp EM, the largest log p(X, T, theta) drawn for full
+        inference. A flat prior adds nothing.
+    lower_bound_ : float
+        The same.
+    lower_bounds_ : ndarray
+        After 0, 1, ..., n_iter_ sweeps (full inference: of each draw).
+    converged_ : bool
+    n_iter_ : int
+    method_ : object
+        The method as it was used.
+    draws_ : dict of ndarray
+        With full inference: "startprob" (chain, draw, M, K), "transmat" (chain, draw, M, K, K),
+        "means" (chain, draw, M, K, D), "covariance" (chain, draw, ...), "log_joint" (chain, draw).
+        Chains and their states are in the order in which their centred means are closest to those
+        of the draw of highest log joint.
+    r_hat_ : float
+        With full inference: split R-hat of the log joint, NaN for fewer than 4 draws a chain;
+        `converged_` is r_hat_ < 1.05.
+    n_features_in_ : int
+    feature_names_in_ : ndarray
+        Where X is a data frame with names.
+    start_concentration_prior_, transition_concentration_prior_, mean_prior_
+    mean_precision_prior_, degrees_of_freedom_prior_, covariance_prior_
+        Priors as used; None where flat.
+
+    Notes
+    -----
+    Priors that are not given are flat for EM, variational EM and crisp EM. Mean field and full
+    inference take concentrations of 1, kappa_0 = 0.01, the mean of X, nu_0 = D + 2 and a tenth of
+    X's variances.
+
+    Structured mean field is Ghahramani & Jordan's (1997) section 3.4 and appendix D, starting from
+    the completely factorised one, their section 3.3; sweeps go on from the last q(T), so that
+    objectives never fall. Draws of a chain: Chib (1996).
+
+    The likelihood has many maxima: take several starts (`n_init`).
+    """
+
+    # Set by fit.
+    startprob_: Array
+    transmat_: Array
+    means_: Array
+    covariance_: Array
+    objective_: float
+    lower_bound_: float
+    lower_bounds_: Array
+    converged_: bool
+    n_iter_: int
+    method_: Method
+    # With full inference.
+    draws_: dict[str, Array]
+    r_hat_: float
+
+    def __init__(
+        self,
+        n_chains: int = 2,
+        n_components: int = 2,
+        *,
+        method: MethodName | Method = "variational_em",
+        factorisation: Factorisation = "structured",
+        covariance_type: AdditiveCovariance = "full",
+        tol: float = 1e-4,
+        max_iter: int = 500,
+        n_init: int = 1,
+        reg_covar: float = 1e-6,
+        startprob_init: ArrayLike | None = None,
+        transmat_init: ArrayLike | None = None,
+        means_init: ArrayLike | None = None,
+        covariance_init: ArrayLike | None = None,
+        start_concentration_prior: float | None = None,
+        transition_concentration_prior: float | None = None,
+        mean_prior: ArrayLike | None = None,
+        mean_precision_prior: float | None = None,
+        degrees_of_freedom_prior: float | None = None,
+        covariance_prior: ArrayLike | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        n_threads: int | None = None,
+    ) -> None:
+        self.n_chains = n_chains
+        self.n_components = n_components
+        self.method = method
+        self.factorisation = factorisation
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.reg_covar = reg_covar
+        self.startprob_init = startprob_init
+        self.transmat_init = transmat_init
+        self.means_init = means_init
+        self.covariance_init = covariance_init
+        self.start_concentration_prior = start_concentration_prior
+        self.transition_concentration_prior = transition_concentration_prior
+        self.mean_prior = mean_prior
+        self.mean_precision_prior = mean_precision_prior
+        self.degrees_of_freedom_prior = degrees_of_freedom_prior
+        self.covariance_prior = covariance_prior
+        self.random_state = random_state
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.n_threads = n_threads
+
+    # -- fitting ------------------------------------------------------------------------------
+
+    def fit(self, X: ArrayLike, y: object = None, lengths: ArrayLike | None = None) -> Self:
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+            Sequences one after the other.
+        y : ignored
+        lengths : array-like of shape (S,), optional
+            Rows of each sequence; one sequence where not given.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument or a parameter is not allowed, as EM for more than 4,096 joint states;
+            nothing has changed then.
+        DegenerateError
+            If the likelihood has no bound and neither `reg_covar` nor a prior gives it one.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `max_iter` came first, or chains disagree.
+        """
+        method = self._check_parameters()
+        rng = as_generator(self.random_state)
+        data = ArrayData.of(X, lengths=lengths, n_threads=self.n_threads)
+        # Recursions are in float64 arithmetic whatever the data.
+        data = replace(data, single=False)
+        model, priors = self._model(data.frame, method)
+        if not isinstance(method, FullInference):
+            model.latent.kind(method.assign(0))
+        given = self._given_parameters(data.frame)
+        if isinstance(method, FullInference):
+            fitted = self._sampled(model, data, given, method, rng)
+        else:
+            best, _ = self._climb_each(model, data, given, method, rng)
+            self._tell_of_convergence(best, method, 3)
+            fitted = self._climbed(model, method, best)
+        names = feature_names(X)
+        if names is not None:
+            fitted["feature_names_in_"] = names
+        fitted["n_features_in_"] = data.values.shape[1]
+        self._keep(fitted | priors, method)
+        return self
+
+    def _climb_each(
+        self,
+        model: FactorialModel,
+        data: ArrayData,
+        given: dict[str, Array | None],
+        method: Any,
+        rng: np.random.Generator,
+    ) -> tuple[Fit[FactorialTheta], ArrayData]:
+        """Best of several starts, each with a memory of its own; the data with the best's."""
+        owns: list[ArrayData] = []
+
+        def outcomes() -> Iterator[tuple[int, Fit[FactorialTheta] | DegenerateError]]:
+            for number in range(self.n_init):
+                start = self._start(model, data, given, rng)
+                owns.append(data.with_memory(model.memory_width))
+                report = self._report(number)
+                try:
+                    yield number, method.fit(model, owns[-1], start, report=report)
+                except DegenerateError as error:
+                    yield number, error
+
+        number, best = self._best(outcomes())
+        return best, owns[number]
+
+    def _climbed(
+        self, model: FactorialModel, method: Any, best: Fit[FactorialTheta]
+    ) -> dict[str, Any]:
+        """Attributes that tell where a method that climbs ended."""
+        theta = best.theta
+        start, transition = theta.start, theta.transition
+        if method.read == "mean":
+            start, transition = (q.mean() for q in model.latent.distributions(best.posterior))
+        return {
+            **self._parameter_attributes(model, start, transition, theta.parameters),
+            "converged_": best.converged,
+            "n_iter_": best.n_iter,
+            "objective_": best.objective,
+            "lower_bound_": best.objective,
+            "lower_bounds_": best.objectives,
+        }
+
+    def _sampled(
+        self,
+        model: FactorialModel,
+        data: ArrayData,
+        given: dict[str, Array | None],
+        method: FullInference,
+        rng: np.random.Generator,
+    ) -> dict[str, Any]:
+        """Attributes that tell of draws."""
+        # A chain that begins far from the posterior's modes seldom finds the best of them; and its
+        # states are drawn given those that the climb's q(T) tells of, a chain at a time.
+        climb = MeanField(self.max_iter, self.tol, factorised=True)
+        climbs = [self._climb_each(model, data, given, climb, rng) for _ in range(method.n_chains)]
+        one = replace(method, n_chains=1)
+        chains = [
+            one.fit(model, own, [fit.posterior], child, report=None if n else self._report(0))
+            for n, ((fit, own), child) in enumerate(
+                zip(climbs, rng.spawn(method.n_chains), strict=True)
+            )
+        ]
+        log_joint = np.concatenate([chain.log_joint for chain in chains])
+        theta = {
+            name: np.concatenate([chain.theta[name][0] for chain in chains])
+            for name in chains[0].theta
+        }
+        theta = self._relabelled(theta, int(log_joint.argmax()))
+        mixing = draws.r_hat(log_joint)
+        if mixing >= 1.05:
+            warnings.warn(
+                f"chains have not mixed: split R-hat of the log joint is {mixing:.3f}, not below "
+                "1.05. Raise n_tune and n_draws of FullInference",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        factor = theta["factor"]
+        precision = np.einsum("gji,gjk->ik", factor, factor) / len(factor)
+        mean_factor = precision_factors(np.linalg.inv(precision)[None])[0]
+        average = regression(theta["means"].mean(axis=0), mean_factor)
+        means, covariance = model.emission.in_data_units(theta["means"], factor)
+        if self.covariance_type == "diag":
+            covariance = np.diagonal(covariance, axis1=1, axis2=2)
+        parts = {
+            "startprob": theta["start"],
+            "transmat": theta["transition"],
+            "means": means,
+            "covariance": covariance,
+        }
+        shape = log_joint.shape
+        start, transition = theta["start"].mean(axis=0), theta["transition"].mean(axis=0)
+        objective = float(log_joint.max())
+        return {
+            **self._parameter_attributes(model, start, transition, average),
+            "draws_": {
+                **{name: part.reshape(*shape, *part.shape[1:]) for name, part in parts.items()},
+                "log_joint": log_joint,
+            },
+            "r_hat_": mixing,
+            "converged_": bool(mixing < 1.05),
+            "n_iter_": method.n_sweeps,
+            "objective_": objective,
+            "lower_bound_": objective,
+            "lower_bounds_": log_joint.ravel(),
+        }
+
+    def _relabelled(self, theta: dict[str, Array], best: int) -> dict[str, Array]:
+        """Draws with chains and states in the order of those of draw `best`."""
+        m, k = self.n_chains, self.n_components
+        factor = theta["factor"][best]
+        means = self._levelled(theta["means"])
+        each = means.reshape(len(means), m, k, -1)
+        white = each @ factor.T
+        chains, states = draws.chain_orders(white, white[best])
+        of = np.arange(len(means))[:, None, None]
+        chain = chains[:, :, None]
+        return {
+            "start": theta["start"][of, chain, states],
+            "transition": theta["transition"][
+                of[..., None], chain[..., None], states[..., None], states[:, :, None, :]
+            ],
+            "means": each[of, chain, states].reshape(means.shape),
+            "factor": theta["factor"],
+        }
+
+    def _levelled(self, means: Array) -> Array:
+        """Means (..., M K, D) of the same sums, all chains' of the same average over states."""
+        each = means.reshape(*means.shape[:-2], self.n_chains, self.n_components, -1)
+        own = each.mean(axis=-2, keepdims=True)
+        return (each + (own.mean(axis=-3, keepdims=True) - own)).reshape(means.shape)
+
+    # -- checks -------------------------------------------------------------------------------
+
+    def _check_parameters(self) -> Method:
+        check_number("n_chains", self.n_chains, whole=True, least=1)
+        check_number("n_components", self.n_components, whole=True, least=1)
+        check_choice("factorisation", self.factorisation, FACTORISATIONS)
+        check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
+        check_number("reg_covar", self.reg_covar, least=0)
+        for name in (
+            "start_concentration_prior",
+            "transition_concentration_prior",
+            "mean_precision_prior",
+            "degrees_of_freedom_prior",
+        ):
+            check_number(name, getattr(self, name), above=0, optional=True)
+        method = self._check_fitting()
+        if isinstance(self.method, str) and isinstance(method, MeanField):
+            return replace(method, factorised=True)
+        return method
+
+    # -- model, priors, starts ----------------------------------------------------------------
+
+    def _model(self, frame: Frame, method: Method) -> tuple[FactorialModel, dict[str, Any]]:
+        """Return the model with its priors, and the attributes that tell of them."""
+        d = len(frame.origin)
+        proper = method.read != "mode"
+        concentrations: list[float | None] = []
+        for name in ("start_concentration_prior", "transition_concentration_prior"):
+            value = getattr(self, name)
+            if value is None and proper:
+                value = 1.0
+            elif value is not None and value < 1 and not proper:
+                raise ValueError(
+                    f"{name}={value!r} is below 1: p(theta) then has no mode for {method.name!r} "
+                    "to find; give 1 or more, or use 'mean_field' or 'full'"
+                )
+            concentrations.append(value)
+        dof, least = self.degrees_of_freedom_prior, d - 1 if self.covariance_type == "full" else 0
+        if dof is None:
+            dof = float(d + 2) if proper else None
+        elif dof <= least:
+            raise ValueError(
+                f"degrees_of_freedom_prior must be greater than {least} (features - 1; 0 for "
+                f"'diag'), not {dof!r}"
+            )
+        mean = None
+        if self.mean_prior is not None:
+            mean = as_array("mean_prior", self.mean_prior, (d,))
+            check_distance("mean_prior", mean, frame, FARTHEST_PRIOR)
+        precision = self.mean_precision_prior
+        if precision is None and (proper or mean is not None):
+            precision = MEAN_PRECISION
+        if mean is None and precision is not None:
+            mean = frame.origin.copy()
+        shape = (d, d) if self.covariance_type == "full" else (d,)
+        scatter = None
+        if self.covariance_prior is not None:
+            scatter = as_array("covariance_prior", self.covariance_prior, shape)
+            check_positive("covariance_prior", scatter, self.covariance_type == "full")
+        elif proper:
+            scatter = NOISE * frame.variance / frame.scale**2
+            scatter = np.diag(scatter) if self.covariance_type == "full" else scatter
+        sizes = int(self.n_chains), int(self.n_components)
+        model = FactorialModel(
+            CoupledChains(*sizes, self.factorisation, *concentrations),
+            AdditiveGaussian(
+                d,
+                *sizes,
+                self.covariance_type,
+                mean_prior=mean,
+                mean_precision=precision,
+                degrees_of_freedom=dof,
+                scatter=scatter,
+                reg_covar=self.reg_covar,
+                frame=frame,
+            ),
+        )
+        return model, {
+            "start_concentration_prior_": concentrations[0],
+            "transition_concentration_prior_": concentrations[1],
+            "mean_prior_": mean,
+            "mean_precision_prior_": precision,
+            "degrees_of_freedom_prior_": dof,
+            "covariance_prior_": scatter,
+        }
+
+    def _given_parameters(self, frame: Frame) -> dict[str, Array | None]:
+        """What is given to start from, checked; covariance as (D, D)."""
+        m, k, d = self.n_chains, self.n_components, len(frame.origin)
+        given: dict[str, Array | None] = dict.fromkeys(("start", "transition", "means"))
+        given["covariance"] = None
+        if self.startprob_init is not None:
+            given["start"] = as_array("startprob_init", self.startprob_init, (m, k))
+            _check_probabilities("startprob_init", given["start"])
+        if self.transmat_init is not None:
+            given["transition"] = as_array("transmat_init", self.transmat_init, (m, k, k))
+            _check_probabilities("transmat_init", given["transition"])
+        if self.means_init is not None:
+            means = as_array("means_init", self.means_init, (m, k, d))
+            check_distance("means_init", means - frame.origin / m + frame.origin, frame,
+                           FARTHEST_START)  # fmt: skip
+            given["means"] = means
+        if self.covariance_init is not None:
+            full = self.covariance_type == "full"
+            covariance = as_array("covariance_init", self.covariance_init, (d, d) if full else (d,))
+            check_positive("covariance_init", covariance, full)
+            variance = np.diagonal(covariance) if full else covariance
+            with np.errstate(over="ignore", under="ignore"):
+                relative = variance * frame.scale * frame.scale
+            bad = np.flatnonzero(~((relative >= LEAST_VARIANCE) & (relative <= MOST_VARIANCE)))
+            if len(bad):
+                index = [int(bad[0])] * covariance.ndim
+                raise ValueError(
+                    f"covariance_init{index} is {variance[bad[0]]:g}, {relative[bad[0]]:g} times "
+                    f"that of X; {LEAST_VARIANCE:g} to {MOST_VARIANCE:g} times are allowed"
+                )
+            given["covariance"] = covariance if full else np.diag(covariance)
+        return given
+
+    def _start(
+        self,
+        model: FactorialModel,
+        data: ArrayData,
+        given: dict[str, Array | None],
+        rng: np.random.Generator,
+    ) -> Stats:
+        """Return the posterior that a fit begins with."""
+        m, k, frame = self.n_chains, self.n_components, data.frame
+        rows = data.values[rng.integers(data.n_rows, size=m * k)].astype(np.float64)
+        # Sums of one row for each chain then have the variances of X.
+        means = (rows - frame.origin) * frame.scale / np.sqrt(m)
+        covariance = np.diag(frame.variance)
+        start, transition = given["start"], given["transition"]
+        if given["means"] is not None:
+            means, _ = model.emission.in_frame(given["means"], covariance)
+        if given["covariance"] is not None:
+            covariance = given["covariance"] * np.outer(frame.scale, frame.scale)
+        n_sequences = 1 if data.sequences is None else len(data.sequences.order)
+        return model.prior + model.around(
+            np.full((m, k), 1 / k) if start is None else start,
+            np.full((m, k, k), 1 / k) if transition is None else transition,
+            means,
+            covariance,
+            n_sequences,
+            data.n_rows,
+        )
+
+    def _parameter_attributes(
+        self, model: FactorialModel, start: Array, transition: Array, parameters: Regression
+    ) -> dict[str, Any]:
+        means, covariance = model.emission.in_data_units(
+            self._levelled(parameters.means), parameters.factor
+        )
+        if self.covariance_type == "diag":
+            covariance = np.diagonal(covariance).copy()
+        return {
+            "startprob_": start.copy(),
+            "transmat_": transition.copy(),
+            "means_": means,
+            "covariance_": covariance,
+        }
+
+    # -- predictions --------------------------------------------------------------------------
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return all(name in vars(self) for name in _PARAMETER_NAMES)
+
+    def _visit(self, X: ArrayLike, lengths: ArrayLike | None, kind: str) -> tuple[float, Array]:
+        """log Z and q(T), (N, M, K), of the rows given the parameters."""
+        self._check_is_fitted()
+        start = np.ascontiguousarray(self.startprob_, dtype=np.float64)
+        m, k, d = np.shape(self.means_)
+        values = self._rows(X, d)
+        threads = resolve_threads(self.n_threads)
+        check_finite(values, threads)
+        sequences = as_sequences(lengths, len(values))
+        covariance = np.asarray(self.covariance_, dtype=np.float64)
+        covariance = np.diag(covariance) if covariance.ndim == 1 else covariance
+        # Units in which the noise has variance 1, whatever data these parameters are from.
+        origin = np.asarray(self.means_, dtype=np.float64).mean(axis=1).sum(axis=0)
+        frame = Frame(origin, np.diagonal(covariance) ** -0.5, np.ones(d))
+        emission = AdditiveGaussian(d, m, k, frame=frame)
+        model = FactorialModel(CoupledChains(m, k, self.factorisation), emission)
+        means, covariance = emission.in_frame(np.asarray(self.means_), covariance)
+        theta = model.point(
+            start,
+            np.ascontiguousarray(self.transmat_, dtype=np.float64),
+            regression(means, precision_factors(covariance[None])[0]),
+        )
+        if kind == "exact" and model.latent.n_states > MOST_STATES:
+            kind = "factorised"
+        data = ArrayData(values, None, frame, threads, sequences=sequences)
+        data = data.with_memory(model.memory_width)
+        stats = data.sum(model.visit, theta, Assignment(kind))
+        assert data.memory is not None
+        return float(stats["log_z"]), data.memory.reshape(-1, m, k)
+
+    def predict(self, X: ArrayLike, lengths: ArrayLike | None = None) -> NDArray[np.int64]:
+        """Return the most probable path of all chains together, (N, M).
+
+        Beyond 4,096 joint states, paths each of which is the best given the others.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+        lengths : array-like of shape (S,), optional
+        """
+        return self._visit(X, lengths, "hard")[1].argmax(axis=2)
+
+    def predict_proba(self, X: ArrayLike, lengths: ArrayLike | None = None) -> Array:
+        """Probability of each chain's states for each row, (N, M, K), given the parameters.
+
+        Exact up to 4,096 joint states; beyond that of q(T) as `factorisation` says.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+        lengths : array-like of shape (S,), optional
+        """
+        return self._visit(X, lengths, "exact")[1]
+
+    def score(self, X: ArrayLike, y: object = None, lengths: ArrayLike | None = None) -> float:
+        """log p(X | theta) at the fitted parameters, in nats, of all sequences together.
+
+        Exact up to 4,096 joint states; beyond that the lower bound of q(T) as `factorisation` says.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+        y : ignored
+        lengths : array-like of shape (S,), optional
+        """
+        return self._visit(X, lengths, "exact")[0]
+
+    def sample(self, n_samples: int = 1) -> tuple[Array, NDArray[np.int64]]:
+        """Draw one sequence at the fitted parameters.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, D)
+        states : ndarray of shape (n_samples, M)
+        """
+        self._check_is_fitted()
+        check_number("n_samples", n_samples, whole=True, least=1)
+        rng = as_generator(self.random_state)
+        m, _, d = self.means_.shape
+        marks = rng.random((n_samples, m, 1))
+        states = np.empty((n_samples, m), dtype=np.int64)
+        of = np.arange(m)
+        for t in range(n_samples):
+            p = self.startprob_ if t == 0 else self.transmat_[of, states[t - 1]]
+            states[t] = (marks[t] >= np.cumsum(p, axis=1)[:, :-1]).sum(axis=1)
+        z = rng.standard_normal((n_samples, d))
+        covariance = self.covariance_
+        noise = (
+            z * np.sqrt(covariance)
+            if covariance.ndim == 1
+            else z @ np.linalg.cholesky(covariance).T
+        )
+        return self.means_[of, states].sum(axis=1) + noise, states
+
+
+def _check_probabilities(name: str, values: Array | None) -> None:
+    """Raise ValueError where a row of the last axis isn't a distribution."""
+    assert values is not None
+    bad = np.argwhere((values < 0) | (values > 1))
+    if len(bad):
+        index = tuple(int(i) for i in bad[0])
+        raise ValueError(f"{name}{list(index)} is {values[index]}; probabilities lie in [0, 1]")
+    bad = np.argwhere(~np.isclose(values.sum(axis=-1), 1.0, rtol=1e-6))
+    if len(bad):
+        index = tuple(int(i) for i in bad[0])
+        raise ValueError(f"{name}{list(index)} must sum to 1, not to {values[index].sum():.8g}")

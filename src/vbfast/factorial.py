@@ -1,0 +1,177 @@
+"""The factorial hidden Markov model: coupled chains, an additive emission, and what methods ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _kernels
+from ._kernels.inputs import Assignment, Block, CoupledCoefficients, Sequences
+from .conjugate import Regression
+from .emissions.additive import AdditiveGaussian
+from .latents.coupled import CoupledChains
+from .stats import Layout, Stats
+
+__all__ = ["FactorialModel", "FactorialTheta"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorialTheta(CoupledCoefficients):
+    """What a sweep reads off a posterior over theta; kernels see its `CoupledCoefficients`.
+
+    Attributes
+    ----------
+    log_prior : float
+        log p(theta) for a point, -KL(q || p) for a mean.
+    parameters : Regression
+    """
+
+    log_prior: float
+    parameters: Regression
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """What draws of theta are kept as."""
+        return {"start": self.start, "transition": self.transition, **self.parameters.arrays}
+
+
+@dataclass(frozen=True)
+class FactorialModel:
+    """M chains s^m, and rows x | s ~ N(sum_m W_m[s^m], C) (Ghahramani & Jordan 1997).
+
+    Factorised assignments, draws, and best paths of more than 4,096 joint states go chain by chain,
+    each given the last q(T) of the others: data must have a memory for it,
+    ``data.with_memory(model.memory_width)``, and no two fits or chains may share it.
+
+    Parameters
+    ----------
+    latent : CoupledChains
+    emission : AdditiveGaussian
+
+    Attributes
+    ----------
+    prior : Stats
+        Hyperparameters: a posterior is ``model.prior + statistics``.
+    """
+
+    latent: CoupledChains
+    emission: AdditiveGaussian
+    layout: Layout = field(init=False, repr=False)
+    prior: Stats = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        layout = Layout((("log_z", ()), *self.latent.fields(), *self.emission.fields()))
+        object.__setattr__(self, "layout", layout)
+        prior = layout.stats({**self.latent.prior(), **self.emission.prior()})
+        object.__setattr__(self, "prior", prior)
+
+    @property
+    def memory_width(self) -> int:
+        """Numbers that data remember of a row's q(T): M K."""
+        return self.emission.n_indicators
+
+    def mode(self, posterior: Stats) -> FactorialTheta:
+        """theta_MP: the mode of the posterior in (start, transition, W, C^-1)."""
+        start, transition = self.latent.mode(posterior)
+        return self.point(start, transition, self.emission.distribution(posterior).mode())
+
+    def sample(self, posterior: Stats, rng: np.random.Generator) -> FactorialTheta:
+        """Draw theta from the posterior."""
+        start, transition = (q.sample(rng) for q in self.latent.distributions(posterior))
+        return self.point(start, transition, self.emission.distribution(posterior).sample(rng))
+
+    def mean(self, posterior: Stats) -> FactorialTheta:
+        """Expected natural parameters."""
+        start, transition, kl = self.latent.mean(posterior)
+        q = self.emission.distribution(posterior)
+        return self._theta(start, transition, q.mean(), -kl - self.emission.kl(q))
+
+    def point(self, start: Array, transition: Array, parameters: Regression) -> FactorialTheta:
+        """Theta at a point."""
+        log_prior = self.latent.log_prior(start, transition) + self.emission.log_prior(parameters)
+        return self._theta(start, transition, parameters, log_prior)
+
+    def _theta(
+        self, start: Array, transition: Array, parameters: Regression, log_prior: float
+    ) -> FactorialTheta:
+        return FactorialTheta(
+            np.ascontiguousarray(parameters.factor),
+            np.ascontiguousarray(self.emission.whitened_means(parameters)),
+            self.emission.constant(parameters),
+            np.ascontiguousarray(start),
+            np.ascontiguousarray(transition),
+            log_prior=log_prior,
+            parameters=parameters,
+        )
+
+    def around(
+        self,
+        start: Array,
+        transition: Array,
+        means: Array,
+        covariance: Array,
+        n_sequences: int,
+        n_rows: int,
+    ) -> Stats:
+        """Statistics of so many rows with these parameters, in the units of the frame."""
+        return self.layout.stats(
+            {
+                **self.latent.around(start, transition, n_sequences, n_rows),
+                **self.emission.around(means, covariance, n_rows),
+            }
+        )
+
+    def visit(self, block: Block, theta: FactorialTheta, assignment: Assignment) -> Stats:
+        """Assign the rows of a block to states and return their expected statistics.
+
+        Raises
+        ------
+        ValueError
+            If the block is in another frame than the emission, has no memory where one is needed,
+            or the assignment can't be had: see `CoupledChains.kind`.
+        """
+        self.emission.units.check(block)
+        kind = self.latent.kind(assignment)
+        n_rows = len(block.values)
+        if block.memory is None and kind not in ("exact", "joint_best"):
+            raise ValueError(
+                f"{kind!r} q(T) is found from the last one: give the data a memory, "
+                "data.with_memory(model.memory_width)"
+            )
+        sequences = block.sequences
+        if sequences is None:
+            sequences = Sequences(np.array([0, n_rows]), np.zeros(1, dtype=np.int64))
+        m, k, d = self.latent.n_chains, self.latent.n_components, self.emission.n_features
+        raw = np.empty(_kernels.factorial.statistics_size(m, k, d))
+        _kernels.factorial.visit(
+            block,
+            theta,
+            kind,
+            sequences.offsets,
+            sequences.order,
+            statistics=raw,
+            seed=assignment.seed,
+            sweep=assignment.sweep,
+        )
+        log_z, start, transition, rest = np.split(raw, np.cumsum([1, m * k, m * k * k]))
+        return self.layout.stats(
+            {
+                "log_z": log_z[0] + block.constant,
+                "start": start.reshape(m, k),
+                "transition": transition.reshape(m, k, k),
+                **self.emission.collect(rest, n_rows),
+            }
+        )
+
+    def log_density_terms(self, posterior: Stats, theta: FactorialTheta) -> tuple[float, Array]:
+        """Density of theta under a posterior: as `Model.log_density_terms`, of one order alone."""
+        value = self.emission.distribution(posterior).log_density(theta.parameters)
+        value += self.emission.log_volume
+        each = zip(
+            self.latent.distributions(posterior), (theta.start, theta.transition), strict=True
+        )
+        return value + sum(q.log_density(part) for q, part in each), np.zeros((1, 1))

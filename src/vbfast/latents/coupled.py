@@ -1,0 +1,141 @@
+"""Several Markov chains, independent a priori, whose states together make a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .._kernels.inputs import Assignment
+from ..conjugate import Dirichlet
+from ..stats import Stats
+
+__all__ = ["CoupledChains", "Factorisation"]
+
+Array = NDArray[np.float64]
+Factorisation = Literal["structured", "complete"]
+# Up to so many states the product chain is computed with.
+MOST_STATES = 4096
+# Expected logarithms are no smaller, so that no transition is lost.
+LEAST_LOG = -690.0
+
+
+@dataclass(frozen=True)
+class CoupledChains:
+    """M chains of K states: s_1^m ~ start_m, s_t^m | s_t-1^m = j ~ transition_m[j].
+
+    Ghahramani & Jordan (1997), 2-3.
+
+    Parameters
+    ----------
+    n_chains, n_components : int
+        M and K.
+    factorisation : {"structured", "complete"}
+        The family of q(T) where a method asks for a factorised one: a chain each, or a state of a
+        chain each.
+    start_concentration, transition_concentration : float, optional
+        Of Dirichlet priors; flat where not given: they then add nothing to an objective.
+    """
+
+    n_chains: int
+    n_components: int
+    factorisation: Factorisation = "structured"
+    start_concentration: float | None = None
+    transition_concentration: float | None = None
+
+    @property
+    def n_states(self) -> int:
+        """States of the product chain, K^M."""
+        return int(self.n_components) ** int(self.n_chains)
+
+    def kind(self, assignment: Assignment) -> str:
+        """What the kernel calls an assignment.
+
+        Raises
+        ------
+        ValueError
+            If it can't be had: exact q(T) of more than 4,096 joint states.
+        """
+        match assignment.kind:
+            case "exact":
+                if self.n_states > MOST_STATES:
+                    raise ValueError(
+                        f"{self.n_chains} chains of {self.n_components} components have "
+                        f"{self.n_states} joint states: exact q(T) takes {MOST_STATES} at most. "
+                        "Use variational EM, method='variational_em', or mean field with a "
+                        "factorised q(T), method='mean_field'"
+                    )
+                return "exact"
+            case "factorised":
+                return self.factorisation
+            case "hard":
+                return "joint_best" if self.n_states <= MOST_STATES else "best"
+            case "draw":
+                return "draw"
+        raise ValueError(
+            f"coupled chains take no assignment {assignment.kind!r} (a truncation is for mixtures)"
+        )
+
+    def fields(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Names and shapes of this latent structure's statistics."""
+        m, k = self.n_chains, self.n_components
+        return (("start", (m, k)), ("transition", (m, k, k)))
+
+    def prior(self) -> dict[str, ArrayLike]:
+        """Hyperparameters: what concentrations exceed 1 by, so that posteriors keep small counts.
+
+        Under a factorised q(T) a transition of expected count 1e-30 must not become impossible.
+        """
+        start, transition = self.start_concentration, self.transition_concentration
+        return {
+            "start": 0.0 if start is None else start - 1.0,
+            "transition": 0.0 if transition is None else transition - 1.0,
+        }
+
+    def distributions(self, stats: Stats | Mapping[str, Array]) -> tuple[Dirichlet, Dirichlet]:
+        """Statistics read as distributions over start and transition probabilities."""
+        return Dirichlet(stats["start"] + 1.0), Dirichlet(stats["transition"] + 1.0)
+
+    def mode(self, stats: Stats) -> tuple[Array, Array]:
+        """Probabilities of highest density (Bishop B.22 ff.); equal ones where all counts are 0."""
+        return _shares(stats["start"]), _shares(stats["transition"])
+
+    @cached_property
+    def _prior_distributions(self) -> tuple[Dirichlet, Dirichlet]:
+        prior = self.prior()
+        shapes = dict(self.fields())
+        return self.distributions({name: np.full(shapes[name], prior[name]) for name in prior})
+
+    def mean(self, stats: Stats) -> tuple[Array, Array, float]:
+        """exp E[log start], exp E[log transition], and KL(q || p)."""
+        posteriors = self.distributions(stats)
+        start, transition = (np.exp(np.maximum(q.mean_log(), LEAST_LOG)) for q in posteriors)
+        pairs = zip(posteriors, self._prior_distributions, strict=True)
+        return start, transition, sum(q.kl(p) for q, p in pairs)
+
+    def log_prior(self, start: Array, transition: Array) -> float:
+        """log p(start, transition); flat priors add nothing."""
+        priors = self._prior_distributions
+        value = 0.0
+        if self.start_concentration is not None:
+            value += priors[0].log_density(start)
+        if self.transition_concentration is not None:
+            value += priors[1].log_density(transition)
+        return value
+
+    def around(
+        self, start: Array, transition: Array, n_sequences: int, n_rows: int
+    ) -> dict[str, Array]:
+        """Statistics of chains that start and step with these probabilities."""
+        steps = (n_rows - n_sequences) / self.n_components
+        return {"start": n_sequences * start, "transition": steps * transition}
+
+
+def _shares(counts: Array) -> Array:
+    total = counts.sum(axis=-1, keepdims=True)
+    equal = np.full_like(counts, 1.0 / counts.shape[-1])
+    return np.divide(counts, total, out=equal, where=total > 0)

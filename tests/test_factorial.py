@@ -1,0 +1,909 @@
+"""Factorial hidden Markov models, against enumeration and a dense chain of all joint states."""
+
+import itertools
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import reference as ref
+from scipy import stats
+
+import vbfast
+from vbfast import EM, CrispEM, FactorialHMM, FullInference, MeanField, VariationalEM, _kernels
+from vbfast._kernels.inputs import Assignment
+from vbfast.conjugate import MatrixNormalWishart, NormalWishart, point, regression
+from vbfast.data import ArrayData, Frame
+from vbfast.draws import chain_orders
+from vbfast.ladders import FACTORIAL, compare_factorial_hmm
+
+EXACT, FACTORISED = Assignment("exact"), Assignment("factorised")
+HARD, DRAW = Assignment("hard"), Assignment("draw", seed=7, sweep=1)
+FAMILIES = ("structured", "complete")
+SUMS = ("start", "transition", "gram", "cross", "square")
+
+
+def hidden_markov(start, transition, scores):
+    """Return log p(X), q(s_t) (T, S) and the sum over t of q(s_t-1, s_t) (S, S)."""
+    log_z, _, smoothed, pairs = ref.forward_backward(scores, start, transition)
+    return log_z.sum(), smoothed, pairs
+
+
+def viterbi(start, transition, scores):
+    """Return the best path's log p(X, T) and the path (T,)."""
+    path, value = ref.viterbi(scores, start, transition)
+    return value, path
+
+
+def enumerate_paths(start, transition, scores):
+    """Return all paths (n, T) of one chain and log p(X, path) of each (n,)."""
+    return ref.enumerate_chain(scores, start, transition)
+
+
+class Problem:
+    """Parameters drawn, rows of several sequences drawn from them, and the parts that fit them."""
+
+    def __init__(self, seed, m, k, d, lengths, *, noise=0.7, family="structured", kind="full",
+                 **prior):  # fmt: skip
+        rng = np.random.default_rng(seed)
+        self.m, self.k, self.d, self.lengths = m, k, d, list(lengths)
+        self.start = rng.dirichlet(np.ones(k), m)
+        self.transition = rng.dirichlet(np.ones(k), (m, k))
+        self.means = 3 + rng.standard_normal((m, k, d))
+        root = rng.standard_normal((d, d))
+        self.covariance = noise**2 * (root @ root.T / d + 0.5 * np.eye(d))
+        if kind == "diag":
+            self.covariance = np.diag(np.diagonal(self.covariance))
+        rows, states = [], []
+        for n in self.lengths:
+            s = np.empty((n, m), dtype=int)
+            for t in range(n):
+                for i in range(m):
+                    p = self.start[i] if t == 0 else self.transition[i, s[t - 1, i]]
+                    s[t, i] = rng.choice(k, p=p)
+            z = rng.standard_normal((n, d)) @ np.linalg.cholesky(self.covariance).T
+            rows.append(self.means[np.arange(m), s].sum(axis=1) + z)
+            states.append(s)
+        self.sequences, self.states = rows, np.concatenate(states)
+        self.X = np.concatenate(rows)
+        self.rng = rng
+        self.data = ArrayData.of(self.X, lengths=self.lengths, n_threads=1)
+        self.model = vbfast.FactorialModel(
+            vbfast.CoupledChains(m, k, family),
+            vbfast.AdditiveGaussian(d, m, k, kind, frame=self.data.frame, **prior),
+        )
+
+    @property
+    def fresh(self):
+        return self.data.with_memory(self.m * self.k)
+
+    def theta(self):
+        """The parameters that the rows were drawn from."""
+        means, covariance = self.model.emission.in_frame(self.means, self.covariance)
+        factor = np.linalg.inv(np.linalg.cholesky(covariance))
+        return self.model.point(self.start, self.transition, regression(means, factor))
+
+    def random_start(self):
+        rng, m, k, d = self.rng, self.m, self.k, self.d
+        return self.model.prior + self.model.around(
+            np.full((m, k), 1 / k),
+            rng.dirichlet(np.full(k, 5.0), (m, k)),
+            rng.standard_normal((m * k, d)) / np.sqrt(m),
+            np.eye(d),
+            len(self.lengths),
+            len(self.X),
+        )
+
+    def dense(self, X):
+        """Start, transitions and scores of the product chain."""
+        scores = ref.factorial_scores(X, self.means, self.covariance)
+        return (*ref.product_chain(self.start, self.transition), scores)
+
+    def in_frame(self, X):
+        return (X - self.data.frame.origin) * self.data.frame.scale
+
+
+def assert_statistics(found, q, pairs, problem, X):
+    expected = ref.factorial_statistics(q, problem.in_frame(X), pairs, problem.m, problem.k)
+    for name, value in zip(SUMS, expected, strict=True):
+        np.testing.assert_allclose(
+            found[name].reshape(value.shape), value, rtol=1e-9, atol=1e-9, err_msg=name
+        )
+
+
+# Right answers -----------------------------------------------------------------------------------
+
+SHAPES = [(2, 2, 2, [6]), (2, 2, 1, [1]), (3, 2, 2, [7]), (2, 3, 4, [9]), (1, 4, 2, [12])]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_exact_marginals_and_statistics(shape):
+    p = Problem(1, *shape)
+    data = p.fresh
+    found = data.sum(p.model.visit, p.theta(), EXACT)
+    log_z, q, pairs = hidden_markov(*p.dense(p.X))
+    assert found["log_z"] == pytest.approx(log_z, rel=1e-12)
+    assert_statistics(found, q, pairs, p, p.X)
+    states = ref.joint_states(p.m, p.k)
+    marginals = np.stack([q @ (states[:, [i]] == np.arange(p.k)) for i in range(p.m)], axis=1)
+    np.testing.assert_allclose(data.memory.reshape(marginals.shape), marginals, atol=1e-12)
+    # Nothing need be remembered.
+    again = p.data.sum(p.model.visit, p.theta(), EXACT)
+    np.testing.assert_array_equal(again.buffer, found.buffer)
+
+
+@pytest.mark.parametrize("n_rows", range(1, 7))
+@pytest.mark.parametrize("seed", range(3))
+def test_all_joint_paths(seed, n_rows):
+    """The dense reference itself, and all objectives, against a sum over every path."""
+    p = Problem(seed, 2, 2, 2, [n_rows])
+    start, transition, scores = p.dense(p.X)
+    paths, log_p = enumerate_paths(start, transition, scores)
+    log_z = np.logaddexp.reduce(log_p)
+    assert hidden_markov(start, transition, scores)[0] == pytest.approx(log_z, rel=1e-12)
+    theta = p.theta()
+    assert p.data.sum(p.model.visit, theta, EXACT)["log_z"] == pytest.approx(log_z, rel=1e-12)
+    best = p.fresh
+    assert best.sum(p.model.visit, theta, HARD)["log_z"] == pytest.approx(log_p.max(), rel=1e-12)
+    joint = best.memory.reshape(-1, 2, 2).argmax(axis=2) @ [2, 1]
+    np.testing.assert_array_equal(joint, paths[log_p.argmax()])
+    drawn = p.fresh
+    value = drawn.sum(p.model.visit, theta, DRAW)["log_z"]
+    joint = drawn.memory.reshape(-1, 2, 2).argmax(axis=2) @ [2, 1]
+    (place,) = np.flatnonzero((paths == joint).all(axis=1))
+    assert value == pytest.approx(log_p[place], rel=1e-12)
+
+
+def one_chain_scores(p, q, chain):
+    """Expected scores of a chain's states given the others' marginals q (T, M, K)."""
+    states = ref.joint_states(p.m, p.k)
+    weight = np.ones((len(q), len(states)))
+    for other in range(p.m):
+        if other != chain:
+            weight *= q[:, other][:, states[:, other]]
+    expected = weight * ref.factorial_scores(p.X, p.means, p.covariance)
+    return expected @ (states[:, [chain]] == np.arange(p.k))
+
+
+@pytest.mark.parametrize("n_rows", range(1, 6))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_factorised_free_energy(family, n_rows):
+    p = Problem(n_rows, 2, 2, 2, [n_rows], family=family)
+    data, theta = p.fresh, p.theta()
+    for _ in range(20):  # to the very end
+        found = data.sum(p.model.visit, theta, FACTORISED)
+    q = data.memory.reshape(-1, 2, 2)
+    chains = []
+    for chain in range(2):
+        scores = one_chain_scores(p, q, chain)
+        paths, log_q = enumerate_paths(p.start[chain], p.transition[chain], scores)
+        if family == "complete":
+            log_q = np.log(q[np.arange(n_rows), chain, paths]).sum(axis=1)
+        each = np.exp(log_q - np.logaddexp.reduce(log_q))
+        chains.append(each)
+        marginals = np.stack([each @ (paths == k) for k in range(2)], axis=1)
+        np.testing.assert_allclose(marginals, q[:, chain], atol=1e-6)
+        steps = found["transition"][chain]
+        pairs = [
+            (each[:, None] * ((paths[:, :-1] == j) & (paths[:, 1:] == k))).sum()
+            for j, k in itertools.product(range(2), repeat=2)
+        ]
+        np.testing.assert_allclose(steps.ravel(), pairs, atol=1e-6)
+    expected = ref.factorised_free_energy(chains, p.start, p.transition, p.means, p.covariance, p.X)
+    assert found["log_z"] == pytest.approx(expected, abs=1e-9)
+    # Chains are independent under q.
+    z = q.reshape(n_rows, 4)
+    gram = z.T @ z
+    for chain in range(2):
+        own = slice(2 * chain, 2 * chain + 2)
+        gram[own, own] = np.diag(z[:, own].sum(axis=0))
+    np.testing.assert_allclose(found["gram"], gram, atol=1e-12)
+    np.testing.assert_allclose(found["cross"], z.T @ p.in_frame(p.X), atol=1e-12)
+
+
+def test_bounds_are_in_order():
+    """F of the complete family <= F of chains <= log p(X | theta), on every one of 100 sets."""
+    for seed in range(100):
+        p = Problem(seed, 3, 2, 2, [50])
+        theta = p.theta()
+        found = [hidden_markov(*p.dense(p.X))[0]]
+        for family in FAMILIES:
+            model = replace(p.model, latent=vbfast.CoupledChains(3, 2, family))
+            found.append(float(p.fresh.sum(model.visit, theta, FACTORISED)["log_z"]))
+        exact, structured, complete = found
+        assert complete <= structured * (1 - 1e-13) <= exact + 1e-9, seed
+        assert complete < structured < exact, seed
+
+
+def test_structured_takes_up_where_complete_ends():
+    p = Problem(0, 3, 2, 2, [50])
+    theta = p.theta()
+    data = p.fresh
+    complete = replace(p.model, latent=vbfast.CoupledChains(3, 2, "complete"))
+    data.sum(complete.visit, theta, FACTORISED)
+    after = data.sum(p.model.visit, theta, FACTORISED)
+    np.testing.assert_allclose(
+        after.buffer, p.fresh.sum(p.model.visit, theta, FACTORISED).buffer, rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("assignment", [EXACT, FACTORISED, HARD], ids=lambda a: a.kind)
+def test_one_chain_is_a_hidden_markov_model(assignment):
+    p = Problem(4, 1, 3, 2, [40])
+    found = p.fresh.sum(p.model.visit, p.theta(), assignment)
+    scores = ref.factorial_scores(p.X, p.means, p.covariance)
+    chain = p.start[0], p.transition[0], scores
+    log_z, q, pairs = hidden_markov(*chain)
+    if assignment is HARD:
+        log_z, path = viterbi(*chain)
+        q = ref.one_hot(path, 3)
+        pairs = np.zeros((3, 3))
+        np.add.at(pairs, (path[:-1], path[1:]), 1)
+    assert found["log_z"] == pytest.approx(log_z, rel=1e-12)
+    assert_statistics(found, q, pairs, p, p.X)
+
+
+def test_a_baum_welch_step():
+    """The mode of a flat prior with these statistics: Rabiner (1989), 40; Bishop 13.20."""
+    p = Problem(4, 1, 3, 2, [40, 30])
+    stats_ = p.data.sum(p.model.visit, p.theta(), EXACT)
+    theta = p.model.mode(p.model.prior + stats_)
+    each = [
+        hidden_markov(p.start[0], p.transition[0], ref.factorial_scores(X, p.means, p.covariance))
+        for X in p.sequences
+    ]
+    q = np.concatenate([part[1] for part in each])
+    pairs = sum(part[2] for part in each)
+    np.testing.assert_allclose(theta.start[0], sum(part[1][0] for part in each) / 2)
+    np.testing.assert_allclose(theta.transition[0], pairs / pairs.sum(axis=1, keepdims=True))
+    means, covariance = p.model.emission.in_data_units(
+        theta.parameters.means, theta.parameters.factor
+    )
+    centers = (q.T @ p.X) / q.sum(axis=0)[:, None]
+    np.testing.assert_allclose(means[0], centers)
+    away = p.X[:, None] - centers
+    np.testing.assert_allclose(
+        covariance, np.einsum("tk,tkd,tke->de", q, away, away) / len(p.X), rtol=1e-9
+    )
+
+
+def test_least_squares_of_the_means():
+    """With states known, means are those of least squares, and of least norm."""
+    p = Problem(2, 3, 2, 2, [60, 40])
+    data = p.fresh
+    data.memory[...] = np.eye(2)[p.states].reshape(len(p.X), -1)
+    z = data.memory.copy()
+    found = p.model.mode(p.model.prior + data.sum(p.model.visit, p.theta(), DRAW))
+    z = data.memory.copy()  # of the draw
+    expected = np.linalg.lstsq(z, p.in_frame(p.X), rcond=None)[0]
+    np.testing.assert_allclose(found.parameters.means, expected, atol=1e-10)
+    average = found.parameters.means.reshape(3, 2, 2).mean(axis=1)
+    np.testing.assert_allclose(average, average[:1].repeat(3, axis=0), atol=1e-12)
+    rest = p.in_frame(p.X) - z @ expected
+    factor = found.parameters.factor
+    np.testing.assert_allclose(np.linalg.inv(factor.T @ factor), rest.T @ rest / len(p.X))
+
+
+def test_draws_are_from_the_posterior():
+    """Frequencies of all joint paths in a long chain of T given theta."""
+    p = Problem(5, 2, 2, 1, [3], noise=1.5)
+    _, log_p = enumerate_paths(*p.dense(p.X))
+    expected = np.exp(log_p - np.logaddexp.reduce(log_p))
+    data, theta = p.fresh, p.theta()
+    n = 20_000
+    counts = np.zeros(len(expected))
+    for sweep in range(n):
+        data.sum(p.model.visit, theta, Assignment("draw", seed=3, sweep=sweep))
+        joint = data.memory.reshape(-1, 2, 2).argmax(axis=2) @ [2, 1]
+        counts[joint @ [16, 4, 1]] += 1
+    # Draws are correlated; five standard errors of one in three.
+    error = np.sqrt(expected * (1 - expected) / (n / 3))
+    assert np.all(np.abs(counts / n - expected) < 5 * error + 1e-3)
+
+
+def test_chains_that_do_not_meet():
+    """Each chain moves a feature of its own: 4,096 joint states, in blocks, are 12 chains."""
+    m, n_rows = 12, 150
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n_rows, m))
+    start, transition = rng.dirichlet([1, 1], m), rng.dirichlet([1, 1], (m, 2))
+    data = ArrayData.of(X, n_threads=1).with_memory(24)
+    emission = vbfast.AdditiveGaussian(m, m, 2, frame=data.frame)
+    model = vbfast.FactorialModel(vbfast.CoupledChains(m, 2), emission)
+    means = np.zeros((m, 2, m))
+    means[np.arange(m), :, np.arange(m)] = rng.standard_normal((m, 2))
+    theta = model.point(start, transition, regression(means.reshape(24, m), np.eye(m)))
+    found = data.sum(model.visit, theta, EXACT)
+    scaled = (X - data.frame.origin) * data.frame.scale
+    log_z = n_rows * np.log(data.frame.scale).sum()
+    best = log_z
+    q = np.empty((n_rows, m, 2))
+    for i in range(m):
+        scores = stats.norm.logpdf(scaled[:, [i]], means[i, :, i])
+        value, q[:, i], pairs = hidden_markov(start[i], transition[i], scores)
+        log_z += value
+        best += viterbi(start[i], transition[i], scores)[0]
+        np.testing.assert_allclose(found["transition"][i], pairs, rtol=1e-9)
+    assert found["log_z"] == pytest.approx(log_z, rel=1e-11)
+    np.testing.assert_allclose(data.memory.reshape(q.shape), q, atol=1e-10)
+    np.testing.assert_allclose(found["cross"], q.reshape(n_rows, -1).T @ scaled, atol=1e-9)
+    q = q.reshape(n_rows, -1)
+    i, j = np.triu_indices(24, 2)
+    apart = i // 2 != j // 2
+    np.testing.assert_allclose(
+        found["gram"][i[apart], j[apart]], (q.T @ q)[i[apart], j[apart]], atol=1e-9
+    )
+    hard = data.sum(model.visit, theta, HARD)
+    assert hard["log_z"] == pytest.approx(best, rel=1e-11)
+
+
+# Conjugate distributions -------------------------------------------------------------------------
+
+
+def matrix_normal_wishart(rng, p, d, diagonal=False, precision=None):
+    root = rng.standard_normal((p, p))
+    if precision is None:
+        precision = root @ root.T / p + 0.3 * np.eye(p)
+    if diagonal:
+        scatter = rng.uniform(0.5, 2, (d, 1, 1))
+    else:
+        root = rng.standard_normal((1, d, d))
+        scatter = root @ np.swapaxes(root, 1, 2) + np.eye(d)
+    return MatrixNormalWishart(rng.standard_normal((p, d)), precision, d + 2.5, scatter)
+
+
+def test_with_a_diagonal_precision_rows_are_a_tied_normal_wishart():
+    rng = np.random.default_rng(0)
+    strengths = rng.uniform(0.5, 3, (2, 4))
+    q, prior = (matrix_normal_wishart(rng, 4, 3, precision=np.diag(s)) for s in strengths)
+    same = [
+        NormalWishart(each.means, strength, each.dof, each.scatter)
+        for each, strength in zip((q, prior), strengths, strict=True)
+    ]
+    mode, expected = q.mode(), same[0].mode()
+    np.testing.assert_allclose(mode.factor, expected.factor[0])
+    np.testing.assert_allclose(mode.means, expected.means)
+    mean, expected = q.mean(), same[0].mean()
+    np.testing.assert_allclose(mean.factor, expected.factor[0])
+    assert mean.log_det == pytest.approx(expected.log_det[0])
+    np.testing.assert_allclose(mean.slack @ mean.slack.T / 2, np.diag(expected.slack))
+    assert q.kl(prior) == pytest.approx(same[0].kl(same[1]))
+    assert q.kl(q) == pytest.approx(0, abs=1e-12)
+    at = point(mode.means + 1, mode.factor[None])
+    assert q.log_density(regression(mode.means + 1, mode.factor)) == pytest.approx(
+        same[0].log_density(at)
+    )
+    assert same[0].log_density(at) == pytest.approx(
+        ref.normal_wishart_log_density(
+            at.means, mode.factor.T @ mode.factor, q.means, strengths[0], q.dof[0], q.scatter[0]
+        )
+    )
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_density_of_the_matrix_normal_wishart(diagonal):
+    rng = np.random.default_rng(1)
+    q = matrix_normal_wishart(rng, 4, 3, diagonal)
+    theta = q.sample(rng)
+    precision = theta.factor.T @ theta.factor
+    expected = stats.matrix_normal.logpdf(
+        theta.means, q.means, np.linalg.inv(q.precision), np.linalg.inv(precision)
+    )
+    if diagonal:
+        gamma = stats.gamma(q.dof / 2, scale=2 / q.scatter[:, 0, 0])
+        expected += gamma.logpdf(np.diagonal(precision)).sum()
+    else:
+        wishart = stats.wishart(q.dof[0], np.linalg.inv(q.scatter[0]))
+        expected += wishart.logpdf(precision)
+    assert q.log_density(theta) == pytest.approx(expected)
+    # The mode is one.
+    mode = q.mode()
+    for _ in range(20):
+        away = 1e-3 * rng.standard_normal(mode.means.shape)
+        diagonal_ = np.diag(np.exp(1e-3 * rng.standard_normal(3)))
+        other = regression(mode.means + away, mode.factor @ diagonal_)
+        assert q.log_density(other) < q.log_density(mode)
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_draws_of_the_matrix_normal_wishart(diagonal):
+    """Expectations that `mean` and `kl` tell of, by draws."""
+    rng = np.random.default_rng(2)
+    q, prior = (matrix_normal_wishart(rng, 3, 2, diagonal) for _ in range(2))
+    drawn = [q.sample(rng) for _ in range(20_000)]
+    mean = q.mean()
+    z, x = np.array([1.0, 0.0, 1.0]), np.array([0.3, -0.7])
+
+    def close(values, expected):
+        values = np.array(values)
+        error = values.std(axis=0) / np.sqrt(len(values))
+        assert np.all(np.abs(values.mean(axis=0) - expected) < 4.5 * error)
+
+    close([theta.means for theta in drawn], mean.means)
+    precision = mean.factor.T @ mean.factor
+    n_kept = (np.eye(2) if diagonal else np.ones((2, 2))).astype(bool)
+    close([(theta.factor.T @ theta.factor)[n_kept] for theta in drawn], precision[n_kept])
+    close([theta.log_det for theta in drawn], mean.log_det)
+    away = mean.factor @ (x - z @ mean.means)
+    square = away @ away + ((mean.slack.T @ z) ** 2).sum()
+    close([((theta.factor @ (x - z @ theta.means)) ** 2).sum() for theta in drawn], square)
+    close([q.log_density(theta) - prior.log_density(theta) for theta in drawn], q.kl(prior))
+
+
+@pytest.mark.parametrize("kind", ["full", "diag"])
+def test_without_states_the_bound_is_the_evidence(kind):
+    """One chain of one state: log p(X) of a Gaussian with its conjugate prior."""
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((15, 2)) * [2.0, 0.5] + 4
+    scatter = np.array([[0.7, 0.1], [0.1, 0.9]]) if kind == "full" else np.array([0.7, 0.9])
+    data = ArrayData.of(X)
+    emission = vbfast.AdditiveGaussian(
+        2, 1, 1, kind, mean_prior=[3.0, 4.5], mean_precision=0.4, degrees_of_freedom=3.5,
+        scatter=scatter, frame=data.frame,
+    )  # fmt: skip
+    model = vbfast.FactorialModel(vbfast.CoupledChains(1, 1), emission)
+    fit = MeanField(tol=0, max_iter=3).fit(model, data, model.prior * 2)
+    n, kappa = len(X), 0.4
+    away = X.mean(axis=0) - [3.0, 4.5]
+    after = np.diag(scatter) if kind == "diag" else scatter
+    rest = X - X.mean(axis=0)
+    after = after + rest.T @ rest + kappa * n / (kappa + n) * np.outer(away, away)
+    expected = -n * np.log(2 * np.pi) + np.log(kappa / (kappa + n))
+    if kind == "full":
+        expected += ref.wishart_log_norm(3.5, scatter) - ref.wishart_log_norm(3.5 + n, after)
+    else:
+        for d in range(2):
+            expected += ref.wishart_log_norm(3.5, scatter[d, None, None])
+            expected -= ref.wishart_log_norm(3.5 + n, after[d, d, None, None])
+    assert fit.objective == pytest.approx(expected, rel=1e-10)
+
+
+# Sequences, threads, memory ----------------------------------------------------------------------
+
+ALL = [("structured", each) for each in (EXACT, FACTORISED, HARD, DRAW)]
+ALL += [("complete", FACTORISED)]
+by_kind = pytest.mark.parametrize(
+    ("family", "assignment"), ALL, ids=lambda a: getattr(a, "kind", a)
+)
+
+
+@by_kind
+def test_the_whole_is_the_sum_over_sequences(family, assignment):
+    p = Problem(6, 3, 2, 2, [1, 20, 5, 1, 33], family=family)
+    theta = p.theta()
+    whole = p.fresh.sum(p.model.visit, theta, assignment)
+    total, first = None, 0
+    for X in p.sequences:
+        one = replace(p.fresh.block, values=X, sequences=None, first_row=first,
+                      memory=np.full((len(X), 6), np.nan))  # fmt: skip
+        part = p.model.visit(one, theta, assignment)
+        total = part if total is None else total + part
+        first += len(X)
+    np.testing.assert_allclose(whole.buffer, total.buffer, rtol=1e-10, atol=1e-10)
+    assert whole["start"].sum() == pytest.approx(3 * 5)
+    assert whole["transition"].sum() == pytest.approx(3 * 55)
+
+
+@by_kind
+def test_the_same_bits_for_every_number_of_threads(family, assignment):
+    p = Problem(7, 3, 2, 20, [500, 3, 700, 1, 1000, 250, 250, 800], family=family)
+    theta = p.theta()
+    found = []
+    for n_threads in (1, 2, 3, 8):
+        data = replace(p.data, n_threads=n_threads).with_memory(6)
+        # So much that threads are woken.
+        many = np.tile(data.values, (6, 1))
+        lengths = p.lengths * 6
+        data = replace(
+            ArrayData.of(many, lengths=lengths, n_threads=n_threads), frame=p.data.frame
+        ).with_memory(6)
+        stats_ = data.sum(p.model.visit, theta, assignment)
+        found.append((stats_.buffer, data.memory))
+    for buffer, memory in found[1:]:
+        np.testing.assert_array_equal(buffer, found[0][0])
+        np.testing.assert_array_equal(memory, found[0][1])
+
+
+@pytest.mark.parametrize("level", _kernels.available_levels())
+@by_kind
+def test_levels_agree(level, family, assignment, monkeypatch):
+    p = Problem(8, 3, 2, 3, [40, 30], family=family)
+    expected = p.fresh.sum(p.model.visit, p.theta(), assignment)
+    monkeypatch.setattr(_kernels, "factorial", _kernels.load(level).factorial)
+    found = p.fresh.sum(p.model.visit, p.theta(), assignment)
+    np.testing.assert_allclose(found.buffer, expected.buffer, rtol=1e-9, atol=1e-9)
+
+
+def test_layouts_and_float32():
+    p = Problem(9, 2, 2, 3, [40])
+    X = p.X.astype(np.float32)
+    expected = FactorialHMM(2, 2, random_state=0, max_iter=5, tol=10).fit(X.astype(np.float64))
+    for other in (X, np.asfortranarray(X), np.repeat(X, 2, axis=0)[::2]):
+        found = FactorialHMM(2, 2, random_state=0, max_iter=5, tol=10).fit(other)
+        np.testing.assert_array_equal(found.means_, expected.means_)
+
+
+def test_a_memory_is_asked_for():
+    p = Problem(0, 2, 2, 2, [5])
+    for assignment in (FACTORISED, DRAW):
+        with pytest.raises(ValueError, match=r"data\.with_memory\(model\.memory_width\)"):
+            p.data.sum(p.model.visit, p.theta(), assignment)
+    first, second = p.data.with_memory(4), p.data.with_memory(4)
+    assert not np.shares_memory(first.memory, second.memory)
+    assert np.isnan(first.memory).all()
+    assert p.data.memory is None
+
+
+@pytest.mark.parametrize("method", ["variational_em", "crisp_em", "mean_field"])
+def test_starts_do_not_share_memory(method):
+    p = Problem(10, 3, 2, 2, [60])
+    options = {"method": method, "max_iter": 500}
+    several = FactorialHMM(3, 2, n_init=3, random_state=4, **options).fit(p.X)
+    rng = np.random.default_rng(4)
+    alone = [FactorialHMM(3, 2, random_state=rng, **options).fit(p.X) for _ in range(3)]
+    assert several.objective_ == max(each.objective_ for each in alone)
+
+
+# Methods -----------------------------------------------------------------------------------------
+
+PRIOR = {"mean_precision": 0.1, "degrees_of_freedom": 5.0, "scatter": np.full(3, 0.5)}
+CLIMBS = [
+    EM(tol=0, max_iter=40),
+    VariationalEM(tol=0, max_iter=40),
+    CrispEM(tol=0, max_iter=40),
+    MeanField(tol=0, max_iter=40),
+    MeanField(tol=0, max_iter=40, factorised=True),
+]
+
+
+@pytest.mark.parametrize("kind", ["full", "diag"])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", CLIMBS, ids=str)
+def test_objectives_never_fall(method, family, kind):
+    """A fall is a warning, and warnings are errors; with reg_covar and without."""
+    for seed in range(6):
+        prior = PRIOR | {"reg_covar": [0.0, 1e-2][seed % 2]}
+        if method.read == "mode" and seed < 4:
+            prior = {"reg_covar": prior["reg_covar"]}
+        p = Problem(seed, 3, 2, 3, [40, 20], family=family, kind=kind, noise=0.3, **prior)
+        fit = method.fit(p.model, p.fresh, p.random_start())
+        assert np.diff(fit.objectives).min() >= -1e-9 * abs(fit.objective)
+        assert fit.objective > fit.objectives[0]
+
+
+def test_crisp_em_a_chain_at_a_time_never_falls():
+    p = Problem(0, 13, 2, 2, [60])
+    fit = CrispEM(tol=0, max_iter=15).fit(p.model, p.fresh, p.random_start())
+    assert np.diff(fit.objectives).min() >= -1e-9 * abs(fit.objective)
+
+
+def test_a_path_a_chain_at_a_time_is_one_that_no_chain_can_better():
+    p = Problem(1, 3, 2, 2, [25], noise=1.5)
+    data, theta = p.fresh, p.theta()
+    raw = np.empty(_kernels.factorial.statistics_size(3, 2, 2))
+    offsets, order = np.array([0, 25]), np.array([0])
+    _kernels.factorial.visit(data.block, theta, "best", offsets, order, statistics=raw)
+    q = data.memory.reshape(-1, 3, 2).copy()
+    assert set(np.unique(q)) == {0.0, 1.0}
+    for chain in range(3):
+        scores = one_chain_scores(p, q, chain)
+        _, path = viterbi(p.start[chain], p.transition[chain], scores)
+        np.testing.assert_array_equal(path, q[:, chain].argmax(axis=1))
+    assert raw[0] <= data.sum(p.model.visit, theta, HARD)["log_z"] + 1e-9
+
+
+def test_the_objective_has_all_constants():
+    """log p(X | theta) + log p(theta), in the units of the data."""
+    scatter = np.array([[0.5, 0.1], [0.1, 0.4]])
+    p = Problem(2, 2, 2, 2, [30])
+    X = p.X * [5.0, 0.2]
+    found = FactorialHMM(
+        2, 2, method="em", reg_covar=0, start_concentration_prior=1.5, mean_precision_prior=0.3,
+        transition_concentration_prior=2.0, degrees_of_freedom_prior=4.0, mean_prior=[25.0, 1.5],
+        covariance_prior=scatter, random_state=0, tol=1e-9, max_iter=5000,
+    ).fit(X)  # fmt: skip
+    precision = np.linalg.inv(found.covariance_)
+    log_prior = sum(
+        stats.dirichlet.logpdf(row / row.sum(), np.full(2, alpha))
+        for rows, alpha in ((found.startprob_, 1.5), (found.transmat_.reshape(-1, 2), 2.0))
+        for row in rows
+    )
+    log_prior += ref.normal_wishart_log_density(
+        found.means_.reshape(4, 2), precision, np.tile([12.5, 0.75], (4, 1)), np.full(4, 0.3),
+        4.0, scatter,
+    )  # fmt: skip
+    scores = ref.factorial_scores(X, found.means_, found.covariance_)
+    chain = ref.product_chain(found.startprob_, found.transmat_)
+    expected = hidden_markov(*chain, scores)[0]
+    assert found.score(X) == pytest.approx(expected, rel=1e-10)
+    assert found.objective_ == pytest.approx(expected + log_prior, rel=1e-9)
+
+
+def test_em_is_refused_in_words_where_the_product_chain_is_too_large():
+    X = np.random.default_rng(0).standard_normal((30, 2))
+    estimator = FactorialHMM(13, 2, method="em")
+    before = dict(vars(estimator))
+    with pytest.raises(ValueError, match=r"8192 joint states.*4096.*variational EM"):
+        estimator.fit(X)
+    assert vars(estimator) == before
+    with pytest.raises(ValueError, match="variational EM"):
+        FactorialHMM(13, 2, method=MeanField()).fit(X)
+    for method in ("variational_em", "crisp_em", "mean_field"):
+        options = {"method": method, "tol": 1.0, "random_state": 0}
+        fitted = FactorialHMM(13, 2, **options).fit(X)
+        assert fitted.predict(X).shape == (30, 13)
+        assert fitted.predict_proba(X).shape == (30, 13, 2)
+        assert np.isfinite(fitted.score(X))
+
+
+def test_truncation_is_refused():
+    with pytest.raises(ValueError, match="truncation is for mixtures"):
+        FactorialHMM(2, 2, method=VariationalEM(truncation=2)).fit(X20)
+
+
+@pytest.mark.parametrize("method", ["em", "variational_em", "mean_field", "crisp_em", "full"])
+def test_simulated_parameters_are_found(method):
+    p = Problem(11, 2, 3, 4, [150] * 6, noise=0.25)
+    if method == "full":
+        method = FullInference(n_draws=60, n_tune=60, n_chains=2)
+    found = FactorialHMM(2, 3, method=method, n_init=20, random_state=0).fit(p.X, lengths=p.lengths)
+    white = np.linalg.inv(np.linalg.cholesky(p.covariance)).T
+    chains, states = chain_orders((found.means_ @ white)[None], p.means @ white)
+    chains, states = chains[0], states[0]
+    of = chains[:, None]
+    means = found.means_[of, states]
+    for each in (means, p.means):
+        each -= each.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(means, p.means, atol=0.12)
+    transition = found.transmat_[of[..., None], states[..., None], states[:, None]]
+    np.testing.assert_allclose(transition, p.transition, atol=0.12)
+    np.testing.assert_allclose(found.covariance_, p.covariance, atol=0.03)
+    relabelled = np.stack(
+        [np.argsort(states[i])[found.predict(p.X, p.lengths)[:, chains[i]]] for i in range(2)],
+        axis=1,
+    )
+    assert (relabelled == p.states).mean() > 0.95
+
+
+def test_draws():
+    p = Problem(12, 2, 2, 2, [80], noise=0.3)
+    method = FullInference(n_draws=100, n_tune=50, n_chains=2)
+    found = FactorialHMM(2, 2, method=method, n_init=10, random_state=0).fit(p.X)
+    drawn = found.draws_
+    assert drawn["startprob"].shape == (2, 100, 2, 2)
+    assert drawn["transmat"].shape == (2, 100, 2, 2, 2)
+    assert drawn["means"].shape == (2, 100, 2, 2, 2)
+    assert drawn["covariance"].shape == (2, 100, 2, 2)
+    assert drawn["log_joint"].shape == (2, 100)
+    assert found.n_iter_ == 300
+    assert found.objective_ == drawn["log_joint"].max()
+    np.testing.assert_allclose(found.means_, drawn["means"].mean(axis=(0, 1)))
+    np.testing.assert_allclose(drawn["transmat"].sum(axis=-1), 1)
+    # All in one order, and a chain alone is the same.
+    spread = drawn["means"].std(axis=(0, 1)).max()
+    assert spread < 0.3
+    assert np.ptp(drawn["means"].mean(axis=3), axis=2).max() < 1e-9
+
+
+def test_orders_of_chains_and_states():
+    rng = np.random.default_rng(0)
+    reference = rng.standard_normal((3, 4, 2))
+    means = np.empty((5, 3, 4, 2))
+    for g in range(5):
+        chains = rng.permutation(3)
+        for i in range(3):
+            means[g, chains[i]] = reference[i][rng.permutation(4)] + rng.standard_normal(2)
+    chains, states = chain_orders(means, reference)
+    ordered = means[np.arange(5)[:, None, None], chains[..., None], states]
+    ordered -= ordered.mean(axis=2, keepdims=True)
+    expected = reference - reference.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(ordered, np.broadcast_to(expected, ordered.shape), atol=1e-12)
+
+
+# The estimator -----------------------------------------------------------------------------------
+
+
+def test_predictions_of_sequences():
+    p = Problem(13, 3, 2, 2, [30, 1, 40])
+    found = FactorialHMM(3, 2, random_state=0, max_iter=300).fit(p.X, lengths=p.lengths)
+    chain = ref.product_chain(found.startprob_, found.transmat_)
+    states = ref.joint_states(3, 2)
+    total, paths, marginals = 0.0, [], []
+    for X in p.sequences:
+        scores = ref.factorial_scores(X, found.means_, found.covariance_)
+        log_z, q, _ = hidden_markov(*chain, scores)
+        total += log_z
+        paths.append(states[viterbi(*chain, scores)[1]])
+        marginals.append(np.stack([q @ (states[:, [i]] == [0, 1]) for i in range(3)], axis=1))
+    assert found.score(p.X, lengths=p.lengths) == pytest.approx(total, rel=1e-10)
+    np.testing.assert_array_equal(found.predict(p.X, p.lengths), np.concatenate(paths))
+    np.testing.assert_allclose(
+        found.predict_proba(p.X, p.lengths), np.concatenate(marginals), atol=1e-9
+    )
+    assert found.score(p.X) != pytest.approx(total, rel=1e-6)
+
+
+def test_beyond_the_product_chain_the_score_is_a_lower_bound(monkeypatch):
+    p = Problem(14, 3, 2, 2, [60])
+    found = FactorialHMM(3, 2, random_state=0, max_iter=300).fit(p.X)
+    exact = found.score(p.X)
+    for module in ("vbfast.estimators.factorial_hmm", "vbfast.latents.coupled"):
+        monkeypatch.setattr(f"{module}.MOST_STATES", 4)
+    structured = found.score(p.X)
+    complete = found.set_params(factorisation="complete").score(p.X)
+    assert complete < structured < exact
+
+
+def test_sample():
+    p = Problem(15, 2, 2, 2, [200])
+    found = FactorialHMM(2, 2, random_state=0, max_iter=300, covariance_type="diag").fit(p.X)
+    X, states = found.sample(20_000)
+    assert X.shape == (20_000, 2)
+    rest = X - found.means_[np.arange(2), states].sum(axis=1)
+    np.testing.assert_allclose(np.cov(rest.T), np.diag(found.covariance_), atol=0.05)
+    for i in range(2):
+        steps = np.zeros((2, 2))
+        np.add.at(steps, (states[:-1, i], states[1:, i]), 1)
+        np.testing.assert_allclose(
+            steps / steps.sum(axis=1, keepdims=True), found.transmat_[i], atol=0.03
+        )
+
+
+def test_rows_far_away():
+    p = Problem(16, 2, 2, 2, [40])
+    found = FactorialHMM(2, 2, random_state=0, max_iter=300).fit(p.X)
+    X = p.X.copy()
+    X[3], X[20] = 1e300, [-1e300, 1e200]
+    proba = found.predict_proba(X)
+    np.testing.assert_allclose(proba.sum(axis=2), 1)
+    assert np.isfinite(found.score(X))
+    assert found.predict(X).shape == (40, 2)
+    far = FactorialHMM(2, 2, random_state=0, max_iter=300).fit(X * [1e-200, 1e-250])
+    assert np.isfinite(far.objective_)
+
+
+def test_shifted_and_scaled_data_give_the_shifted_and_scaled_fit():
+    p = Problem(17, 2, 2, 2, [100])
+    options = {"random_state": 0, "tol": 1e-7, "max_iter": 2000}
+    one = FactorialHMM(2, 2, **options).fit(p.X)
+    other = FactorialHMM(2, 2, **options).fit(p.X * [1e-60, 1e60] + [0, 1e65])
+    np.testing.assert_allclose(other.means_, one.means_ * [1e-60, 1e60] + [0, 5e64], rtol=1e-6)
+    np.testing.assert_allclose(other.transmat_, one.transmat_, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["full", "diag"])
+def test_a_feature_without_noise_is_named(kind):
+    p = Problem(18, 2, 2, 3, [80])
+    X = p.X.copy()
+    X[:, 1] = 2.0
+    with pytest.raises(vbfast.DegenerateError, match="feature 1 of X"):
+        FactorialHMM(2, 2, covariance_type=kind, reg_covar=0, random_state=0).fit(X)
+    found = FactorialHMM(2, 2, covariance_type=kind, random_state=0).fit(X)
+    variance = found.covariance_[1] if kind == "diag" else found.covariance_[1, 1]
+    assert variance == pytest.approx(1e-6)
+    np.testing.assert_allclose(found.means_[:, :, 1].sum(axis=0), 2.0)
+
+
+def test_given_parameters_are_where_a_fit_starts():
+    p = Problem(19, 2, 2, 2, [50])
+    found = FactorialHMM(
+        2, 2, method="em", reg_covar=0, max_iter=1, tol=100.0, startprob_init=p.start,
+        transmat_init=p.transition, means_init=p.means, covariance_init=p.covariance,
+    ).fit(p.X)  # fmt: skip
+    expected = hidden_markov(*p.dense(p.X))[0]
+    assert found.lower_bounds_[0] == pytest.approx(expected, rel=1e-9)
+
+
+def test_an_unused_state():
+    """More components than the rows tell of: nothing breaks."""
+    X = np.random.default_rng(0).standard_normal((4, 2))
+    for method in ("em", "variational_em", "crisp_em", "mean_field"):
+        found = FactorialHMM(2, 5, method=method, reg_covar=0.1, random_state=0).fit(X)
+        assert np.isfinite(found.means_).all()
+        np.testing.assert_allclose(found.transmat_.sum(axis=2), 1)
+
+
+X20 = np.random.default_rng(0).standard_normal((20, 2))
+BAD = [
+    ("n_chains", 0, ValueError, "n_chains must be an integer >= 1, not 0"),
+    ("n_components", 2.5, TypeError, "n_components must be an integer >= 1, not 2.5"),
+    ("factorisation", "none", ValueError, "factorisation must be one of 'structured', 'complete'"),
+    ("covariance_type", "tied", ValueError, "covariance_type must be one of 'full', 'diag'"),
+    ("reg_covar", -1.0, ValueError, "reg_covar must be a finite number >= 0, not -1.0"),
+    ("method", "gibbs", ValueError, "method must be one of"),
+    ("n_init", 0, ValueError, "n_init must be an integer >= 1"),
+    ("start_concentration_prior", 0.5, ValueError, "start_concentration_prior=0.5 is below 1"),
+    ("transition_concentration_prior", 0, ValueError, "must be None or a finite number > 0"),
+    ("degrees_of_freedom_prior", 1.0, ValueError, "must be greater than 1 "),
+    ("mean_prior", [1.0], ValueError, "mean_prior must have shape (2,), got (1,)"),
+    ("covariance_prior", -np.eye(2), ValueError, "covariance_prior must be positive definite"),
+    ("startprob_init", np.ones((2, 2)), ValueError, "startprob_init[0] must sum to 1, not to 2"),
+    ("startprob_init", [[2.0, -1.0], [0.5, 0.5]], ValueError, "startprob_init[0, 0] is 2.0"),
+    ("transmat_init", np.ones((2, 2)), ValueError, "must have shape (2, 2, 2), got (2, 2)"),
+    ("transmat_init", np.ones((2, 2, 2)), ValueError, "transmat_init[0, 0] must sum to 1"),
+    ("means_init", np.full((2, 2, 2), np.nan), ValueError, "means_init[0, 0, 0] is nan"),
+    ("means_init", np.full((2, 2, 2), 1e20), ValueError, "standard deviations from the mean of X"),
+    ("covariance_init", 1e-40 * np.eye(2), ValueError, "covariance_init[0, 0] is 1e-40"),
+    ("random_state", -1, ValueError, "random_state must be >= 0"),
+    ("n_threads", 0, ValueError, "n_threads must be None or an integer >= 1"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "error", "words"), BAD, ids=[b[0] for b in BAD])
+def test_bad_parameters(name, value, error, words):
+    estimator = FactorialHMM(**{name: value})
+    with pytest.raises(error, match=re.escape(words)):
+        estimator.fit(X20)
+    assert not estimator.__sklearn_is_fitted__()
+
+
+@pytest.mark.parametrize(("lengths", "error", "words"), [
+    ([10, 9], ValueError, "lengths add up to 19, but X has 20 rows"),
+    ([20, 0], ValueError, "lengths[1] is 0"),
+    ([[20]], ValueError, "one-dimensional"),
+    (["a"], TypeError, "whole numbers"),
+])  # fmt: skip
+def test_bad_lengths(lengths, error, words):
+    estimator = FactorialHMM(random_state=0, tol=1.0)
+    with pytest.raises(error, match=re.escape(words)):
+        estimator.fit(X20, lengths=lengths)
+    estimator.fit(X20)
+    for predict in (estimator.predict, estimator.predict_proba):
+        with pytest.raises(error, match=re.escape(words)):
+            predict(X20, lengths)
+    with pytest.raises(error, match=re.escape(words)):
+        estimator.score(X20, lengths=lengths)
+
+
+def test_bad_rows():
+    estimator = FactorialHMM(random_state=0, tol=1.0)
+    bad = X20.copy()
+    bad[7, 1] = np.nan
+    with pytest.raises(vbfast.NotFittedError):
+        estimator.predict(X20)
+    with pytest.raises(ValueError, match="NaN at row 7, column 1"):
+        estimator.fit(bad)
+    estimator.fit(X20)
+    with pytest.raises(ValueError, match="NaN at row 7, column 1"):
+        estimator.score(bad)
+    with pytest.raises(ValueError, match="X has 1 features"):
+        estimator.predict(X20[:, :1])
+    p = Problem(0, 2, 2, 2, [5])
+    other = replace(p.data, frame=Frame(np.zeros(2), np.ones(2), np.ones(2)))
+    with pytest.raises(ValueError, match="another frame"):
+        other.sum(p.model.visit, p.theta(), EXACT)
+
+
+def test_parameters_as_scikit_learn_has_them():
+    from sklearn.base import clone
+
+    estimator = FactorialHMM(3, 2, method="em", n_init=4)
+    assert clone(estimator).get_params() == estimator.get_params()
+    assert repr(estimator) == "FactorialHMM(method='em', n_chains=3, n_init=4)"
+
+
+def test_not_converged_is_told():
+    with pytest.warns(vbfast.ConvergenceWarning, match="did not converge in 1 iterations"):
+        FactorialHMM(max_iter=1, tol=0.0, random_state=0).fit(X20)
+
+
+def test_ladder():
+    p = Problem(20, 3, 2, 2, [60, 60], noise=0.4)
+    ladder = compare_factorial_hmm(
+        p.X[:60], 3, 2, held_out=p.X[60:], n_init=2, tol=1e-4, n_draws=20, n_threads=1
+    )
+    assert [row.method for row in ladder.rows] == list(FACTORIAL)
+    rows = {row.method: row for row in ladder.rows}
+    em = rows["em"]
+    assert em.objective == pytest.approx(em.log_likelihood, rel=1e-3)  # but for reg_covar
+    for name in ("variational_em", "variational_em_complete", "crisp_em"):
+        assert rows[name].objective < rows[name].log_likelihood
+    table = ladder.table(ascii=True)
+    assert all(row.label in table for row in ladder.rows)
+    table.encode("ascii")
+    assert str(ladder)
+    assert len(ladder.to_dict()["rows"]) == 6
+    with pytest.raises(ValueError, match="8192; log p"):
+        compare_factorial_hmm(p.X, 13, 2)
+    with pytest.raises(ValueError, match="methods must be among full, mean_field"):
+        compare_factorial_hmm(p.X, 2, 2, methods=["nonsense"])
