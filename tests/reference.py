@@ -803,6 +803,107 @@ def enumerate_mixture(y, n_components, alpha, m, kappa, a, b, grid=()):
     }
 
 
+# Mixtures of counts and symbols ------------------------------------------------------------------
+
+
+def count_scores(X, log_weights, rates, log_rates=None):
+    """log pi_k + sum_d log Poisson(x_d | rate_kd), (N, K); 0 log 0 = 0, so that rate 0 is one."""
+    scores = np.empty((len(X), len(rates)))
+    for n, row in enumerate(X):
+        for k, rate in enumerate(rates):
+            each = xlogy(row, rate) if log_rates is None else row * log_rates[k]
+            scores[n, k] = log_weights[k] + (each - rate - gammaln(row + 1)).sum()
+    return scores
+
+
+def symbol_scores(X, log_weights, logs):
+    """log pi_k + sum_d log p_kd(x_d), (N, K), of logarithms of tables (K, D, C)."""
+    scores = np.empty((len(X), len(logs)))
+    for n, row in enumerate(X):
+        for k, table in enumerate(logs):
+            scores[n, k] = log_weights[k] + sum(table[d, int(x)] for d, x in enumerate(row))
+    return scores
+
+
+def dirichlet_tables_kl(alpha, alpha0):
+    """KL of tables whose rows are Dirichlet, entries of concentration 0 left out."""
+    total = 0.0
+    n = alpha.shape[-1]
+    for a, b in zip(alpha.reshape(-1, n), alpha0.reshape(-1, n), strict=True):
+        total += dirichlet_kl(a[a > 0], b[a > 0])
+    return total
+
+
+def discrete_climb(X, q0, row, kind, read, *, n_sweeps, truncation=None, sample_weight=None):
+    """Objectives of sweeps from responsibilities q0, under a row of conftest.DISCRETE.
+
+    EM and its kin (read "mode") and mean field ("mean"): Bishop 9.3.3 and 10.2, with gamma or
+    Dirichlet posteriors of the parameters (2.2, Gelman et al. 2013, 2.6) in place of Gaussians'.
+    """
+    n_components, w = q0.shape[1], np.ones(len(X)) if sample_weight is None else sample_weight
+    alpha0 = np.full(n_components, 1.0 if row.prior == "flat" else row.alpha)
+    d, trace, q = X.shape[1], [], q0
+    for _ in range(n_sweeps):
+        n = w @ q
+        alpha = alpha0 + n
+        weights = (alpha - 1) / (alpha - 1).sum()
+        if row.emission == "poisson":
+            a0, b0 = row.hyperparameters(d)
+            a0, b0 = np.broadcast_to(a0, (n_components, d)), np.broadcast_to(b0, (n_components, d))
+            a, b = a0 + (w[:, None] * q).T @ X, b0 + n[:, None]
+            # A component without rows has, under a flat prior, the rates of all.
+            values = np.where(b > 0, (a - 1) / np.where(b > 0, b, 1), (a - 1).sum(0) / b.sum(0))
+            if read == "mean":
+                expected = a / b, digamma(a) - np.log(b)
+                each = (p.ravel() for p in (a, b, a0, b0))
+                kl = sum(gamma_kl(*one) for one in zip(*each, strict=True))
+        else:
+            a0 = np.broadcast_to(
+                row.concentrations(d), (n_components, *row.concentrations(d).shape)
+            )
+            a = a0.copy()
+            for x, share, weight in zip(X, q, w, strict=True):
+                for j, symbol in enumerate(x):
+                    a[:, j, int(symbol)] += weight * share
+            excess = np.where(a > 0, a - 1, 0)
+            total, pooled = excess.sum(axis=2, keepdims=True), excess.sum(axis=0)
+            values = np.where(total > 0, excess / np.where(total > 0, total, 1), pooled)
+            values = values / values.sum(axis=2, keepdims=True)
+            with np.errstate(invalid="ignore"):
+                expected = digamma(a) - digamma(a.sum(axis=2, keepdims=True))
+            if read == "mean":
+                kl = dirichlet_tables_kl(a, a0)
+        if read == "mode":
+            scores = row.scores(X, weights, values)
+            more = 0.0 if row.prior == "flat" else row.log_prior(weights, values)
+        else:
+            log_weights = dirichlet_mean_log(alpha)
+            scores = (
+                count_scores(X, log_weights, *expected)
+                if row.emission == "poisson" else symbol_scores(X, log_weights, expected)
+            )  # fmt: skip
+            more = -kl - dirichlet_kl(alpha, alpha0)
+        log_z, q = assign(scores, kind, truncation)
+        trace.append(w[w > 0] @ log_z[w > 0] + more)
+    return np.array(trace)
+
+
+def enumerate_discrete(X, n_components, alpha, row):
+    """log p(X), all assignments summed, parameters integrated out."""
+    d, total = X.shape[1], []
+    for labels in itertools.product(range(n_components), repeat=len(X)):
+        t = np.array(labels)
+        n = np.bincount(t, minlength=n_components)
+        value = gammaln(n_components * alpha) - gammaln(n_components * alpha + len(X))
+        value += (gammaln(alpha + n) - gammaln(alpha)).sum()
+        for k in range(n_components):
+            rows = X[t == k]
+            for j in range(d):
+                value += row.log_marginal(rows[:, j], j, d)
+        total.append(value)
+    return logsumexp(total)
+
+
 # Factorial hidden Markov models -----------------------------------------------------------------
 #
 # M chains of K states: start (M, K), transition (M, K, K), means (M, K, D), covariance (D, D). The

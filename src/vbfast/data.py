@@ -59,7 +59,8 @@ class Frame:
             if mine is not theirs and not np.array_equal(mine, theirs):
                 raise ValueError(
                     "the data are in another frame than the model: give the emission theirs, "
-                    "Gaussian(..., frame=data.frame)"
+                    "Gaussian(..., frame=data.frame), or counts and symbols their own, "
+                    "ArrayData.of(X, standardise=False)"
                 )
 
 

@@ -252,7 +252,8 @@ class Model:
         )
         raw = np.empty((n_thetas, size))
         impossible = kernel.visit(block, theta, assignment, statistics=raw.reshape(-1))
-        if impossible is None and np.isneginf(raw[:, 0]).any():
+        looked_for = impossible is None and self.emission.may_be_impossible
+        if looked_for and np.isneginf(raw[:, 0]).any():
             impossible = self._first_impossible(block, theta, assignment, raw)
         if impossible is not None and impossible >= 0:
             raise impossible_error(block.first_row + impossible)

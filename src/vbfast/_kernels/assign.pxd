@@ -384,6 +384,7 @@ cdef inline void assign_hard(
             )
         (<lanes*>top)[v] = high
         (<lanes*>best)[v] = label
+    mark_impossible(n_rows, top)
     for row in range(n_rows):
         labels[row] = <int64_t>best[row]
 

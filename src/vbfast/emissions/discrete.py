@@ -30,6 +30,9 @@ class Discrete:
     moments: ClassVar[None] = None
     #: Whether the compiled loop knows this emission: see loops.py.
     compiled: ClassVar[bool] = False
+    #: Whether a row may have probability 0, and then is named.
+    may_be_impossible: ClassVar[bool] = True
+
     # What a value must be, for `check_rows`.
     _allowed: ClassVar[str]
 

@@ -91,6 +91,8 @@ class Gaussian:
 
     #: Symbols that a kernel's tables have room for: there are none.
     width: ClassVar[int] = 0
+    #: Whether a row may have probability 0: only where numbers overflow.
+    may_be_impossible: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.covariance_type not in get_args(CovarianceType):

@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._kernels.inputs import Assignment
 from ..conjugate import Gamma
 from ..data import ArrayData
 from ..emissions import Bernoulli, Categorical, Poisson
+from ..latents import Mixture
 from ..methods import Method
 from ..model import Model
 from ..stats import Stats
@@ -159,11 +161,18 @@ class PoissonParameters(DiscreteParameters):
         if (shape is None) != (rate is None):
             raise ValueError("give shape_prior and rate_prior, or neither")
         if shape is None and method.read != "mode":
-            mean = np.average(data.values, axis=0, weights=data.weights)
+            mean = self._mean_of(data)
             shape, rate = 1.0, 1.0 / np.where(mean > 0, mean, 1.0)
         emission = _made(Poisson, d, shape=shape, rate=rate)
         _check_mode("shape_prior", shape, method)
         return emission, {"shape_prior_": shape, "rate_prior_": rate}
+
+    def _mean_of(self, data: ArrayData) -> Array:
+        """Mean of all rows, (D,)."""
+        whole = Model(Mixture(1), self._plain(data.values))
+        about = whole.about(np.ones((1, data.values.shape[1])))
+        stats = data.sum(whole.visit, about, Assignment("hard"))
+        return np.asarray(stats["sums"][0] / stats["strength"][0])
 
     def _given_values(self, emission: Poisson) -> Array | None:
         if self.means_init is None:

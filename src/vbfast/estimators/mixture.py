@@ -232,7 +232,7 @@ class MixtureBase(FittedByMethod):
                 f"chains have not mixed: split R-hat of the log joint is {mixing:.3f}, not below "
                 "1.05. Raise n_tune and n_draws of FullInference",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=self._stacklevel,
             )
         unit = data.total_weight if self._bound_per_row else 1.0
         objective = float(drawn.log_joint.max())

@@ -38,6 +38,7 @@ class _GaussianFace(_GaussianMixtureBase):
 
     _informative = False
     _bound_per_row = True
+    _stacklevel = 5
 
 
 class _DiscreteFace(MixtureBase, DiscreteParameters):
@@ -45,6 +46,7 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
 
     _informative = False
     _bound_per_row = True
+    _stacklevel = 5
 
     # -- fitting ------------------------------------------------------------------------------
 
@@ -180,13 +182,8 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         self._density.emission.check_rows(values)
 
     def _n_parameters(self) -> int:
-        k = self.n_components_fitted
+        k = len(self.weights_)
         return k - 1 + k * self._n_free(self._density.emission)
-
-    @property
-    def n_components_fitted(self) -> int:
-        """K of the fit."""
-        return len(self.weights_)
 
 
 class _PoissonFace(_DiscreteFace, PoissonParameters):
