@@ -1,7 +1,11 @@
 """Factorial hidden Markov models, against enumeration and a dense chain of all joint states."""
 
 import itertools
+import os
 import re
+import signal
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +18,7 @@ from vbfast import EM, CrispEM, FactorialHMM, FullInference, MeanField, Variatio
 from vbfast._kernels.inputs import Assignment
 from vbfast.compare import FACTORIAL, factorial_ladder
 from vbfast.conjugate import MatrixNormalWishart, NormalWishart, point, regression
-from vbfast.data import ArrayData, Frame
+from vbfast.data import ArrayData, Frame, as_sequences
 from vbfast.draws import chain_orders
 
 EXACT, FACTORISED = Assignment("exact"), Assignment("factorised")
@@ -467,6 +471,59 @@ def test_the_whole_is_the_sum_over_sequences(family, assignment):
     np.testing.assert_allclose(whole.buffer, total.buffer, rtol=1e-10, atol=1e-10)
     assert whole["start"].sum() == pytest.approx(3 * 5)
     assert whole["transition"].sum() == pytest.approx(3 * 55)
+
+
+def test_every_row_has_random_numbers_of_its_own():
+    """Sequences that are the same are not drawn the same, nor are chains, nor sweeps."""
+    p = Problem(6, 2, 2, 2, [60], noise=3.0)
+    X = np.concatenate([p.X, p.X])
+    data = replace(ArrayData.of(X, lengths=[60, 60]), frame=p.data.frame).with_memory(4)
+    paths = []
+    for sweep in range(2):
+        data.memory[...] = 0.5
+        data.sum(p.model.visit, p.theta(), Assignment("draw", seed=1, sweep=sweep))
+        paths.append(data.memory.copy())
+    assert not np.array_equal(paths[0][:60], paths[0][60:])
+    assert not np.array_equal(*paths)
+    data.memory[...] = 0.5
+    data.sum(p.model.visit, p.theta(), Assignment("draw", seed=1, sweep=0))
+    np.testing.assert_array_equal(data.memory, paths[0])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("n_threads", [1, 2])
+@by_kind
+def test_interrupt_within_one_sweep(n_threads, family, assignment):
+    """A single sweep of some seconds and more, most of it in one sequence, stops."""
+    m, n_rows = 12, 400_000
+    data = ArrayData.of(np.random.default_rng(0).standard_normal((n_rows, 1)))
+    lengths = [n_rows - 20, 10, 10]
+    sequences = as_sequences(lengths, n_rows)
+    data = replace(data, n_threads=n_threads, sequences=sequences).with_memory(2 * m)
+    emission = vbfast.AdditiveGaussian(1, m, 2, frame=data.frame)
+    model = vbfast.FactorialModel(vbfast.CoupledChains(m, 2, family), emission)
+    means = np.linspace(-1, 1, 2 * m)[:, None]
+    probabilities = np.full((m, 2), 0.5), np.full((m, 2, 2), 0.5)
+    theta = model.point(*probabilities, regression(means, np.eye(1)))
+    sent = []
+
+    def interrupt():
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def visit():
+        for _ in range(100):
+            data.sum(model.visit, theta, assignment)
+
+    timer = threading.Timer(0.1, interrupt)
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            visit()
+    finally:
+        timer.cancel()
+        timer.join()
+    assert time.perf_counter() - sent[0] < 5
 
 
 @by_kind
