@@ -955,7 +955,7 @@ def factorised_free_energy(chains, start, transition, means, covariance, X):
     """Return E log p(X, T) - E log q(T) of independent chains, by all joint paths.
 
     chains: for each chain q of its paths, (K^T,), in the order of `enumerate_chain`.
-    Ghahramani & Jordan (1997), 7.
+    Neal & Hinton (1998), 1.
     """
     m, k, _ = means.shape
     paths = np.array(list(itertools.product(range(k), repeat=len(X))))

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import reference as ref
 from conftest import DiscreteRow, MixtureRow, raw_parameters
-from scipy.stats import chisquare
+from scipy.stats import chisquare, invwishart
 
 import vbfast
 from vbfast import FullInference, MeanField, _kernels, starts
@@ -591,3 +591,168 @@ def test_discrete_geweke_finds(plant, row, monkeypatch):
 @discrete_rows
 def test_discrete_calibration_finds_mean_field(row):
     assert discrete_calibration(*row, sampler=mean_field).min() < 0.001
+
+
+# Factorial hidden Markov models ------------------------------------------------------------------
+
+
+class FactorialRow:
+    """Two chains of two states, with proper priors; `kind` is the covariance's."""
+
+    m, k, d = 2, 2, 2
+    alpha, kappa, dof = 1.5, 0.4, 5.0
+    mean, scatter = np.array([0.4, -0.2]), np.array([2.0, 1.0])
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __str__(self):
+        return self.kind
+
+    def model(self, frame):
+        prior = {
+            "mean_prior": self.mean,
+            "mean_precision": self.kappa,
+            "degrees_of_freedom": self.dof,
+            "scatter": self.scatter,
+        }
+        return vbfast.FactorialModel(
+            vbfast.CoupledChains(self.m, self.k, "structured", self.alpha, self.alpha),
+            vbfast.AdditiveGaussian(self.d, self.m, self.k, self.kind, frame=frame, **prior),
+        )
+
+    def draw_prior(self, rng):
+        """Start, transition, means, covariance, by NumPy and SciPy alone."""
+        m, k, d = self.m, self.k, self.d
+        start = rng.dirichlet(np.full(k, self.alpha), m)
+        transition = rng.dirichlet(np.full(k, self.alpha), (m, k))
+        if self.kind == "full":
+            covariance = invwishart.rvs(self.dof, np.diag(self.scatter), random_state=rng)
+        else:
+            covariance = np.diag(self.scatter / 2 / rng.standard_gamma(self.dof / 2, d))
+        z = rng.standard_normal((m, k, d)) @ np.linalg.cholesky(covariance).T
+        return start, transition, self.mean / m + z / np.sqrt(self.kappa), covariance
+
+    def draw_states(self, start, transition, n, rng):
+        states = np.empty((n, self.m), dtype=int)
+        for t in range(n):
+            p = start if t == 0 else transition[np.arange(self.m), states[t - 1]]
+            states[t] = rng.random(self.m) >= p[:, 0]
+        return states
+
+    def draw_rows(self, states, means, covariance, rng):
+        z = rng.standard_normal((len(states), self.d)) @ np.linalg.cholesky(covariance).T
+        return means[np.arange(self.m), states].sum(axis=1) + z
+
+    def moments(self, start, transition, means, covariance, states, X):
+        """Functions of theta, T and X, some of them of the sums alone, some of one chain."""
+        log_variance = np.log(np.diagonal(covariance))
+        bounded = np.tanh(means)
+        steps = states[1:] == states[:-1]
+        return np.array(
+            [
+                start[0, 0], start[1, 0], start[1, 0] ** 2, transition[0, 0, 0],
+                transition[1, 1, 0], transition[0, 1, 1] ** 2, transition[0, 0, 0] * start[0, 0],
+                bounded[0, 0, 0], bounded[1, 1, 1], bounded[0, 1, 0] ** 2,
+                bounded[0, 0, 0] * bounded[1, 0, 0], np.tanh(means.mean(axis=1).sum()),
+                log_variance[0], log_variance[1], log_variance[0] ** 2,
+                covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]),
+                log_variance[0] * bounded[0, 0, 0] ** 2,
+                states[:, 0].mean(), states[:, 1].mean() ** 2, steps[:, 0].mean(),
+                steps[:, 1].mean(), (states[:, 0] == states[:, 1]).mean(),
+                states[0, 0] * start[0, 0], steps[:, 1].mean() * transition[1, 0, 0],
+                np.tanh(X).mean(), (np.tanh(X) ** 2).mean(), np.tanh(X[-1, 0] * X[0, 0]),
+            ]
+        )  # fmt: skip
+
+
+class FactorialJointData:
+    """Rows drawn anew, X given T and theta, whenever a chain looks; T is what is remembered."""
+
+    def __init__(self, row, model, n, frame, rng):
+        self.row, self.model, self.n, self.frame, self.rng = row, model, n, frame, rng
+        self.total_weight = float(n)
+        self.memory = None
+
+    def sum(self, visit, theta, assignment):
+        row, rng = self.row, self.rng
+        if self.memory is None:
+            states = row.draw_states(theta.start, theta.transition, self.n, rng)
+            self.memory = np.eye(row.k)[states].reshape(self.n, -1)
+        states = self.memory.reshape(self.n, row.m, row.k).argmax(axis=2)
+        regression = theta.parameters
+        means, covariance = self.model.emission.in_data_units(regression.means, regression.factor)
+        self.X = row.draw_rows(states, means, covariance, rng)
+        block = Block(self.X, None, None, self.frame.origin, self.frame.scale, 0, 1)
+        block.memory = self.memory
+        out = visit(block, theta, assignment)
+        states = self.memory.reshape(self.n, row.m, row.k).argmax(axis=2)
+        theta = theta.start, theta.transition, means, covariance
+        self.found = row.moments(*theta, states, self.X)
+        return out
+
+
+factorial_rows = pytest.mark.parametrize(
+    "row", [FactorialRow("full"), FactorialRow("diag")], ids=str
+)
+
+
+@factorial_rows
+def test_geweke_of_factorial_models(row):
+    n, n_draws = 5, 20_000
+    rng = np.random.default_rng(1)
+    frame = Frame(np.array([0.3, 0.1]), np.array([0.7, 1.6]), np.ones(2))
+    model = row.model(frame)
+    data = FactorialJointData(row, model, n, frame, rng)
+    start = model.prior + model.around(
+        np.full((2, 2), 0.5), np.full((2, 2, 2), 0.5), np.zeros((4, 2)), np.eye(2), 1, 5
+    )
+    chain = FullInference().chain(model, data, start, rng)
+    values = []
+    for _ in range(n_draws):
+        next(chain)
+        values.append(data.found)
+    values = np.array(values)
+    expected = []
+    for _ in range(n_draws):
+        theta = row.draw_prior(rng)
+        states = row.draw_states(*theta[:2], n, rng)
+        expected.append(row.moments(*theta, states, row.draw_rows(states, *theta[2:], rng)))
+    expected = np.array(expected)
+    batches = values.reshape(50, -1, values.shape[1]).mean(axis=1)
+    error = np.hypot(batches.std(axis=0, ddof=1) / 50**0.5, expected.std(axis=0) / n_draws**0.5)
+    z = (values.mean(axis=0) - expected.mean(axis=0)) / np.where(error > 0, error, 1)
+    assert np.all(np.abs(z) < 4.3), z
+
+
+@factorial_rows
+def test_calibration_of_factorial_models(row):
+    """Ranks of the truth among draws that are all but independent."""
+    n, n_sets, n_bins = 6, 200, 10
+    rng = np.random.default_rng(2)
+    ranks = []
+    for _ in range(n_sets):
+        truth = row.draw_prior(rng)
+        states = row.draw_states(*truth[:2], n, rng)
+        X = row.draw_rows(states, *truth[2:], rng)
+        data = vbfast.ArrayData.of(X, n_threads=1).with_memory(4)
+        model = row.model(data.frame)
+        data.memory[...] = np.eye(2)[rng.integers(2, size=(n, 2))].reshape(n, 4)
+        start = model.prior + model.around(
+            np.full((2, 2), 0.5), np.full((2, 2, 2), 0.5), np.zeros((4, 2)), np.eye(2), 1, n
+        )
+        method = FullInference(n_draws=n_bins - 1, n_tune=40, n_chains=1, thin=20)
+        theta = method.fit(model, data, [start], rng).theta
+        found = []
+        for g in range(n_bins - 1):
+            means, covariance = model.emission.in_data_units(
+                theta["means"][0, g], theta["factor"][0, g]
+            )
+            drawn = theta["start"][0, g], theta["transition"][0, g], means, covariance
+            found.append(row.moments(*drawn, states, X)[:17])
+        ranks.append((np.array(found) < row.moments(*truth, states, X)[:17]).sum(axis=0))
+    ranks = np.array(ranks)
+    if row.kind == "diag":
+        ranks = np.delete(ranks, 15, axis=1)  # of a correlation that is 0
+    p_values = [chisquare(np.bincount(r, minlength=n_bins)).pvalue for r in ranks.T]
+    assert min(p_values) > 0.0005, p_values

@@ -1,7 +1,11 @@
 """Factorial hidden Markov models, against enumeration and a dense chain of all joint states."""
 
 import itertools
+import os
 import re
+import signal
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +17,7 @@ import vbfast
 from vbfast import EM, CrispEM, FactorialHMM, FullInference, MeanField, VariationalEM, _kernels
 from vbfast._kernels.inputs import Assignment
 from vbfast.conjugate import MatrixNormalWishart, NormalWishart, point, regression
-from vbfast.data import ArrayData, Frame
+from vbfast.data import ArrayData, Frame, as_sequences
 from vbfast.draws import chain_orders
 from vbfast.ladders import FACTORIAL, compare_factorial_hmm
 
@@ -484,6 +488,59 @@ def test_the_whole_is_the_sum_over_sequences(family, assignment):
     assert whole["transition"].sum() == pytest.approx(3 * 55)
 
 
+def test_every_row_has_random_numbers_of_its_own():
+    """Sequences that are the same are not drawn the same, nor are chains, nor sweeps."""
+    p = Problem(6, 2, 2, 2, [60], noise=3.0)
+    X = np.concatenate([p.X, p.X])
+    data = replace(ArrayData.of(X, lengths=[60, 60]), frame=p.data.frame).with_memory(4)
+    paths = []
+    for sweep in range(2):
+        data.memory[...] = 0.5
+        data.sum(p.model.visit, p.theta(), Assignment("draw", seed=1, sweep=sweep))
+        paths.append(data.memory.copy())
+    assert not np.array_equal(paths[0][:60], paths[0][60:])
+    assert not np.array_equal(*paths)
+    data.memory[...] = 0.5
+    data.sum(p.model.visit, p.theta(), Assignment("draw", seed=1, sweep=0))
+    np.testing.assert_array_equal(data.memory, paths[0])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("n_threads", [1, 2])
+@by_kind
+def test_interrupt_within_one_sweep(n_threads, family, assignment):
+    """A single sweep of some seconds and more, most of it in one sequence, stops."""
+    m, n_rows = 12, 400_000
+    data = ArrayData.of(np.random.default_rng(0).standard_normal((n_rows, 1)))
+    lengths = [n_rows - 20, 10, 10]
+    sequences = as_sequences(lengths, n_rows)
+    data = replace(data, n_threads=n_threads, sequences=sequences).with_memory(2 * m)
+    emission = vbfast.AdditiveGaussian(1, m, 2, frame=data.frame)
+    model = vbfast.FactorialModel(vbfast.CoupledChains(m, 2, family), emission)
+    means = np.linspace(-1, 1, 2 * m)[:, None]
+    probabilities = np.full((m, 2), 0.5), np.full((m, 2, 2), 0.5)
+    theta = model.point(*probabilities, regression(means, np.eye(1)))
+    sent = []
+
+    def interrupt():
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def visit():
+        for _ in range(100):
+            data.sum(model.visit, theta, assignment)
+
+    timer = threading.Timer(0.1, interrupt)
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            visit()
+    finally:
+        timer.cancel()
+        timer.join()
+    assert time.perf_counter() - sent[0] < 5
+
+
 @by_kind
 def test_the_same_bits_for_every_number_of_threads(family, assignment):
     p = Problem(7, 3, 2, 20, [500, 3, 700, 1, 1000, 250, 250, 800], family=family)
@@ -727,8 +784,7 @@ def test_beyond_the_product_chain_the_score_is_a_lower_bound(monkeypatch):
     p = Problem(14, 3, 2, 2, [60])
     found = FactorialHMM(3, 2, random_state=0, max_iter=300).fit(p.X)
     exact = found.score(p.X)
-    for module in ("vbfast.estimators.factorial_hmm", "vbfast.latents.coupled"):
-        monkeypatch.setattr(f"{module}.MOST_STATES", 4)
+    monkeypatch.setattr("vbfast.latents.coupled.MOST_STATES", 4)
     structured = found.score(p.X)
     complete = found.set_params(factorisation="complete").score(p.X)
     assert complete < structured < exact
@@ -822,7 +878,7 @@ BAD = [
     ("transmat_init", np.ones((2, 2)), ValueError, "must have shape (2, 2, 2), got (2, 2)"),
     ("transmat_init", np.ones((2, 2, 2)), ValueError, "transmat_init[0, 0] must sum to 1"),
     ("means_init", np.full((2, 2, 2), np.nan), ValueError, "means_init[0, 0, 0] is nan"),
-    ("means_init", np.full((2, 2, 2), 1e20), ValueError, "standard deviations from the mean of X"),
+    ("means_init", np.full((2, 2, 2), 1e5), ValueError, "standard deviations from the mean of X"),
     ("covariance_init", 1e-40 * np.eye(2), ValueError, "covariance_init[0, 0] is 1e-40"),
     ("random_state", -1, ValueError, "random_state must be >= 0"),
     ("n_threads", 0, ValueError, "n_threads must be None or an integer >= 1"),
@@ -872,6 +928,34 @@ def test_bad_rows():
     other = replace(p.data, frame=Frame(np.zeros(2), np.ones(2), np.ones(2)))
     with pytest.raises(ValueError, match="another frame"):
         other.sum(p.model.visit, p.theta(), EXACT)
+
+
+@pytest.mark.parametrize(("options", "error", "words"), [
+    ({"n_chains": 0}, ValueError, "n_chains must be an integer >= 1, not 0"),
+    ({"n_components": 1.5}, TypeError, "n_components must be an integer >= 1, not 1.5"),
+    ({"factorisation": "mean"}, ValueError, "factorisation must be 'structured' or 'complete'"),
+    ({"start_concentration": 0.0}, ValueError, "start_concentration must be None or a finite"),
+])  # fmt: skip
+def test_parts_check_their_own(options, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        vbfast.CoupledChains(**({"n_chains": 2, "n_components": 2} | options))
+
+
+def test_what_the_parts_refuse():
+    p = Problem(0, 2, 2, 2, [5])
+    weighted = replace(p.data, weights=np.ones(5))
+    with pytest.raises(ValueError, match="can't have weights"):
+        weighted.sum(p.model.visit, p.theta(), EXACT)
+    for kind in ("given", "scores", "best"):
+        with pytest.raises(ValueError, match=f"no assignment '{kind}'"):
+            p.data.sum(p.model.visit, p.theta(), Assignment(kind))
+    sparse = replace(p.model, latent=vbfast.CoupledChains(2, 2, "structured", 0.5))
+    with pytest.raises(ValueError, match="concentration < 1 has no mode"):
+        sparse.mode(sparse.prior)
+    with pytest.raises(ValueError, match="covariance_type must be 'full' or 'diag'"):
+        vbfast.AdditiveGaussian(2, 2, 2, "tied")
+    with pytest.raises(ValueError, match="frame has 2 features, not 3"):
+        vbfast.AdditiveGaussian(3, 2, 2, frame=p.data.frame)
 
 
 def test_parameters_as_scikit_learn_has_them():

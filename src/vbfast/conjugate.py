@@ -512,7 +512,10 @@ class _Wishart:
     @cached_property
     def _root(self) -> Array:
         """A with A'A = W = scatter^-1."""
-        return _factor(self.scatter, np.ones(len(self.scatter)), 0.0)
+        return _factor(self.scatter, np.ones(len(self.scatter)), 0.0, self._degenerate_error)
+
+    def _degenerate_error(self, number: int) -> DegenerateError:
+        return degenerate_error(number)
 
     @cached_property
     def _log_det_w(self) -> Array:

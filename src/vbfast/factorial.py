@@ -131,10 +131,12 @@ class FactorialModel:
         Raises
         ------
         ValueError
-            If the block is in another frame than the emission, has no memory where one is needed,
-            or the assignment can't be had: see `CoupledChains.kind`.
+            If the block is in another frame than the emission, has weights, or no memory where one
+            is needed, or the assignment can't be had: see `CoupledChains.kind`.
         """
         self.emission.units.check(block)
+        if block.weights is not None:
+            raise ValueError("rows of sequences can't have weights: give data without")
         kind = self.latent.kind(assignment)
         n_rows = len(block.values)
         if block.memory is None and kind not in ("exact", "joint_best"):

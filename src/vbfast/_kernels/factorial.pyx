@@ -584,9 +584,9 @@ cdef double rounds(Job* job, Chains* c, Kind kind) noexcept nogil:
                 divergence += draw_chain(job, c, chain)
             else:
                 divergence += best_chain(job, c, chain, &changed)
-            if job.stop:
-                return 0.0
             for t in range(c.n_rows):
+                if t % job.check_rows == 0 and halted(job):
+                    return 0.0
                 subtract_mean(job, c, chain, t, 1.0)
         value = free_energy(job, c, divergence)
         if kind == DRAW or (kind == BEST and not changed):
@@ -610,12 +610,16 @@ cdef void visit_chains(
         for i in range(n_rows * n):
             c.q[i] = 1.0 / job.n_components
     for t in range(n_rows):
+        if t % job.check_rows == 0 and halted(job):
+            return
         read_row(job, begin + t, c.row)
         whiten(job, c.row, c.residual + t * job.n_whitened)
         for m in range(job.n_chains):
             subtract_mean(job, &c, m, t, 1.0)
     if fresh and job.kind != COMPLETE:
         rounds(job, &c, COMPLETE)
+    if job.stop:
+        return
     statistics[0] += rounds(job, &c, job.kind)
     if job.stop:
         return

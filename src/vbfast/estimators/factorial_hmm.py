@@ -18,7 +18,7 @@ from ..data import ArrayData, Frame, as_sequences, check_finite
 from ..emissions.additive import AdditiveCovariance, AdditiveGaussian
 from ..exceptions import ConvergenceWarning, DegenerateError
 from ..factorial import FactorialModel, FactorialTheta
-from ..latents.coupled import MOST_STATES, CoupledChains, Factorisation
+from ..latents.coupled import CoupledChains, Factorisation
 from ..methods import Fit, FullInference, MeanField, Method
 from ..stats import Stats
 from .base import FittedByMethod, MethodName, feature_names
@@ -42,8 +42,9 @@ _PARAMETER_NAMES = ("startprob_", "transmat_", "means_", "covariance_")
 # Priors that are not given, where a method needs proper ones: rows that a state's mean is worth,
 # and the noise's part of the features' variances.
 MEAN_PRECISION, NOISE = 0.01, 0.1
-# Standard deviations of the data between its mean and means to start from, or a prior's.
-FARTHEST_START, FARTHEST_PRIOR = 1e8, 1e100
+# Standard deviations of the data between its mean and means to start from, or a prior's, beside
+# whose squares variances keep half of their digits.
+FARTHEST = 1e4
 # Variances to start from, in units of the data's.
 LEAST_VARIANCE, MOST_VARIANCE = 1e-25, 1e25
 
@@ -442,7 +443,7 @@ class FactorialHMM(FittedByMethod):
         mean = None
         if self.mean_prior is not None:
             mean = as_array("mean_prior", self.mean_prior, (d,))
-            check_distance("mean_prior", mean, frame, FARTHEST_PRIOR)
+            check_distance("mean_prior", mean, frame, FARTHEST)
         precision = self.mean_precision_prior
         if precision is None and (proper or mean is not None):
             precision = MEAN_PRECISION
@@ -494,7 +495,7 @@ class FactorialHMM(FittedByMethod):
         if self.means_init is not None:
             means = as_array("means_init", self.means_init, (m, k, d))
             check_distance("means_init", means - frame.origin / m + frame.origin, frame,
-                           FARTHEST_START)  # fmt: skip
+                           FARTHEST)  # fmt: skip
             given["means"] = means
         if self.covariance_init is not None:
             full = self.covariance_type == "full"
@@ -583,7 +584,7 @@ class FactorialHMM(FittedByMethod):
             np.ascontiguousarray(self.transmat_, dtype=np.float64),
             regression(means, precision_factors(covariance[None])[0]),
         )
-        if kind == "exact" and model.latent.n_states > MOST_STATES:
+        if kind == "exact" and not model.latent.tractable:
             kind = "factorised"
         data = ArrayData(values, None, frame, threads, sequences=sequences)
         data = data.with_memory(model.memory_width)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,10 +48,32 @@ class CoupledChains:
     start_concentration: float | None = None
     transition_concentration: float | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("n_chains", "n_components"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+                raise TypeError(f"{name} must be an integer >= 1, not {value!r}")
+            if value < 1:
+                raise ValueError(f"{name} must be an integer >= 1, not {value!r}")
+            object.__setattr__(self, name, int(value))  # narrow NumPy integers overflow
+        if self.factorisation not in get_args(Factorisation):
+            raise ValueError(
+                f"factorisation must be 'structured' or 'complete', not {self.factorisation!r}"
+            )
+        for name in ("start_concentration", "transition_concentration"):
+            alpha = getattr(self, name)
+            if alpha is not None and not 0 < alpha < np.inf:
+                raise ValueError(f"{name} must be None or a finite number > 0, not {alpha!r}")
+
     @property
     def n_states(self) -> int:
         """States of the product chain, K^M."""
-        return int(self.n_components) ** int(self.n_chains)
+        return self.n_components**self.n_chains
+
+    @property
+    def tractable(self) -> bool:
+        """Whether the product chain is computed with."""
+        return self.n_states <= MOST_STATES
 
     def kind(self, assignment: Assignment) -> str:
         """What the kernel calls an assignment.
@@ -62,7 +85,7 @@ class CoupledChains:
         """
         match assignment.kind:
             case "exact":
-                if self.n_states > MOST_STATES:
+                if not self.tractable:
                     raise ValueError(
                         f"{self.n_chains} chains of {self.n_components} components have "
                         f"{self.n_states} joint states: exact q(T) takes {MOST_STATES} at most. "
@@ -73,7 +96,7 @@ class CoupledChains:
             case "factorised":
                 return self.factorisation
             case "hard":
-                return "joint_best" if self.n_states <= MOST_STATES else "best"
+                return "joint_best" if self.tractable else "best"
             case "draw":
                 return "draw"
         raise ValueError(
@@ -101,7 +124,15 @@ class CoupledChains:
         return Dirichlet(stats["start"] + 1.0), Dirichlet(stats["transition"] + 1.0)
 
     def mode(self, stats: Stats) -> tuple[Array, Array]:
-        """Probabilities of highest density (Bishop B.22 ff.); equal ones where all counts are 0."""
+        """Probabilities of highest density (Bishop B.22 ff.); equal ones where all counts are 0.
+
+        Raises
+        ------
+        ValueError
+            If a concentration is below 1.
+        """
+        if np.any(stats["start"] < 0) or np.any(stats["transition"] < 0):
+            raise ValueError("a Dirichlet distribution with a concentration < 1 has no mode")
         return _shares(stats["start"]), _shares(stats["transition"])
 
     @cached_property
