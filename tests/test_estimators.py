@@ -319,6 +319,26 @@ def test_parameters_set_by_hand_predict_as_in_scikit_learn():
             assert ours.bic(X) == pytest.approx(theirs.bic(X), rel=1e-10)
 
 
+@pytest.mark.parametrize("covariance_type", ["full", "tied"])
+def test_any_root_of_a_precision_may_be_set(covariance_type):
+    # What many write is lower triangular; a fit leaves upper triangular ones.
+    X = blobs(60)
+    mixture = GaussianMixture(3, covariance_type=covariance_type, random_state=0).fit(X)
+    before, rows = mixture.score_samples(X), mixture.predict_proba(X)
+    theirs = sklearn.mixture.GaussianMixture(3, covariance_type=covariance_type)
+    for model in (mixture, theirs):
+        model.weights_, model.means_ = mixture.weights_, mixture.means_
+        model.precisions_cholesky_ = np.linalg.cholesky(mixture.precisions_)
+    np.testing.assert_allclose(mixture.score_samples(X), before, rtol=1e-10)
+    np.testing.assert_allclose(mixture.score_samples(X), theirs.score_samples(X), rtol=1e-10)
+    np.testing.assert_allclose(mixture.predict_proba(X), rows, atol=1e-10)
+    mixture.precisions_cholesky_ = -mixture.precisions_cholesky_
+    np.testing.assert_allclose(mixture.score_samples(X), before, rtol=1e-10)
+    mixture.precisions_cholesky_ = np.zeros_like(mixture.precisions_cholesky_)
+    with pytest.raises(ValueError, match="component 0 has 0 on its diagonal"):
+        mixture.score(X)
+
+
 def test_parameters_changed_in_place_count():
     X = blobs(60)
     mixture = GaussianMixture(2, random_state=0).fit(X)
@@ -338,6 +358,9 @@ def test_parameters_set_by_hand_must_fit_together():
     mixture.predict(X)
     mixture.weights_ = np.array([0.5, 0.5])
     with pytest.raises(ValueError, match=r"weights_ must have shape \(3,\), got \(2,\)"):
+        mixture.predict(X)
+    mixture.weights_ = np.array([0.5, 1.0, -0.5])
+    with pytest.raises(ValueError, match=r"weights_\[2\] is -0.5; probabilities must lie"):
         mixture.predict(X)
 
 

@@ -276,6 +276,37 @@ def test_parameters_may_be_set_by_hand():
         model.score(X)
 
 
+@pytest.mark.parametrize(
+    ("emission", "name", "values", "message"),
+    [
+        ("poisson", "rates_", [[1.0], [-2.0]], r"rates_\[1, 0\] is -2.0; rates must be >= 0"),
+        ("poisson", "rates_", [1.0, 2.0], r"rates_ must have shape \(2, D\), got \(2,\)"),
+        ("poisson", "rates_", [[1.0], [2.0], [3.0]], r"rates_ must have shape \(2, 1\), got"),
+        ("bernoulli", "probabilities_", [[0.5], [1.5]], r"probabilities_\[1, 0\] is 1.5; prob"),
+        ("categorical", "probabilities_", [[[0.5, 0.5]], [[0.5, 0.4]]], r"\[1, 0\] must sum to 1"),
+        ("categorical", "probabilities_", [[0.5, 0.5]] * 2, r"must have shape \(2, D, C\)"),
+        ("gaussian", "means_", [0.0, 1.0], r"means_ must have shape \(K, D\), got \(2,\)"),
+        (
+            "gaussian",
+            "precisions_cholesky_",
+            [[1.0], [-1.0]],
+            r"component 1 has -1 on its diagonal",
+        ),
+        ("gaussian", "startprob_", 1.0, r"startprob_ must have shape \(1,\), got \(\)"),
+    ],
+)
+def test_parameters_set_by_hand_are_checked(emission, name, values, message):
+    """Kernels would say something of them, or NaN."""
+    X = np.array([[0.0], [1.0], [0.0], [1.0], [1.0]])
+    model = HiddenMarkovModel(2, emission=emission, reg_covar=0.1, random_state=0).fit(X)
+    setattr(model, name, np.asarray(values))
+    for ask in (model.score, model.predict_proba, model.decode):
+        with pytest.raises(ValueError, match=message):
+            ask(X)
+    with pytest.raises(ValueError, match=message):
+        model.sample()
+
+
 def test_impossible_rows_are_named():
     """State 1 follows state 0 alone, and rows so far away have probability 0 under both."""
     model = HiddenMarkovModel(2)

@@ -44,6 +44,8 @@ class DiscreteParameters(ABC):
 
     # Name of the fitted parameters; of them in draws.
     _parameter: ClassVar[str]
+    # Their axes after that of the components.
+    _axes: ClassVar[tuple[str, ...]] = ("D",)
 
     @abstractmethod
     def _plain(self, values: NDArray[Any]) -> Any:
@@ -56,6 +58,10 @@ class DiscreteParameters(ABC):
     @abstractmethod
     def _given_values(self, emission: Any) -> Array | None:
         """Parameters to start from, (K, ...), checked."""
+
+    @abstractmethod
+    def _check_values(self, name: str, values: Array) -> None:
+        """Raise ValueError where values (K, ...), as attributes have them, are no parameters."""
 
     @abstractmethod
     def _posterior_attributes(self, distribution: Any) -> dict[str, Any]:
@@ -131,11 +137,16 @@ class DiscreteParameters(ABC):
         """Arrays of draws, as attributes have them."""
         return {name: self._shown(part) for name, part in arrays.items()}
 
-    def _as_they_are(self) -> tuple[Any, Any]:
-        """The emission and the parameters that attributes say, whoever has set them."""
+    def _as_they_are(self, k: int) -> tuple[Any, Any]:
+        """The emission and the parameters of k components that attributes say, checked."""
         name = f"{self._parameter}_"
         shown = np.asarray(getattr(self, name))
-        values = self._hidden(as_array(name, shown, shown.shape))
+        if shown.ndim != len(self._axes) + 1:
+            allowed = ", ".join([str(k), *self._axes])
+            raise ValueError(f"{name} must have shape ({allowed}), got {shown.shape}")
+        shown = as_array(name, shown, (k, *shown.shape[1:]))
+        self._check_values(name, shown)
+        values = self._hidden(shown)
         emission = self._of_values(values)
         return emission, emission.parameters(values)
 
@@ -178,11 +189,14 @@ class PoissonParameters(DiscreteParameters):
         if self.means_init is None:
             return None
         values = as_array("means_init", self.means_init, (self.n_components, emission.n_features))
+        self._check_values("means_init", values)
+        return values
+
+    def _check_values(self, name: str, values: Array) -> None:
         bad = np.argwhere(values < 0)
         if len(bad):
             index = [int(i) for i in bad[0]]
-            raise ValueError(f"means_init{index} is {values[tuple(index)]}; rates must be >= 0")
-        return values
+            raise ValueError(f"{name}{index} is {values[tuple(index)]}; rates must be >= 0")
 
     def _posterior_attributes(self, distribution: Gamma) -> dict[str, Any]:
         return {"shape_": distribution.shape.copy(), "rate_": distribution.rate.copy()}
@@ -231,12 +245,17 @@ class BernoulliParameters(SymbolsParameters):
             return None
         shape = (self.n_components, emission.n_features)
         ones = as_array("probabilities_init", self.probabilities_init, shape)
-        _check_probabilities(ones)
+        self._check_values("probabilities_init", ones)
         return np.stack([1.0 - ones, ones], axis=2)
+
+    def _check_values(self, name: str, values: Array) -> None:
+        _check_probabilities(name, values)
 
 
 class CategoricalParameters(SymbolsParameters):
     """Symbols."""
+
+    _axes = "D", "C"
 
     def _of_values(self, values: Array) -> Categorical:
         return Categorical(values.shape[1], values.shape[2])
@@ -263,14 +282,7 @@ class CategoricalParameters(SymbolsParameters):
             return None
         shape = (self.n_components, emission.n_features, emission.width)
         values = as_array("probabilities_init", self.probabilities_init, shape)
-        _check_probabilities(values)
-        sums = values.sum(axis=2)
-        bad = np.argwhere(~np.isclose(sums, 1.0, rtol=1e-6))
-        if len(bad):
-            index = [int(i) for i in bad[0]]
-            raise ValueError(
-                f"probabilities_init{index} must sum to 1, not to {sums[tuple(index)]:.8g}"
-            )
+        self._check_values("probabilities_init", values)
         absent = np.argwhere(
             (values > 0) & (np.arange(emission.width) >= emission.categories[:, None])
         )
@@ -281,6 +293,14 @@ class CategoricalParameters(SymbolsParameters):
                 f"{emission.categories[index[1]]} categories: it must be 0"
             )
         return values
+
+    def _check_values(self, name: str, values: Array) -> None:
+        _check_probabilities(name, values)
+        sums = values.sum(axis=2)
+        bad = np.argwhere(~np.isclose(sums, 1.0, rtol=1e-6))
+        if len(bad):
+            index = [int(i) for i in bad[0]]
+            raise ValueError(f"{name}{index} must sum to 1, not to {sums[tuple(index)]:.8g}")
 
     def _n_free(self, emission: Categorical) -> int:
         return int((emission.categories - 1).sum())
@@ -318,10 +338,10 @@ def _check_mode(name: str, value: Any, method: Method) -> None:
         )
 
 
-def _check_probabilities(values: Array) -> None:
+def _check_probabilities(name: str, values: Array) -> None:
     bad = np.argwhere((values < 0) | (values > 1))
     if len(bad):
         index = [int(i) for i in bad[0]]
         raise ValueError(
-            f"probabilities_init{index} is {values[tuple(index)]}; probabilities must lie in [0, 1]"
+            f"{name}{index} is {values[tuple(index)]}; probabilities must lie in [0, 1]"
         )

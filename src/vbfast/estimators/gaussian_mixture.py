@@ -19,7 +19,7 @@ from ..model import Model, Theta
 from ..stats import Stats
 from .base import MethodName
 from .checks import (
-    as_array,
+    as_probabilities,
     available_memory,
     check_distance,
 )
@@ -247,7 +247,7 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
             all(map(_kernels.columns.same, now, arrays)) or all(map(np.array_equal, now, arrays))
         ):
             return self._density
-        weights = as_array("weights_", self.weights_, (len(self.means_),))
+        weights = as_probabilities("weights_", self.weights_, (len(self.means_),))
         frame, gaussians = self._gaussians_as_they_are()
         return PointDensity(frame, self.covariance_type, weights, gaussians)
 

@@ -266,15 +266,25 @@ class GaussianParameters:
 
     def _gaussians_as_they_are(self) -> tuple[Frame, Gaussians]:
         """means_ and precisions_cholesky_, whoever has set them, and the units they are in."""
-        k, d = np.shape(self.means_)
+        shape = np.shape(self.means_)
+        if len(shape) != 2:
+            raise ValueError(f"means_ must have shape (K, D), got {shape}")
+        k, d = shape
         means = as_array("means_", self.means_, (k, d))
         cholesky = as_array(
             "precisions_cholesky_", self.precisions_cholesky_, self._parameter_shape(k, d)
         )
         if self.covariance_type in ("full", "tied"):
-            factor = np.ascontiguousarray(np.swapaxes(cholesky.reshape(-1, d, d), 1, 2))
+            factor = _lower_factor(np.swapaxes(cholesky.reshape(-1, d, d), 1, 2))
+            diagonal = np.diagonal(factor, axis1=1, axis2=2)
         else:
-            factor = cholesky.reshape(k, -1)
+            diagonal = factor = cholesky.reshape(k, -1)
+        bad = np.argwhere(~(diagonal > 0))
+        if len(bad):
+            raise ValueError(
+                f"precisions_cholesky_ of component {bad[0][0]} has {diagonal[tuple(bad[0])]:g} on "
+                "its diagonal; numbers > 0 are allowed"
+            )
         frame = Frame(means.mean(axis=0), np.ones(d), np.ones(d))
         return frame, point(means - frame.origin, factor)
 
@@ -335,10 +345,27 @@ class GaussianParameters:
             ),
         }
 
-    def _as_they_are(self) -> tuple[Gaussian, Gaussians]:
-        """The emission and the parameters that attributes say, whoever has set them."""
+    def _as_they_are(self, k: int) -> tuple[Gaussian, Gaussians]:
+        """The emission and the parameters of k components that attributes say, checked."""
         frame, gaussians = self._gaussians_as_they_are()
+        if len(gaussians.means) != k:
+            raise ValueError(
+                f"means_ must have shape {(k, len(frame.origin))}, got {gaussians.means.shape}"
+            )
         return Gaussian(len(frame.origin), self.covariance_type, frame=frame), gaussians
+
+
+def _lower_factor(root: Array) -> Array:
+    """Lower triangular A with A'A = R'R, for any R (G, D, D): kernels read no other half.
+
+    R is A already where `precisions_cholesky_` is as a fit leaves it; a lower triangular one, such
+    as ``np.linalg.cholesky(precisions)``, is as good a root of the precision.
+    """
+    if np.triu(root, 1).any():
+        upper = np.linalg.qr(root[..., ::-1])[1]
+        upper *= np.sign(np.diagonal(upper, axis1=1, axis2=2))[..., None]
+        root = upper[..., ::-1, ::-1]
+    return np.ascontiguousarray(root)
 
 
 def covariances_of(factor: Array, covariance_type: CovarianceType) -> Array:

@@ -474,14 +474,14 @@ class HiddenMarkovModel(FittedByMethod):
         now = tuple(getattr(self, name) for name in self._told_names)
         if kind == self._kind and all(map(np.array_equal, now, arrays)):
             return None
-        k = len(self.startprob_)
+        k = np.size(self.startprob_)
         weights = np.concatenate(
             [
                 as_probabilities("startprob_", self.startprob_, (k,))[None],
                 as_probabilities("transmat_", self.transmat_, (k, k)),
             ]
         )
-        emission, parameters = self._face._as_they_are()
+        emission, parameters = self._face._as_they_are(k)
         return PointChain(Chain(k), emission, weights, parameters)
 
     def _prepare(
