@@ -192,6 +192,54 @@ def test_zeros_stay(method):
     assert path[0] == 0
 
 
+def test_zeros_stay_where_chains_see_other_states_first():
+    """Emissions alone would say that one chain's state 0 is another's state 1."""
+    rng = np.random.default_rng(4)
+    X = rng.poisson(np.repeat([2.0, 9.0, 2.0, 9.0], 15))[:, None]
+    method = vbfast.FullInference(n_draws=30, n_tune=30, n_chains=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", vbfast.ConvergenceWarning)
+        for given, zero in (
+            ({"startprob_init": [1.0, 0.0]}, lambda m: m.startprob_[1]),
+            ({"transmat_init": [[0.5, 0.5], [0.0, 1.0]]}, lambda m: m.transmat_[1, 0]),
+        ):
+            for seed in range(3):
+                model = HiddenMarkovModel(
+                    2, emission="poisson", method=method, random_state=seed, **given
+                ).fit(X)
+                assert zero(model) == 0
+                path = model.decode(X)[1]
+                assert path[0] == 0 or "startprob_init" not in given
+    exchangeable = HiddenMarkovModel(2, emission="poisson", method=method, random_state=0)
+    exchangeable.set_params(transmat_prior=[[2.0, 1.0], [1.0, 2.0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", vbfast.ConvergenceWarning)
+        rates = exchangeable.fit(X).draws_["rates"].mean(axis=1)[..., 0]
+    # Sticky chains know their states by their rates alone: these are relabelled.
+    assert len(np.unique(rates.argmax(axis=1))) == 1
+
+
+@pytest.mark.parametrize("method", POINTS)
+def test_stationary_start_that_the_first_labels_do_not_have(method):
+    """Rows begin in a state that no stationary distribution has: nothing warns."""
+    X = np.repeat([0.0, 1.0], 10)[:, None]
+    transitions = [[0.5, 0.5, 0.0], [0.0, 0.5, 0.5], [0.0, 0.5, 0.5]]
+    model = HiddenMarkovModel(
+        3,
+        emission="bernoulli",
+        method=method,
+        initial="stationary",
+        transmat_init=transitions,
+        random_state=0,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", vbfast.ConvergenceWarning)
+        model.fit(X)
+    assert np.isfinite(model.objective_)
+    assert np.all(model.transmat_[np.array(transitions) == 0] == 0)
+    np.testing.assert_allclose(model.startprob_ @ model.transmat_, model.startprob_, atol=1e-12)
+
+
 @pytest.mark.parametrize("method", POINTS)
 def test_stationary_start(method):
     rng = np.random.default_rng(3)

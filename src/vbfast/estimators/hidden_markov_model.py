@@ -401,6 +401,8 @@ class HiddenMarkovModel(FittedByMethod):
         # The emissions alone tell states apart: the density of a transition matrix is not one of
         # each state with each.
         orders = draws.orders(drawn.terms.reshape(-1, k, k))
+        # Nor may a state take the place of one that the prior tells from it.
+        orders[~model.latent.like_prior(orders)] = np.arange(k)
         flat = {name: part.reshape(-1, *part.shape[2:]) for name, part in drawn.theta.items()}
         of = np.arange(len(orders))[:, None]
         weights = flat.pop("weights")

@@ -100,6 +100,12 @@ class Chain:
         """Whether the prior is the same for every order of the states."""
         return all(len(np.unique(part)) == 1 for part in np.split(self._prior, [1]))
 
+    def like_prior(self, orders: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the prior is the same for the states in these orders (G, K), (G,)."""
+        first, moves = self._prior[0], self._prior[1:]
+        same = (first[orders] == first).all(axis=1)
+        return same & (moves[orders[:, :, None], orders[:, None, :]] == moves).all(axis=(1, 2))
+
     @property
     def _prior(self) -> Array:
         prior: Array = self._concentration  # type: ignore[attr-defined]
@@ -267,7 +273,8 @@ class _Stationary(Dirichlet):
 
         value, delta = value_at(a)
         for _ in range(STATIONARY_STEPS):
-            pull = np.divide(first, delta, out=np.zeros_like(first), where=first > 0)
+            # A first state that can't be, before there is a matrix that lets it: nothing pulls.
+            pull = np.divide(first, delta, out=np.zeros_like(first), where=delta > 0)
             z = np.linalg.pinv(np.eye(len(a)) - a + delta)
             slope = delta[:, None] * (z @ pull)
             slope -= np.min(slope, axis=1, keepdims=True, where=possible, initial=np.inf)
