@@ -569,6 +569,7 @@ def test_unseen_symbols():
         ("bernoulli", {"concentration_prior": 0.5}, ValueError, "has no mode for 'em'"),
         ("bernoulli", {"concentration_prior": [1, 2, 3]}, ValueError, "a number or two"),
         ("bernoulli", {"concentration_prior": -1}, ValueError, "concentration_prior"),
+        ("bernoulli", {"concentration_prior": "x"}, TypeError, "concentration_prior must hold"),
         ("bernoulli", {"probabilities_init": 2 * BITS[:2]}, ValueError, r"init\[0, 1\] is 2"),
         ("categorical", {"concentration_prior": [1, 2, 3]}, ValueError, "concentration_prior"),
         ("categorical", {"n_categories": 0}, ValueError, "n_categories must be an integer >= 1"),

@@ -41,8 +41,8 @@ class ObjectiveFellWarning(RuntimeWarning):
 def impossible_error(row: int) -> ImpossibleRowError:
     """Return the error that names a row of probability zero."""
     return ImpossibleRowError(
-        f"row {row} of X has probability zero under every state that the rows before it leave "
-        "possible"
+        f"row {row} of X has probability zero under every component, or under every state that "
+        "the rows of its sequence before it leave possible"
     )
 
 

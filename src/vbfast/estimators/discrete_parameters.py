@@ -209,9 +209,9 @@ class SymbolsParameters(DiscreteParameters):
 
     def _flat_or_one(self, method: Method) -> Any:
         """The prior's concentration: where none is given, None for a mode, else 1."""
+        _check_mode("concentration_prior", self.concentration_prior, method)
         if self.concentration_prior is None and method.read != "mode":
             return 1.0
-        _check_mode("concentration_prior", self.concentration_prior, method)
         return self.concentration_prior
 
     def _posterior_attributes(self, distribution: Any) -> dict[str, Any]:
@@ -330,7 +330,9 @@ def _pair(name: str, value: Any) -> tuple[float, float]:
 
 
 def _check_mode(name: str, value: Any, method: Method) -> None:
-    """Raise ValueError where a prior has no mode that a method could find."""
+    """Raise TypeError for no numbers, ValueError where a prior has no mode for a method to find."""
+    if value is not None and np.asarray(value).dtype.kind not in "iuf":
+        raise TypeError(f"{name} must hold real numbers, not {value!r}")
     if value is not None and method.read == "mode" and np.any(np.asarray(value, float) < 1):
         raise ValueError(
             f"{name}={value!r} is below 1: p(theta) then has no mode for {method.name!r} to find; "

@@ -321,6 +321,8 @@ class HiddenMarkovModel(FittedByMethod):
         for name in ("startprob_prior", "transmat_prior"):
             value = getattr(self, name)
             concentrations.append(default if value is None else value)
+            if value is not None and np.asarray(value).dtype.kind not in "iuf":
+                raise TypeError(f"{name} must hold real numbers, not {value!r}")
             if value is not None and not proper:
                 low = np.argwhere(np.asarray(value, dtype=float) < 1)
                 if len(low):
@@ -329,7 +331,12 @@ class HiddenMarkovModel(FittedByMethod):
                         f"has no mode for {method.name!r} to find; give 1 or more, or use "
                         "'mean_field' or 'full'"
                     )
-        return Chain(k, concentrations[0], concentrations[1], possible, self.initial)
+        try:
+            return Chain(k, concentrations[0], concentrations[1], possible, self.initial)
+        except ValueError as error:  # by the estimator's names
+            text = str(error).replace("start_concentration", "startprob_prior")
+            text = text.replace("transition_concentration", "transmat_prior")
+            raise ValueError(text) from None
 
     def _start(
         self,
