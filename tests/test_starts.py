@@ -234,3 +234,15 @@ def test_restarts_of_many_numbers_are_fitted_in_turn(monkeypatch):
     in_turn = GaussianMixture(4, **options).fit(X)
     np.testing.assert_array_equal(together.means_, in_turn.means_)
     assert together.objective_ == in_turn.objective_
+
+
+def test_centroids_of_many_features_take_no_matrix():
+    # Symbols are points of as many features as there are symbols.
+    d = 2**21
+    points = np.zeros((2, d))
+    points[1, 5] = 1.0
+    model = starts.Centroids(2, d)
+    data = ArrayData.of(points, standardise=False)
+    stats = data.sum(model.visit, model.at(points.copy()), Assignment("hard"))
+    np.testing.assert_array_equal(stats["strength"], [1, 1])
+    np.testing.assert_array_equal(stats["mean"], points)

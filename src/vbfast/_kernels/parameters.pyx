@@ -29,6 +29,7 @@ from .conjugate cimport (
     add_moments,
     choose_reference,
     family_of,
+    has_matrices,
     is_proper,
     read_mean,
     read_mode,
@@ -93,14 +94,16 @@ cdef int read_theta(given, Family family, Theta* theta) except -1:
     return 0
 
 
-# Room for D + 1 rows of D doubles.
+# Room for D + 1 rows of D doubles; for one where there are no matrices.
 cdef struct Scratch:
     double[LITTLE] little
     double* memory
 
 
 cdef double* take(Scratch* scratch, Family family) except NULL:
-    cdef Py_ssize_t size = (family.n_features + 1) * family.n_features
+    cdef Py_ssize_t size = family.n_features
+    if has_matrices(family):
+        size *= family.n_features + 1
     scratch.memory = NULL
     if size <= LITTLE:
         return scratch.little
