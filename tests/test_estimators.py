@@ -347,6 +347,42 @@ def test_parameters_changed_in_place_count():
     assert mixture.score(X) < before - 100
 
 
+@pytest.mark.parametrize("method", ["em", "mean_field", FEW_DRAWS])
+@pytest.mark.parametrize("emission", ["poisson", "bernoulli", "categorical"])
+def test_parameters_of_counts_and_symbols_set_by_hand_count(emission, method):
+    X = np.array([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]] * 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", vbfast.ConvergenceWarning)
+        mixture = MixtureModel(2, emission=emission, method=method, random_state=0).fit(X)
+    ones = np.array([[0.2, 0.9], [0.6, 0.3]])
+    mixture.weights_ = np.array([0.3, 0.7])
+    if emission == "poisson":
+        mixture.rates_ = ones
+        each = np.exp(-ones) * ones ** X[:, None]
+    else:
+        mixture.probabilities_ = ones
+        each = np.where(X[:, None] == 1, ones, 1 - ones)
+        if emission == "categorical":
+            with pytest.raises(ValueError, match=r"probabilities_ must have shape \(2, D, C\)"):
+                mixture.score(X)
+            mixture.probabilities_ = np.stack([1 - ones, ones, 0 * ones], axis=2)
+    joint = each.prod(axis=2) * [0.3, 0.7]
+    np.testing.assert_allclose(mixture.score_samples(X), np.log(joint.sum(axis=1)))
+    np.testing.assert_allclose(
+        mixture.predict_proba(X), joint / joint.sum(axis=1, keepdims=True), atol=1e-12
+    )
+    # A table of another width: rows are held against it, not against the fit's.
+    if emission == "categorical":
+        assert mixture.score([[2.0, 0.0]]) == -np.inf
+        mixture.probabilities_ = np.ones((2, 2, 1))
+        with pytest.raises(ValueError, match=r"X\[0, 1\] is 1 .* from 0 to 0 are allowed"):
+            mixture.score(X)
+    name = "rates_" if emission == "poisson" else "probabilities_"
+    setattr(mixture, name, getattr(mixture, name)[:, :1])
+    with pytest.raises(ValueError, match=f"{name} must be of 2 features"):
+        mixture.score(X)
+
+
 def test_parameters_set_by_hand_must_fit_together():
     # Kernels read as far as shapes say: what doesn't fit together is refused before.
     X = blobs(60)

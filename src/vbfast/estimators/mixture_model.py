@@ -17,7 +17,7 @@ from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
 from ..stats import Stats
 from .base import Estimator, MethodName
-from .checks import available_memory
+from .checks import as_probabilities, available_memory
 from .discrete_parameters import (
     BernoulliParameters,
     CategoricalParameters,
@@ -96,9 +96,12 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
 
     @property
     def _density_parameters(self) -> Array:
-        """Fitted parameters (K, D, ...), as emissions have them."""
-        values: Array = self._values
-        return values
+        """Parameters (K, D, ...), as emissions have them: fitted, or set since."""
+        set_since = self._as_set_since
+        if set_since is None:
+            return self._values
+        (values,) = set_since.parameters.arrays.values()
+        return np.asarray(values)
 
     def _start(
         self,
@@ -159,6 +162,7 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
 
     def _keep_with_frame(self, fitted: dict[str, Any], frame: Frame, method: Method) -> None:
         fitted["n_features_in_"] = len(frame.origin)
+        fitted["_made"] = tuple(fitted[name].copy() for name in self._settable)
         self._keep(fitted, method)
 
     # -- predictions --------------------------------------------------------------------------
@@ -166,9 +170,31 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
     _density: DiscreteDensity | DiscreteDrawnDensity
     _values: Array
 
+    _made: tuple[Array, Array]
+
+    @property
+    def _settable(self) -> tuple[str, str]:
+        """What predictions are made from, and somebody may set by hand."""
+        return "weights_", f"{self._parameter}_"
+
+    @property
+    def _as_set_since(self) -> DiscreteDensity | None:
+        """The density of the parameters, checked, if somebody has set them since the fit."""
+        now = (getattr(self, name) for name in self._settable)
+        if all(map(np.array_equal, now, self._made)):
+            return None
+        weights = as_probabilities("weights_", self.weights_, (np.size(self.weights_),))
+        emission, parameters = self._as_they_are(len(weights))
+        if emission.n_features != self._n_features:
+            raise ValueError(
+                f"{self._parameter}_ must be of {self._n_features} features, as X of the fit, not "
+                f"of {emission.n_features}"
+            )
+        return DiscreteDensity(emission, weights, parameters)
+
     @property
     def _current_density(self) -> DiscreteDensity | DiscreteDrawnDensity:
-        return self._density
+        return self._as_set_since or self._density
 
     @property
     def _n_features(self) -> int:
@@ -179,7 +205,7 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
 
     def _check_rows(self, values: NDArray[Any], n_threads: int) -> None:
         super()._check_rows(values, n_threads)
-        self._density.emission.check_rows(values)
+        self._current_density.emission.check_rows(values)
 
     def _n_parameters(self) -> int:
         k = len(self.weights_)
