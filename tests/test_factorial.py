@@ -991,3 +991,28 @@ def test_ladder():
         compare_factorial_hmm(p.X, 13, 2)
     with pytest.raises(ValueError, match="methods must be among full, mean_field"):
         compare_factorial_hmm(p.X, 2, 2, methods=["nonsense"])
+
+
+def test_parameters_set_by_hand_are_checked():
+    rng = np.random.default_rng(6)
+    X = rng.standard_normal((30, 2))
+    fitted = FactorialHMM(2, 2, max_iter=500, random_state=0).fit(X)
+    for name, value, words in (
+        ("startprob_", -fitted.startprob_, r"startprob_\[.*probabilities lie in"),
+        ("startprob_", np.array([0.5, 0.5]), r"startprob_ must have shape \(2, 2\), got \(2,\)"),
+        ("transmat_", 2 * fitted.transmat_, "transmat_"),
+        ("means_", np.nan * fitted.means_, r"means_\[0, 0, 0\] is nan"),
+        ("means_", fitted.means_[:1], r"startprob_ must have shape \(1, 2\)"),
+        ("means_", fitted.means_[0], r"means_ must have shape \(M, K, D\), got \(2, 2\)"),
+        ("covariance_", -fitted.covariance_, "covariance_ must be positive definite"),
+        ("covariance_", np.array([1.0, 0.0]), r"covariance_\[1\] is 0.0; values must be > 0"),
+    ):
+        model = FactorialHMM(2, 2)
+        vars(model).update(vars(fitted))
+        setattr(model, name, value)
+        for ask in (lambda model=model: model.score(X), model.sample):
+            with pytest.raises(ValueError, match=words):
+                ask()
+    model.covariance_ = [1.0, 4.0]
+    assert np.isfinite(model.score(X))
+    assert model.sample(3)[0].shape == (3, 2)

@@ -562,26 +562,41 @@ class FactorialHMM(FittedByMethod):
     def __sklearn_is_fitted__(self) -> bool:
         return all(name in vars(self) for name in _PARAMETER_NAMES)
 
+    def _as_they_are(self) -> tuple[Array, Array, Array, Array]:
+        """startprob_, transmat_, means_ and covariance_, whoever has set them, checked."""
+        shape = np.shape(self.means_)
+        if len(shape) != 3:
+            raise ValueError(f"means_ must have shape (M, K, D), got {shape}")
+        m, k, d = shape
+        means = as_array("means_", self.means_, shape)
+        start = as_array("startprob_", self.startprob_, (m, k))
+        _check_probabilities("startprob_", start)
+        transition = as_array("transmat_", self.transmat_, (m, k, k))
+        _check_probabilities("transmat_", transition)
+        full = np.ndim(self.covariance_) == 2
+        covariance = as_array("covariance_", self.covariance_, (d, d) if full else (d,))
+        check_positive("covariance_", covariance, full)
+        return start, transition, means, covariance
+
     def _visit(self, X: ArrayLike, lengths: ArrayLike | None, kind: str) -> tuple[float, Array]:
         """log Z and q(T), (N, M, K), of the rows given the parameters."""
         self._check_is_fitted()
-        start = np.ascontiguousarray(self.startprob_, dtype=np.float64)
-        m, k, d = np.shape(self.means_)
+        start, transition, means, covariance = self._as_they_are()
+        m, k, d = means.shape
         values = self._rows(X, d)
         threads = resolve_threads(self.n_threads)
         check_finite(values, threads)
         sequences = as_sequences(lengths, len(values))
-        covariance = np.asarray(self.covariance_, dtype=np.float64)
         covariance = np.diag(covariance) if covariance.ndim == 1 else covariance
         # Units in which the noise has variance 1, whatever data these parameters are from.
-        origin = np.asarray(self.means_, dtype=np.float64).mean(axis=1).sum(axis=0)
+        origin = means.mean(axis=1).sum(axis=0)
         frame = Frame(origin, np.diagonal(covariance) ** -0.5, np.ones(d))
         emission = AdditiveGaussian(d, m, k, frame=frame)
         model = FactorialModel(CoupledChains(m, k, self.factorisation), emission)
-        means, covariance = emission.in_frame(np.asarray(self.means_), covariance)
+        means, covariance = emission.in_frame(means, covariance)
         theta = model.point(
             start,
-            np.ascontiguousarray(self.transmat_, dtype=np.float64),
+            transition,
             regression(means, precision_factors(covariance[None])[0]),
         )
         if kind == "exact" and not model.latent.tractable:
@@ -640,21 +655,21 @@ class FactorialHMM(FittedByMethod):
         self._check_is_fitted()
         check_number("n_samples", n_samples, whole=True, least=1)
         rng = as_generator(self.random_state)
-        m, _, d = self.means_.shape
+        start, transition, means, covariance = self._as_they_are()
+        m, _, d = means.shape
         marks = rng.random((n_samples, m, 1))
         states = np.empty((n_samples, m), dtype=np.int64)
         of = np.arange(m)
         for t in range(n_samples):
-            p = self.startprob_ if t == 0 else self.transmat_[of, states[t - 1]]
+            p = start if t == 0 else transition[of, states[t - 1]]
             states[t] = (marks[t] >= np.cumsum(p, axis=1)[:, :-1]).sum(axis=1)
         z = rng.standard_normal((n_samples, d))
-        covariance = self.covariance_
         noise = (
             z * np.sqrt(covariance)
             if covariance.ndim == 1
             else z @ np.linalg.cholesky(covariance).T
         )
-        return self.means_[of, states].sum(axis=1) + noise, states
+        return means[of, states].sum(axis=1) + noise, states
 
 
 def _check_probabilities(name: str, values: Array | None) -> None:
