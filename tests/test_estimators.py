@@ -383,6 +383,18 @@ def test_parameters_of_counts_and_symbols_set_by_hand_count(emission, method):
         mixture.score(X)
 
 
+@pytest.mark.parametrize(("first", "then"), [("gaussian", "poisson"), ("bernoulli", "categorical")])
+def test_no_warm_start_from_another_emission(first, then):
+    X = np.array([[0.0], [1.0], [0.0], [1.0]])
+    mixture = MixtureModel(1, emission=first, warm_start=True).fit(X)
+    before = mixture.score(X)
+    mixture.set_params(emission=then)
+    with pytest.raises(ValueError, match=f"the last fit was of emission '{first}', this one is"):
+        mixture.fit(X)
+    assert mixture.score(X) == before
+    assert mixture.set_params(warm_start=False).fit(X).score(X) < 0
+
+
 def test_parameters_set_by_hand_must_fit_together():
     # Kernels read as far as shapes say: what doesn't fit together is refused before.
     X = blobs(60)

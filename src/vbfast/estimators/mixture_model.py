@@ -457,6 +457,12 @@ class MixtureModel(Estimator):
             If `max_iter` came first, or chains disagree.
         """
         check_emission(self)
+        last = vars(self).get("_fitted_emission", self.emission)
+        if self.warm_start and last != self.emission:
+            raise ValueError(
+                f"warm_start: the last fit was of emission {last!r}, this one is of "
+                f"{self.emission!r}; set warm_start=False to start anew"
+            )
         face = self._face(self.emission)
         face.fit(X, y, sample_weight)
         self.__dict__ = face.__dict__ | {"_fitted_emission": self.emission}
