@@ -733,3 +733,17 @@ def test_import_is_light():
 def run_code(code):
     command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "value"),
+    [
+        ("hmm", "--folds", "3"),
+        ("hmm", "--plot", "x.png"),
+        ("hmm", "--truncation", "1"),
+        ("mixture", "--emission", "poisson"),
+    ],
+)
+def test_options_for_another_model_are_refused(capsys, data, model, name, value):
+    line = refused(capsys, "compare", data, "--model", model, name, value)
+    assert f"argument {name}: it is for --model {'mixture' if model == 'hmm' else 'hmm'}" in line

@@ -166,7 +166,6 @@ def _parser() -> _Parser:
     command.add_argument(
         "--folds",
         type=_whole(0),
-        default=5,
         metavar="N",
         help="folds of the cross-validation, at most one for each row, 0 for none (default: 5)",
     )
@@ -358,7 +357,7 @@ def _run_compare(args: argparse.Namespace) -> None:
             args.components,
             covariance_type=args.covariance_type,
             methods=[_make_method(name, args) for name in args.methods],
-            folds=args.folds,
+            folds=5 if args.folds is None else args.folds,
             random_state=args.seed,
             n_init=args.starts,
             n_threads=args.threads,
@@ -379,7 +378,7 @@ def _run_compare(args: argparse.Namespace) -> None:
 
 def _run_ladder(args: argparse.Namespace) -> None:
     """Compare methods on a model of sequences."""
-    for name in ("plot", "truncation"):
+    for name in ("folds", "plot", "truncation"):
         if getattr(args, name) is not None:
             raise _Failure(f"argument --{name}: it is for --model mixture")
     table = _read(args.data, args.delimiter, args.model)
