@@ -19,6 +19,7 @@ __all__ = [
     "available_memory",
     "check_choice",
     "check_distance",
+    "check_ignored",
     "check_number",
     "check_positive",
 ]
@@ -74,6 +75,15 @@ def check_number(
     number: Any = value
     if not least <= number < np.inf or number <= above:
         raise ValueError(f"{name} must be {allowed}, not {value!r}")
+
+
+def check_ignored(y: Any, n_rows: int) -> None:
+    """Raise ValueError where `y`, which nobody reads, can't be meant to be what it is."""
+    if hasattr(y, "__len__") and len(y) != n_rows:
+        raise ValueError(
+            f"y has {len(y)} entries, but X has {n_rows} rows. y is ignored: give the rows of each "
+            "sequence by name, lengths=..."
+        )
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

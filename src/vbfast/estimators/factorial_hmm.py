@@ -27,6 +27,7 @@ from .checks import (
     as_generator,
     check_choice,
     check_distance,
+    check_ignored,
     check_number,
     check_positive,
 )
@@ -223,6 +224,7 @@ class FactorialHMM(FittedByMethod):
         X : array-like of shape (N, D)
             Sequences one after the other.
         y : ignored
+            Where scikit-learn has it, of N entries. Lengths go by name.
         lengths : array-like of shape (S,), optional
             Rows of each sequence; one sequence where not given.
 
@@ -246,6 +248,7 @@ class FactorialHMM(FittedByMethod):
         method = self._check_parameters()
         rng = as_generator(self.random_state)
         data = ArrayData.of(X, lengths=lengths, n_threads=self.n_threads)
+        check_ignored(y, data.n_rows)
         # Recursions are in float64 arithmetic whatever the data.
         data = replace(data, single=False)
         model, priors = self._model(data.frame, method)
@@ -640,9 +643,12 @@ class FactorialHMM(FittedByMethod):
         ----------
         X : array-like of shape (N, D)
         y : ignored
+            Where scikit-learn has it, of N entries. Lengths go by name.
         lengths : array-like of shape (S,), optional
         """
-        return self._visit(X, lengths, "exact")[0]
+        value, each = self._visit(X, lengths, "exact")
+        check_ignored(y, len(each))
+        return value
 
     def sample(self, n_samples: int = 1) -> tuple[Array, NDArray[np.int64]]:
         """Draw one sequence at the fitted parameters.

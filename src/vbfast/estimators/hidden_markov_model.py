@@ -20,7 +20,7 @@ from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
 from ..stats import Stats
 from .base import FittedByMethod, MethodName, feature_names
-from .checks import as_generator, as_probabilities, check_choice, check_number
+from .checks import as_generator, as_probabilities, check_choice, check_ignored, check_number
 from .emission_parameters import EMISSIONS, EmissionName, check_emission
 
 __all__ = ["HiddenMarkovModel"]
@@ -208,6 +208,7 @@ class HiddenMarkovModel(FittedByMethod):
         X : array-like of shape (N, D)
             The rows of all sequences, one after the other.
         y : ignored
+            Where scikit-learn has it, of N entries. Lengths go by name.
         lengths : array-like of shape (S,), optional
             Rows of each sequence, 1 or more, N together; one sequence if not given.
 
@@ -233,6 +234,7 @@ class HiddenMarkovModel(FittedByMethod):
         rng = as_generator(self.random_state)
         face = self._face
         data = face._read(X, lengths=lengths)
+        check_ignored(y, data.n_rows)
         if data.n_rows < self.n_components:
             raise ValueError(
                 f"n_components={self.n_components} is more than the {data.n_rows} rows of X"
@@ -590,7 +592,9 @@ class HiddenMarkovModel(FittedByMethod):
 
     def score(self, X: ArrayLike, y: object = None, lengths: ArrayLike | None = None) -> float:
         """Log p(X), of all sequences together, in nats: the sum of `score_samples`."""
-        return float(self.score_samples(X, lengths).sum())
+        each = self.score_samples(X, lengths)
+        check_ignored(y, len(each))
+        return float(each.sum())
 
     def sample(self, n_samples: int = 1) -> tuple[Array, NDArray[np.int64]]:
         """Draw a sequence.
