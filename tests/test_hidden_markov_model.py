@@ -381,6 +381,7 @@ BAD_PARAMETERS = [
     ("initial", "bound", ValueError, "initial must be one of"),
     ("covariance_type", "any", ValueError, "covariance_type must be one of"),
     ("method", "me", ValueError, "method must be one of"),
+    ("method", vbfast.VariationalEM(truncation=1), ValueError, "truncation is for mixtures, not 1"),
     ("init_params", "any", ValueError, "init_params must be one of"),
     ("startprob_init", [0.5, 0.6], ValueError, "startprob_init must sum to 1"),
     ("startprob_init", [1.5, -0.5], ValueError, r"startprob_init\[0\] is 1.5"),

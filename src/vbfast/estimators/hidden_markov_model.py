@@ -16,7 +16,7 @@ from ..emissions.gaussian import CovarianceType
 from ..exceptions import ConvergenceWarning
 from ..latents import Chain
 from ..latents.chain import Initial
-from ..methods import Fit, FullInference, Method
+from ..methods import Fit, FullInference, Method, VariationalEM
 from ..model import Model, Theta
 from ..stats import Stats
 from .base import FittedByMethod, MethodName, feature_names
@@ -288,6 +288,11 @@ class HiddenMarkovModel(FittedByMethod):
         check_choice("initial", self.initial, ("free", "stationary"))
         self._face._check_emission_parameters()
         method = self._check_fitting()
+        if isinstance(method, VariationalEM) and method.truncation is not None:
+            raise ValueError(
+                f"VariationalEM's truncation is for mixtures, not {method.truncation!r} for a "
+                "hidden Markov model: q(T) is factorised over rows there"
+            )
         if self.initial == "stationary":
             if method.read != "mode":
                 raise ValueError(
