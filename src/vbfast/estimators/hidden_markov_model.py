@@ -114,6 +114,9 @@ class HiddenMarkovModel(FittedByMethod):
     probability zero under every state that the rows before it leave possible makes `fit` and
     `predict_proba` raise ImpossibleRowError, and `score` -inf.
 
+    Predictions are made from `startprob_`, `transmat_` and `means_` with `precisions_cholesky_`,
+    `rates_` or `probabilities_`, whoever has set them; `covariances_` and `precisions_` only tell.
+
     Examples
     --------
     >>> import numpy as np, vbfast

@@ -335,6 +335,10 @@ class MixtureModel(Estimator):
     row has weight 0 (flat prior), and the parameters of all rows together. A rate, or a
     probability, of 0 is taken at its word: rows that no component can make have log probability
     -inf, and no most probable component.
+
+    Predictions are made from `weights_` and `means_` with `precisions_cholesky_`, `rates_` or
+    `probabilities_`, even if they have been set since the fit; `covariances_` and `precisions_`
+    only tell.
     """
 
     def __init__(
