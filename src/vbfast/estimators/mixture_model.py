@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import starts
+from .. import _kernels, starts
 from ..data import ArrayData, Frame
 from ..densities import DiscreteDensity, DiscreteDrawnDensity, DiscreteMeanFieldDensity
 from ..emissions.gaussian import CovarianceType
@@ -180,8 +180,10 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
     @property
     def _as_set_since(self) -> DiscreteDensity | None:
         """The density of the parameters, checked, if somebody has set them since the fit."""
-        now = (getattr(self, name) for name in self._settable)
-        if all(map(np.array_equal, now, self._made)):
+        now = tuple(getattr(self, name) for name in self._settable)
+        if all(map(_kernels.columns.same, now, self._made)) or all(
+            map(np.array_equal, now, self._made)
+        ):
             return None
         weights = as_probabilities("weights_", self.weights_, (np.size(self.weights_),))
         emission, parameters = self._as_they_are(len(weights))
