@@ -68,6 +68,16 @@ SECTIONS = {
             **QUIET,
         },
     ),
+    "chains": Section(
+        "Hidden Markov models, EM: a sweep",
+        {
+            **dict.fromkeys(["vbfast 1", "vbfast 2", "hmmlearn scaling", "hmmlearn log"], "ms"),
+            "hmmlearn": "ms",
+            "hmmlearn / vb": ("hmmlearn", "vbfast 2"),
+            "1 / 2": ("vbfast 1", "vbfast 2"),
+            **QUIET,
+        },
+    ),
     "full inference": Section(
         "Full inference, 1000 x 2 x 3: effective draws of the sorted means",
         {"draws": "", "effective": "", "R-hat": "", "time": "s", "effective / s": ""},

@@ -10,6 +10,7 @@ import numpy as np
 import reference as ref
 from hypothesis import HealthCheck, settings
 from scipy import stats
+from scipy.special import gammaln
 
 import vbfast
 
@@ -137,6 +138,131 @@ MIXTURES = [
     for weights in ("dirichlet_distribution", "dirichlet_process")
     for prior in ("flat", "partial", "conjugate", "independent")
     if not (prior == "independent" and covariance_type in ("full", "tied"))
+]
+
+
+@dataclass(frozen=True)
+class DiscreteRow:
+    """A mixture of counts or symbols, as `MixtureRow` is of Gaussians: flat or conjugate."""
+
+    emission: str
+    weights: str = "dirichlet_distribution"
+    prior: str = "conjugate"
+
+    alpha = 1.6
+
+    def __str__(self):
+        return "-".join([self.emission, self.weights.partition("_")[2], self.prior])
+
+    @property
+    def proper(self):
+        return self.prior == "conjugate"
+
+    def categories(self, d):
+        """Symbols of each feature: not all have as many."""
+        return 2 + np.arange(d) % (1 if self.emission == "bernoulli" else 3)
+
+    def hyperparameters(self, d):
+        """Shape and rate of rates' gamma prior, each (D,)."""
+        if self.prior == "flat":
+            return np.ones(d), np.zeros(d)
+        return np.linspace(1.5, 2.5, d), np.linspace(0.4, 0.7, d)
+
+    def concentrations(self, d):
+        """Of tables' Dirichlet prior, (D, C)."""
+        n = self.categories(d)
+        each = np.ones((d, n.max()))
+        if self.prior != "flat":
+            each = 1.2 + 0.3 * np.arange(n.max()) + np.zeros((d, 1))
+        return np.where(np.arange(n.max()) < n[:, None], each, 0.0)
+
+    def of(self, d):
+        """The emission."""
+        flat = self.prior == "flat"
+        if self.emission == "poisson":
+            return vbfast.Poisson(d, *([] if flat else self.hyperparameters(d)))
+        table = self.concentrations(d)
+        if self.emission == "bernoulli":
+            return vbfast.Bernoulli(d, *([] if flat else [table[:, 1], table[:, 0]]))
+        given = {} if flat else {"concentration": np.maximum(table, 0.1)}
+        return vbfast.Categorical(d, self.categories(d).tolist(), **given)
+
+    def model(self, n_components, n_features):
+        latent = vbfast.Mixture(n_components, self.weights, self.alpha if self.proper else None)
+        return vbfast.Model(latent, self.of(n_features))
+
+    def data(self, X, sample_weight=None, n_threads=1):
+        data = vbfast.ArrayData.of(X, sample_weight, standardise=False, n_threads=n_threads)
+        return self.of(data.values.shape[1]).check(data)
+
+    def scores(self, X, weights, values):
+        with np.errstate(divide="ignore"):
+            if self.emission == "poisson":
+                return ref.count_scores(X, np.log(weights), values)
+            return ref.symbol_scores(X, np.log(weights), np.log(values))
+
+    def log_prior(self, weights, values):
+        """Plain log p(theta), a density in (pi or v, rates or tables)."""
+        k, d = values.shape[:2]
+        if self.weights == "dirichlet_process":
+            a, b = np.ones(k - 1), np.full(k - 1, self.alpha)
+            value = ref.beta_log_density(ref.weights_to_sticks(weights), a, b).sum()
+        else:
+            value = ref.dirichlet_log_density(weights, np.full(k, self.alpha))
+        if self.emission == "poisson":
+            shape, rate = self.hyperparameters(d)
+            return value + stats.gamma.logpdf(values, shape, scale=1 / rate).sum()
+        for table in values:
+            for p, each in zip(table, self.concentrations(d), strict=True):
+                value += ref.dirichlet_log_density(p[each > 0], each[each > 0])
+        return value
+
+    def log_marginal(self, x, j, d):
+        """log p(x) of one component's feature j, its parameter integrated out."""
+        if self.emission == "poisson":
+            a, b = (each[j] for each in self.hyperparameters(d))
+            value = a * np.log(b) - (a + x.sum()) * np.log(b + len(x))
+            return value + gammaln(a + x.sum()) - gammaln(a) - gammaln(x + 1).sum()
+        each = self.concentrations(d)[j]
+        seen = np.bincount(x.astype(int), minlength=len(each))[each > 0]
+        each = each[each > 0]
+        value = gammaln(each.sum()) - gammaln(each.sum() + len(x))
+        return value + (gammaln(each + seen) - gammaln(each)).sum()
+
+    def draw_prior(self, size, k, d, rng):
+        """`size` draws of weights (K,) and rates (K, D) or tables (K, D, C)."""
+        if self.weights == "dirichlet_process":
+            v = rng.beta(1, self.alpha, (size, k - 1))
+            weights = np.array([ref.sticks_to_weights(one) for one in v])
+        else:
+            weights = rng.dirichlet(np.full(k, self.alpha), size)
+        if self.emission == "poisson":
+            shape, rate = self.hyperparameters(d)
+            return weights, rng.gamma(shape, 1 / rate, (size, k, d))
+        each = self.concentrations(d)
+        values = np.zeros((size, k, *each.shape))
+        for j, alpha in enumerate(each):
+            values[:, :, j, alpha > 0] = rng.dirichlet(alpha[alpha > 0], (size, k))
+        return weights, values
+
+    def draw_rows(self, values, rng):
+        """Rows (..., D), each of parameters of its own, (..., D) or (..., D, C)."""
+        if self.emission == "poisson":
+            return rng.poisson(values).astype(float)
+        marks = rng.random(values.shape[:-1])
+        return (marks[..., None] > np.cumsum(values, axis=-1)[..., :-1]).sum(axis=-1).astype(float)
+
+    def values(self, theta):
+        """Rates or tables of a theta that is a point."""
+        (values,) = theta.parameters.arrays.values()
+        return values
+
+
+DISCRETE = [
+    DiscreteRow(emission, weights, prior)
+    for emission in ("poisson", "bernoulli", "categorical")
+    for weights in ("dirichlet_distribution", "dirichlet_process")
+    for prior in ("flat", "conjugate")
 ]
 
 

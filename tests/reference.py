@@ -18,7 +18,9 @@ spherical   K scalars       D scalars                              nu0 + D n_k
 
 import csv
 import itertools
+import operator
 from dataclasses import dataclass
+from decimal import Decimal, localcontext
 from pathlib import Path
 
 import numpy as np
@@ -621,6 +623,133 @@ def mean_field_semiconjugate(y, q0, m0, v0, a0, b0, alpha0, *, n_sweeps=10_000, 
     return {**fitted, "objective": trace[-1], "trace": np.array(trace)}
 
 
+# Hidden Markov chains ----------------------------------------------------------------------------
+#
+# `scores` (T, K) are log p(x_t | t, theta) of one sequence's rows, `start` (K,) and `transitions`
+# (K, K) the probabilities of its first state and of going from row to column; sums need not be 1.
+
+
+def _log(x):
+    with np.errstate(divide="ignore"):
+        return np.log(x)
+
+
+def enumerate_chain(scores, start, transitions):
+    """Return all K^T paths, (K^T, T), and log p(X, path | theta) of each.  Bishop 13.10."""
+    n_rows, n_states = scores.shape
+    paths = np.array(list(itertools.product(range(n_states), repeat=n_rows)))
+    log_joint = _log(start)[paths[:, 0]] + scores[np.arange(n_rows), paths].sum(axis=1)
+    if n_rows > 1:
+        log_joint = log_joint + _log(transitions)[paths[:, :-1], paths[:, 1:]].sum(axis=1)
+    return paths, log_joint
+
+
+def forward_backward(scores, start, transitions):
+    """Forward-backward in logarithms.  Bishop 13.36, 13.38, 13.33, 13.43, all normalised.
+
+    Returns log_z (T,), log p(x_t | rows before) and -inf from an impossible row on; filtered and
+    smoothed probabilities (T, K); expected transitions (K, K).
+    """
+    n_rows = len(scores)
+    with np.errstate(invalid="ignore"):
+        log_transitions = _log(transitions)
+        log_z = np.full(n_rows, -np.inf)
+        alpha, beta = np.zeros_like(scores), np.zeros_like(scores)
+        for t in range(n_rows):
+            predicted = _log(start)
+            if t > 0:
+                predicted = np.logaddexp.reduce(alpha[t - 1][:, None] + log_transitions)
+            alpha[t] = predicted + scores[t]
+            log_z[t] = np.logaddexp.reduce(alpha[t])
+            if log_z[t] == -np.inf:
+                return log_z, None, None, None
+            alpha[t] -= log_z[t]
+        pairs = np.zeros_like(transitions)
+        for t in range(n_rows - 1, 0, -1):
+            step = log_transitions + scores[t] + beta[t]
+            beta[t - 1] = np.logaddexp.reduce(step, axis=1)
+            norm = np.logaddexp.reduce(alpha[t - 1] + beta[t - 1])
+            beta[t - 1] -= norm
+            pairs += np.exp(alpha[t - 1][:, None] + step - norm)
+        smoothed = alpha + beta
+        smoothed -= logsumexp(smoothed, axis=1, keepdims=True)
+    return log_z, np.exp(alpha), np.exp(smoothed), pairs
+
+
+def precise_log_likelihood(scores, start, transitions, digits=30):
+    """log p(X | theta) by the forward recursion in decimal numbers."""
+    with localcontext() as context:
+        context.prec, context.Emin = digits, -(10**12)
+        matrix = [[Decimal(float(x)) for x in column] for column in transitions.T]
+        alpha = [Decimal(float(x)) for x in start]
+        total = Decimal(0)
+        for t, row in enumerate(scores):
+            if t > 0:
+                alpha = [sum(map(operator.mul, alpha, column)) for column in matrix]
+            likelihoods = [Decimal(float(score)).exp() for score in row]
+            alpha = list(map(operator.mul, alpha, likelihoods))
+            norm = sum(alpha)
+            total += norm.ln()
+            alpha = [a / norm for a in alpha]
+        return float(total)
+
+
+def viterbi(scores, start, transitions):
+    """Return the most likely path, the first one among equal states, and log p(X, path | theta)."""
+    best, origins = _log(start) + scores[0], []
+    for row in scores[1:]:
+        through = best[:, None] + _log(transitions)
+        origins.append(through.argmax(axis=0))
+        best = through.max(axis=0) + row
+    path = [best.argmax()]
+    for origin in reversed(origins):
+        path.append(origin[path[-1]])
+    return np.array(path[::-1]), best.max()
+
+
+def count_path(path, n_states):
+    """Return the transitions (K, K) along a path."""
+    counts = np.zeros((n_states, n_states))
+    np.add.at(counts, (path[:-1], path[1:]), 1)
+    return counts
+
+
+def chain_free_energy(q, scores, start, transitions):
+    """E[log p(X, T | theta)] - E[log q(T)] under q(T) = prod_t q_t, with 0 log 0 = 0."""
+    with np.errstate(invalid="ignore"):
+        weight = q[:-1, :, None] * q[1:, None, :]
+        pairs = np.where(weight > 0, weight * _log(transitions), 0).sum()
+        first = np.where(q[0] > 0, q[0] * _log(start), 0).sum()
+        return np.where(q > 0, q * scores, 0).sum() - xlogy(q, q).sum() + first + pairs
+
+
+def factorise_chain(q, scores, start, transitions):
+    """Coordinate ascent from q (T, K), even rows, then odd ones.  Bishop 10.9.
+
+    Returns q and its free energy.
+    """
+    q, n_rows = q.copy(), len(q)
+    log_transitions = _log(transitions)
+    energy = chain_free_energy(q, scores, start, transitions)
+    for _ in range(1000):
+        for t in [*range(0, n_rows, 2), *range(1, n_rows, 2)]:
+            field = scores[t].copy()
+            with np.errstate(invalid="ignore"):
+                field += (
+                    np.where(q[t - 1] > 0, q[t - 1] * log_transitions.T, 0).sum(axis=1)
+                    if t > 0
+                    else _log(start)
+                )
+                if t + 1 < n_rows:
+                    after = q[t + 1] * log_transitions
+                    field += np.where(q[t + 1] > 0, after, 0).sum(axis=1)
+            q[t] = np.exp(field - logsumexp(field))
+        before, energy = energy, chain_free_energy(q, scores, start, transitions)
+        if abs(energy - before) < 1e-12 * abs(energy) + 1e-14 * n_rows:
+            break
+    return q, energy
+
+
 # Exact truth by enumeration ----------------------------------------------------------------------
 
 
@@ -674,6 +803,107 @@ def enumerate_mixture(y, n_components, alpha, m, kappa, a, b, grid=()):
     }
 
 
+# Mixtures of counts and symbols ------------------------------------------------------------------
+
+
+def count_scores(X, log_weights, rates, log_rates=None):
+    """log pi_k + sum_d log Poisson(x_d | rate_kd), (N, K); 0 log 0 = 0, so that rate 0 is one."""
+    scores = np.empty((len(X), len(rates)))
+    for n, row in enumerate(X):
+        for k, rate in enumerate(rates):
+            each = xlogy(row, rate) if log_rates is None else row * log_rates[k]
+            scores[n, k] = log_weights[k] + (each - rate - gammaln(row + 1)).sum()
+    return scores
+
+
+def symbol_scores(X, log_weights, logs):
+    """log pi_k + sum_d log p_kd(x_d), (N, K), of logarithms of tables (K, D, C)."""
+    scores = np.empty((len(X), len(logs)))
+    for n, row in enumerate(X):
+        for k, table in enumerate(logs):
+            scores[n, k] = log_weights[k] + sum(table[d, int(x)] for d, x in enumerate(row))
+    return scores
+
+
+def dirichlet_tables_kl(alpha, alpha0):
+    """KL of tables whose rows are Dirichlet, entries of concentration 0 left out."""
+    total = 0.0
+    n = alpha.shape[-1]
+    for a, b in zip(alpha.reshape(-1, n), alpha0.reshape(-1, n), strict=True):
+        total += dirichlet_kl(a[a > 0], b[a > 0])
+    return total
+
+
+def discrete_climb(X, q0, row, kind, read, *, n_sweeps, truncation=None, sample_weight=None):
+    """Objectives of sweeps from responsibilities q0, under a row of conftest.DISCRETE.
+
+    EM and its kin (read "mode") and mean field ("mean"): Bishop 9.3.3 and 10.2, with gamma or
+    Dirichlet posteriors of the parameters (2.2, Gelman et al. 2013, 2.6) in place of Gaussians'.
+    """
+    n_components, w = q0.shape[1], np.ones(len(X)) if sample_weight is None else sample_weight
+    alpha0 = np.full(n_components, 1.0 if row.prior == "flat" else row.alpha)
+    d, trace, q = X.shape[1], [], q0
+    for _ in range(n_sweeps):
+        n = w @ q
+        alpha = alpha0 + n
+        weights = (alpha - 1) / (alpha - 1).sum()
+        if row.emission == "poisson":
+            a0, b0 = row.hyperparameters(d)
+            a0, b0 = np.broadcast_to(a0, (n_components, d)), np.broadcast_to(b0, (n_components, d))
+            a, b = a0 + (w[:, None] * q).T @ X, b0 + n[:, None]
+            # A component without rows has, under a flat prior, the rates of all.
+            values = np.where(b > 0, (a - 1) / np.where(b > 0, b, 1), (a - 1).sum(0) / b.sum(0))
+            if read == "mean":
+                expected = a / b, digamma(a) - np.log(b)
+                each = (p.ravel() for p in (a, b, a0, b0))
+                kl = sum(gamma_kl(*one) for one in zip(*each, strict=True))
+        else:
+            a0 = np.broadcast_to(
+                row.concentrations(d), (n_components, *row.concentrations(d).shape)
+            )
+            a = a0.copy()
+            for x, share, weight in zip(X, q, w, strict=True):
+                for j, symbol in enumerate(x):
+                    a[:, j, int(symbol)] += weight * share
+            excess = np.where(a > 0, a - 1, 0)
+            total, pooled = excess.sum(axis=2, keepdims=True), excess.sum(axis=0)
+            values = np.where(total > 0, excess / np.where(total > 0, total, 1), pooled)
+            values = values / values.sum(axis=2, keepdims=True)
+            with np.errstate(invalid="ignore"):
+                expected = digamma(a) - digamma(a.sum(axis=2, keepdims=True))
+            if read == "mean":
+                kl = dirichlet_tables_kl(a, a0)
+        if read == "mode":
+            scores = row.scores(X, weights, values)
+            more = 0.0 if row.prior == "flat" else row.log_prior(weights, values)
+        else:
+            log_weights = dirichlet_mean_log(alpha)
+            scores = (
+                count_scores(X, log_weights, *expected)
+                if row.emission == "poisson" else symbol_scores(X, log_weights, expected)
+            )  # fmt: skip
+            more = -kl - dirichlet_kl(alpha, alpha0)
+        log_z, q = assign(scores, kind, truncation)
+        trace.append(w[w > 0] @ log_z[w > 0] + more)
+    return np.array(trace)
+
+
+def enumerate_discrete(X, n_components, alpha, row):
+    """log p(X), all assignments summed, parameters integrated out."""
+    d, total = X.shape[1], []
+    for labels in itertools.product(range(n_components), repeat=len(X)):
+        t = np.array(labels)
+        n = np.bincount(t, minlength=n_components)
+        value = gammaln(n_components * alpha) - gammaln(n_components * alpha + len(X))
+        value += (gammaln(alpha + n) - gammaln(alpha)).sum()
+        for k in range(n_components):
+            rows = X[t == k]
+            for j in range(d):
+                value += row.log_marginal(rows[:, j], j, d)
+        total.append(value)
+    return logsumexp(total)
+
+
 # Factorial hidden Markov models -----------------------------------------------------------------
 #
 # M chains of K states: start (M, K), transition (M, K, K), means (M, K, D), covariance (D, D). The
@@ -705,50 +935,6 @@ def factorial_scores(X, means, covariance):
     return -0.5 * (d * LOG_2PI + log_det_c + square)
 
 
-def hidden_markov(start, transition, scores):
-    """Return log p(X), q(s_t) (T, S) and the sum over t of q(s_t-1, s_t) (S, S).
-
-    Forward and backward recursions in logarithms.  Rabiner (1989), 19-27.
-    """
-    with np.errstate(divide="ignore"):
-        log_start, log_step = np.log(start), np.log(transition)
-    forward, backward = np.empty(scores.shape), np.zeros(scores.shape)
-    forward[0] = log_start + scores[0]
-    for t in range(1, len(scores)):
-        forward[t] = logsumexp(forward[t - 1][:, None] + log_step, axis=0) + scores[t]
-    for t in range(len(scores) - 2, -1, -1):
-        backward[t] = logsumexp(log_step + scores[t + 1] + backward[t + 1], axis=1)
-    log_z = logsumexp(forward[-1])
-    pairs = np.zeros(transition.shape)
-    for t in range(1, len(scores)):
-        after = scores[t] + backward[t]
-        pairs += np.exp(forward[t - 1][:, None] + log_step + after - log_z)
-    return log_z, np.exp(forward + backward - log_z), pairs
-
-
-def viterbi(start, transition, scores):
-    """Return the best path's log p(X, T) and the path (T,).  Rabiner (1989), 32-35."""
-    with np.errstate(divide="ignore"):
-        log_step, best = np.log(transition), np.log(start) + scores[0]
-    back = []
-    for row in scores[1:]:
-        every = best[:, None] + log_step
-        back.append(every.argmax(axis=0))
-        best = every.max(axis=0) + row
-    path = [int(best.argmax())]
-    for step in reversed(back):
-        path.append(int(step[path[-1]]))
-    return best.max(), np.array(path[::-1])
-
-
-def enumerate_paths(start, transition, scores):
-    """Return all paths (n, T) of one chain and log p(X, path) of each (n,)."""
-    paths = np.array(list(itertools.product(range(len(start)), repeat=len(scores))))
-    value = np.log(start[paths[:, 0]]) + scores[np.arange(len(scores)), paths].sum(axis=1)
-    value += np.log(transition[paths[:, :-1], paths[:, 1:]]).sum(axis=1)
-    return paths, value
-
-
 def factorial_statistics(q, X, pairs, n_chains, n_components):
     """Return start (M, K), transition (M, K, K), and sums of E[zz'], E[z]x', xx'.
 
@@ -768,7 +954,7 @@ def factorial_statistics(q, X, pairs, n_chains, n_components):
 def factorised_free_energy(chains, start, transition, means, covariance, X):
     """Return E log p(X, T) - E log q(T) of independent chains, by all joint paths.
 
-    chains: for each chain q of its paths, (K^T,), in the order of `enumerate_paths`.
+    chains: for each chain q of its paths, (K^T,), in the order of `enumerate_chain`.
     Neal & Hinton (1998), 1.
     """
     m, k, _ = means.shape

@@ -1,11 +1,12 @@
 """Acceleration: the same optima in fewer sweeps, monotone, never in the way of a fast fit."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 import reference as ref
-from conftest import MIXTURES, MixtureRow
+from conftest import DISCRETE, MIXTURES, MixtureRow
 
 import vbfast
 from vbfast import EM, MeanField, VariationalEM, starts
@@ -410,3 +411,77 @@ def test_estimators_take_it_with_a_method():
     assert by_name.n_iter_ == fast.n_iter_ < plain.n_iter_ / 2
     assert by_name.lower_bound_ == pytest.approx(plain.lower_bound_, abs=1e-5)
     assert len(fast.lower_bounds_) == fast.n_iter_ + 1
+
+
+# Counts and symbols ------------------------------------------------------------------------------
+
+each_discrete = pytest.mark.parametrize("row", DISCRETE, ids=str)
+
+
+def discrete_start(row, k, d, n=120):
+    rng = np.random.default_rng(k + 10 * d)
+    proper = dataclasses.replace(row, prior="conjugate")
+    values = proper.draw_prior(1, k, d, rng)[1][0]
+    labels = rng.integers(k, size=n)
+    X = row.draw_rows(values[labels], rng)
+    model, data = row.model(k, d), row.data(X, rng.uniform(0.1, 2, n))
+    return model, data, starts.from_labels(model, data, labels)
+
+
+@each_discrete
+@pytest.mark.parametrize(("k", "d"), [(1, 1), (1, 3), (3, 1), (4, 3)])
+def test_discrete_coordinates_there_and_back(row, k, d):
+    model, data, start = discrete_start(row, k, d)
+    read = model.mean if row.proper else model.mode
+    posterior = model.prior + data.sum(model.visit, read(start), EM().assign(0))
+    coordinates = model.coordinates(posterior)
+    back = model.at_coordinates(coordinates, posterior)
+    posterior["log_z"][...] = 0
+    np.testing.assert_allclose(back.buffer, posterior.buffer, rtol=1e-11, atol=1e-11)
+    # What no row was stays impossible, and nothing else becomes so.
+    (name,) = set(dict(model.emission.fields(k))) - {"strength"}
+    seen = posterior[name] > model.prior[name]
+    rng = np.random.default_rng(0)
+    for spread in (0.1, 1.0, 100.0):
+        step = spread * rng.standard_normal(len(coordinates))
+        out = model.at_coordinates(coordinates + step, posterior)
+        if not row.proper:  # beside a prior next to nothing is lost, and not impossible
+            np.testing.assert_array_equal(out[name] > model.prior[name], seen)
+        assert (out["strength"] - model.prior["strength"]).sum() == pytest.approx(data.total_weight)
+        if row.emission != "poisson":
+            tally = (out[name] - model.prior[name]).sum(axis=2)
+            np.testing.assert_allclose(
+                tally, np.broadcast_to(out["strength"][:, None], tally.shape)
+            )
+        theta = read(out)
+        stats = data.sum(model.visit, theta, EM().assign(0))
+        assert np.isfinite(float(stats["log_z"]) + theta.log_prior)
+
+
+def test_discrete_coordinates_of_an_empty_component():
+    for row in DISCRETE[1::4]:
+        model, data, start = discrete_start(row, 3, 2)
+        labels = np.zeros(data.n_rows, dtype=int)
+        labels[::2] = 2
+        start = starts.from_labels(model, data, labels)
+        coordinates = model.coordinates(start)
+        out = model.at_coordinates(coordinates + 0.3, start)
+        for name, _ in model.emission.fields(3):
+            np.testing.assert_array_equal(out[name][1], start[name][1])
+
+
+@pytest.mark.parametrize("method", [EM, MeanField])
+@pytest.mark.parametrize("row", [r for r in DISCRETE if r.proper], ids=str)
+def test_slow_discrete_fits_take_fewer_sweeps(row, method):
+    rng = np.random.default_rng(2)
+    values = row.draw_prior(1, 1, 3, rng)[1][0]
+    # Components that lie close together: slow.
+    X = row.draw_rows(np.repeat(values, 300, axis=0), rng)
+    model, data = row.model(3, 3), row.data(X)
+    start = starts.from_labels(model, data, rng.integers(3, size=300))
+    plain = method(max_iter=20_000, tol=1e-9, acceleration=None).fit(model, data, start)
+    fitted = method(max_iter=20_000, tol=1e-9).fit(model, data, start)
+    assert_climbs(fitted)
+    assert fitted.objective > plain.objective - 0.5
+    if plain.n_iter > 200:
+        assert fitted.n_iter < plain.n_iter

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import vbfast
-from vbfast import BayesianGaussianMixture, GaussianMixture
+from vbfast import BayesianGaussianMixture, GaussianMixture, MixtureModel
 
 NAN, INF = np.nan, np.inf
 RNG = np.random.default_rng(0)
@@ -286,7 +286,7 @@ BAD_ARRAYS = [
     ("full", "weights_init", [0.5, 0.2, 0.3], ValueError, "must have shape (2,), got (3,)"),
     ("full", "weights_init", [[0.5, 0.5]], ValueError, "must have shape (2,), got (1, 2)"),
     ("full", "weights_init", [NAN, 1.0], ValueError, "[0] is nan; values must be finite"),
-    ("full", "weights_init", [1.5, -0.5], ValueError, "[0] is 1.5; weights must lie in [0, 1]"),
+    ("full", "weights_init", [1.5, -0.5], ValueError, "[0] is 1.5; probabilities must lie in"),
     ("full", "weights_init", [0.5, 0.4], ValueError, "must sum to 1, not to 0.9"),
     ("full", "weights_init", "ab", TypeError, "must hold real numbers, not 'ab'"),
     ("full", "means_init", [1.0, 2.0], ValueError, "must have shape (2, 2), got (2,)"),
@@ -502,3 +502,113 @@ def test_more_copies_of_a_row_than_full_inference_draws():
     weights[2] = 100_001
     with pytest.raises(ValueError, match=r"sample_weight\[2\] is 100001.*from 0 to 100000"):
         GaussianMixture(2, method="full").fit(rows, sample_weight=weights)
+
+
+# -- counts and symbols -------------------------------------------------------------------------
+
+COUNTS = np.array([[0.0, 3.0], [2.0, 0.0], [5.0, 1.0], [1.0, 1.0]])
+BITS = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+ROWS_OF = {"poisson": COUNTS, "bernoulli": BITS, "categorical": BITS}
+BAD_VALUES = [
+    ("poisson", -1.0, "whole numbers from 0"),
+    ("poisson", 0.5, "whole numbers from 0"),
+    ("poisson", 1e17, "whole numbers from 0"),
+    ("bernoulli", 2.0, "0 and 1 are allowed"),
+    ("bernoulli", -1.0, "0 and 1 are allowed"),
+    ("categorical", -1.0, "whole numbers from 0"),
+    ("categorical", 0.5, "whole numbers from 0"),
+    ("categorical", 1e10, "whole numbers from 0"),
+    *((emission, NAN, "contains NaN") for emission in ROWS_OF),
+    *((emission, INF, "contains infinity") for emission in ROWS_OF),
+]
+
+
+@pytest.mark.parametrize(("emission", "value", "words"), BAD_VALUES)
+def test_values_that_are_no_counts_or_symbols(emission, value, words):
+    rows = ROWS_OF[emission].copy()
+    mixture = MixtureModel(2, emission=emission, random_state=0).fit(rows)
+    before = dict(vars(mixture))
+    rows[2, 1] = value
+    where = "row 2, column 1"
+    for refused in (mixture.fit, mixture.predict, mixture.predict_proba, mixture.score_samples):
+        with pytest.raises(ValueError, match=words) as raised:
+            refused(rows)
+        assert where in str(raised.value)
+    assert vars(mixture) == before
+
+
+def test_unseen_symbols():
+    mixture = MixtureModel(2, emission="categorical", random_state=0).fit(BITS)
+    with pytest.raises(ValueError, match=r"X\[1, 0\] is 2 .*from 0 to 1 are allowed"):
+        mixture.predict([[0, 1], [2, 1]])
+    wider = MixtureModel(2, emission="categorical", n_categories=[3, 2], random_state=0).fit(BITS)
+    assert wider.score_samples([[2, 1]])[0] == -INF
+    with pytest.raises(ValueError, match="from 0 to 1 are allowed"):
+        MixtureModel(2, emission="categorical", n_categories=2).fit(COUNTS)
+
+
+@pytest.mark.parametrize(
+    ("emission", "parameters", "error", "words"),
+    [
+        ("other", {}, ValueError, "emission must be one of 'gaussian', 'poisson'"),
+        (None, {}, ValueError, "emission must be one of"),
+        ("poisson", {"n_components": 0}, ValueError, "n_components must be an integer >= 1"),
+        ("poisson", {"n_components": 5}, ValueError, "more than the 4 rows"),
+        ("poisson", {"shape_prior": 1.0}, ValueError, "shape_prior and rate_prior, or neither"),
+        ("poisson", {"shape_prior": 0.0, "rate_prior": 1.0}, ValueError, "shape_prior is 0.0"),
+        ("poisson", {"shape_prior": 1.0, "rate_prior": [1, -2]}, ValueError, r"rate_prior\[1\]"),
+        ("poisson", {"shape_prior": "a", "rate_prior": 1.0}, TypeError, "shape_prior must hold"),
+        ("poisson", {"shape_prior": [1] * 3, "rate_prior": 1}, ValueError, r"shape \(2,\)"),
+        ("poisson", {"shape_prior": 0.5, "rate_prior": 1.0}, ValueError, "has no mode for 'em'"),
+        ("poisson", {"means_init": [[1, 2]]}, ValueError, r"means_init must have shape \(2, 2\)"),
+        ("poisson", {"means_init": [[1, 2], [3, -4]]}, ValueError, r"means_init\[1, 1\] is -4"),
+        ("poisson", {"weights_init": [0.5, 0.6]}, ValueError, "weights_init must sum to 1"),
+        ("poisson", {"probabilities_init": BITS[:2]}, ValueError, "probabilities_init is for"),
+        ("poisson", {"covariance_prior": 1.0}, ValueError, "covariance_prior is for emission"),
+        ("gaussian", {"n_categories": 2}, ValueError, "n_categories is for emission 'categorical'"),
+        ("bernoulli", {"concentration_prior": 0.5}, ValueError, "has no mode for 'em'"),
+        ("bernoulli", {"concentration_prior": [1, 2, 3]}, ValueError, "a number or two"),
+        ("bernoulli", {"concentration_prior": -1}, ValueError, "concentration_prior"),
+        ("bernoulli", {"probabilities_init": 2 * BITS[:2]}, ValueError, r"init\[0, 1\] is 2"),
+        ("categorical", {"concentration_prior": [1, 2, 3]}, ValueError, "concentration_prior"),
+        ("categorical", {"n_categories": 0}, ValueError, "n_categories must be an integer >= 1"),
+        ("categorical", {"n_categories": 2.5}, TypeError, "n_categories must be an integer >= 1"),
+        ("categorical", {"n_categories": [2]}, ValueError, "or 2 of them"),
+        (
+            "categorical", {"probabilities_init": np.full((2, 2, 2), 0.4)}, ValueError,
+            r"probabilities_init\[0, 0\] must sum to 1",
+        ),
+        (
+            "categorical",
+            {"probabilities_init": np.full((2, 2, 4), 0.25), "n_categories": [4, 2]}, ValueError,
+            "feature 1 has 2 categories",
+        ),
+    ],
+)  # fmt: skip
+def test_parameters_of_mixture_models(emission, parameters, error, words):
+    mixture = MixtureModel(**({"n_components": 2, "emission": emission} | parameters))
+    before = dict(vars(mixture))
+    with pytest.raises(error, match=words):
+        mixture.fit(ROWS_OF.get(emission, BITS))
+    assert vars(mixture) == before
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: vbfast.Poisson(2, shape=1.0), "shape and rate"),
+        (lambda: vbfast.Bernoulli(2, 1.0), "a and b"),
+        (lambda: vbfast.Bernoulli(2, 1.0, [1.0, 0.0]), r"b\[1\] is 0.0"),
+        (lambda: vbfast.Categorical(2, 3, [1.0, NAN, 1.0]), r"concentration\[1\] is nan"),
+    ],
+)
+def test_emissions_check_their_own(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_more_categories_than_memory_for_them(monkeypatch):
+    monkeypatch.setattr("vbfast.estimators.mixture_model.available_memory", lambda: 1e8)
+    rows = np.array([[0.0], [1e9]])
+    with pytest.raises(MemoryError, match="1000000001 categories"):
+        MixtureModel(2, emission="categorical").fit(rows)

@@ -18,13 +18,13 @@ from unittest import mock
 import numpy as np
 import pytest
 import reference as ref
-from conftest import MixtureRow, raw_parameters
+from conftest import DiscreteRow, MixtureRow, raw_parameters
 from scipy.stats import chisquare, invwishart
 
 import vbfast
 from vbfast import FullInference, MeanField, _kernels, starts
 from vbfast._kernels.inputs import Assignment, Block
-from vbfast.conjugate import NormalGamma, NormalWishart, point
+from vbfast.conjugate import Gamma, NormalGamma, NormalWishart, Tables, point
 from vbfast.data import Frame
 
 pytestmark = pytest.mark.slow
@@ -376,7 +376,9 @@ def strength_not_updated(patch):
 def counts_ignored(patch):
     """The weights are drawn from their prior."""
     collect = vbfast.Mixture.collect
-    patch.setattr(vbfast.Mixture, "collect", lambda self, counts: collect(self, 0 * counts))
+    patch.setattr(
+        vbfast.Mixture, "collect", lambda self, counts, raw: collect(self, 0 * counts, raw)
+    )
 
 
 def between_scatter_forgotten(patch):
@@ -438,6 +440,157 @@ def test_both_pass_with_as_few_draws():
     """What finds the bugs is not the small number of draws."""
     assert calibration(*ROWS[0], n_sets=N_SETS // 2).min() > 0.001
     assert np.abs(geweke(*ROWS[0], n_draws=N_JOINT // 10, size=50_000)).max() < 4
+
+
+# Counts and symbols ------------------------------------------------------------------------------
+
+DISCRETE_ROWS = [
+    (DiscreteRow("poisson"), 2, 2),
+    (DiscreteRow("bernoulli", "dirichlet_process"), 3, 2),
+    (DiscreteRow("categorical"), 2, 3),
+]
+discrete_rows = pytest.mark.parametrize("row", DISCRETE_ROWS, ids=lambda row: str(row[0]))
+
+
+def discrete_quantities(weights, values):
+    """What is ranked or averaged of theta, (S, ...): of rates (S, K, D), of tables the first p."""
+    x = np.log(values if values.ndim == 3 else values[..., 0])
+    return np.stack(
+        [
+            weights.max(axis=1), weights[:, 0], x.min(axis=1)[:, 0], x.mean(axis=(1, 2)),
+            (weights[:, :, None] * x).sum(axis=(1, 2)), x[:, 0, 0], x[:, -1, -1],
+            x[:, 0, 0] * x[:, -1, 0], x[:, 0, 0] ** 2,
+        ],
+        axis=1,
+    )  # fmt: skip
+
+
+def draw_discrete(row, weights, values, n, rng):
+    """Draw components (S, N) and rows (S, N, D) given S parameters."""
+    t = (rng.random((len(weights), n, 1)) > np.cumsum(weights, axis=1)[:, None, :-1]).sum(axis=2)
+    return t, row.draw_rows(values[np.arange(len(weights))[:, None], t], rng)
+
+
+def discrete_calibration(row, k, d, *, n_sets=400, n=12, sampler=gibbs, seed=0):
+    """Return the p-values of uniform ranks, one a quantity."""
+    rng = np.random.default_rng(seed)
+    weights, values = row.draw_prior(n_sets, k, d, rng)
+    t, X = draw_discrete(row, weights, values, n, rng)
+    scores = np.array([row.scores(*one) for one in zip(X, weights, values, strict=True)])
+    again = draw_components(scores, rng)
+    ranked = discrete_quantities(weights, values)
+    ranks = np.empty(ranked.shape, dtype=int)
+    model = row.model(k, d)
+    for number in range(n_sets):
+        data = row.data(X[number])
+        place = int(rng.integers(N_BINS))
+        drawn = []
+        for labels, n_draws in ((t[number], place), (again[number], N_BINS - 1 - place)):
+            for draw in sampler(model, data, labels, n_draws, rng) if n_draws else ():
+                drawn.append((draw.weights, row.values(draw)))
+        found = discrete_quantities(*(np.array(part) for part in zip(*drawn, strict=True)))
+        ranks[number] = (found < ranked[number]).sum(axis=0)
+    return np.array([chisquare(np.bincount(r, minlength=N_BINS)).pvalue for r in ranks.T])
+
+
+@discrete_rows
+def test_simulation_based_calibration_of_discrete_rows(row):
+    p_values = discrete_calibration(*row)
+    assert np.all(p_values > 0.001), p_values
+
+
+class DiscreteJointData(JointData):
+    """As its base, for counts and symbols."""
+
+    def __init__(self, row, model, n, rng):
+        super().__init__(row, model, n, model.emission.units, rng)
+
+    def sum(self, visit, theta, assignment):
+        if self.t is None:
+            marks = self.rng.random((self.n, 1))
+            self.t = (marks > np.cumsum(theta.weights)[:-1]).sum(axis=1)
+        elif self.order is not None:
+            self.t = np.argsort(self.order)[self.t]
+        self.X = self.row.draw_rows(self.row.values(theta)[self.t], self.rng)
+        block = self.row.data(self.X).block
+        q = np.empty((self.n, len(theta.weights)))
+        self.model.latent.kernel(False).visit(block, theta, assignment, q=q)
+        self.t = q.argmax(axis=1)
+        return visit(block, theta, assignment)
+
+
+def discrete_moments(weights, values, counts, X):
+    share, x = counts[:, 0] / X.shape[1], np.tanh(X)
+    more = [share, share**2, share * weights[:, 0], x.mean(axis=(1, 2)), x[:, 0, 0] * x[:, 1, 0]]
+    return np.concatenate([discrete_quantities(weights, values), np.stack(more, axis=1)], axis=1)
+
+
+def discrete_geweke(row, k, d, *, n_draws=10_000, n=6, seed=0, next_theta=None):
+    """Return z of each moment."""
+    rng = np.random.default_rng(seed)
+    model = row.model(k, d)
+    data = DiscreteJointData(row, model, n, rng)
+    draw_order = vbfast.Mixture.draw_order
+
+    def recorded(latent, posterior, generator):
+        data.order = draw_order(latent, posterior, generator)
+        return data.order
+
+    parts = []
+    with mock.patch.object(vbfast.Mixture, "draw_order", recorded):
+        make = next_theta or (lambda *of: FullInference().chain(of[0], of[1], model.prior, of[2]))
+        chain = make(model, data, rng)
+        for _ in range(n_draws):
+            sweep = next(chain)
+            counts = sweep.stats["strength"].copy()
+            parts.append((sweep.theta.weights, row.values(sweep.theta), counts, data.X))
+    values = discrete_moments(*(np.array(part) for part in zip(*parts, strict=True)))
+    batches = values.reshape(50, -1, values.shape[1]).mean(axis=1)
+    error = batches.std(axis=0, ddof=1) / np.sqrt(50)
+    weights, tables = row.draw_prior(100_000, k, d, rng)
+    t, X = draw_discrete(row, weights, tables, n, rng)
+    counts = (t[:, :, None] == np.arange(k)).sum(axis=1)
+    expected = discrete_moments(weights, tables, counts, X)
+    own = expected.std(axis=0) / np.sqrt(len(expected))
+    return (values.mean(axis=0) - expected.mean(axis=0)) / np.hypot(error, own)
+
+
+@discrete_rows
+def test_geweke_of_discrete_rows(row):
+    z = discrete_geweke(*row)
+    assert np.all(np.abs(z) < 4), z
+
+
+def shape_off_by_one(patch):
+    """Draws of rates as if one more had been counted, of tables as if one more had been seen."""
+    for family in (Gamma, Tables):
+        sample = family.sample
+
+        def changed(self, rng, sample=sample, family=family):
+            more = self.excess + 1.0 * (self.excess > -1)
+            return sample(family(more, self.rate) if family is Gamma else family(more), rng)
+
+        patch.setattr(family, "sample", changed)
+
+
+# Rows that are lost leave ranks uniform, those of theta given fewer rows: Geweke's test finds them.
+@pytest.mark.parametrize("plant", [draws_from_hard, shape_off_by_one])
+@discrete_rows
+def test_discrete_calibration_finds(plant, row, monkeypatch):
+    plant(monkeypatch)
+    assert discrete_calibration(*row).min() < 0.001
+
+
+@pytest.mark.parametrize("plant", [drop_chunk, shape_off_by_one])
+@discrete_rows
+def test_discrete_geweke_finds(plant, row, monkeypatch):
+    plant(monkeypatch)
+    assert np.abs(discrete_geweke(*row, n_draws=5_000)).max() > 4
+
+
+@discrete_rows
+def test_discrete_calibration_finds_mean_field(row):
+    assert discrete_calibration(*row, sampler=mean_field).min() < 0.001
 
 
 # Factorial hidden Markov models ------------------------------------------------------------------

@@ -11,10 +11,12 @@ from scipy.special import digamma, logsumexp
 from vbfast import Mixture
 from vbfast.conjugate import (
     Dirichlet,
+    Gamma,
     IndependentNormalGamma,
     NormalGamma,
     NormalWishart,
     StickBreaking,
+    Tables,
     point,
 )
 from vbfast.exceptions import DegenerateError
@@ -278,7 +280,7 @@ def test_kl_is_that_of_the_book(make):
     q, p = make(rng), make(rng)
     expected = 0.0
     for group in range(len(q.scatter)):
-        if q.means_per_precision == 1 and q.scatter.ndim == 2:  # a gamma for each feature
+        if q.scatter.shape == (K, D):  # a gamma for each feature
             for d in range(D):
                 expected += ref.normal_gamma_kl(
                     *(part for x in (q, p) for part in (
@@ -300,6 +302,62 @@ def test_kl_is_that_of_the_book(make):
                 ))
             )  # fmt: skip
     assert q.kl(p) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("d", [1, 3, 4, 5, 7, 8, 9, 13])
+def test_densities_and_kl_of_many_features(d, tied):
+    rng = np.random.default_rng([d, tied])
+    groups = 1 if tied else K
+
+    def make():
+        root = rng.standard_normal((groups, d, 2 * d))
+        scatter = root @ np.swapaxes(root, 1, 2)
+        strength, dof = rng.uniform(0.5, 4, K), rng.uniform(d + 1, d + 9, groups)
+        return NormalWishart(rng.standard_normal((K, d)), strength, dof, scatter)
+
+    q, p = make(), make()
+    theta = make().sample(rng)
+    density = kl = 0.0
+    for group, precision in enumerate(precisions(theta)):
+        of = slice(None) if tied else slice(group, group + 1)
+        of_q, of_p = ((x.means[of], x.strength[of], x.dof[group], x.scatter[group]) for x in (q, p))
+        density += ref.normal_wishart_log_density(theta.means[of], precision, *of_q)
+        kl += ref.normal_wishart_kl(*of_q, *of_p)
+    assert q.log_density(theta) == pytest.approx(density, rel=1e-11)
+    assert q.kl(p) == pytest.approx(kl, rel=1e-11)
+    common, terms = q.log_density_terms(theta)
+    assert common + np.trace(terms) == pytest.approx(density, rel=1e-11)
+
+
+def test_distribution_without_a_covariance_is_told():
+    scatter = np.array([np.eye(2), [[1.0, 2.0], [2.0, 1.0]]])
+    distribution = NormalWishart(np.zeros((2, 2)), np.ones(2), np.full(2, 5.0), scatter)
+    for ask in (lambda: distribution.mean(), lambda: distribution.log_normalizer):
+        with pytest.raises(DegenerateError, match="component 1 "):
+            ask()
+    with pytest.raises(ValueError, match="strength has length 3, not 2"):
+        NormalWishart(np.zeros((2, 2)), np.ones(3), np.full(2, 5.0), scatter).mode()
+    with pytest.raises(TypeError, match="scatter must be contiguous float64"):
+        NormalWishart(np.zeros((2, 2)), np.ones(2), np.full(2, 5.0), scatter.astype("f4")).mode()
+
+
+def test_statistics_of_any_values():
+    layout = Layout((("a", ()), ("b", (2,)), ("c", (2, 3)), ("d", (1,))))
+    c = np.arange(6.0).reshape(3, 2).T
+    for values in (
+        {"a": 2, "b": [3, 4], "c": c},
+        {"a": np.float64(2), "b": np.array([3, 4]), "c": c.copy()},
+        {"a": np.float32(2), "b": np.array([3.0, 4.0]), "c": np.ascontiguousarray(c)},
+    ):
+        found = layout.stats(values)
+        np.testing.assert_array_equal(found.buffer, [2, 3, 4, 0, 2, 4, 1, 3, 5, 0])
+        np.testing.assert_array_equal(found["c"], c)
+    np.testing.assert_array_equal(layout.stats({"c": 1.0}).buffer[3:9], 1)
+    np.testing.assert_array_equal(layout.stats({"c": np.ones(3)})["c"], 1)
+    for wrong in ({"b": np.ones(3)}, {"c": np.ones((3, 2))}, {"b": np.ones((2, 2))}):
+        with pytest.raises(ValueError, match="could not broadcast"):
+            layout.stats(wrong)
 
 
 @table(CONJUGATE)
@@ -751,3 +809,150 @@ def test_mode_of_a_component_that_holds_little_of_a_row(held):
     variances = np.array([[2.0, 0.5]])
     found = NormalGamma(mean, strength, 1 + strength, held * variances).mode().factor
     np.testing.assert_allclose(found, variances**-0.5, rtol=1e-4)
+
+
+# Rates and tables --------------------------------------------------------------------------------
+
+C = 3
+
+
+def rates(rng):
+    return Gamma(rng.uniform(0.2, 5, (K, D)), rng.uniform(0.5, 3, (K, D)))
+
+
+def tables(rng):
+    excess = rng.uniform(0.2, 5, (K, D, C))
+    excess[:, 1, 2] = -1.0  # a symbol that the second feature doesn't have
+    return Tables(excess)
+
+
+discrete = table({"gamma": rates, "tables": tables})
+
+
+def parts(distribution):
+    """Each independent part as SciPy has it: (k, name of its entries in a theta, frozen law)."""
+    for k, j in itertools.product(range(K), range(D)):
+        if isinstance(distribution, Gamma):
+            shape, rate = distribution.shape[k, j], distribution.rate[k, j]
+            yield k, j, slice(None), stats.gamma(shape, scale=1 / rate)
+        else:
+            alpha = distribution.dirichlet.concentration[k, j]
+            yield k, j, alpha > 0, stats.dirichlet(alpha[alpha > 0])
+
+
+def values_of(theta):
+    (values,) = theta.arrays.values()
+    return values
+
+
+@discrete
+def test_densities_of_rates_and_tables_are_those_of_scipy(make):
+    rng = np.random.default_rng(1)
+    distribution = make(rng)
+    theta = distribution.sample(rng)
+    expected = np.zeros(K)
+    terms = np.zeros((K, K))
+    for k, j, possible, law in parts(distribution):
+        expected[k] += law.logpdf(np.atleast_1d(values_of(theta)[k, j])[possible]).item()
+        for i in range(K):
+            terms[k, i] += law.logpdf(np.atleast_1d(values_of(theta)[i, j])[possible]).item()
+    assert distribution.log_density(theta) == pytest.approx(expected.sum())
+    common, found = distribution.log_density_terms(theta)
+    np.testing.assert_allclose(common + found, terms)
+
+
+@discrete
+def test_draws_and_means_of_rates_and_tables(make):
+    rng = np.random.default_rng(2)
+    distribution = make(rng)
+    drawn = np.array([values_of(distribution.sample(rng)) for _ in range(4000)])
+    mean = distribution.mean()
+    expected = (mean.rates, mean.log_rates) if make is rates else (mean.values, mean.logs)
+    possible = drawn[0] > 0
+    np.testing.assert_array_equal(values_of(distribution.mean_point()), expected[0])
+    for values, want in ((drawn, expected[0]), (np.log(np.maximum(drawn, 1e-300)), expected[1])):
+        error = values.std(axis=0)[possible] / np.sqrt(4000)
+        assert np.all(np.abs(values.mean(axis=0) - want)[possible] < 5 * error)
+    for k, j, at, law in parts(distribution):
+        marginal = law if make is rates else stats.beta(law.alpha[0], law.alpha[1:].sum())
+        values = drawn[:, k, j] if make is rates else drawn[:, k, j][:, at][:, 0]
+        assert stats.kstest(values, marginal.cdf).pvalue > 1e-4
+
+
+@discrete
+def test_mode_of_rates_and_tables(make):
+    rng = np.random.default_rng(3)
+    distribution = make(rng)
+    mode = distribution.mode()
+    top = distribution.log_density(mode)
+    for _ in range(200):
+        values = values_of(mode) * np.exp(0.05 * rng.standard_normal(values_of(mode).shape))
+        if make is tables:
+            values /= values.sum(axis=2, keepdims=True)
+        assert distribution.log_density(type(mode).point(values)) < top
+
+
+@discrete
+def test_kl_of_rates_and_tables(make):
+    rng = np.random.default_rng(4)
+    q, p = make(rng), make(rng)
+    assert q.kl(q) == pytest.approx(0, abs=1e-12)
+    gaps = []
+    for _ in range(4000):
+        theta = q.sample(rng)
+        gaps.append(q.log_density(theta) - p.log_density(theta))
+    assert abs(np.mean(gaps) - q.kl(p)) < 5 * np.std(gaps) / np.sqrt(4000)
+    plain = 0.0
+    if make is rates:
+        each = (x.ravel() for x in (q.shape, q.rate, p.shape, p.rate))
+        for a, b, a0, b0 in zip(*each, strict=True):
+            plain += ref.gamma_kl(a, b, a0, b0)
+    else:
+        plain = ref.dirichlet_tables_kl(q.dirichlet.concentration, p.dirichlet.concentration)
+    assert q.kl(p) == pytest.approx(plain)
+
+
+def test_predictive_counts_are_negative_binomial():
+    rng = np.random.default_rng(5)
+    distribution = rates(rng)
+    X = rng.integers(0, 12, (20, D)).astype(float)
+    p = distribution.rate / (distribution.rate + 1)
+    expected = stats.nbinom.logpmf(X[:, None], distribution.shape, p).sum(axis=2)
+    np.testing.assert_allclose(distribution.log_predictive(X), expected, rtol=1e-12)
+    # By quadrature over one rate, and by draws.
+    law = stats.gamma(distribution.shape[0, 0], scale=1 / distribution.rate[0, 0])
+    value, _ = integrate.quad(lambda r: stats.poisson.pmf(3, r) * law.pdf(r), 0, np.inf)
+    assert stats.nbinom.pmf(3, distribution.shape[0, 0], p[0, 0]) == pytest.approx(value)
+    drawn = distribution.sample_rows(np.zeros(20_000, dtype=int), rng)[:, 0]
+    assert np.mean(drawn == 3) == pytest.approx(value, abs=5 * np.sqrt(value / 20_000))
+
+
+def test_rates_and_tables_without_a_mode():
+    with pytest.raises(ValueError, match="shape < 1 has no mode"):
+        Gamma(np.full((1, 1), -0.1), np.ones((1, 1))).mode()
+    with pytest.raises(ValueError, match="concentration < 1 has no mode"):
+        Tables(np.full((1, 1, 2), -0.1)).mode()
+
+
+def test_parameters_of_an_empty_component_are_those_of_all_rows():
+    mode = Gamma(np.array([[6.0, 0.0], [0.0, 0.0]]), np.array([[3.0, 3.0], [0.0, 0.0]])).mode()
+    np.testing.assert_array_equal(mode.rates, [[2.0, 0.0], [2.0, 0.0]])
+    assert mode.log_rates[0, 1] == -np.inf
+    excess = np.array([[[3.0, 1.0, 0.0], [4.0, 0.0, -1.0]], np.zeros((2, 3))])
+    excess[1, 1, 2] = -1.0
+    mode = Tables(excess).mode()
+    np.testing.assert_array_equal(mode.values[0], [[0.75, 0.25, 0.0], [1.0, 0.0, 0.0]])
+    np.testing.assert_array_equal(mode.values[1], mode.values[0])
+    none = Tables(np.minimum(excess, 0.0)).mode().values
+    np.testing.assert_allclose(none[0], [[1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0.0]])
+    assert not Gamma(np.zeros((1, 1)), np.zeros((1, 1))).mode().rates.any()
+
+
+def test_tables_of_tiny_concentrations_can_be_drawn():
+    rng = np.random.default_rng(6)
+    drawn = Tables(np.full((1, 500, 3), 1e-8 - 1)).sample(rng).values[0]
+    np.testing.assert_allclose(drawn.sum(axis=1), 1.0)
+    share = np.bincount(drawn.argmax(axis=1), minlength=3) / 500
+    np.testing.assert_allclose(share, 1 / 3, atol=0.1)
+    assert (drawn.max(axis=1) > 1 - 1e-6).all()
+    assert (drawn > 0).all()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import vbfast
-from vbfast import BayesianGaussianMixture, GaussianMixture
+from vbfast import BayesianGaussianMixture, GaussianMixture, MixtureModel
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 METHODS = {
@@ -319,3 +319,74 @@ def test_a_far_row_gets_a_component_of_its_own(method, covariance_type):
     assert (labels[:-1] == labels[0]).all()
     assert labels[-1] != labels[0]
     assert sorted(mixture.weights_) == pytest.approx([1 / 41, 40 / 41], abs=0.03)
+
+
+# Parameters on the boundary ----------------------------------------------------------------------
+
+
+def test_rates_and_probabilities_of_zero_and_one():
+    X = np.array([[0.0, 1.0], [0.0, 1.0], [0.0, 3.0]])
+    counts = MixtureModel(1, emission="poisson").fit(X)
+    np.testing.assert_allclose(counts.rates_, [[0.0, 5 / 3]])
+    assert np.isfinite(counts.objective_)
+    assert counts.score_samples([[1.0, 1.0]])[0] == -np.inf
+    bits = MixtureModel(1, emission="bernoulli").fit(np.minimum(X, 1.0))
+    np.testing.assert_array_equal(bits.probabilities_, [[0.0, 1.0]])
+    np.testing.assert_array_equal(
+        bits.score_samples([[0, 1], [1, 1], [0, 0], [1, 0]]), [0.0] + 3 * [-np.inf]
+    )
+    symbols = MixtureModel(1, emission="categorical", n_categories=4).fit(X)
+    np.testing.assert_allclose(symbols.probabilities_[0, 1], [0, 2 / 3, 0, 1 / 3])
+    assert symbols.score_samples([[0, 2]])[0] == -np.inf
+    for mixture, row in ((counts, [1.0, 1.0]), (bits, [1.0, 0.0]), (symbols, [3.0, 3.0])):
+        assert mixture.score([row]) == -np.inf
+        for function in (mixture.predict, mixture.predict_proba, mixture.co_assignment):
+            with pytest.raises(vbfast.ImpossibleRowError, match="row 1 of X"):
+                function([[0.0, 1.0], row])
+
+
+@pytest.mark.parametrize("method", ["em", "variational_em", "crisp_em"])
+def test_a_start_under_which_a_row_is_impossible(method):
+    X = np.array([[0.0], [0.0], [4.0], [5.0]])
+    start = {"weights_init": [0.5, 0.5], "means_init": [[0.0], [0.0]]}
+    mixture = MixtureModel(2, emission="poisson", method=method, **start)
+    with pytest.raises(vbfast.ImpossibleRowError, match="row 2 of X"):
+        mixture.fit(X)
+    # Under one component it may be.
+    mixture.set_params(means_init=[[0.0], [3.0]]).fit(X)
+    assert mixture.rates_[0, 0] == 0
+    assert mixture.predict(X).tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("emission", ["poisson", "bernoulli", "categorical"])
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_rows_that_are_all_alike(emission, method):
+    for X in (np.zeros((6, 2)), np.ones((6, 2)), np.eye(2)[[0, 0, 0, 1, 1, 1]]):
+        mixture = MixtureModel(3, emission=emission, method=method, random_state=0).fit(X)
+        assert mixture.weights_.sum() == pytest.approx(1)
+        assert np.isfinite(mixture.objective_)
+        assert_predicts(mixture, X)
+        values = mixture.rates_ if emission == "poisson" else mixture.probabilities_
+        assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("emission", ["poisson", "bernoulli", "categorical"])
+def test_an_empty_discrete_component(emission):
+    X = np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    start = {"weights_init": [1.0, 0.0]}
+    values = np.full((2, 2), 0.5)
+    if emission == "categorical":
+        values = np.full((2, 2, 2), 0.5)
+    start["means_init" if emission == "poisson" else "probabilities_init"] = values
+    mixture = MixtureModel(2, emission=emission, **start).fit(X)
+    np.testing.assert_array_equal(mixture.weights_, [1, 0])
+    found = mixture.rates_ if emission == "poisson" else mixture.probabilities_
+    np.testing.assert_allclose(found[1], found[0])
+
+
+def test_large_counts():
+    rng = np.random.default_rng(0)
+    X = rng.poisson([[1e6, 3e9]] * 20 + [[2e6, 1e9]] * 20).astype(float)
+    mixture = MixtureModel(2, emission="poisson", random_state=0, tol=1e-9).fit(X)
+    np.testing.assert_allclose(np.sort(mixture.rates_[:, 0]), [1e6, 2e6], rtol=1e-3)
+    assert mixture.converged_

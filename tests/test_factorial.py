@@ -16,15 +16,32 @@ from scipy import stats
 import vbfast
 from vbfast import EM, CrispEM, FactorialHMM, FullInference, MeanField, VariationalEM, _kernels
 from vbfast._kernels.inputs import Assignment
-from vbfast.compare import FACTORIAL, factorial_ladder
 from vbfast.conjugate import MatrixNormalWishart, NormalWishart, point, regression
 from vbfast.data import ArrayData, Frame, as_sequences
 from vbfast.draws import chain_orders
+from vbfast.ladders import FACTORIAL, compare_factorial_hmm
 
 EXACT, FACTORISED = Assignment("exact"), Assignment("factorised")
 HARD, DRAW = Assignment("hard"), Assignment("draw", seed=7, sweep=1)
 FAMILIES = ("structured", "complete")
 SUMS = ("start", "transition", "gram", "cross", "square")
+
+
+def hidden_markov(start, transition, scores):
+    """Return log p(X), q(s_t) (T, S) and the sum over t of q(s_t-1, s_t) (S, S)."""
+    log_z, _, smoothed, pairs = ref.forward_backward(scores, start, transition)
+    return log_z.sum(), smoothed, pairs
+
+
+def viterbi(start, transition, scores):
+    """Return the best path's log p(X, T) and the path (T,)."""
+    path, value = ref.viterbi(scores, start, transition)
+    return value, path
+
+
+def enumerate_paths(start, transition, scores):
+    """Return all paths (n, T) of one chain and log p(X, path) of each (n,)."""
+    return ref.enumerate_chain(scores, start, transition)
 
 
 class Problem:
@@ -108,7 +125,7 @@ def test_exact_marginals_and_statistics(shape):
     p = Problem(1, *shape)
     data = p.fresh
     found = data.sum(p.model.visit, p.theta(), EXACT)
-    log_z, q, pairs = ref.hidden_markov(*p.dense(p.X))
+    log_z, q, pairs = hidden_markov(*p.dense(p.X))
     assert found["log_z"] == pytest.approx(log_z, rel=1e-12)
     assert_statistics(found, q, pairs, p, p.X)
     states = ref.joint_states(p.m, p.k)
@@ -125,9 +142,9 @@ def test_all_joint_paths(seed, n_rows):
     """The dense reference itself, and all objectives, against a sum over every path."""
     p = Problem(seed, 2, 2, 2, [n_rows])
     start, transition, scores = p.dense(p.X)
-    paths, log_p = ref.enumerate_paths(start, transition, scores)
+    paths, log_p = enumerate_paths(start, transition, scores)
     log_z = np.logaddexp.reduce(log_p)
-    assert ref.hidden_markov(start, transition, scores)[0] == pytest.approx(log_z, rel=1e-12)
+    assert hidden_markov(start, transition, scores)[0] == pytest.approx(log_z, rel=1e-12)
     theta = p.theta()
     assert p.data.sum(p.model.visit, theta, EXACT)["log_z"] == pytest.approx(log_z, rel=1e-12)
     best = p.fresh
@@ -163,7 +180,7 @@ def test_factorised_free_energy(family, n_rows):
     chains = []
     for chain in range(2):
         scores = one_chain_scores(p, q, chain)
-        paths, log_q = ref.enumerate_paths(p.start[chain], p.transition[chain], scores)
+        paths, log_q = enumerate_paths(p.start[chain], p.transition[chain], scores)
         if family == "complete":
             log_q = np.log(q[np.arange(n_rows), chain, paths]).sum(axis=1)
         each = np.exp(log_q - np.logaddexp.reduce(log_q))
@@ -193,7 +210,7 @@ def test_bounds_are_in_order():
     for seed in range(100):
         p = Problem(seed, 3, 2, 2, [50])
         theta = p.theta()
-        found = [ref.hidden_markov(*p.dense(p.X))[0]]
+        found = [hidden_markov(*p.dense(p.X))[0]]
         for family in FAMILIES:
             model = replace(p.model, latent=vbfast.CoupledChains(3, 2, family))
             found.append(float(p.fresh.sum(model.visit, theta, FACTORISED)["log_z"]))
@@ -220,9 +237,9 @@ def test_one_chain_is_a_hidden_markov_model(assignment):
     found = p.fresh.sum(p.model.visit, p.theta(), assignment)
     scores = ref.factorial_scores(p.X, p.means, p.covariance)
     chain = p.start[0], p.transition[0], scores
-    log_z, q, pairs = ref.hidden_markov(*chain)
+    log_z, q, pairs = hidden_markov(*chain)
     if assignment is HARD:
-        log_z, path = ref.viterbi(*chain)
+        log_z, path = viterbi(*chain)
         q = ref.one_hot(path, 3)
         pairs = np.zeros((3, 3))
         np.add.at(pairs, (path[:-1], path[1:]), 1)
@@ -236,9 +253,7 @@ def test_a_baum_welch_step():
     stats_ = p.data.sum(p.model.visit, p.theta(), EXACT)
     theta = p.model.mode(p.model.prior + stats_)
     each = [
-        ref.hidden_markov(
-            p.start[0], p.transition[0], ref.factorial_scores(X, p.means, p.covariance)
-        )
+        hidden_markov(p.start[0], p.transition[0], ref.factorial_scores(X, p.means, p.covariance))
         for X in p.sequences
     ]
     q = np.concatenate([part[1] for part in each])
@@ -276,7 +291,7 @@ def test_least_squares_of_the_means():
 def test_draws_are_from_the_posterior():
     """Frequencies of all joint paths in a long chain of T given theta."""
     p = Problem(5, 2, 2, 1, [3], noise=1.5)
-    _, log_p = ref.enumerate_paths(*p.dense(p.X))
+    _, log_p = enumerate_paths(*p.dense(p.X))
     expected = np.exp(log_p - np.logaddexp.reduce(log_p))
     data, theta = p.fresh, p.theta()
     n = 20_000
@@ -309,9 +324,9 @@ def test_chains_that_do_not_meet():
     q = np.empty((n_rows, m, 2))
     for i in range(m):
         scores = stats.norm.logpdf(scaled[:, [i]], means[i, :, i])
-        value, q[:, i], pairs = ref.hidden_markov(start[i], transition[i], scores)
+        value, q[:, i], pairs = hidden_markov(start[i], transition[i], scores)
         log_z += value
-        best += ref.viterbi(start[i], transition[i], scores)[0]
+        best += viterbi(start[i], transition[i], scores)[0]
         np.testing.assert_allclose(found["transition"][i], pairs, rtol=1e-9)
     assert found["log_z"] == pytest.approx(log_z, rel=1e-11)
     np.testing.assert_allclose(data.memory.reshape(q.shape), q, atol=1e-10)
@@ -629,7 +644,7 @@ def test_a_path_a_chain_at_a_time_is_one_that_no_chain_can_better():
     assert set(np.unique(q)) == {0.0, 1.0}
     for chain in range(3):
         scores = one_chain_scores(p, q, chain)
-        _, path = ref.viterbi(p.start[chain], p.transition[chain], scores)
+        _, path = viterbi(p.start[chain], p.transition[chain], scores)
         np.testing.assert_array_equal(path, q[:, chain].argmax(axis=1))
     assert raw[0] <= data.sum(p.model.visit, theta, HARD)["log_z"] + 1e-9
 
@@ -656,7 +671,7 @@ def test_the_objective_has_all_constants():
     )  # fmt: skip
     scores = ref.factorial_scores(X, found.means_, found.covariance_)
     chain = ref.product_chain(found.startprob_, found.transmat_)
-    expected = ref.hidden_markov(*chain, scores)[0]
+    expected = hidden_markov(*chain, scores)[0]
     assert found.score(X) == pytest.approx(expected, rel=1e-10)
     assert found.objective_ == pytest.approx(expected + log_prior, rel=1e-9)
 
@@ -753,9 +768,9 @@ def test_predictions_of_sequences():
     total, paths, marginals = 0.0, [], []
     for X in p.sequences:
         scores = ref.factorial_scores(X, found.means_, found.covariance_)
-        log_z, q, _ = ref.hidden_markov(*chain, scores)
+        log_z, q, _ = hidden_markov(*chain, scores)
         total += log_z
-        paths.append(states[ref.viterbi(*chain, scores)[1]])
+        paths.append(states[viterbi(*chain, scores)[1]])
         marginals.append(np.stack([q @ (states[:, [i]] == [0, 1]) for i in range(3)], axis=1))
     assert found.score(p.X, lengths=p.lengths) == pytest.approx(total, rel=1e-10)
     np.testing.assert_array_equal(found.predict(p.X, p.lengths), np.concatenate(paths))
@@ -831,7 +846,7 @@ def test_given_parameters_are_where_a_fit_starts():
         2, 2, method="em", reg_covar=0, max_iter=1, tol=100.0, startprob_init=p.start,
         transmat_init=p.transition, means_init=p.means, covariance_init=p.covariance,
     ).fit(p.X)  # fmt: skip
-    expected = ref.hidden_markov(*p.dense(p.X))[0]
+    expected = hidden_markov(*p.dense(p.X))[0]
     assert found.lower_bounds_[0] == pytest.approx(expected, rel=1e-9)
 
 
@@ -958,7 +973,7 @@ def test_not_converged_is_told():
 
 def test_ladder():
     p = Problem(20, 3, 2, 2, [60, 60], noise=0.4)
-    ladder = factorial_ladder(
+    ladder = compare_factorial_hmm(
         p.X[:60], 3, 2, held_out=p.X[60:], n_init=2, tol=1e-4, n_draws=20, n_threads=1
     )
     assert [row.method for row in ladder.rows] == list(FACTORIAL)
@@ -973,6 +988,6 @@ def test_ladder():
     assert str(ladder)
     assert len(ladder.to_dict()["rows"]) == 6
     with pytest.raises(ValueError, match="8192; log p"):
-        factorial_ladder(p.X, 13, 2)
+        compare_factorial_hmm(p.X, 13, 2)
     with pytest.raises(ValueError, match="methods must be among full, mean_field"):
-        factorial_ladder(p.X, 2, 2, methods=["nonsense"])
+        compare_factorial_hmm(p.X, 2, 2, methods=["nonsense"])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import reference as ref
+from conftest import DISCRETE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare, multinomial
@@ -41,7 +42,7 @@ class Theta:
             factor = precision_factors(self.covariances)
         elif covariance_type == "spherical":
             self.covariances = rng.uniform(0.3, 2.0, n_components)
-            factor = precision_factors(np.repeat(self.covariances[:, None], n_features, axis=1))
+            factor = precision_factors(self.covariances[:, None])
         else:
             groups = n_components if covariance_type == "full" else 1
             root = rng.standard_normal((groups, n_features, n_features))
@@ -597,6 +598,22 @@ def test_log_within_rounding(level, single):
 
 @pytest.mark.parametrize("level", LEVELS)
 @PRECISIONS
+@pytest.mark.parametrize("truncation", [1, 2, 4, 5, 6])
+def test_best_components_where_scores_are_nan(level, single, truncation):
+    """NaN, by inf - inf, is as impossible as -inf, whatever comes before and after it."""
+    scores = np.array([np.nan, 1.0, np.nan, -np.inf, 3.0, 0.5, np.nan, 2.0, 2.5, np.nan])
+    possible = np.where(np.isnan(scores), -np.inf, scores)
+    log_z, q = ref.assign(possible[None], "best", truncation)
+    out = Offsets(scores).visit(level, "best", 40, single, truncation=truncation)
+    np.testing.assert_allclose(out["q"], np.tile(q, (40, 1)), rtol=0, atol=TOLERANCE[single])
+    np.testing.assert_allclose(out["log_z"], log_z[0], rtol=TOLERANCE[single])
+    out = Offsets(np.full(10, np.nan)).visit(level, "best", 40, single, truncation=truncation)
+    assert np.all(out["log_z"] == -np.inf)
+    np.testing.assert_allclose(out["q"], 1 / 10, rtol=1e-7)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@PRECISIONS
 @pytest.mark.parametrize("kind", ["exact", "best"])
 def test_all_minus_infinity(level, single, kind):
     given_ = {"truncation": 2, "single": single}
@@ -1042,3 +1059,130 @@ def test_precision_factors_name_the_first_matrix_that_has_none(level):
     assert factors(level, matrices, np.full(4, 1e-2), tiny=1e-7)[0] == -1
     with pytest.raises(ValueError, match="do not go together"):
         factors(level, matrices, np.ones(3))
+
+
+# Counts and symbols ------------------------------------------------------------------------------
+
+
+class DiscreteTheta:
+    """Random parameters of a row of DISCRETE, some of them 0."""
+
+    def __init__(self, rng, row, n_components, n_features):
+        self.row = row
+        self.emission = row.of(n_features)
+        weights, values = row.draw_prior(1, n_components, n_features, rng)
+        self.weights, self.values = weights[0], values[0]
+        self.values[rng.random(self.values.shape) < 0.2] = 0.0
+        if row.emission != "poisson":
+            self.values[..., 0] += self.values.sum(axis=-1) == 0
+            self.values /= self.values.sum(axis=-1, keepdims=True)
+        parameters = self.emission.parameters(self.values)
+        self.reference = self.emission.reference(parameters)
+        self.coefficients = self.emission.coefficients(parameters, self.reference)
+        self.offsets = np.log(self.weights) + self.emission.offsets(parameters)
+
+    def kernel(self):
+        return Coefficients(
+            self.emission.kernel, self.coefficients, self.offsets, None, self.emission.width
+        )
+
+    def scores(self, X):
+        return self.row.scores(X, self.weights, self.values)
+
+
+def discrete_rows(rng, row, n, d):
+    values = row.draw_prior(n, 1, d, rng)[1][:, 0]
+    return row.draw_rows(values, rng)
+
+
+def discrete_tally(row, X, weighted):
+    """Sums of counts (K, D), or what was seen of each symbol (K, D, C)."""
+    if row.emission == "poisson":
+        return weighted.T @ X
+    n = row.categories(X.shape[1]).max()
+    return np.einsum("nk,ndc->kdc", weighted, (X[:, :, None] == np.arange(n)).astype(float))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("row", DISCRETE[1::4], ids=str)
+@pytest.mark.parametrize("kind", ["scores", "exact", "best", "hard", "given", "draw"])
+@pytest.mark.parametrize(
+    ("n", "d", "k"),
+    [(1, 1, 1), (31, 2, 3), (33, 4, 8), (129, 5, 9), (513, 17, 2), (1025, 3, 17), (700, 33, 4)],
+)
+@pytest.mark.parametrize(("weights", "dtype"), [(None, "float64"), ("whole", "float32")])
+def test_discrete_kernels_agree_with_reference(level, row, kind, n, d, k, weights, dtype):
+    rng = np.random.default_rng([n, d, k])
+    theta = DiscreteTheta(rng, row, k, d)
+    X = discrete_rows(rng, row, n, d)
+    weight = None if weights is None else rng.integers(0, 3, n).astype(float)
+    # Every other row of a wider array, from the second column on.
+    wide = np.full((2 * n, d + 1), np.nan, dtype)
+    wide[::2, 1:] = X
+    labels = rng.integers(k, size=n)
+    results = []
+    for n_threads in (1, 2):
+        block = Block(
+            wide[::2, 1:], weight, labels, np.zeros(d), np.ones(d), 0, n_threads
+        )  # fmt: skip
+        kernel, coefficients = _kernels.load(level).mixture, theta.kernel()
+        out = {"q": np.full((n, k), np.nan)}
+        if kind != "scores":
+            size = kernel.statistics_size(coefficients.emission, k, d, coefficients.n_categories)
+            out |= {"log_z": np.full(n, np.nan), "statistics": np.full(size, np.nan)}
+        assignment = Assignment(kind, truncation=2, seed=3, sweep=1)
+        kernel.visit(block, coefficients, assignment, **out)
+        results.append(out)
+    w = np.ones(n) if weight is None else weight
+    base = theta.emission.log_base(X)
+    scores = theta.scores(X) - base[:, None]
+    q = results[0]["q"]
+    if kind == "scores":
+        possible = scores > -np.inf
+        possible, present = possible[w > 0], w > 0
+        np.testing.assert_array_equal(q[present] > -1.7e308, possible)
+        np.testing.assert_allclose(
+            q[present][possible], scores[present][possible], rtol=1e-11, atol=1e-13
+        )
+        return
+    present = w > 0
+    if kind in ("exact", "best", "hard"):
+        log_z, expected = ref.assign(scores, kind, min(2, k))
+        found, finite = results[0]["log_z"], present & (log_z > -np.inf)
+        np.testing.assert_array_equal(found[present] > -np.inf, finite[present])
+        np.testing.assert_allclose(found[finite], log_z[finite], rtol=1e-11, atol=1e-13)
+        np.testing.assert_allclose(q[finite], (w[:, None] * expected)[finite], atol=1e-11)
+    elif kind == "given":
+        np.testing.assert_array_equal(q, w[:, None] * ref.one_hot(labels, k))
+    raw = results[0]["statistics"]
+    counts = raw[1 : 1 + k].copy()
+    np.testing.assert_allclose(counts, q.sum(axis=0), rtol=1e-12, atol=1e-12)
+    fields = theta.emission.collect(raw[1 + k :], counts, theta.reference)
+    (tally,) = (value for name, value in fields.items() if name != "strength")
+    other = results[1]["statistics"]  # by two threads
+    more = theta.emission.collect(other[1 + k :], other[1 : 1 + k], theta.reference)
+    for name, value in fields.items():
+        np.testing.assert_array_equal(value, more[name])
+    assert raw[0] == other[0]
+    np.testing.assert_allclose(tally, discrete_tally(row, X, q), rtol=1e-12, atol=1e-12)
+    # What no row of a component is stays exactly 0: it is impossible from then on.
+    if kind == "given":
+        np.testing.assert_array_equal(tally == 0, discrete_tally(row, X, q) == 0)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("n_categories", [1, 2, 600])
+def test_what_is_no_symbol_stays_within_the_table(level, n_categories):
+    rng = np.random.default_rng(0)
+    kernel, k, d = _kernels.load(level).mixture, 3, 2
+    emission = vbfast.Categorical(d, n_categories)
+    tables = emission.parameters(rng.dirichlet(np.ones(n_categories), (k, d)))
+    coefficients = Coefficients(
+        "categorical", emission.coefficients(tables, None), np.zeros(k), None, emission.width
+    )
+    X = rng.choice([-1e300, -1.0, 0.0, 1e300, np.inf, np.nan, n_categories], (200, d))
+    block = Block(X, None, None, np.zeros(d), np.ones(d), 0, 1)
+    statistics = np.empty(kernel.statistics_size("categorical", k, d, n_categories))
+    kernel.visit(block, coefficients, Assignment("exact"), statistics=statistics)
+    tally = emission.collect(statistics[1 + k :], statistics[1 : 1 + k], None)["tally"]
+    np.testing.assert_allclose(tally.sum(axis=(0, 2)), 200.0)

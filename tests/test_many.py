@@ -121,6 +121,21 @@ def test_same_as_fit_with_priors_that_are_given(kind):
             assert_same_estimator(fits[s], single)
 
 
+@pytest.mark.parametrize("kind", ["full", "tied"])
+def test_objectives_of_flat_components_do_not_fall(kind):
+    """Rows in a plane: about the origin, sums of products would lose what variance there is."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((12, 2000, 3)) + 6 * rng.integers(3, size=(12, 2000, 1))
+    X = X.astype(np.float32).astype(float)
+    X[..., 2] = (X[..., 0] + X[..., 1]).astype(np.float32)
+    options = {"covariance_type": kind, "reg_covar": 1e-12, "tol": 1e-9, "max_iter": 300}
+    estimator = GaussianMixture(3, random_state=0, **options)
+    fits = quiet(fit_many, estimator, X)  # where one fell, it would warn
+    for s in range(3):
+        single = alone(estimator, X[s])
+        np.testing.assert_allclose(fits.objective_[s], single.objective_, rtol=1e-9)
+
+
 def test_same_as_the_plain_reference():
     """EM from labels that k-means finds at once: clusters far apart."""
     rng = np.random.default_rng(5)

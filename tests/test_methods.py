@@ -7,13 +7,13 @@ import pickle
 import numpy as np
 import pytest
 import reference as ref
-from conftest import MIXTURES, raw_parameters
+from conftest import DISCRETE, MIXTURES, raw_parameters
 from scipy.special import logsumexp
 
 import vbfast
 from vbfast import CrispEM, methods, starts
 from vbfast._kernels.inputs import Assignment
-from vbfast.exceptions import DegenerateError
+from vbfast.exceptions import DegenerateError, ImpossibleRowError
 
 # Methods by plain updates, and the reference that has their objective from the same labels.
 EM = functools.partial(vbfast.EM, acceleration=None)
@@ -521,3 +521,158 @@ def test_objective_never_falls_where_prior_and_rows_disagree(method, covariance_
         ).fit(X)
         trace = mixture.lower_bounds_
         assert np.all(np.diff(trace) >= -1e-10 * np.abs(trace[1:]))
+
+
+# Counts and symbols ------------------------------------------------------------------------------
+
+discrete_models = pytest.mark.parametrize("row", DISCRETE, ids=str)
+DISCRETE_CASES = [(method, row) for row in DISCRETE for method in METHODS if allowed(method, row)]
+KINDS = {
+    "em": ("exact", "mode"), "mean_field": ("exact", "mean"), "variational_em": ("best", "mode"),
+    "crisp_em": ("hard", "mode"),
+}  # fmt: skip
+
+
+def discrete_problem(rng, row):
+    """Rows of some components, weights or none, labels."""
+    d, k = int(rng.integers(1, 5)), int(rng.integers(1, 5))
+    n = int(rng.integers(12 * k, 70 + 12 * k))
+    values = row.draw_prior(1, k, d, rng)[1][0] if row.proper else None
+    if values is None:
+        values = dataclasses.replace(row, prior="conjugate").draw_prior(1, k, d, rng)[1][0]
+    X = row.draw_rows(values[rng.integers(k, size=n)], rng)
+    weights = [None, rng.uniform(0.01, 2, n), rng.integers(0, 3, n).astype(float)][rng.integers(3)]
+    labels = rng.integers(k, size=n)
+    labels[: 2 * k] = np.arange(2 * k) % k
+    if weights is not None:
+        weights[: 2 * k] = 1.0
+    return X, weights, labels, k
+
+
+@pytest.mark.parametrize(("method", "row"), DISCRETE_CASES, ids=lambda case: str(case))
+def test_random_discrete_fits_climb_and_agree_with_reference(method, row):
+    rng = np.random.default_rng([DISCRETE_CASES.index((method, row)), 2])
+    kind, read = KINDS[method]
+    for _ in range(12):
+        X, weights, labels, k = discrete_problem(rng, row)
+        data, model = row.data(X, weights), row.model(k, X.shape[1])
+        start = starts.from_labels(model, data, labels)
+        trace = METHODS[method][0](max_iter=40, tol=0).fit(model, data, start).objectives
+        assert np.isfinite(trace).all()
+        assert_climbs(trace, data.total_weight)
+        if row.weights == "dirichlet_process":
+            continue
+        expected = ref.discrete_climb(
+            X, ref.one_hot(labels, k), row, kind, read, n_sweeps=5, truncation=min(2, k),
+            sample_weight=weights,
+        )  # fmt: skip
+        n = min(len(trace), len(expected))
+        np.testing.assert_allclose(trace[:n], expected[:n], rtol=1e-10)
+
+
+@discrete_models
+@pytest.mark.parametrize("method", ["em", "variational_em", "crisp_em"])
+def test_discrete_objective_is_that_of_the_point_it_ends_in(row, method):
+    rng = np.random.default_rng(3)
+    X, weights, labels, k = discrete_problem(rng, row)
+    data, model = row.data(X, weights), row.model(k, X.shape[1])
+    start = starts.from_labels(model, data, labels)
+    fitted = METHODS[method][0](max_iter=7, tol=0).fit(model, data, start)
+    values = row.values(fitted.theta)
+    scores = row.scores(X, fitted.theta.weights, values)
+    log_z, _ = ref.assign(scores, KINDS[method][0], 2)
+    weight = np.ones(len(X)) if weights is None else weights
+    expected = weight[weight > 0] @ log_z[weight > 0]
+    if row.proper:
+        expected += row.log_prior(fitted.theta.weights, values)
+    assert fitted.objective == pytest.approx(expected, rel=1e-11)
+
+
+@discrete_models
+def test_discrete_theta_mp_beats_its_neighbours(row):
+    rng = np.random.default_rng(6)
+    k, d = 2, 2
+    proper = dataclasses.replace(row, prior="conjugate")
+    X = row.draw_rows(proper.draw_prior(1, k, d, rng)[1][0][rng.integers(k, size=80)], rng)
+    data, model = row.data(X), row.model(k, d)
+    start = starts.from_labels(model, data, rng.integers(k, size=80))
+    theta = vbfast.EM(max_iter=20_000, tol=0).fit(model, data, start).theta
+
+    def objective(weights, values):
+        prior = row.log_prior(weights, values) if row.proper else 0.0
+        return logsumexp(row.scores(X, weights, values), axis=1).sum() + prior
+
+    top = objective(theta.weights, row.values(theta))
+    for _ in range(100):
+        weights = theta.weights * np.exp(1e-3 * rng.standard_normal(k))
+        values = row.values(theta) * np.exp(1e-3 * rng.standard_normal(row.values(theta).shape))
+        if row.emission != "poisson":
+            values /= values.sum(axis=-1, keepdims=True)
+        assert objective(weights / weights.sum(), values) <= top + 1e-9
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("row", [r for r in DISCRETE if r.proper], ids=str)
+def test_whole_weights_of_discrete_rows_are_repeated_rows(method, row):
+    rng = np.random.default_rng(8)
+    X, _, labels, k = discrete_problem(rng, row)
+    weight = rng.integers(0, 4, len(X))
+    weight[: 2 * k] = 1
+    fits = []
+    for rows, weights, t in (
+        (X, weight.astype(float), labels),
+        (np.repeat(X, weight, axis=0), None, np.repeat(labels, weight)),
+    ):
+        data, model = row.data(rows, weights), row.model(k, X.shape[1])
+        start = starts.from_labels(model, data, t)
+        fits.append(METHODS[method][0](max_iter=20, tol=0).fit(model, data, start).objectives)
+    n = min(map(len, fits))
+    np.testing.assert_allclose(fits[0][:n], fits[1][:n], rtol=1e-11)
+
+
+@pytest.mark.parametrize("row", [r for r in DISCRETE if r.proper], ids=str)
+def test_discrete_draws_have_the_log_joint_they_report(row):
+    rng = np.random.default_rng(9)
+    X, _, labels, k = discrete_problem(rng, row)
+    data, model = row.data(X), row.model(k, X.shape[1])
+    chain = vbfast.FullInference().chain(model, data, starts.from_labels(model, data, labels), rng)
+    for _ in range(5):
+        sweep = next(chain)
+        values = row.values(sweep.theta)
+        scores = row.scores(X, sweep.theta.weights, values)
+        # The T drawn is known by its statistics alone; its scores are among all.
+        assert sweep.theta.log_prior == pytest.approx(row.log_prior(sweep.theta.weights, values))
+        log_z = float(sweep.stats["log_z"])
+        assert scores.min(axis=1).sum() - 1e-9 <= log_z <= scores.max(axis=1).sum() + 1e-9
+        assert sweep.stats["strength"].sum() == pytest.approx(len(X))
+
+
+def test_data_in_other_units_are_refused_for_counts():
+    X = np.arange(6.0)[:, None]
+    model = vbfast.Model(vbfast.Mixture(1), vbfast.Poisson(1))
+    with pytest.raises(ValueError, match="standardise=False"):
+        vbfast.ArrayData.of(X).sum(model.visit, model.mode(model.prior), Assignment("exact"))
+
+
+def test_a_row_of_little_weight_stays_possible():
+    # A count of 1e-30 beside a prior of 1 would be lost.
+    X = np.array([[0.0], [0.0], [1.0]])
+    for row in (DISCRETE[4], DISCRETE[8]):
+        data = row.data(X, np.array([1.0, 1.0, 1e-30]))
+        model = row.model(1, 1)
+        start = starts.from_labels(model, data, np.zeros(3, dtype=int))
+        fitted = EM(max_iter=5, tol=0).fit(model, data, start)
+        assert np.isfinite(fitted.objectives).all()
+        assert row.values(fitted.theta)[0, 0, 1] == pytest.approx(5e-31)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_row_that_is_impossible_is_named(several):
+    row = DISCRETE[0]
+    X = np.array([[0.0], [3.0], [0.0], [2.0]])
+    data, model = row.data(X, np.array([1.0, 0.0, 1.0, 1.0])), row.model(2, 1)
+    theta = model.point(np.full(2, 0.5), model.emission.parameters(np.zeros((2, 1))))
+    possible = model.point(np.full(2, 0.5), model.emission.parameters(np.ones((2, 1))))
+    requests = [(one, Assignment("exact")) for one in ([possible, theta] if several else [theta])]
+    with pytest.raises(ImpossibleRowError, match="row 3 of X"):
+        data.sum_each(model.visit_each, requests)

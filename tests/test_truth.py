@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import reference as ref
+from conftest import DISCRETE
 from scipy.special import betaln, gammaln, logsumexp
 from sklearn.datasets import load_iris
 
@@ -326,3 +327,84 @@ def test_evidence_under_a_dirichlet_process_by_enumeration(k, n_chains):
     assert mixture.log_evidence_se_ < 0.1
     within = 4 * mixture.log_evidence_se_ + 1e-9
     assert mixture.log_evidence_ == pytest.approx(logsumexp(total), abs=within)
+
+
+# Counts and symbols ------------------------------------------------------------------------------
+
+# By data set: emission, rows, and log-likelihoods for K = 1, 2, ... (None: no figure).
+DISCRETE_FIGURES = {
+    "earthquakes": ("poisson", [-391.9189, -360.3690, -356.8489, -356.7337]),
+    "carcinoma": ("categorical", [None, -317.2568, -293.7050, -289.2858]),
+    "values": ("categorical", [-543.6498, -504.4677, -503.3011]),
+    "election": ("categorical", [-18647.31, -17344.92, -16714.66]),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "k", "figure"),
+    [
+        (name, k, figure)
+        for name, (_, figures) in DISCRETE_FIGURES.items()
+        for k, figure in enumerate(figures, 1)
+        if figure is not None
+    ],
+)
+def test_maximum_likelihood_of_counts_and_symbols(name, k, figure):
+    X = ref.load(name)
+    X = X[~np.isnan(X).any(axis=1)]
+    X = X[:, -1:] if name == "earthquakes" else X - X.min(axis=0)
+    assert len(X) == {"earthquakes": 107, "carcinoma": 118, "values": 216, "election": 1311}[name]
+    mixture = vbfast.MixtureModel(
+        k, emission=DISCRETE_FIGURES[name][0], tol=1e-10, max_iter=5000, random_state=0,
+        n_init=5 if name == "election" else 20,
+    ).fit(X)  # fmt: skip
+    digits = 0.006 if name == "election" else 6e-5
+    assert mixture.objective_ == pytest.approx(figure, abs=digits)
+    assert mixture.score(X) * len(X) == pytest.approx(mixture.objective_, abs=1e-6)
+    if X.max() == 1:
+        zeros_and_ones = vbfast.MixtureModel(
+            k, emission="bernoulli", tol=1e-10, max_iter=5000, random_state=0, n_init=20
+        ).fit(X)
+        assert zeros_and_ones.objective_ == pytest.approx(figure, abs=digits)
+
+
+DISCRETE_ROWS = [row for row in DISCRETE if row.proper and row.weights != "dirichlet_process"]
+
+
+def discrete_priors(row, d):
+    """The row's priors, as the estimator's parameters."""
+    given = {"emission": row.emission, "weight_concentration_prior": row.alpha}
+    if row.emission == "poisson":
+        shape, rate = row.hyperparameters(d)
+        return given | {"shape_prior": shape, "rate_prior": rate}
+    table = row.concentrations(d)
+    if row.emission == "bernoulli":
+        return given | {"concentration_prior": table[0]}
+    return given | {
+        "concentration_prior": np.maximum(table, 0.1), "n_categories": row.categories(d)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("row", DISCRETE_ROWS, ids=str)
+def test_evidence_of_counts_and_symbols_by_enumeration(row):
+    n, d, k = 9, 3, 2
+    rng = np.random.default_rng(1)
+    X = row.draw_rows(row.draw_prior(1, k, d, rng)[1][0][rng.integers(k, size=n)], rng)
+    exact = ref.enumerate_discrete(X, k, row.alpha, row)
+    priors = discrete_priors(row, d)
+    full = vbfast.MixtureModel(
+        k, method=FullInference(n_draws=4000, n_tune=200, n_chains=2), random_state=0, **priors
+    ).fit(X)
+    assert 0 < full.log_evidence_se_ < 0.05
+    assert abs(full.log_evidence_ - exact) < 4 * full.log_evidence_se_
+    options = {"n_init": 10, "init_params": "random", "tol": 1e-10, "max_iter": 5000}
+    bound = vbfast.MixtureModel(k, method="mean_field", random_state=0, **options, **priors).fit(X)
+    assert exact - 5 < bound.objective_ < exact
+    one = vbfast.MixtureModel(1, method="mean_field", **priors).fit(X)
+    assert one.objective_ == pytest.approx(ref.enumerate_discrete(X, 1, row.alpha, row))
+    # The predictive probability of a row is the ratio of two evidences.
+    for x in X[:3]:
+        both = ref.enumerate_discrete(np.vstack([X, x]), 1, row.alpha, row)
+        assert one.score_samples(x[None])[0] == pytest.approx(both - one.objective_)
+        ratio = ref.enumerate_discrete(np.vstack([X, x]), k, row.alpha, row) - exact
+        assert full.score_samples(x[None])[0] == pytest.approx(ratio, abs=0.05)

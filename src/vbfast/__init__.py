@@ -11,22 +11,26 @@ from ._config import show_config
 from ._version import __version__
 from .compare import Comparison, compare
 from .data import ArrayData
-from .emissions import AdditiveGaussian, Gaussian
+from .emissions import AdditiveGaussian, Bernoulli, Categorical, Gaussian, Poisson
 from .estimators import (
     BayesianGaussianMixture,
     FactorialHMM,
     GaussianMixture,
+    HiddenMarkovModel,
     ManyFits,
+    MixtureModel,
     fit_many,
 )
 from .exceptions import (
     ConvergenceWarning,
     DegenerateError,
+    ImpossibleRowError,
     NotFittedError,
     ObjectiveFellWarning,
 )
 from .factorial import FactorialModel
-from .latents import CoupledChains, Mixture
+from .ladders import Ladder, LadderRow, compare_factorial_hmm, compare_hmm
+from .latents import Chain, CoupledChains, Mixture
 from .methods import EM, CrispEM, FullInference, MeanField, VariationalEM, sweeps
 from .model import Model
 from .stats import Stats
@@ -36,6 +40,9 @@ __all__ = [
     "AdditiveGaussian",
     "ArrayData",
     "BayesianGaussianMixture",
+    "Bernoulli",
+    "Categorical",
+    "Chain",
     "Comparison",
     "ConvergenceWarning",
     "CoupledChains",
@@ -46,16 +53,24 @@ __all__ = [
     "FullInference",
     "Gaussian",
     "GaussianMixture",
+    "HiddenMarkovModel",
+    "ImpossibleRowError",
+    "Ladder",
+    "LadderRow",
     "ManyFits",
     "MeanField",
     "Mixture",
+    "MixtureModel",
     "Model",
     "NotFittedError",
     "ObjectiveFellWarning",
+    "Poisson",
     "Stats",
     "VariationalEM",
     "__version__",
     "compare",
+    "compare_factorial_hmm",
+    "compare_hmm",
     "fit_many",
     "show_config",
     "sweeps",

@@ -36,6 +36,7 @@ from .compare import (
     starts,
 )
 from .estimators import BayesianGaussianMixture
+from .ladders import compare_hmm, make_chain_method
 from .methods import FullInference, Method, VariationalEM
 
 if TYPE_CHECKING:
@@ -51,6 +52,21 @@ _OTHER_MINUS = "\u2212\u2013"  # the minus sign and the dash that documents have
 _LIKE_NUMBERS = re.compile(
     rf"[+\-{_OTHER_MINUS}\d.,;|\t_' ]+(e[+\-{_OTHER_MINUS}]?\d+)?", re.IGNORECASE
 )
+
+
+class _Embedded(NamedTuple):
+    """Data that stand in where none are given."""
+
+    file: str
+    name: str
+    columns: slice
+
+
+_MODELS = {
+    "mixture": _Embedded("faithful", "Old Faithful", slice(None)),
+    "hmm": _Embedded("earthquakes", "earthquakes a year", slice(1, None)),
+}
+_EMISSIONS = ("gaussian", "poisson", "categorical", "bernoulli")
 
 
 class _Failure(Exception):
@@ -115,13 +131,30 @@ def _parser() -> _Parser:
     command = commands.add_parser(
         "compare",
         help="fit one model by all methods and print them side by side",
-        description="Fit one Gaussian mixture by all methods and print what each gives and costs.",
-        epilog="Every method fits the same model: a uniform prior on the weights and weakly "
-        "informative priors, set from the data, on means and covariances.",
+        description="Fit one model by all methods and print what each gives and costs.",
+        epilog="Every method fits the same mixture: a uniform prior on the weights and weakly "
+        "informative priors, set from the data, on means and covariances. Of an hmm, priors are "
+        "flat but for mean field and full inference.",
         allow_abbrev=False,
     )
     command.add_argument(
-        "data", nargs="?", metavar="DATA.csv", help="rows of numbers; without it, Old Faithful"
+        "data",
+        nargs="?",
+        metavar="DATA.csv",
+        help="rows of numbers; without it, Old Faithful, for an hmm earthquakes a year",
+    )
+    command.add_argument(
+        "--model",
+        choices=tuple(_MODELS),
+        default="mixture",
+        metavar="NAME",
+        help=f"{', '.join(_MODELS)} (default: mixture). Rows of an hmm follow each other",
+    )
+    command.add_argument(
+        "--emission",
+        choices=_EMISSIONS,
+        metavar="NAME",
+        help=f"hmm: {', '.join(_EMISSIONS)} (default: gaussian; poisson for the earthquakes)",
     )
     command.add_argument(
         "--methods",
@@ -310,6 +343,11 @@ def _delimiter(text: str) -> str:
 
 
 def _run_compare(args: argparse.Namespace) -> None:
+    if args.model != "mixture":
+        _run_ladder(args)
+        return
+    if args.emission is not None:
+        raise _Failure("argument --emission: it is for --model hmm")
     if args.plot is not None:
         _check_plot(args.plot, args.data)
     table = _read(args.data, args.delimiter)
@@ -337,6 +375,37 @@ def _run_compare(args: argparse.Namespace) -> None:
             if args.json
             else f"{table.name}: {comparison}"
         )
+
+
+def _run_ladder(args: argparse.Namespace) -> None:
+    """Compare methods on a model of sequences."""
+    for name in ("plot", "truncation"):
+        if getattr(args, name) is not None:
+            raise _Failure(f"argument --{name}: it is for --model mixture")
+    table = _read(args.data, args.delimiter, args.model)
+    _check_options(args, table)
+    emission = args.emission
+    if emission is None:
+        emission = "poisson" if args.data is None else "gaussian"
+    methods = [
+        FullInference(args.draws, args.tune, args.chains)
+        if name == "full"
+        else make_chain_method(name, tol=args.tol, max_iter=args.max_iter)
+        for name in args.methods
+    ]
+    with _one_line_errors(table.name):
+        ladder = compare_hmm(
+            table.values,
+            args.components,
+            emission=emission,
+            covariance_type=args.covariance_type,
+            methods=methods,
+            random_state=args.seed,
+            n_init=args.starts,
+            n_threads=args.threads,
+        )
+    report = {"data": table.name, "model": args.model} | ladder.to_dict()
+    _show(_json(report) if args.json else f"{table.name}: {ladder}")
 
 
 def _run_fit(args: argparse.Namespace) -> None:
@@ -439,11 +508,14 @@ class _Table(NamedTuple):
     values: NDArray[np.float64]
 
 
-def _read(path: str | None, delimiter: str) -> _Table:
-    """Read a CSV file of numbers, with or without a header line; without a path, Old Faithful."""
+def _read(path: str | None, delimiter: str, model: str = "mixture") -> _Table:
+    """Read a CSV file of numbers, with or without a header line; without a path, a model's own."""
     if path is None:
-        with resources.as_file(datasets.csv_file("faithful")) as own, open(own, "rb") as file:
-            return _parse(file, "Old Faithful", ",")
+        own = _MODELS[model]
+        with resources.as_file(datasets.csv_file(own.file)) as place, open(place, "rb") as file:
+            table = _parse(file, own.name, ",")
+        columns = None if table.columns is None else table.columns[own.columns]
+        return _Table(own.name, columns, table.values[:, own.columns])
     try:
         with open(path, "rb") as file:
             return _parse(file, path, delimiter)

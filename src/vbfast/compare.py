@@ -13,22 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .data import as_rows, as_sequences
-from .emissions.additive import AdditiveCovariance
-from .estimators import BayesianGaussianMixture, FactorialHMM
+from .estimators import BayesianGaussianMixture
 from .exceptions import ConvergenceWarning
-from .latents.coupled import MOST_STATES
 from .methods import EM, CrispEM, FullInference, MeanField, Method, VariationalEM
 
-__all__ = [
-    "LADDER",
-    "Comparison",
-    "ComparisonRow",
-    "FactorialLadder",
-    "FactorialRow",
-    "compare",
-    "factorial_ladder",
-]
+__all__ = ["LADDER", "Comparison", "ComparisonRow", "compare"]
 
 
 @dataclass(frozen=True)
@@ -53,18 +42,6 @@ DESCRIPTIONS = {
 
 #: Names of the methods, from accurate and slow to rough and fast.
 LADDER = tuple(DESCRIPTIONS)
-
-# The same of a factorial hidden Markov model: a factorised q(T) by its family.
-FACTORIAL = {
-    "full": DESCRIPTIONS["full"],
-    "mean_field": Description("mean field", "q(s) a chain each", "θ ~ q(θ)", "lower bound"),
-    "em": DESCRIPTIONS["em"],
-    "variational_em": Description("variational EM", "q(s) a chain each", "θ = θ_MP", "lower bound"),
-    "variational_em_complete": Description(
-        "variational EM, complete", "q(s) a state each", "θ = θ_MP", "lower bound"
-    ),
-    "crisp_em": DESCRIPTIONS["crisp_em"],
-}
 
 _ASCII = str.maketrans({"θ": "theta", "±": "+/-"})
 
@@ -178,12 +155,12 @@ class Comparison:
                 if row.held_out is None
                 else _star(row.held_out_converged) + f"{row.held_out:.4f}",
                 _star(row.converged) + f"{row.sweeps}",
-                _time(row.seconds),
+                f"{row.seconds:.3f}" if row.seconds < 10 else f"{row.seconds:.1f}",
             ]
             for row in self.rows
         ]
         right = {"log p(X)", "±", "held-out", "sweeps", "seconds"}
-        return _laid_out(title, head, body, right, self._notes(), ascii)
+        return as_table(title, head, body, right, self._notes(), ascii=ascii)
 
     def _notes(self) -> list[str]:
         notes = [
@@ -213,231 +190,7 @@ class Comparison:
         return notes
 
     def __str__(self) -> str:
-        return self.table(ascii=_ascii_only())
-
-
-@dataclass(frozen=True)
-class FactorialRow:
-    """What one method gave of a factorial hidden Markov model.
-
-    Attributes
-    ----------
-    method, label, q, theta : str
-        As of `ComparisonRow`.
-    objective : float
-        What the method made large.
-    objective_kind : str
-        What that is.
-    log_likelihood : float
-        log p(X|θ), exactly, at the θ the method ends in (full inference: at its draws' average).
-    held_out : float or None
-        The same of a row of other data, on average; None where there are none.
-    sweeps : int
-        Passes over the data; of the best start, where there are several.
-    seconds : float
-        Time of the fit, every start included.
-    converged : bool
-    estimator : FactorialHMM
-    """
-
-    method: str
-    label: str
-    q: str
-    theta: str
-    objective: float
-    objective_kind: str
-    log_likelihood: float
-    held_out: float | None
-    sweeps: int
-    seconds: float
-    converged: bool
-    estimator: FactorialHMM = field(repr=False, compare=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the row as JSON can hold it: no estimator, and None for infinities and NaN."""
-        return {
-            name: json_number(value) for name, value in vars(self).items() if name != "estimator"
-        }
-
-
-@dataclass(frozen=True)
-class FactorialLadder:
-    """The ladder of a factorial hidden Markov model. ``print`` shows it as a table."""
-
-    n_rows: int
-    n_sequences: int
-    n_features: int
-    n_chains: int
-    n_components: int
-    covariance_type: str
-    n_init: int
-    random_state: int
-    rows: tuple[FactorialRow, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything but the estimators, as JSON can hold it."""
-        return vars(self) | {"rows": [row.to_dict() for row in self.rows]}
-
-    def table(self, *, ascii: bool = False) -> str:
-        """Return the ladder as a table with aligned columns.
-
-        Parameters
-        ----------
-        ascii : bool
-            Write "theta" for θ.
-        """
-        sequences = "sequence" if self.n_sequences == 1 else "sequences"
-        chains = "chain" if self.n_chains == 1 else "chains"
-        title = (
-            f"{self.n_rows} rows x {self.n_features} features in {self.n_sequences} {sequences}; "
-            f"factorial hidden Markov model of {self.n_chains} {chains} x {self.n_components} "
-            f"components, {self.covariance_type} covariance; seed {self.random_state}"
-        )
-        head = ["method", "q(T)", "θ", "objective", "log p(X|θ)", "held-out", "sweeps", "seconds"]
-        body = [
-            [
-                row.label,
-                row.q,
-                row.theta,
-                f"{row.objective:.2f}",
-                f"{row.log_likelihood:.2f}",
-                "-" if row.held_out is None else f"{row.held_out:.4f}",
-                _star(row.converged) + f"{row.sweeps}",
-                _time(row.seconds),
-            ]
-            for row in self.rows
-        ]
-        return _laid_out(title, head, body, set(head[3:]), self._notes(), ascii)
-
-    def _notes(self) -> list[str]:
-        notes = [f"objective: {row.label}: {row.objective_kind}." for row in self.rows]
-        notes.append(
-            "log p(X|θ): on the product chain, at the θ each method ends in. Free energies are "
-            "lower bounds of it at their θ."
-        )
-        if any(row.held_out is not None for row in self.rows):
-            notes.append("held-out: the same of a row of other data, on average.")
-        if self.n_init > 1:
-            notes.append(
-                f"best of {self.n_init} starts (full inference: its chains): "
-                "sweeps of the best start, seconds of all."
-            )
-        if not all(row.converged for row in self.rows):
-            notes.append("*: not converged.")
-        return notes
-
-    def __str__(self) -> str:
-        return self.table(ascii=_ascii_only())
-
-
-def factorial_ladder(
-    X: ArrayLike,
-    n_chains: int,
-    n_components: int,
-    *,
-    lengths: ArrayLike | None = None,
-    held_out: ArrayLike | None = None,
-    held_out_lengths: ArrayLike | None = None,
-    covariance_type: AdditiveCovariance = "full",
-    methods: Sequence[str] = tuple(FACTORIAL),
-    random_state: int = 0,
-    n_init: int = 5,
-    tol: float = 1e-6,
-    max_iter: int = 1000,
-    n_draws: int = 500,
-    n_threads: int | None = None,
-) -> FactorialLadder:
-    """Fit one factorial hidden Markov model by every method and lay the results side by side.
-
-    All methods begin at the same places. Priors are flat for methods that find a point, those of
-    :class:`vbfast.FactorialHMM` for mean field and full inference.
-
-    Parameters
-    ----------
-    X : array-like of shape (n_rows, n_features)
-    n_chains, n_components : int
-        With 4,096 joint states, n_components ** n_chains, at most.
-    lengths : array-like, optional
-        Rows of each sequence.
-    held_out, held_out_lengths : array-like, optional
-        Other data, to tell how likely they are.
-    covariance_type : {"full", "diag"}
-    methods : sequence of str
-        Among "full", "mean_field", "em", "variational_em" (a chain each), "variational_em_complete"
-        (a state of a chain each) and "crisp_em".
-    random_state : int
-    n_init : int
-        Starts of each fit, of which the best is kept; full inference takes its chains instead.
-    tol, max_iter
-        When to stop.
-    n_draws : int
-        Of full inference, for each of its chains, after as many that are not kept.
-    n_threads : int or None
-    """
-    rows = as_rows(X)
-    for name in methods:
-        if name not in FACTORIAL:
-            raise ValueError(f"methods must be among {', '.join(FACTORIAL)}, not {name!r}")
-    n_chains = _whole_number("n_chains", n_chains, 1)
-    n_components = _whole_number("n_components", n_components, 1)
-    if n_components**n_chains > MOST_STATES:
-        raise ValueError(
-            f"n_components ** n_chains is {n_components**n_chains}; log p(X|θ) is computed for "
-            f"{MOST_STATES} joint states at most"
-        )
-    sequences = as_sequences(lengths, len(rows))
-    found = []
-    for name in methods:
-        description = FACTORIAL[name]
-        method: Any = name.removesuffix("_complete")
-        estimator = FactorialHMM(
-            n_chains,
-            n_components,
-            method=FullInference(n_draws, n_draws) if name == "full" else method,
-            factorisation="complete" if name != method else "structured",
-            covariance_type=covariance_type,
-            tol=tol,
-            max_iter=max_iter,
-            n_init=n_init,
-            random_state=random_state,
-            n_threads=n_threads,
-        )
-        start = time.perf_counter()
-        with warnings.catch_warnings():  # told by converged
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            estimator.fit(rows, lengths=lengths)
-        seconds = time.perf_counter() - start
-        other = None
-        if held_out is not None:
-            other = estimator.score(held_out, lengths=held_out_lengths) / len(as_rows(held_out))
-        kind = estimator.method_.objective
-        found.append(
-            FactorialRow(
-                method=name,
-                label=description.label,
-                q=description.q,
-                theta=description.theta,
-                objective=estimator.objective_,
-                objective_kind=f"largest {kind} drawn" if name == "full" else kind,
-                log_likelihood=estimator.score(rows, lengths=lengths),
-                held_out=other,
-                sweeps=estimator.n_iter_,
-                seconds=seconds,
-                converged=estimator.converged_,
-                estimator=estimator,
-            )
-        )
-    return FactorialLadder(
-        n_rows=len(rows),
-        n_sequences=1 if sequences is None else len(sequences.order),
-        n_features=rows.shape[1],
-        n_chains=n_chains,
-        n_components=n_components,
-        covariance_type=covariance_type,
-        n_init=n_init,
-        random_state=random_state,
-        rows=tuple(found),
-    )
+        return self.table(ascii=not can_print_symbols())
 
 
 def compare(
@@ -510,9 +263,9 @@ def compare(
     X = np.asarray(X)
     if X.ndim != 2:
         raise ValueError(f"X must have two dimensions, rows and features, but has {X.ndim}")
-    n_components = _whole_number("n_components", n_components, 1)
-    random_state = _whole_number("random_state", random_state, 0)
-    folds = _whole_number("folds", folds, 0)
+    n_components = whole_number("n_components", n_components, 1)
+    random_state = whole_number("random_state", random_state, 0)
+    folds = whole_number("folds", folds, 0)
     folds = _possible_folds(folds, len(X), n_components)
     chosen = [
         make_method(method, n_components, tol=tol, max_iter=max_iter)
@@ -658,7 +411,8 @@ def _run(X: NDArray[Any], method: Method, folds: int, options: dict[str, Any]) -
     )
 
 
-def _whole_number(name: str, value: Any, least: int) -> int:
+def whole_number(name: str, value: Any, least: int) -> int:
+    """Return an argument that is a whole number, not below `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
     return int(value)
@@ -687,24 +441,16 @@ def _possible_folds(folds: int, n_rows: int, n_components: int) -> int:
     return folds
 
 
-def _ascii_only() -> bool:
-    """Whether standard output has no room for Greek letters."""
-    try:
-        "θ±".encode(getattr(sys.stdout, "encoding", None) or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return True
-    return False
-
-
-def _laid_out(
+def as_table(
     title: str,
     head: list[str],
     body: list[list[str]],
     right: set[str],
     notes: list[str],
+    *,
     ascii: bool,
 ) -> str:
-    """A table with its title and notes; columns named in `right` end together."""
+    """Return a table with aligned columns, those in `right` to the right, and notes under it."""
     lines = [head, *body]
     if ascii:
         lines = [[cell.translate(_ASCII) for cell in line] for line in lines]
@@ -721,8 +467,14 @@ def _laid_out(
     return text.translate(_ASCII) if ascii else text
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds:.3f}" if seconds < 10 else f"{seconds:.1f}"
+def can_print_symbols() -> bool:
+    """Whether standard output takes θ and ±."""
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    try:
+        "θ±".encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def _star(converged: bool | None) -> str:

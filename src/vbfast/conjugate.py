@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +24,17 @@ from .exceptions import DegenerateError
 
 __all__ = [
     "Dirichlet",
+    "Gamma",
     "Gaussians",
     "IndependentNormalGamma",
     "MatrixNormalWishart",
     "NormalGamma",
     "NormalWishart",
+    "Probabilities",
+    "Rates",
     "Regression",
     "StickBreaking",
+    "Tables",
     "degenerate_error",
     "point",
     "precision_factors",
@@ -52,9 +57,12 @@ SMALLEST_VARIANCE = 1e-26
 SMALLEST_REST = 1e-12
 
 
-@dataclass(frozen=True)
+# Not frozen: a sweep makes one, and that would take as long as visiting some rows.
+@dataclass
 class Gaussians:
     """K Gaussians, or what mean field makes of them: E[Lambda], E[log|Lambda|], and a slack.
+
+    All arrays are contiguous: compiled code reads them.
 
     Attributes
     ----------
@@ -96,14 +104,13 @@ class Dirichlet:
 
         All concentrations 1 have no single mode; the answer then is the mean.
         """
-        excess = self.concentration - 1
-        if np.any(excess < 0):
-            if np.any((excess < 0) & (self.concentration > 0)):
-                raise ValueError("a Dirichlet distribution with a concentration < 1 has no mode")
-            excess = np.maximum(excess, 0.0)
+        concentration = self.concentration
+        if concentration.min() < 1 and np.any((concentration < 1) & (concentration > 0)):
+            raise ValueError("a Dirichlet distribution with a concentration < 1 has no mode")
+        if concentration.ndim == 1 and concentration.all():
+            return _kernels.parameters.mode_of_weights(concentration)
+        excess = np.maximum(concentration - 1, 0.0)
         total = excess.sum(axis=-1, keepdims=True)
-        if np.all(total > 0):
-            return np.asarray(excess / total)
         return np.divide(excess, total, out=self.mean(), where=total > 0)
 
     def mean(self) -> Array:
@@ -140,6 +147,225 @@ class Dirichlet:
         difference = self.concentration - prior.concentration
         expected = np.where(self.concentration > 0, self.mean_log(), 0.0)
         return float((difference * expected).sum()) - self.log_normalizer + prior.log_normalizer
+
+
+@dataclass(frozen=True)
+class Rates:
+    """K Poisson distributions of D independent features, or what mean field makes of them.
+
+    Attributes
+    ----------
+    rates : (K, D)
+        lambda, or E[lambda].
+    log_rates : (K, D)
+        log lambda, or E[log lambda].
+    """
+
+    rates: Array
+    log_rates: Array
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """What draws are kept as."""
+        return {"rates": self.rates}
+
+    @classmethod
+    def point(cls, rates: Array) -> Rates:
+        """These rates; 0 is one."""
+        with np.errstate(divide="ignore"):
+            return cls(rates, np.log(rates))
+
+
+class Gamma:
+    """Rates lambda ~ Gamma(shape, rate) (Bishop B.26), K * D independent ones.
+
+    Density rate^shape lambda^(shape - 1) exp(-rate lambda) / Gamma(shape). One of rate 0 is
+    improper: flat, if its shape is 1.
+
+    Parameters
+    ----------
+    excess : ndarray of shape (K, D)
+        shape - 1, so that next to none of it is seen beside a 1.
+    rate : ndarray of shape (K, D)
+    """
+
+    def __init__(self, excess: Array, rate: Array) -> None:
+        self.excess = excess
+        self.rate = rate
+        self.shape = excess + 1.0
+
+    @cached_property
+    def proper(self) -> bool:
+        """Whether the density can be normalised."""
+        return bool(np.all(self.rate > 0) and np.all(self.shape > 0))
+
+    def mode(self) -> Rates:
+        """Return the rates of highest density, (shape - 1) / rate (B.29), for shapes >= 1.
+
+        An empty component under a flat prior takes the mean rates of all rows, 0 if there are none.
+        """
+        if np.any(self.excess < 0):
+            raise ValueError("a gamma distribution with a shape < 1 has no mode")
+        rates = np.empty_like(self.rate)
+        total = self.rate.sum(axis=0)
+        rates[:] = np.divide(
+            self.excess.sum(axis=0), total, out=np.zeros_like(total), where=total > 0
+        )
+        return Rates.point(np.divide(self.excess, self.rate, out=rates, where=self.rate > EMPTY))
+
+    def mean(self) -> Rates:
+        """E[lambda] (B.27) and E[log lambda] (B.30)."""
+        return Rates(self.shape / self.rate, digamma(self.shape) - np.log(self.rate))
+
+    def mean_point(self) -> Rates:
+        """E[lambda] as rates."""
+        return Rates.point(self.shape / self.rate)
+
+    def sample(self, rng: np.random.Generator) -> Rates:
+        """Draw rates, none so small that its logarithm would be lost."""
+        return Rates.point(np.maximum(rng.standard_gamma(self.shape) / self.rate, TINY))
+
+    @cached_property
+    def _log_normalizers(self) -> Array:
+        return np.asarray(gammaln(self.shape) - self.shape * np.log(self.rate))
+
+    def log_density(self, theta: Rates) -> float:
+        """log p(lambda), all components and features."""
+        density = xlogy(self.excess, theta.rates) - self.rate * theta.rates
+        return float((density - self._log_normalizers).sum())
+
+    def log_density_terms(self, theta: Rates) -> tuple[float, Array]:
+        """The same with components in any order: 0 and M (K, K), see `NormalGamma`."""
+        density = xlogy(self.excess[:, None], theta.rates) - self.rate[:, None] * theta.rates
+        return 0.0, np.asarray((density - self._log_normalizers[:, None]).sum(axis=2))
+
+    def kl(self, prior: Gamma) -> float:
+        """KL(self || prior) = E[log q] - E[log p]."""
+        e = self.mean()
+        expected = (self.excess - prior.excess) * e.log_rates
+        expected -= (self.rate - prior.rate) * e.rates
+        return float((expected - self._log_normalizers + prior._log_normalizers).sum())
+
+    def log_predictive(self, x: Array) -> Array:
+        """log p(x | component), rates integrated out, (N, K) for x (N, D): negative binomial.
+
+        Gamma(shape + x) / (Gamma(shape) x!) (rate / (rate + 1))^shape (1 / (rate + 1))^x for each
+        feature (Gelman et al. 2013, section 2.6).
+        """
+        constant = -(self.shape * np.log1p(1 / self.rate) + gammaln(self.shape)).sum(axis=1)
+        slopes = np.log1p(self.rate)
+        out = np.empty((len(x), len(self.shape)))
+        for k, shape in enumerate(self.shape):
+            out[:, k] = constant[k] + (gammaln(shape + x) - x * slopes[k]).sum(axis=1)
+        return out - gammaln(x + 1).sum(axis=1)[:, None]
+
+    def sample_rows(self, components: NDArray[np.int64], rng: np.random.Generator) -> Array:
+        """Draw a row from each of `components`, rates integrated out, (N, D)."""
+        rates = rng.standard_gamma(self.shape[components]) / self.rate[components]
+        return rng.poisson(rates).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """K tables of symbols' probabilities for each of D independent features, or mean field's.
+
+    Attributes
+    ----------
+    values : (K, D, C)
+        Probabilities, or E[p]; 0 for a symbol that a feature can't be.
+    logs : (K, D, C)
+        log p, or E[log p].
+    """
+
+    values: Array
+    logs: Array
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """What draws are kept as."""
+        return {"probabilities": self.values}
+
+    @classmethod
+    def point(cls, values: Array) -> Probabilities:
+        """These probabilities; 0 is one."""
+        with np.errstate(divide="ignore"):
+            return cls(values, np.log(values))
+
+
+class Tables:
+    """Tables of probabilities, each row of them ~ Dirichlet: K * D independent ones.
+
+    Parameters
+    ----------
+    excess : ndarray of shape (K, D, C)
+        Concentration - 1, so that next to none of it is seen beside a 1: -1 for a symbol that a
+        feature can't be, 0 for a flat prior.
+    """
+
+    def __init__(self, excess: Array) -> None:
+        self.excess = excess
+        self.dirichlet = Dirichlet(excess + 1.0)
+
+    #: Flat is uniform here, and has an integral.
+    proper = True
+
+    def mode(self) -> Probabilities:
+        """Return the probabilities of highest density, for concentrations >= 1 (Bishop B.22 ff.).
+
+        Where all concentrations are 1, as of an empty component under a flat prior, those that all
+        rows together have; all equal if there are none.
+        """
+        possible = self.dirichlet.concentration > 0
+        if np.any((self.excess < 0) & possible):
+            raise ValueError("a Dirichlet distribution with a concentration < 1 has no mode")
+        excess = np.maximum(self.excess, 0.0)
+        total = excess.sum(axis=2, keepdims=True)
+        pooled = excess.sum(axis=0)
+        pooled = np.where(pooled.any(axis=1, keepdims=True), pooled, possible[0])
+        values = np.empty_like(excess)
+        values[:] = pooled / pooled.sum(axis=1, keepdims=True)
+        return Probabilities.point(np.divide(excess, total, out=values, where=total > EMPTY))
+
+    def mean(self) -> Probabilities:
+        """E[p] (B.17) and E[log p] (B.21)."""
+        return Probabilities(self.dirichlet.mean(), self.dirichlet.mean_log())
+
+    def mean_point(self) -> Probabilities:
+        """E[p] as probabilities."""
+        return Probabilities.point(self.dirichlet.mean())
+
+    def sample(self, rng: np.random.Generator) -> Probabilities:
+        """Draw probabilities, none of a possible symbol so small that its logarithm is lost."""
+        each = self.dirichlet.concentration
+        possible = each > 0
+        # A gamma variate of shape a is one of shape a + 1 times u^(1/a): no logarithm is lost.
+        a = np.where(possible, each, 1.0)
+        logs = np.log(rng.standard_gamma(a + 1.0)) + np.log1p(-rng.random(a.shape)) / a
+        logs = np.where(possible, logs, -np.inf)
+        values = np.exp(logs - logs.max(axis=2, keepdims=True))
+        values /= values.sum(axis=2, keepdims=True)
+        return Probabilities.point(np.where(possible, np.maximum(values, TINY), 0.0))
+
+    @cached_property
+    def _log_normalizers(self) -> Array:
+        """(K,)"""
+        each = self.dirichlet.concentration
+        own = gammaln(np.where(each > 0, each, 1.0)).sum(axis=2) - gammaln(each.sum(axis=2))
+        return np.asarray(own.sum(axis=1))
+
+    def log_density(self, theta: Probabilities) -> float:
+        """log p(probabilities), all components and features."""
+        return self.dirichlet.log_density(theta.values)
+
+    def log_density_terms(self, theta: Probabilities) -> tuple[float, Array]:
+        """The same with components in any order: 0 and M (K, K), see `NormalGamma`."""
+        powers = np.where(self.dirichlet.concentration > 0, self.excess, 0.0)
+        terms = xlogy(powers[:, None], theta.values).sum(axis=(2, 3))
+        return 0.0, np.asarray(terms - self._log_normalizers[:, None])
+
+    def kl(self, prior: Tables) -> float:
+        """KL(self || prior), a sum of those of Dirichlet distributions."""
+        return self.dirichlet.kl(prior.dirichlet)
 
 
 class StickBreaking:
@@ -255,6 +481,7 @@ def _solve_lower(factor: Array, z: Array) -> Array:
 
 def point(means: Array, factor: Array) -> Gaussians:
     """Return the Gaussians of these means (K, D) and precision factors."""
+    means, factor = np.ascontiguousarray(means), np.ascontiguousarray(factor)
     if factor.ndim == 3:
         log_det = 2 * np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
     else:
@@ -337,7 +564,109 @@ class _Wishart:
         return np.einsum("gij,hij->gh", self.scatter, precision)
 
 
-class NormalWishart(_Wishart):
+class _NormalPrecision:
+    """mu_k | Lambda ~ N(mean_k, (strength_k Lambda)^-1): what is one for every law of Lambda.
+
+    Compiled: see _kernels/conjugate.pxd.
+
+    Parameters
+    ----------
+    mean : (K, D); strength : (K,); dof : (G,); scatter : (G, ...)
+        Contiguous.
+    """
+
+    def __init__(self, mean: Array, strength: Array, dof: Array, scatter: Array) -> None:
+        self.means = mean
+        self.strength = strength
+        self.dof = dof
+        self.scatter = scatter
+
+    @property
+    def n_features(self) -> int:
+        """D."""
+        return self.means.shape[1]
+
+    @cached_property
+    def proper(self) -> bool:
+        """Whether the density can be normalised."""
+        return _kernels.parameters.proper(self)
+
+    @property
+    def exponent(self) -> Array:
+        """Power of |Lambda|^(1/2), or of each lambda^(1/2), in the joint density, (G,)."""
+        return _kernels.parameters.exponent(self)
+
+    @cached_property
+    def total_exponent(self) -> float:
+        """Sum of all exponents."""
+        return float(self.exponent.sum())
+
+    def mode(self) -> Gaussians:
+        """Return the joint mode in (mu, Lambda): Lambda = exponent * scatter^-1.
+
+        An empty component under a flat prior takes the mean 0 and precision 1, those of the whole
+        of standardised data. Under a prior of exponent 0 the mode is at Lambda = 0, and a precision
+        close to that is returned.
+
+        Raises
+        ------
+        DegenerateError
+            If scatter is not positive definite but for rounding.
+        """
+        parts, bad = _kernels.parameters.mode(self)
+        if bad >= 0:
+            raise degenerate_error(bad)
+        return Gaussians(*parts)
+
+    def mean(self) -> Gaussians:
+        """Return E[Lambda], E[log|Lambda|] (Bishop B.81; B.28, B.30), D/(2 strength) (10.64).
+
+        Raises
+        ------
+        DegenerateError
+            If scatter is not positive definite.
+        """
+        return self._mean
+
+    @cached_property
+    def _mean(self) -> Gaussians:
+        parts, bad = _kernels.parameters.mean(self)
+        if bad >= 0:
+            raise degenerate_error(bad)
+        return Gaussians(*parts)
+
+    @cached_property
+    def log_normalizer(self) -> Array:
+        """Log of the integral of the density without its constants, (G,) (B.79; B.39)."""
+        values = _kernels.parameters.log_normalizer(self)
+        if self.proper and not np.isfinite(values).all():
+            raise degenerate_error(int(np.flatnonzero(~np.isfinite(values))[0]))
+        return values
+
+    @cached_property
+    def _log_constant(self) -> float:
+        """Log of all of the density's constants, 0 where improper."""
+        return -float(self.log_normalizer.sum()) if self.proper else 0.0
+
+    def log_density(self, theta: Gaussians) -> float:
+        """log p(mu, Lambda), all components; without its constant where improper."""
+        return _kernels.parameters.log_density(self, theta) + self._log_constant
+
+    def log_density_terms(self, theta: Gaussians) -> tuple[float, Array]:
+        """The same with components in any order.
+
+        Returns a number c and a matrix M (K, K): log p = c + sum_k M[sigma(k), k] where component
+        sigma(k) plays theta's k.
+        """
+        return _kernels.parameters.density_terms(self, theta)
+
+    def kl(self, prior: Self) -> float:
+        """KL(self || prior) = E[log q] - E[log p] (Bishop 10.74, 10.77)."""
+        value = _kernels.parameters.divergence(self, prior, self.mean())
+        return value + float(prior.log_normalizer.sum())
+
+
+class NormalWishart(_NormalPrecision, _Wishart):
     """mu_k | Lambda ~ N(mean_k, (strength_k Lambda)^-1), Lambda ~ Wishart(W, dof), W^-1 = scatter.
 
     Bishop B.79 and 10.40. K means on K precision matrices, or (tied) all on one. An improper one,
@@ -348,45 +677,6 @@ class NormalWishart(_Wishart):
     mean : (K, D); strength : (K,); dof : (G,); scatter : (G, D, D)
         G = K, or 1 if tied.
     """
-
-    def __init__(self, mean: Array, strength: Array, dof: Array, scatter: Array) -> None:
-        super().__init__(dof, scatter)
-        self.means = mean
-        self.strength = strength
-        self.means_per_precision = len(mean) // len(scatter)
-
-    @cached_property
-    def proper(self) -> bool:
-        """Whether the density can be normalised."""
-        return bool(
-            np.all(self.strength > 0)
-            and np.all(self.dof > self.n_features - 1)
-            and np.all(np.diagonal(self.scatter, axis1=1, axis2=2) > 0)
-        )
-
-    @property
-    def exponent(self) -> Array:
-        """Power of |Lambda|^(1/2) in the joint density, (G,)."""
-        return self.dof - self.n_features - 1 + self.means_per_precision
-
-    def mode(self) -> Gaussians:
-        """Return the joint mode in (mu, Lambda): Lambda = exponent * scatter^-1.
-
-        An empty component under a flat prior takes the mean 0 and precision 1, those of the whole
-        of standardised data. Under a prior of exponent 0 the mode is at Lambda = 0, and a precision
-        close to that is returned.
-        """
-        exponent = self.exponent
-        flat = (exponent < EMPTY) & ~self.scatter.any(axis=(1, 2))
-        scatter = np.where(flat[:, None, None], np.eye(self.n_features), self.scatter)
-        scale = np.where(flat, 1.0, np.where(exponent < EMPTY, VANISHING, exponent))
-        factor = _factor(scatter, scale, SMALLEST_VARIANCE)
-        return point(np.where((self.strength < EMPTY)[:, None], 0.0, self.means), factor)
-
-    def mean(self) -> Gaussians:
-        """E[Lambda] = dof W, E[log|Lambda|] (B.81) and D/(2 strength) (10.64)."""
-        slack = 0.5 * self.n_features / self.strength
-        return Gaussians(self.means, self._mean_factor, self._mean_log_det, slack)
 
     def sample(self, rng: np.random.Generator) -> Gaussians:
         """Draw Lambda, then mu given Lambda."""
@@ -416,63 +706,8 @@ class NormalWishart(_Wishart):
         z /= np.sqrt(rng.chisquare(dof[components]) / dof[components])[:, None]
         return self.means[components] + _solve_lower(factors[components], z)
 
-    def _log_density_means(self, theta: Gaussians, own: bool) -> Array:
-        """Part of the density that has the means: (K,), or (K, K) of each with each."""
-        mine = self.means if own else self.means[:, None, :]
-        difference = theta.means - mine
-        y = (theta.factor @ difference[..., None])[..., 0]
-        strength = self.strength if own else self.strength[:, None]
-        return np.asarray(-0.5 * strength * (y**2).sum(axis=-1))
 
-    @cached_property
-    def log_normalizer(self) -> Array:
-        """Log of the integral of the density without its constants, (G,) (B.79)."""
-        means = 0.5 * self.n_features * np.log(2 * np.pi / self.strength)
-        return means.reshape(len(self.scatter), -1).sum(axis=1) + self._log_normalizer_precision
-
-    def log_density(self, theta: Gaussians) -> float:
-        """log p(mu, Lambda), all components; without its constant where improper."""
-        value = (
-            0.5 * self.exponent @ theta.log_det
-            - 0.5 * self._trace(theta.factor, True).sum()
-            + self._log_density_means(theta, True).sum()
-        )
-        return float(value - (self.log_normalizer.sum() if self.proper else 0.0))
-
-    def log_density_terms(self, theta: Gaussians) -> tuple[float, Array]:
-        """The same with components in any order.
-
-        Returns a number c and a matrix M (K, K): log p = c + sum_k M[sigma(k), k] where component
-        sigma(k) plays theta's k.
-        """
-        if len(self.scatter) == len(self.means):
-            own = (
-                0.5 * self.exponent[:, None] * theta.log_det[None, :]
-                - 0.5 * self._trace(theta.factor, False)
-                - self.log_normalizer[:, None]
-            )
-            return 0.0, own + self._log_density_means(theta, False)
-        common = 0.5 * self.exponent * theta.log_det - 0.5 * self._trace(theta.factor, True)
-        return float((common - self.log_normalizer)[0]), self._log_density_means(theta, False)
-
-    def kl(self, prior: NormalWishart) -> float:
-        """KL(self || prior) = E[log q] - E[log p] (Bishop 10.74, 10.77)."""
-        e = self.mean()
-        return self._expected_log_density(self, e) - prior._expected_log_density(self, e)
-
-    def _expected_log_density(self, q: NormalWishart, e: Gaussians) -> float:
-        """E under q, whose mean is e, of log p(mu, Lambda), p being self."""
-        gap = self._log_density_means(e, True) - 0.5 * self.n_features * self.strength / q.strength
-        value = (
-            0.5 * self.exponent @ e.log_det
-            - 0.5 * self._trace(e.factor, True).sum()
-            + gap.sum()
-            - self.log_normalizer.sum()
-        )
-        return float(value)
-
-
-class NormalGamma:
+class NormalGamma(_NormalPrecision):
     """mu ~ N(mean, 1/(strength lambda)), lambda ~ Gamma(dof/2, rate scatter/2).
 
     Bishop B.39 with a = dof/2, b = scatter/2, each feature apart (diagonal precision), or all
@@ -482,53 +717,6 @@ class NormalGamma:
     ----------
     mean : (K, D); strength : (K,); dof : (K,); scatter : (K, D), or (K, 1) if spherical
     """
-
-    def __init__(self, mean: Array, strength: Array, dof: Array, scatter: Array) -> None:
-        self.means = mean
-        self.strength = strength
-        self.dof = dof
-        self.scatter = scatter
-        self.n_features = mean.shape[1]
-        self.means_per_precision = self.n_features // scatter.shape[1]
-
-    @cached_property
-    def proper(self) -> bool:
-        """Whether the density can be normalised."""
-        return bool(np.all(self.strength > 0) and np.all(self.dof > 0) and np.all(self.scatter > 0))
-
-    @property
-    def exponent(self) -> Array:
-        """Power of lambda^(1/2) in the joint density, (K,)."""
-        return self.dof - 2 + self.means_per_precision
-
-    def _log_det(self, log_precision: Array) -> Array:
-        return self.means_per_precision * log_precision.sum(axis=1)
-
-    def mode(self) -> Gaussians:
-        """Return the joint mode in (mu, lambda): lambda = exponent / scatter.
-
-        An empty component takes what `NormalWishart.mode` gives it.
-        """
-        exponent = self.exponent[:, None]
-        flat = (exponent < EMPTY) & (self.scatter == 0)
-        scale = np.where(exponent < EMPTY, VANISHING, exponent)
-        variance = np.where(flat, 1.0, self.scatter / scale)
-        degenerate = ~np.all(variance > SMALLEST_VARIANCE, axis=1)
-        if degenerate.any():
-            raise degenerate_error(int(np.flatnonzero(degenerate)[0]))
-        means = np.where((self.strength < EMPTY)[:, None], 0.0, self.means)
-        return point(means, 1 / np.sqrt(variance))
-
-    def mean(self) -> Gaussians:
-        """E[lambda] = dof/scatter, E[log lambda] (B.28, B.30) and D/(2 strength)."""
-        dof = self.dof[:, None]
-        log_precision = digamma(0.5 * dof) - np.log(0.5 * self.scatter)
-        return Gaussians(
-            self.means,
-            np.sqrt(dof / self.scatter),
-            self._log_det(log_precision),
-            0.5 * self.n_features / self.strength,
-        )
 
     def sample(self, rng: np.random.Generator) -> Gaussians:
         """Draw lambda, then mu given lambda."""
@@ -544,7 +732,7 @@ class NormalGamma:
         """
         share = self.strength / (1 + self.strength)
         factors = np.sqrt((self.dof * share)[:, None] / self.scatter)
-        n = self.means_per_precision
+        n = self.n_features // self.scatter.shape[1]  # that share a lambda
         out = np.empty((len(x), len(factors)))
         for k, factor in enumerate(factors):
             squared = ((x - self.means[k]) * factor) ** 2
@@ -561,48 +749,6 @@ class NormalGamma:
         spread = np.sqrt((1 + 1 / self.strength[components, None]) / precision)
         z = rng.standard_normal((len(components), self.n_features))
         return np.asarray(self.means[components] + z * spread)
-
-    @cached_property
-    def log_normalizer(self) -> Array:
-        """Log of the integral of the density without its constants, (K,)."""
-        half = 0.5 * self.dof[:, None]
-        each = gammaln(half) - half * np.log(0.5 * self.scatter)
-        means = 0.5 * self.n_features * np.log(2 * np.pi / self.strength)
-        return np.asarray(each.sum(axis=1) + means)
-
-    def _log_density_each(self, theta: Gaussians, own: bool) -> Array:
-        """Without constants: (K,), or (K, K) of each own component with each of theta's."""
-        rows = slice(None) if own else (slice(None), None)
-        precision = theta.factor**2
-        difference = theta.means - self.means[rows]
-        return np.asarray(
-            0.5 * self.exponent[rows] * theta.log_det / self.means_per_precision
-            - 0.5 * (self.scatter[rows] * precision).sum(axis=-1)
-            - 0.5 * self.strength[rows] * (precision * difference**2).sum(axis=-1)
-        )
-
-    def log_density(self, theta: Gaussians) -> float:
-        """log p(mu, lambda), all components; without its constant where improper."""
-        value = self._log_density_each(theta, True).sum()
-        return float(value - (self.log_normalizer.sum() if self.proper else 0.0))
-
-    def log_density_terms(self, theta: Gaussians) -> tuple[float, Array]:
-        """The same with components in any order.
-
-        Returns a number c and a matrix M (K, K): log p = c + sum_k M[sigma(k), k] where component
-        sigma(k) plays theta's k.
-        """
-        return 0.0, self._log_density_each(theta, False) - self.log_normalizer[:, None]
-
-    def kl(self, prior: NormalGamma) -> float:
-        """KL(self || prior) = E[log q] - E[log p]."""
-        e = self.mean()
-        return self._expected_log_density(self, e) - prior._expected_log_density(self, e)
-
-    def _expected_log_density(self, q: NormalGamma, e: Gaussians) -> float:
-        """E under q, whose mean is e, of log p(mu, lambda), p being self."""
-        slack = 0.5 * self.n_features * self.strength / q.strength
-        return float((self._log_density_each(e, True) - slack - self.log_normalizer).sum())
 
 
 def _reach(a: Array) -> tuple[Array, Array]:
@@ -660,6 +806,11 @@ class IndependentNormalGamma:
     def exponent(self) -> Array:
         """Power of lambda^(1/2) in the joint density, (K,)."""
         return (self.dof - 2)[:, 0]
+
+    @cached_property
+    def total_exponent(self) -> float:
+        """Sum of all exponents."""
+        return float(self.exponent.sum())
 
     def _pooled(self, each: Array) -> Array:
         """Sum over the features that share a precision."""

@@ -59,7 +59,8 @@ class Frame:
             if mine is not theirs and not np.array_equal(mine, theirs):
                 raise ValueError(
                     "the data are in another frame than the model: give the emission theirs, "
-                    "Gaussian(..., frame=data.frame)"
+                    "Gaussian(..., frame=data.frame), or counts and symbols their own, "
+                    "ArrayData.of(X, standardise=False)"
                 )
 
 
@@ -259,6 +260,10 @@ class ArrayData:
     def with_labels(self, labels: NDArray[np.int64]) -> ArrayData:
         """Return the same rows, each with its component given."""
         return replace(self, labels=labels)
+
+    def with_constant(self, constant: float) -> ArrayData:
+        """Return the same rows, which bring this much to the objective whatever theta is."""
+        return replace(self, constant=constant)
 
     def with_memory(self, width: int) -> ArrayData:
         """Return the same rows with a memory of their own, `width` numbers a row, empty.

@@ -2,8 +2,8 @@
 
 A sweep of little data takes less time than Python needs to ask for it. The loop of methods.py is
 there a second time, in _kernels/loop.pyx, for conjugate Gaussian mixtures with a Dirichlet prior,
-and so are the formulas that it takes from Python (_kernels/conjugate.pxd); tests hold the two to
-rounding. Each fit takes one thread, and many run at a time.
+and so are the formulas for weights and draws (_kernels/conjugate.pxd, which both take all others
+from); tests hold the two to rounding. Each fit takes one thread, and many run at a time.
 """
 
 from __future__ import annotations

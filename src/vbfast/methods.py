@@ -57,6 +57,8 @@ __all__ = [
     "sweeps",
 ]
 
+# Made once: making it takes as long as visiting some rows.
+EXACT, FACTORISED = Assignment("exact"), Assignment("factorised")
 # An objective may fall by this share of itself: rounding.
 ROUNDING = 1e-10
 # Gains of a smaller share are left to plain steps.
@@ -312,7 +314,7 @@ class _Climb:
 
     def assign(self, n: int) -> Assignment:
         """How sweep n assigns T."""
-        return Assignment("exact")
+        return EXACT
 
     def _coordinates(self, model: object) -> HasCoordinates | None:
         """In what to extrapolate updates; None: not at all."""
@@ -484,7 +486,7 @@ class MeanField(_Smooth):
 
     def assign(self, n: int) -> Assignment:
         """How sweep n assigns T."""
-        return Assignment("factorised" if self.factorised else "exact")
+        return FACTORISED if self.factorised else EXACT
 
 
 @dataclass(frozen=True)
@@ -540,7 +542,7 @@ class VariationalEM(_Smooth):
     def assign(self, n: int) -> Assignment:
         """How sweep n assigns T."""
         if self.truncation is None:
-            return Assignment("factorised")
+            return FACTORISED
         return Assignment("best", truncation=self.truncation)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import loops
+from . import _kernels, loops
 from ._kernels.inputs import Assignment, Block, Coefficients
 from .draws import Draws
 from .exceptions import impossible_error
@@ -21,7 +21,7 @@ __all__ = ["Model", "Theta"]
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Theta(Coefficients):
     """What a sweep reads off a posterior over theta; kernels see its `Coefficients`.
 
@@ -124,8 +124,7 @@ class Model:
         """Theta at a point: the latent structure's probabilities, the emission's parameters."""
         log_prior = self.latent.log_prior(self._prior_weights, weights)
         log_prior += self.emission.log_prior(self._prior_parameters, parameters)
-        with np.errstate(divide="ignore"):
-            return self._theta(np.log(weights), parameters, log_prior)
+        return self._theta(_kernels.parameters.logarithms(weights), parameters, log_prior)
 
     def _theta(
         self,
@@ -144,6 +143,7 @@ class Model:
             self.emission.coefficients(parameters, reference),
             self.emission.offsets(parameters) + scores,
             latent,
+            self.emission.width,
             log_prior=log_prior,
             weights=weights,
             parameters=parameters,
@@ -151,13 +151,18 @@ class Model:
         )
 
     def about(self, means: Array) -> Theta:
-        """Theta of equal weights and precision 1: a reference to take moments about."""
-        return self._theta(np.log(self.latent.equal), self.emission.unit(means), 0.0, means)
+        """Theta of equal weights that statistics can be taken about: Gaussians of precision 1."""
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(self.latent.equal)
+        return self._theta(log_weights, self.emission.unit(means), 0.0, means)
 
-    def around(self, means: Array, counts: Array) -> Stats:
-        """Statistics of `counts` rows (K,) about `means` (K, D), with the variance of all rows."""
+    def around(self, parameters: Any, counts: Array) -> Stats:
+        """Statistics of `counts` rows (K,) that are as the emission's parameters say.
+
+        Of a Gaussian: about means (K, D), with the variance of all rows.
+        """
         return self.layout.stats(
-            {**self.latent.around(counts), **self.emission.around(means, counts)}
+            {**self.latent.around(counts), **self.emission.around(parameters, counts)}
         )
 
     def coordinates(self, posterior: Stats) -> Array:
@@ -229,6 +234,7 @@ class Model:
                 self.emission.kernel,
                 np.stack([theta.coefficients for theta in thetas.values()]),
                 np.stack([theta.offsets for theta in thetas.values()]),
+                n_categories=self.emission.width,
             )
             raw = self._visit(block, together, assignment, len(thetas))
             for row, (n, theta) in zip(raw, thetas.items(), strict=True):
@@ -242,13 +248,32 @@ class Model:
         self.check_frame(block)
         kernel = self.latent.kernel(block.single and not assignment.precise)
         size = kernel.statistics_size(
-            theta.emission, self.latent.n_components, self.emission.n_features
+            theta.emission, self.latent.n_components, self.emission.n_features, theta.n_categories
         )
         raw = np.empty((n_thetas, size))
         impossible = kernel.visit(block, theta, assignment, statistics=raw.reshape(-1))
+        looked_for = impossible is None and self.emission.may_be_impossible
+        if looked_for and np.isneginf(raw[:, 0]).any():
+            impossible = self._first_impossible(block, theta, assignment, raw)
         if impossible is not None and impossible >= 0:
             raise impossible_error(block.first_row + impossible)
         return raw
+
+    def _first_impossible(
+        self, block: Block, theta: Coefficients, assignment: Assignment, raw: Array
+    ) -> int:
+        """Number of the first row that is impossible under one of the thetas; -1 if none is."""
+        if theta.offsets.ndim > 1:
+            n = int(np.isneginf(raw[:, 0]).argmax())
+            one = {"coefficients": theta.coefficients[n], "offsets": theta.offsets[n]}
+            theta = replace(theta, **one)
+        log_z = np.empty(len(block.values))
+        kernel = self.latent.kernel(block.single and not assignment.precise)
+        kernel.visit(block, theta, assignment, log_z=log_z)
+        bad = np.isneginf(log_z)
+        if block.weights is not None:
+            bad &= block.weights > 0
+        return int(bad.argmax()) if bad.any() else -1
 
     def _collect(self, block: Block, raw: Array, theta: Theta) -> Stats:
         n_components = self.latent.n_components

@@ -5,9 +5,9 @@ k-means is crisp EM on a model of its own, `Centroids`: equal weights, unit vari
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,9 +30,11 @@ Init = Literal["kmeans", "k-means++", "random", "random_from_data"]
 SHARE, FEWEST, MOST, VALUES = 20, 5_000, 25_000, 2**21
 # k-means stops sooner than EM, which goes on from there.
 KMEANS_SWEEPS, KMEANS_TOL = 10, 1e-4
+# Share of the rows that components of counts or symbols have in common at the start.
+SPREAD = 0.1
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Means(Coefficients):
     """Centroids as theta, under a flat prior."""
 
@@ -90,15 +92,20 @@ class Centroids:
         return self.prior.layout.stats({"log_z": raw[0], **moments})
 
 
-def _part(data: ArrayData, n_components: int, rng: np.random.Generator) -> ArrayData:
-    """A random part of the rows, in the units of the frame, features one after another."""
+def _part(
+    data: ArrayData, n_components: int, rng: np.random.Generator, width: int | None = None
+) -> ArrayData:
+    """A random part of the rows, in the units of the frame, features one after another.
+
+    Less where a row will be of `width` numbers than where it is of as many as it has.
+    """
     rows: slice | NDArray[np.int64] = slice(None)
     n_rows = data.n_rows
     if data.weights is not None and not data.weights.all():
         rows = np.flatnonzero(data.weights)
         n_rows = len(rows)
     n = max(min(max(n_rows // SHARE, FEWEST), MOST), 100 * n_components)
-    n = min(n, max(VALUES // data.values.shape[1], 10 * n_components))
+    n = min(n, max(VALUES // (width or data.values.shape[1]), 10 * n_components))
     if n < n_rows:
         chosen = np.sort(rng.choice(n_rows, n, replace=False, shuffle=False))
         rows = chosen if isinstance(rows, slice) else rows[chosen]
@@ -143,23 +150,53 @@ def _plus_plus(part: ArrayData, n_components: int, rng: np.random.Generator) -> 
 def _centroids(data: ArrayData, n_components: int, init: Init, rng: np.random.Generator) -> Array:
     """Centroids (K, D), in the units of the frame."""
     if init == "random_from_data":
-        weight = np.ones(data.n_rows) if data.weights is None else data.weights
-        present = np.flatnonzero(weight > 0)
-        few = len(present) < n_components
-        chosen = rng.choice(
-            present, n_components, replace=few, p=weight[present] / weight[present].sum()
-        )
-        rows = data.values[chosen].astype(np.float64)
+        rows = data.values[_rows_drawn(data, n_components, rng)].astype(np.float64)
         return np.asarray((rows - data.frame.origin) * data.frame.scale)
-    part = _part(data, n_components, rng)
+    return _sought(_part(data, n_components, rng), n_components, init, rng)
+
+
+def _rows_drawn(data: ArrayData, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Numbers of n rows, all different if there are as many."""
+    weight = np.ones(data.n_rows) if data.weights is None else data.weights
+    present = np.flatnonzero(weight > 0)
+    share = weight[present] / weight[present].sum()
+    return rng.choice(present, n, replace=len(present) < n, p=share)
+
+
+def _sought(part: ArrayData, n_components: int, init: Init, rng: np.random.Generator) -> Array:
+    """Centroids (K, D) by k-means++, and k-means from there."""
     means = _plus_plus(part, n_components, rng)
     if init == "k-means++":
         return means
-    model = Centroids(n_components, data.values.shape[1])
+    model = Centroids(n_components, part.values.shape[1])
     start = model.prior + part.sum(model.visit, model.at(means), Assignment("hard"))
     fit = CrispEM(max_iter=KMEANS_SWEEPS, tol=KMEANS_TOL).fit(model, part, start)
     # An empty component's mean stays what it was when it was last seen: nobody's nearest.
     return np.where(np.isneginf(fit.theta.offsets)[:, None], means, fit.theta.means)
+
+
+def _of_part(model: Model, data: ArrayData, init: Init, rng: np.random.Generator) -> Stats:
+    """Statistics of counts or symbols by centroids among points that stand for them.
+
+    Those of a part of the rows, each given to the nearest centroid, on behalf of all; a share is
+    spread over all components, since what a component has not seen EM would hold impossible for
+    ever.
+    """
+    k, emission = model.latent.n_components, model.emission
+    rows = _part(data, k, rng, emission.point_width)
+    points = np.asfortranarray(emission.points(rows.values))
+    d = points.shape[1]
+    part = replace(rows, values=points, frame=Frame(np.zeros(d), np.ones(d), np.ones(d)))
+    if init == "random_from_data":
+        means = points[_rows_drawn(part, k, rng)]
+    else:
+        means = _sought(part, k, init, rng)
+    labels = np.empty(part.n_rows, dtype=np.int64)
+    centroids = Centroids(k, d).at(np.ascontiguousarray(means))
+    _kernels.mixture.visit(part.block, centroids, Assignment("hard"), labels=labels)
+    stats = _labelled(model, rows, labels) * (data.total_weight / rows.total_weight)
+    overall = model.around(emission.overall(stats), stats["strength"])
+    return stats * (1 - SPREAD) + overall * SPREAD
 
 
 def posterior(model: Model, data: ArrayData, init: Init, rng: np.random.Generator) -> Stats:
@@ -180,15 +217,19 @@ def posterior(model: Model, data: ArrayData, init: Init, rng: np.random.Generato
     k = model.latent.n_components
     if init == "random":
         return from_labels(model, data, rng.integers(k, size=data.n_rows))
+    if model.emission.moments is None:
+        return model.prior + _of_part(model, data, init, rng)
     about = model.about(_centroids(data, k, init, rng))
     # In float64 arithmetic: a first theta is read from a scatter that may be close to singular.
-    return model.prior + data.sum(model.visit, about, Assignment("hard", precise=True))
+    stats = data.sum(model.visit, about, Assignment("hard", precise=True))
+    return model.prior + model.latent.loosen(stats)
 
 
 def from_labels(model: Model, data: ArrayData, labels: ArrayLike) -> Stats:
     """Return the posterior when T is known: prior + the statistics of labelled rows.
 
-    Two passes: the first finds each component's mean, the second takes moments about it.
+    Two passes where statistics are moments: the first finds each component's mean, the second
+    takes moments about it.
 
     Parameters
     ----------
@@ -211,12 +252,18 @@ def from_labels(model: Model, data: ArrayData, labels: ArrayLike) -> Stats:
     bad = np.flatnonzero((components < 0) | (components >= k))
     if len(bad):
         raise ValueError(f"labels[{bad[0]}] is {components[bad[0]]}; 0 to {k - 1} are allowed")
-    labelled = data.with_labels(np.ascontiguousarray(components, dtype=np.int64))
-    means = np.zeros((k, model.emission.n_features))
-    for _ in range(2):
-        stats = labelled.sum(model.visit, model.about(means), Assignment("given", precise=True))
-        means = stats["mean"].copy()
-    return model.prior + stats
+    return model.prior + _labelled(model, data, components)
+
+
+def _labelled(model: Model, data: ArrayData, labels: NDArray[Any]) -> Stats:
+    """Statistics of labelled rows."""
+    labelled = data.with_labels(np.ascontiguousarray(labels, dtype=np.int64))
+    given = Assignment("given", precise=True)
+    means = np.zeros((model.latent.n_components, model.emission.n_features))
+    stats = labelled.sum(model.visit, model.about(means), given)
+    if model.emission.moments is not None:
+        stats = labelled.sum(model.visit, model.about(stats["mean"].copy()), given)
+    return stats
 
 
 def from_parameters(

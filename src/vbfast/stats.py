@@ -7,11 +7,14 @@ A prior, the statistics of some data and a posterior are all of this one type, s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from . import _kernels
 
 __all__ = ["Layout", "Moments", "Stats"]
 
@@ -29,15 +32,13 @@ class Moments:
     Attributes
     ----------
     strength, mean, scatter : str
-        Names of the fields: weights (K,), means (K, D), and scatter about the mean.
-    spread : callable
-        ``spread(weight (K,), difference (K, D))`` is the term ab/(a + b) dd' in scatter's shape.
+        Names of the fields: weights (K,), means (K, D), and scatter about the mean: (K, D, D), or
+        (1, D, D) of all together, or the diagonal alone, (K, D), or its sum, (K, 1).
     """
 
     strength: str
     mean: str
     scatter: str
-    spread: Callable[[Array, Array], Array]
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,33 @@ class Layout:
     fields: tuple[tuple[str, tuple[int, ...]], ...]
     moments: Moments | None = None
 
-    @property
+    @cached_property
+    def places(self) -> dict[str, tuple[int, int, tuple[int, ...]]]:
+        """Where each field begins and ends in the buffer, and its shape."""
+        places, start = {}, 0
+        for name, shape in self.fields:
+            end = start + math.prod(shape)
+            places[name] = start, end, shape
+            start = end
+        return places
+
+    @cached_property
     def size(self) -> int:
         """Number of doubles."""
         return sum(math.prod(shape) for _, shape in self.fields)
 
+    @cached_property
+    def moment_places(self) -> tuple[tuple[int, int, int], tuple[int, ...], tuple[int, ...]]:
+        """Where the three moments begin, and the shapes of mean and scatter."""
+        moments = self.moments
+        assert moments is not None
+        strength = self.places[moments.strength]
+        mean, scatter = self.places[moments.mean], self.places[moments.scatter]
+        return (strength[0], mean[0], scatter[0]), mean[2], scatter[2]
+
     def stats(self, values: Mapping[str, ArrayLike] | None = None) -> Stats:
         """Return statistics with these values, zero where a field has none."""
-        out = Stats(self, np.zeros(self.size))
-        for name, value in (values or {}).items():
-            out[name][...] = value
-        return out
+        return Stats(self, _kernels.parameters.joined(self.places, self.size, values or {}))
 
 
 class Stats:
@@ -75,28 +92,27 @@ class Stats:
     def __init__(self, layout: Layout, buffer: Array) -> None:
         self.layout = layout
         self.buffer = buffer
+        # Made as they are asked for.
         self._views: dict[str, Array] = {}
-        start = 0
-        for name, shape in layout.fields:
-            end = start + math.prod(shape)
-            self._views[name] = buffer[start:end].reshape(shape)
-            start = end
 
     def __getitem__(self, name: str) -> Array:
         """Return the field as a view: writing to it writes to the statistics."""
-        return self._views[name]
+        view = self._views.get(name)
+        if view is None:
+            start, end, shape = self.layout.places[name]
+            view = self.buffer[start:end]
+            if len(shape) != 1:
+                view = view.reshape(shape)
+            self._views[name] = view
+        return view
 
     def __add__(self, other: Stats) -> Stats:
         """Return the statistics of both groups of data together."""
         out = Stats(self.layout, self.buffer + other.buffer)
-        moments = self.layout.moments
-        if moments is not None:
-            mine, theirs = self[moments.strength], other[moments.strength]
-            total = mine + theirs
-            share = np.divide(theirs, total, out=np.zeros_like(total), where=total > 0)
-            difference = other[moments.mean] - self[moments.mean]
-            out[moments.mean][...] = self[moments.mean] + share[:, None] * difference
-            out[moments.scatter][...] += moments.spread(mine * share, difference)
+        if self.layout.moments is not None:
+            _kernels.parameters.add(
+                self.buffer, other.buffer, out.buffer, *self.layout.moment_places
+            )
         return out
 
     def __mul__(self, factor: float) -> Stats:
@@ -113,7 +129,7 @@ class Stats:
         return Stats(self.layout, self.buffer.copy())
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{name} {view.shape}" for name, view in self._views.items())
+        fields = ", ".join(f"{name} {shape}" for name, shape in self.layout.fields)
         return f"Stats({fields})"
 
     def __reduce__(self) -> tuple[type[Stats], tuple[Layout, Array]]:

@@ -17,13 +17,26 @@ from typing import TYPE_CHECKING
 from . import cpu
 
 if TYPE_CHECKING:
-    from . import columns, factorial, gaussian, loop, mixture, seeds, triangle
+    from . import (
+        chain,
+        columns,
+        discrete,
+        factorial,
+        gaussian,
+        loop,
+        mixture,
+        parameters,
+        seeds,
+        triangle,
+    )
     from . import mixture as mixture_single
 
 __all__ = [
     "available_levels",
+    "chain",
     "columns",
     "cpu",
+    "discrete",
     "factorial",
     "gaussian",
     "level",
@@ -31,6 +44,7 @@ __all__ = [
     "loop",
     "mixture",
     "mixture_single",
+    "parameters",
     "seeds",
     "triangle",
 ]
@@ -59,23 +73,28 @@ def _choose_level() -> str:
 
 
 def load(level: str) -> SimpleNamespace:
-    """Return the kernels of one level, with the emissions known to the latent structures."""
+    """Return the kernels of one level, with the emissions known to those that call them."""
     kernels = (
+        "chain",
         "columns",
+        "discrete",
         "factorial",
         "gaussian",
         "gaussian_single",
         "loop",
         "mixture",
         "mixture_single",
+        "parameters",
         "seeds",
         "triangle",
     )
     modules = SimpleNamespace(
         **{name: importlib.import_module(f"{__name__}.{name}_{level}") for name in kernels}
     )
-    for latent in (modules.mixture, modules.loop):
-        latent.EMISSIONS.update(modules.gaussian.EMISSIONS)
+    for caller in (modules.chain, modules.loop, modules.mixture, modules.parameters):
+        caller.EMISSIONS.update(modules.gaussian.EMISSIONS)
+    for latent in (modules.chain, modules.mixture):
+        latent.EMISSIONS.update(modules.discrete.EMISSIONS)
     modules.mixture_single.EMISSIONS.update(modules.gaussian_single.EMISSIONS)
     return modules
 
@@ -84,6 +103,7 @@ level: str = _choose_level()
 
 if not TYPE_CHECKING:
     _loaded = load(level)
-    columns, factorial, gaussian = _loaded.columns, _loaded.factorial, _loaded.gaussian
+    chain, columns, discrete = _loaded.chain, _loaded.columns, _loaded.discrete
+    factorial, gaussian = _loaded.factorial, _loaded.gaussian
     loop, mixture, mixture_single = _loaded.loop, _loaded.mixture, _loaded.mixture_single
-    seeds, triangle = _loaded.seeds, _loaded.triangle
+    parameters, seeds, triangle = _loaded.parameters, _loaded.seeds, _loaded.triangle

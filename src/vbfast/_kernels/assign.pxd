@@ -7,7 +7,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from .tile cimport (
     LANES,
     ROW_BLOCK,
+    fours,
     lanes,
+    lanes_add_from,
     lanes_exp,
     lanes_keep_between,
     lanes_keep_from,
@@ -16,6 +18,7 @@ from .tile cimport (
     lanes_min,
     lanes_replace_above,
     lanes_replace_equal,
+    lanes_replace_from,
     lanes_set,
     lanes_sum,
     philox_uniform,
@@ -32,6 +35,8 @@ cdef enum Kind:
     HARD = 3    # all on the best component
     DRAW = 4    # one component, drawn
     GIVEN = 5   # one component, as told
+    FILTER = 6  # chains: given the rows up to each one only
+    FACTORISED = 7  # chains: rows independent under q
 
 
 cdef enum:
@@ -148,42 +153,145 @@ cdef inline void assign_exact(
     mark_impossible(n_rows, log_z)
 
 
+# Of four vectors side by side, what is kept of each lane lies in order: the four vectors' largest
+# numbers, their next ones ... Kept are multiples of four, of which those beyond count for nothing.
+
+cdef inline Py_ssize_t kept_size(Py_ssize_t truncation) noexcept nogil:
+    """Vectors for what is kept of four."""
+    return 4 * fours(truncation)
+
+
 cdef inline void largest(
     Py_ssize_t n_components, Py_ssize_t step, Py_ssize_t wanted, const lanes* score, lanes* left,
     lanes* kept,
 ) noexcept nogil:
-    """kept = each lane's `wanted` largest scores, in order, found four at a time."""
-    cdef lanes lowest = lanes_set(LOWEST)
-    cdef lanes s, t, t0, t1, t2, t3
+    """kept = the `wanted` largest scores of two of the four vectors.
+
+    They are found four at a time, among what those before have left.
+    """
+    cdef const lanes* source = score
+    cdef Py_ssize_t between = step
+    cdef lanes s, a0, a1, a2, a3, t, b0, b1, b2, b3
     cdef Py_ssize_t c, k
     for c in range(0, wanted, 4):
-        t0 = lowest
-        t1 = lowest
-        t2 = lowest
-        t3 = lowest
+        a0 = lanes_set(LOWEST)
+        a1 = a0
+        a2 = a0
+        a3 = a0
+        b0 = a0
+        b1 = a0
+        b2 = a0
+        b3 = a0
         for k in range(n_components):
-            # A larger one takes its place, the rest move on. NaN is the second operand's loss.
-            s = lanes_max(score[k * step], lowest) if c == 0 else left[k]
-            t = lanes_min(s, t0)
-            t0 = lanes_max(s, t0)
-            s = lanes_min(t, t1)
-            t1 = lanes_max(t, t1)
-            t = lanes_min(s, t2)
-            t2 = lanes_max(s, t2)
-            s = lanes_min(t, t3)
-            t3 = lanes_max(t, t3)
-            if wanted > c + 4:
-                left[k] = s
-        kept[c] = t0
-        kept[c + 1] = t1
-        kept[c + 2] = t2
-        kept[c + 3] = t3
+            s = source[k * between]
+            t = source[k * between + 1]
+            # The smallest first: it stays, or becomes the new score, or the next larger one. NaN
+            # gets through the minimum and then, the first operand, gives way to the second.
+            if wanted > c + 3:
+                if wanted > c + 4:
+                    left[2 * k] = lanes_min(a3, s)
+                    left[2 * k + 1] = lanes_min(b3, t)
+                a3 = lanes_max(lanes_min(a2, s), a3)
+                b3 = lanes_max(lanes_min(b2, t), b3)
+            a2 = lanes_max(lanes_min(a1, s), a2)
+            b2 = lanes_max(lanes_min(b1, t), b2)
+            a1 = lanes_max(lanes_min(a0, s), a1)
+            b1 = lanes_max(lanes_min(b0, t), b1)
+            a0 = lanes_max(s, a0)
+            b0 = lanes_max(t, b0)
+        source = left
+        between = 2
+        kept[4 * c] = a0
+        kept[4 * c + 1] = b0
+        kept[4 * c + 4] = a1
+        kept[4 * c + 5] = b1
+        kept[4 * c + 8] = a2
+        kept[4 * c + 9] = b2
+        kept[4 * c + 12] = a3
+        kept[4 * c + 13] = b3
+
+
+cdef inline void shares(
+    Py_ssize_t truncation, const lanes* weight, const lanes* kept, lanes* share, lanes* log_z
+) noexcept nogil:
+    """share = weight * softmax(kept)."""
+    cdef lanes s0 = lanes_set(1.0)
+    cdef lanes s1 = s0, s2 = s0, s3 = s0
+    cdef Py_ssize_t c, v
+    for c in range(4, 4 * truncation, 4):
+        share[c] = lanes_exp(kept[c] - kept[0])
+        share[c + 1] = lanes_exp(kept[c + 1] - kept[1])
+        share[c + 2] = lanes_exp(kept[c + 2] - kept[2])
+        share[c + 3] = lanes_exp(kept[c + 3] - kept[3])
+        s0 = s0 + share[c]
+        s1 = s1 + share[c + 1]
+        s2 = s2 + share[c + 2]
+        s3 = s3 + share[c + 3]
+    share[0] = weight[0] / s0
+    share[1] = weight[1] / s1
+    share[2] = weight[2] / s2
+    share[3] = weight[3] / s3
+    for c in range(4, 4 * truncation, 4):
+        for v in range(4):
+            share[c + v] = share[c + v] * share[v]
+    log_z[0] = kept[0] + lanes_log(s0)
+    log_z[1] = kept[1] + lanes_log(s1)
+    log_z[2] = kept[2] + lanes_log(s2)
+    log_z[3] = kept[3] + lanes_log(s3)
+
+
+cdef inline bint give(
+    Py_ssize_t n_components, Py_ssize_t step, Py_ssize_t truncation, const lanes* kept,
+    const lanes* share, lanes* score,
+) noexcept nogil:
+    """Put their shares in the place of the kept scores, and 0 in that of all others.
+
+    Returns whether in some row no score is possible, or more than were kept have got a share:
+    equals of the least one.
+    """
+    cdef lanes none = lanes_set(0.0)
+    cdef lanes one = lanes_set(1.0)
+    cdef lanes more = lanes_set(truncation + 0.5)
+    cdef lanes n0 = none, n1 = none, n2 = none, n3 = none
+    cdef lanes* at
+    cdef lanes s0, s1, s2, s3, q0, q1, q2, q3, most, fewest
+    cdef Py_ssize_t least = 4 * (truncation - 1)
+    cdef Py_ssize_t c, k
+    for k in range(n_components):
+        at = score + k * step
+        s0 = at[0]
+        s1 = at[1]
+        s2 = at[2]
+        s3 = at[3]
+        n0 = lanes_add_from(n0, one, s0, kept[least])
+        n1 = lanes_add_from(n1, one, s1, kept[least + 1])
+        n2 = lanes_add_from(n2, one, s2, kept[least + 2])
+        n3 = lanes_add_from(n3, one, s3, kept[least + 3])
+        q0 = lanes_replace_from(none, share[least], s0, kept[least])
+        q1 = lanes_replace_from(none, share[least + 1], s1, kept[least + 1])
+        q2 = lanes_replace_from(none, share[least + 2], s2, kept[least + 2])
+        q3 = lanes_replace_from(none, share[least + 3], s3, kept[least + 3])
+        # Of all that a score reaches, the largest one is the last.
+        for c in range(least - 4, -4, -4):
+            q0 = lanes_replace_from(q0, share[c], s0, kept[c])
+            q1 = lanes_replace_from(q1, share[c + 1], s1, kept[c + 1])
+            q2 = lanes_replace_from(q2, share[c + 2], s2, kept[c + 2])
+            q3 = lanes_replace_from(q3, share[c + 3], s3, kept[c + 3])
+        at[0] = q0
+        at[1] = q1
+        at[2] = q2
+        at[3] = q3
+    most = lanes_max(lanes_max(n0, n1), lanes_max(n2, n3))
+    fewest = lanes_min(lanes_min(n0, n1), lanes_min(n2, n3))
+    return lanes_sum(
+        lanes_keep_from(one, most, more) + lanes_keep_from(one, none, fewest)
+    ) > 0.0
 
 
 cdef inline Py_ssize_t best_size(Py_ssize_t n_components, Py_ssize_t truncation) noexcept nogil:
     """Vectors that assign_best works in."""
     # A multiple of four, so that what follows starts on a cache line.
-    return (n_components + 2 * (truncation + 3) + 3) // 4 * 4
+    return fours(2 * n_components) + 2 * kept_size(truncation)
 
 
 cdef inline void assign_best(
@@ -195,60 +303,47 @@ cdef inline void assign_best(
     Only those take an exponential, and are then found by their value.
     """
     cdef Py_ssize_t step = stride // LANES
-    cdef lanes* kept = workspace + n_components
-    cdef lanes* value = kept + truncation + 3
+    cdef lanes* kept = workspace
+    cdef lanes* share = kept + kept_size(truncation)
+    cdef lanes* left = share + kept_size(truncation)
     cdef lanes* score
-    cdef lanes total, least, found, share, s, q
-    cdef lanes one = lanes_set(1.0)
-    cdef lanes more = lanes_set(truncation + 0.5)
-    cdef Py_ssize_t c, k, v, row
-    for v in range(n_rows // LANES):
-        score = <lanes*>scores + v
-        largest(n_components, step, truncation, score, workspace, kept)
-        total = lanes_set(0.0)
-        for c in range(truncation):
-            value[c] = lanes_exp(kept[c] - kept[0])
-            total = total + value[c]
-        (<lanes*>log_z)[v] = kept[0] + lanes_log(total)
-        share = (<const lanes*>weight)[v] / total
-        for c in range(truncation):
-            value[c] = value[c] * share
-        least = kept[truncation - 1]
-        found = lanes_set(0.0)
-        for k in range(n_components):
-            s = score[k * step]
-            q = lanes_set(0.0)
-            for c in range(truncation):
-                q = lanes_replace_equal(q, value[c], s, kept[c])
-            found = found + lanes_keep_from(one, s, least)
-            score[k * step] = q
-        # More than there is place for: equals of the least one.
-        if lanes_sum(lanes_keep_from(one, found, more)) > 0.0:
-            leave_first(
-                n_components, stride, truncation, <const real*>value, scores + v * LANES
+    cdef Py_ssize_t block, row
+    # Four vectors of rows at a time, as in `exponentials`.
+    for block in range(n_rows // (4 * LANES)):
+        row = 4 * LANES * block
+        score = <lanes*>(scores + row)
+        largest(n_components, step, truncation, score, left, kept)
+        largest(n_components, step, truncation, score + 2, left, kept + 2)
+        shares(truncation, <const lanes*>(weight + row), kept, share, <lanes*>(log_z + row))
+        if give(n_components, step, truncation, kept, share, score):
+            settle(
+                n_components, stride, truncation, <const real*>share, weight + row, scores + row,
+                log_z + row,
             )
-    mark_impossible(n_rows, log_z)
-    for row in range(n_rows):
-        if log_z[row] == -INFINITY:
-            for k in range(n_components):
-                scores[k * stride + row] = weight[row] / n_components
 
 
-cdef inline void leave_first(
-    Py_ssize_t n_components, Py_ssize_t stride, Py_ssize_t truncation, const real* value, real* q,
+cdef inline void settle(
+    Py_ssize_t n_components, Py_ssize_t stride, Py_ssize_t truncation, const real* share,
+    const real* weight, real* q, real* log_z,
 ) noexcept nogil:
-    """Of components that share the least value kept, leave the first ones, as many as were kept."""
-    cdef Py_ssize_t c, k, lane, last, room
-    for lane in range(LANES):
-        last = (truncation - 1) * LANES + lane
+    """Leave the first of equals, as many as were kept; where all is impossible, all have a share.
+    """
+    cdef Py_ssize_t c, k, last, room, row
+    for row in range(4 * LANES):
+        if not log_z[row] > LOWEST:
+            log_z[row] = -INFINITY
+            for k in range(n_components):
+                q[k * stride + row] = weight[row] / n_components
+            continue
+        last = 4 * LANES * (truncation - 1) + row
         room = 0
         for c in range(truncation):
-            room += value[c * LANES + lane] == value[last]
+            room += share[4 * LANES * c + row] == share[last]
         for k in range(n_components):
-            if q[k * stride + lane] == value[last]:
+            if q[k * stride + row] == share[last]:
                 room -= 1
                 if room < 0:
-                    q[k * stride + lane] = 0.0
+                    q[k * stride + row] = 0.0
 
 
 cdef inline void assign_given(
@@ -289,6 +384,7 @@ cdef inline void assign_hard(
             )
         (<lanes*>top)[v] = high
         (<lanes*>best)[v] = label
+    mark_impossible(n_rows, top)
     for row in range(n_rows):
         labels[row] = <int64_t>best[row]
 

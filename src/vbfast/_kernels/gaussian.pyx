@@ -24,6 +24,7 @@ from .tile cimport (
     lanes_load,
     lanes_set,
     lanes_sum,
+    products,
     real,
     stride_of,
 )
@@ -48,84 +49,6 @@ cdef enum:
     SPARSE = 4
     LONG = 12
     MOST_GATHERED = 512
-
-
-cdef void products(
-    Py_ssize_t n_left, Py_ssize_t n_right, bint lower, Py_ssize_t n_vectors, Py_ssize_t stride,
-    const lanes* left, const lanes* right, double* out, Py_ssize_t columns,
-) noexcept nogil:
-    """out[i, j] += sum over rows of left[i] * right[j], in blocks of 2 x 4; only j <= i if lower.
-
-    out has even(n_left) rows, `columns` apart, of fours(n_right), the last of which are padding, as
-    are the rows of left and right that they come from: those may hold anything.
-    """
-    cdef Py_ssize_t i, j, v, end
-    cdef const lanes* l0
-    cdef const lanes* l1
-    cdef const lanes* r0
-    cdef const lanes* r1
-    cdef const lanes* r2
-    cdef const lanes* r3
-    cdef lanes a0, a1, a2, a3, b0, b1, b2, b3, x, y, r
-    for i in range(0, n_left, 2):
-        l0 = left + i * stride
-        l1 = l0 + stride
-        end = min(i + 2, n_right) if lower else n_right
-        for j in range(0, end, 4):
-            r0 = right + j * stride
-            r1 = r0 + stride
-            r2 = r1 + stride
-            r3 = r2 + stride
-            a0 = lanes_set(0.0)
-            a1 = a0
-            a2 = a0
-            a3 = a0
-            b0 = a0
-            b1 = a0
-            b2 = a0
-            b3 = a0
-            if end - j > 2:
-                for v in range(n_vectors):
-                    x = lanes_load(l0 + v)
-                    y = lanes_load(l1 + v)
-                    r = lanes_load(r0 + v)
-                    a0 = a0 + x * r
-                    b0 = b0 + y * r
-                    r = lanes_load(r1 + v)
-                    a1 = a1 + x * r
-                    b1 = b1 + y * r
-                    r = lanes_load(r2 + v)
-                    a2 = a2 + x * r
-                    b2 = b2 + y * r
-                    r = lanes_load(r3 + v)
-                    a3 = a3 + x * r
-                    b3 = b3 + y * r
-            else:
-                # Two columns only: two vectors at a time, for as many sums that need not wait.
-                for v in range(0, n_vectors, 2):
-                    x = l0[v]
-                    y = l1[v]
-                    a0 = a0 + x * r0[v]
-                    a1 = a1 + x * r1[v]
-                    b0 = b0 + y * r0[v]
-                    b1 = b1 + y * r1[v]
-                    x = l0[v + 1]
-                    y = l1[v + 1]
-                    a2 = a2 + x * r0[v + 1]
-                    a3 = a3 + x * r1[v + 1]
-                    b2 = b2 + y * r0[v + 1]
-                    b3 = b3 + y * r1[v + 1]
-                a0 = a0 + a2
-                a1 = a1 + a3
-                b0 = b0 + b2
-                b1 = b1 + b3
-                a2 = lanes_set(0.0)
-                a3 = a2
-                b2 = a2
-                b3 = a2
-            lanes_add_sums(
-                a0, a1, a2, a3, b0, b1, b2, b3, out + i * columns + j, out + (i + 1) * columns + j
-            )
 
 
 cdef void subtract(

@@ -8,9 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Assignment", "Block", "Coefficients", "CoupledCoefficients", "Mixtures", "Sequences"]
+__all__ = [
+    "LOWEST",
+    "Assignment",
+    "Block",
+    "Coefficients",
+    "CoupledCoefficients",
+    "Mixtures",
+    "Sequences",
+]
 
 Array = NDArray[np.float64]
+
+# Scores no higher are those of what is impossible: in coefficients it stands for log 0.
+LOWEST = -1.7e308
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class Sequences:
     order: NDArray[np.int64]
 
 
-# Not frozen, which would take as long to make as visiting a row.
+# Block and Coefficients are not frozen, which would take as long to make as visiting rows.
 @dataclass(slots=True)
 class Block:
     """Rows that a kernel visits in one call.
@@ -71,21 +82,23 @@ class Block:
     memory: Array | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Coefficients:
     """Theta, as far as kernels see it.
 
     Attributes
     ----------
     emission : str
-        Name of the compiled functions that can read `coefficients`: "full", "tied", "diag" or
-        "spherical".
+        Name of the compiled functions that can read `coefficients`: "full", "tied", "diag",
+        "spherical", "poisson", "bernoulli" or "categorical".
     coefficients : ndarray of shape (size,)
     offsets : ndarray of shape (K,)
         Scores where the emission's own part is zero.
     latent : ndarray, optional
         What the latent structure's kernel reads besides: of a chain start (K,) and transition
         matrix (K, K), one after the other.
+    n_categories : int
+        Symbols that a feature may be, 0 where features are numbers.
 
     Notes
     -----
@@ -96,6 +109,7 @@ class Coefficients:
     coefficients: Array
     offsets: Array
     latent: Array | None = None
+    n_categories: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,10 +141,10 @@ class Assignment:
 
     Attributes
     ----------
-    kind : {"exact", "factorised", "best", "hard", "draw", "given", "scores"}
+    kind : {"exact", "factorised", "best", "hard", "draw", "given", "scores", "filter"}
         q(T) = p(T | X, theta); the best q_1(T_1) ... q_d(T_d), which for independent rows is the
         same; exact among each row's `truncation` best components; the best T; a T drawn; labels
-        that the block brings along; nothing, scores only.
+        that the block brings along; nothing, scores only; of a chain p(t_n | x_1 ... x_n, theta).
     truncation : int
         For "best".
     seed, sweep : int

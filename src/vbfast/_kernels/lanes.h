@@ -53,6 +53,7 @@ typedef int64_t real_bits;
 #define M512(x) ((__m512)(x))
 #define EQUAL512(x, y) _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ)
 #define ABOVE512(x, y) _mm512_cmp_ps_mask(x, y, _CMP_GT_OQ)
+#define FROM512(x, y) _mm512_cmp_ps_mask(x, y, _CMP_GE_OQ)
 #else
 #define MM256(name) _mm256_##name##_pd
 #define MM512(name) _mm512_##name##_pd
@@ -60,6 +61,7 @@ typedef int64_t real_bits;
 #define M512(x) ((__m512d)(x))
 #define EQUAL512(x, y) _mm512_cmp_pd_mask(x, y, _CMP_EQ_OQ)
 #define ABOVE512(x, y) _mm512_cmp_pd_mask(x, y, _CMP_GT_OQ)
+#define FROM512(x, y) _mm512_cmp_pd_mask(x, y, _CMP_GE_OQ)
 #endif
 #endif
 
@@ -68,6 +70,9 @@ typedef int64_t real_bits;
 /* may_alias: tiles are plain arrays that are read and written as vectors. */
 typedef real lanes __attribute__((vector_size(LANE_BYTES), may_alias));
 typedef real_bits lanes_bits __attribute__((vector_size(LANE_BYTES), may_alias));
+
+/* The same where it need not lie on a boundary of its own size. */
+typedef real loose_lanes __attribute__((vector_size(LANE_BYTES), may_alias, aligned(sizeof(real))));
 
 /* One broadcast: x - 0 is x, and compilers know it. */
 #define lanes_set(x) ((real)(x) - (lanes){0})
@@ -110,6 +115,17 @@ static inline lanes lanes_keep_between(lanes value, lanes low, lanes x, lanes hi
     return (lanes)((lanes_bits)value & (low <= x) & (x < high));
 }
 
+/* total + value where x >= limit, else total */
+static inline lanes lanes_add_from(lanes total, lanes value, lanes x, lanes limit)
+{
+#if X86_BYTES == 64
+    return (lanes)MM512(mask_add)(M512(total), FROM512(M512(x), M512(limit)), M512(total),
+                                  M512(value));
+#else
+    return total + lanes_keep_from(value, x, limit);
+#endif
+}
+
 /* new where x == y, else old */
 static inline lanes lanes_replace_equal(lanes old, lanes new, lanes x, lanes y)
 {
@@ -118,6 +134,17 @@ static inline lanes lanes_replace_equal(lanes old, lanes new, lanes x, lanes y)
 #else
     lanes_bits equal = x == y;
     return (lanes)(((lanes_bits)new & equal) | ((lanes_bits)old & ~equal));
+#endif
+}
+
+/* new where x >= y, else old */
+static inline lanes lanes_replace_from(lanes old, lanes new, lanes x, lanes y)
+{
+#if X86_BYTES == 64
+    return (lanes)MM512(mask_mov)(M512(old), FROM512(M512(x), M512(y)), M512(new));
+#else
+    lanes_bits from = x >= y;
+    return (lanes)(((lanes_bits)new & from) | ((lanes_bits)old & ~from));
 #endif
 }
 
@@ -138,6 +165,7 @@ static inline lanes lanes_from_bits(lanes_bits x) { return (lanes)x; }
 #else
 
 typedef real lanes;
+typedef real loose_lanes;
 typedef real_bits lanes_bits;
 #define lanes_set(x) ((real)(x))
 #define lanes_bits_set(x) ((real_bits)(x))
@@ -146,6 +174,10 @@ static inline lanes lanes_min(lanes a, lanes b) { return a < b ? a : b; }
 static inline lanes lanes_keep_from(lanes value, lanes x, lanes limit)
 {
     return x >= limit ? value : 0;
+}
+static inline lanes lanes_add_from(lanes total, lanes value, lanes x, lanes limit)
+{
+    return x >= limit ? total + value : total;
 }
 static inline lanes lanes_keep_above(lanes value, lanes x, lanes limit)
 {
@@ -158,6 +190,10 @@ static inline lanes lanes_keep_between(lanes value, lanes low, lanes x, lanes hi
 static inline lanes lanes_replace_above(lanes old, lanes new, lanes x, lanes y)
 {
     return x > y ? new : old;
+}
+static inline lanes lanes_replace_from(lanes old, lanes new, lanes x, lanes y)
+{
+    return x >= y ? new : old;
 }
 static inline lanes lanes_replace_equal(lanes old, lanes new, lanes x, lanes y)
 {

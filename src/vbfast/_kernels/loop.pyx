@@ -13,7 +13,6 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, fabs, isfinite, log, sqrt
 from libc.stdint cimport int64_t, uint64_t
@@ -21,9 +20,9 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
 from .assign cimport (
-    BEST,
     DRAW,
     EXACT,
+    FACTORISED,
     GIVEN,
     HARD,
     Assignment,
@@ -34,7 +33,6 @@ from .assign cimport (
 from .conjugate cimport (
     DIAG,
     FULL,
-    LOG_TWO_PI,
     SPHERICAL,
     TIED,
     Constants,
@@ -42,24 +40,28 @@ from .conjugate cimport (
     Fields,
     Theta,
     add,
+    add_terms_of_weights,
+    choose_reference,
+    collect,
     constants_of,
     density_terms,
     divergence,
+    divergence_of_weights,
     draw,
-    factor_of,
     family_of,
     fields_at,
     fields_size,
     find_log_det,
     has_matrices,
     log_prior,
+    mean_of_weights,
+    mode_of_weights,
     read_mean,
     read_mode,
-    sharing,
-    spread,
-    squared_length,
     theta_at,
     theta_size,
+    write_coefficients,
+    write_offsets,
 )
 from .random cimport Stream, stream_of, uniform
 from .tile cimport (
@@ -71,7 +73,6 @@ from .tile cimport (
     Shape,
     Source,
     aligned_memory,
-    even,
     fours,
     free_aligned,
     lanes,
@@ -87,14 +88,13 @@ from .tile cimport (
     stride_of,
     thread_index,
 )
+from .visit cimport emission_of, open_rows, read_assignment
 
 import numpy as np
 
 
 # Seconds after which threads meet.
 cdef double SLICE = 0.05
-# Squared length of A m beyond which a component is far from the origin: see Gaussian.reference.
-cdef double FAR = 1024.0
 # Weights from which on a row counts in the objective.
 cdef double PRESENT = 1e-300
 # An objective may fall by this share of itself.
@@ -111,7 +111,7 @@ cdef double FARTHEST = 1e200
 # Emissions by name: filled in when the level is loaded.
 EMISSIONS = {}
 FAMILIES = {"full": FULL, "tied": TIED, "diag": DIAG, "spherical": SPHERICAL}
-KINDS = {"exact": EXACT, "factorised": EXACT, "best": BEST, "hard": HARD, "draw": DRAW}
+KINDS = ("exact", "factorised", "best", "hard", "draw")
 
 
 cdef enum Read:
@@ -142,10 +142,6 @@ cdef enum Status:
     STOPPED = 2
     DEGENERATE = 3
     NO_MEMORY = 4
-
-
-cdef const Emission* emission_of(str name) except NULL:
-    return <const Emission*>PyCapsule_GetPointer(EMISSIONS[name], "vbfast.Emission")
 
 
 cdef int check_shape(str name, tuple shape, tuple expected) except -1:
@@ -200,17 +196,11 @@ cdef class Rows:
             raise MemoryError(f"no memory for {n} data sets")
         for p in range(n):
             view = self.views + self.n_views
-            PyObject_GetBuffer(values[p], view, PyBUF_STRIDES | PyBUF_FORMAT)
+            open_rows(values[p], view, self.sources + p)
             self.n_views += 1
-            if view.ndim != 2 or view.format[0] != c"d" and view.format[0] != c"f":
-                raise TypeError("values must be two-dimensional float64 or float32")
             if p == 0:
                 self.n_features = view.shape[1]
             check_shape("a row of values", (view.shape[1],), (self.n_features,))
-            self.sources[p].values = <const char*>view.buf
-            self.sources[p].row_stride = view.strides[0]
-            self.sources[p].column_stride = view.strides[1]
-            self.sources[p].single = view.itemsize == 4
             self.n_rows[p] = view.shape[0]
             self.longest = max(self.longest, view.shape[0])
             if weights is None:
@@ -519,162 +509,17 @@ cdef void visit(
         )
 
 
-# What kernels read of theta, and what they leave: see emissions/gaussian.py -----------------------
-
-
-cdef void choose_reference(Family family, Theta theta, double* reference) noexcept nogil:
-    """Points that moments are taken about: the origin, or a far component's mean."""
-    cdef Py_ssize_t n = family.n_features
-    cdef Py_ssize_t k
-    cdef bint far
-    cdef bint any_far = False
-    memset(reference, 0, family.n_components * n * sizeof(double))
-    for k in range(family.n_components):
-        far = squared_length(family, factor_of(family, theta, k), theta.means + k * n) > FAR
-        any_far = any_far or far
-        if far and family.covariance_type == FULL:
-            memcpy(reference + k * n, theta.means + k * n, n * sizeof(double))
-    if any_far and family.covariance_type != FULL:
-        memcpy(reference, theta.means, family.n_components * n * sizeof(double))
-
-
-cdef void write_coefficients(Family family, Theta theta, Room* room) noexcept nogil:
-    """As gaussian.pyx reads them."""
-    cdef Py_ssize_t n = family.n_features
-    cdef Py_ssize_t n_components = family.n_components
-    cdef double* far = room.coefficients
-    cdef double* means = far + n_components
-    cdef double* third = means + n_components * n
-    cdef double* fourth = third + n_components * n
-    cdef double* slopes = third  # (K), of tied and spherical
-    cdef double* linear = slopes + n_components  # (K, D)
-    cdef double* halves = linear + n_components * n  # (K)
-    cdef double* rests = halves + n_components  # (K)
-    cdef const double* reference = room.reference
-    cdef const double* factor
-    cdef Py_ssize_t i, j, k
-    cdef bint any_far = False
-    cdef double value
-    memcpy(means, theta.means, n_components * n * sizeof(double))
-    for k in range(n_components):
-        far[k] = 0.0
-        for i in range(n):
-            if reference[k * n + i] != 0.0:
-                far[k] = 1.0
-                any_far = True
-    if any_far and family.covariance_type != FULL:
-        for k in range(n_components):
-            far[k] = 1.0
-    for k in range(n_components):
-        factor = factor_of(family, theta, k)
-        if family.covariance_type == FULL:
-            for i in range(n):
-                value = 0.0
-                for j in range(i + 1):
-                    value += factor[i * n + j] * (means[k * n + j] - reference[k * n + j])
-                third[k * n + i] = value
-        elif family.covariance_type == DIAG:
-            for i in range(n):
-                third[k * n + i] = factor[i]
-                fourth[k * n + i] = factor[i] * means[k * n + i]
-        else:
-            slopes[k] = 1.0 if family.covariance_type == TIED else factor[0] * factor[0]
-            halves[k] = 0.0
-            for i in range(n):
-                value = 0.0
-                if family.covariance_type == TIED:
-                    for j in range(i + 1):
-                        value += factor[i * n + j] * means[k * n + j]
-                else:
-                    value = slopes[k] * means[k * n + i]
-                linear[k * n + i] = value
-                halves[k] += value * value
-            halves[k] *= 0.5 / slopes[k]
-            rests[k] = 0.0
-    if family.covariance_type == FULL:
-        memcpy(fourth, theta.factor, family.n_groups * n * n * sizeof(double))
-    elif family.covariance_type == TIED:
-        memcpy(rests + n_components, theta.factor, n * n * sizeof(double))
-
-
-cdef void write_offsets(
-    const Job* job, Py_ssize_t p, double log_scale, Theta theta, double* offsets
-) noexcept nogil:
-    """Scores at squared distance zero, in the units of the data."""
-    cdef Family family = job.family
-    cdef Py_ssize_t n = family.n_features
-    cdef const double* variance = job.variance + p * n
-    cdef const double* factor
-    cdef double trace
-    cdef Py_ssize_t i, j, k
-    for k in range(family.n_components):
-        trace = 0.0
-        factor = factor_of(family, theta, k)
-        if job.reg_covar > 0.0:
-            for i in range(n):
-                if has_matrices(family):
-                    for j in range(i + 1):
-                        trace += factor[i * n + j] * factor[i * n + j] * variance[j]
-                else:
-                    j = i if family.covariance_type == DIAG else 0
-                    trace += factor[j] * factor[j] * variance[i]
-        offsets[k] = (
-            theta.log_weights[k] - 0.5 * n * LOG_TWO_PI + log_scale - theta.slack[k]
-            + 0.5 * theta.log_det[0 if family.n_groups == 1 else k]
-            - 0.5 * job.reg_covar * trace
-        )
-
-
-cdef void collect(
-    const Job* job, Py_ssize_t p, Family family, const Room* room, Fields stats
-) noexcept nogil:
-    """Raw sums about the reference in centred form."""
-    cdef Py_ssize_t n = family.n_features
-    cdef Py_ssize_t n_components = family.n_components
-    cdef Py_ssize_t columns = fours(n)
+cdef void finish(const Job* job, Py_ssize_t p, const Room* room, Fields stats) noexcept nogil:
+    """Statistics of the sums that a visit left."""
+    cdef Py_ssize_t n_components = job.shape.n_components
     cdef const double* counts = room.raw + 1
-    cdef const double* first = counts + n_components
-    cdef const double* second = first + even(n_components) * columns + 4
-    cdef const double* variance = job.variance + p * n
-    cdef double* shift = room.scratch
-    cdef double* scatter
-    cdef double total = 0.0
-    cdef double value
-    cdef Py_ssize_t g, i, j, k
     stats.log_z[0] = room.raw[0]
-    for g in range(family.n_groups):
-        scatter = stats.scatter + g * family.per_group
-        for i in range(n):
-            if has_matrices(family):
-                for j in range(i + 1):
-                    value = second[(g * even(n) + i) * columns + j]
-                    scatter[i * n + j] = value
-                    scatter[j * n + i] = value
-            elif family.covariance_type == DIAG:
-                scatter[i] = second[g * columns + i]
-        if family.covariance_type == SPHERICAL:
-            scatter[0] = second[4 * g]
-    for k in range(n_components):
-        stats.concentration[k] = counts[k]
-        stats.strength[k] = counts[k]
-        total += counts[k]
-        if family.n_groups > 1 or n_components == 1:
-            stats.dof[k] = counts[k] * sharing(family)
-        for i in range(n):
-            value = first[k * columns + i]
-            shift[i] = value / counts[k] if value != 0.0 else 0.0
-            stats.mean[k * n + i] = room.reference[k * n + i] + shift[i]
-        spread(family, k, -counts[k], shift, stats.scatter)
-        if job.reg_covar > 0.0:
-            scatter = stats.scatter + (0 if family.n_groups == 1 else k * family.per_group)
-            for i in range(n):
-                value = counts[k] * (job.reg_covar * variance[i])
-                if has_matrices(family):
-                    scatter[i * n + i] += value
-                else:
-                    scatter[i if family.covariance_type == DIAG else 0] += value
-    if family.covariance_type == TIED:
-        stats.dof[0] = total
+    memcpy(stats.concentration, counts, n_components * sizeof(double))
+    memcpy(stats.strength, counts, n_components * sizeof(double))
+    collect(
+        job.family, counts, counts + n_components, room.reference, job.reg_covar,
+        job.variance + p * job.shape.n_features, stats, room.scratch,
+    )
 
 
 # One problem --------------------------------------------------------------------------------------
@@ -722,6 +567,7 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
     cdef Stream stream
     cdef double change, log_scale, value
     cdef double highest = -INFINITY
+    cdef double* terms
     cdef Py_ssize_t i, n, bad, place
     load(job, p, &room)
     log_scale = 0.0
@@ -736,8 +582,12 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
     while True:
         n = state[0]
         if job.read == MODE:
+            mode_of_weights(family, posterior, theta.log_weights)
+            for i in range(family.n_components):
+                theta.log_weights[i] = log(theta.log_weights[i])
             bad = read_mode(family, posterior, theta, room.scratch)
         elif job.read == MEAN:
+            mean_of_weights(family, posterior, theta.log_weights)
             bad = read_mean(family, posterior, theta, room.scratch)
         else:
             assignment.sweep = <unsigned int>(job.first_sweep + n)
@@ -749,12 +599,20 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
             job.done[p] = 1
             return
         if job.read == MEAN:
-            value = -divergence(family, constants, prior, posterior, theta, room.scratch)
+            value = -constants.log_normalizer - divergence_of_weights(
+                family, constants, prior, posterior, theta.log_weights
+            )
+            value -= divergence(family, prior, posterior, theta, room.scratch)
         else:
             value = log_prior(family, constants, prior, theta, room.scratch)
         choose_reference(family, theta, room.reference)
-        write_coefficients(family, theta, &room)
-        write_offsets(job, p, log_scale, theta, room.offsets)
+        write_coefficients(family, theta, room.reference, room.coefficients)
+        write_offsets(
+            family, theta, log_scale, job.reg_covar, job.variance + p * family.n_features,
+            room.offsets,
+        )
+        for i in range(family.n_components):
+            room.offsets[i] += theta.log_weights[i]
         visit(job, job.emission, assignment, &room)
         value += room.raw[0]
         state[0] = n + 1
@@ -776,7 +634,7 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
                 store(job, p, theta)
                 job.done[p] = 1
                 return
-        collect(job, p, family, &room, stats)
+        finish(job, p, &room, stats)
         add(family, prior, stats, posterior, room.scratch)
         if job.read == SAMPLE:
             if job.thin == 0:
@@ -790,10 +648,10 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
             elif (n + 1) % job.thin == 0:
                 place = p * (job.n_sweeps // job.thin) + n // job.thin
                 store(job, place, theta)
-                job.common[place] = density_terms(
-                    family, constants, posterior, best,
-                    job.terms + place * family.n_components * family.n_components, room.scratch,
-                )
+                terms = job.terms + place * family.n_components * family.n_components
+                value = density_terms(family, posterior, best, terms, room.scratch)
+                value += add_terms_of_weights(family, posterior, best.log_weights, terms)
+                job.common[place] = constants.log_volume + value
             if n + 1 == job.n_sweeps:
                 state[1] = STOPPED
                 job.done[p] = 1
@@ -1054,7 +912,7 @@ cdef void look_from(Family family, const double* means, Room* room) noexcept nog
     cdef Theta theta = theta_at(family, room.theta)
     set_unit(family, means, theta)
     memcpy(room.reference, means, family.n_components * family.n_features * sizeof(double))
-    write_coefficients(family, theta, room)
+    write_coefficients(family, theta, room.reference, room.coefficients)
 
 
 cdef void kmeans(const Job* job, Room* room, Py_ssize_t n_sweeps, double* means) noexcept nogil:
@@ -1118,7 +976,7 @@ cdef void begin(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
     for _ in range(2):
         look_from(family, means, &room)
         visit(job, job.emission, given, &room)
-        collect(job, p, family, &room, stats)
+        finish(job, p, &room, stats)
         memcpy(means, stats.mean, n_components * d * sizeof(double))
     add(
         family, fields_at(family, job.prior + p * job.prior_step), stats,
@@ -1187,8 +1045,8 @@ cdef int start_job(Job* job, Rows rows, str covariance_type, Py_ssize_t n_compon
     job.family = family_of(FAMILIES[covariance_type], n_components, rows.n_features)
     job.shape.n_components = n_components
     job.shape.n_features = rows.n_features
-    job.emission = emission_of(covariance_type)
-    job.centroids = emission_of("spherical")
+    job.emission = emission_of(EMISSIONS, covariance_type)
+    job.centroids = emission_of(EMISSIONS, "spherical")
     job.size = fields_size(job.family)
     return 0
 
@@ -1279,8 +1137,9 @@ def run(
     family = job.family
     n = job.n_problems
     job.read = READS[read]
-    job.assignment.kind = KINDS[assignment.kind]
-    job.assignment.truncation = assignment.truncation
+    read_assignment(assignment, KINDS, &job.assignment)
+    if job.assignment.kind == FACTORISED:
+        job.assignment.kind = EXACT  # over rows: as they are
     if (job.read == SAMPLE) != (job.assignment.kind == DRAW):
         raise ValueError("'sample' goes with 'draw'")
     job.tol = tol

@@ -5,10 +5,12 @@ from numpy.typing import NDArray
 
 from .inputs import Assignment, Block, Coefficients
 
-KINDS: dict[str, int]
+KINDS: tuple[str, ...]
 EMISSIONS: dict[str, Any]
 
-def statistics_size(emission: str, n_components: int, n_features: int) -> int: ...
+def statistics_size(
+    emission: str, n_components: int, n_features: int, n_categories: int = 0
+) -> int: ...
 def visit(
     block: Block,
     theta: Coefficients,

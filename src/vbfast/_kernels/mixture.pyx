@@ -4,24 +4,18 @@
 # the cache. Chunks are fixed by the shapes and their statistics added up in chunk order, so the
 # result has the same bits for every number of threads.
 
-from cpython.buffer cimport (
-    PyBUF_FORMAT,
-    PyBUF_STRIDES,
-    PyBuffer_Release,
-    PyObject_GetBuffer,
-)
-from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.buffer cimport PyBuffer_Release
 from cython.parallel cimport prange
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
+from .arrays cimport Doubles, doubles, look
 from .assign cimport (
-    BEST,
     DRAW,
     EXACT,
+    FACTORISED,
     GIVEN,
-    HARD,
     SCORES,
     Assignment,
     add_counts,
@@ -43,31 +37,24 @@ from .tile cimport (
     real,
     rows_of_chunk,
     rows_of_tile,
-    seconds,
     stride_of,
     thread_index,
 )
+from .visit cimport (
+    LITTLE_WORK,
+    Watch,
+    check_length,
+    check_signals,
+    emission_of,
+    open_rows,
+    raise_pending,
+    read_assignment,
+    shape_of,
+    watch_from_now,
+)
 
 
-cdef extern from "Python.h":
-    int PyErr_CheckSignals() noexcept
-    void* PyErr_Occurred() noexcept
-
-
-# How often the calling thread looks for Ctrl-C, in seconds.
-cdef double SIGNAL_INTERVAL = 0.03
-# Rows times coefficients below which waking other threads costs more than they save.
-cdef Py_ssize_t LITTLE_WORK = 100_000
-
-KINDS = {
-    "scores": SCORES,
-    "exact": EXACT,
-    "factorised": EXACT,  # over rows, as they are
-    "best": BEST,
-    "hard": HARD,
-    "draw": DRAW,
-    "given": GIVEN,
-}
+KINDS = ("scores", "exact", "factorised", "best", "hard", "draw", "given")
 
 
 cdef struct Job:
@@ -96,19 +83,7 @@ cdef struct Job:
     real* workspace
     Py_ssize_t workspace_size
     # Shared
-    double checked
-    int stop
-
-
-cdef void check_signals(Job* job) noexcept nogil:
-    """Only the thread that called may look; an error it finds stays set until the loop is left."""
-    cdef double now = seconds()
-    if now - job.checked < SIGNAL_INTERVAL:
-        return
-    job.checked = now
-    with gil:
-        if PyErr_CheckSignals() != 0:
-            job.stop = 1
+    Watch watch
 
 
 cdef double sum_log_z(
@@ -245,14 +220,14 @@ cdef void visit_chunk(Job* job, Py_ssize_t chunk) noexcept nogil:
     if job.statistics != NULL:
         statistics = job.statistics + chunk * job.n_thetas * job.statistics_size
         memset(statistics, 0, job.n_thetas * job.statistics_size * sizeof(double))
-    while first < end and not job.stop:
+    while first < end and not job.watch.stop:
         visit_tile(
             job, first, min(job.tile_rows, end - first), statistics,
             job.workspace + thread * job.workspace_size,
         )
         first += job.tile_rows
         if thread == 0:
-            check_signals(job)
+            check_signals(&job.watch)
 
 
 cdef double subtract_largest(
@@ -270,36 +245,17 @@ cdef double subtract_largest(
     return largest
 
 
-cdef int raise_pending() except -1:
-    return -1 if PyErr_Occurred() != NULL else 0
-
-
 # Emissions by name: filled in when the level is loaded.
 EMISSIONS = {}
 
 
-cdef const Emission* emission_of(str name) except NULL:
-    return <const Emission*>PyCapsule_GetPointer(EMISSIONS[name], "vbfast.Emission")
-
-
-cdef Shape shape_of(Py_ssize_t n_components, Py_ssize_t n_features) noexcept:
-    cdef Shape shape
-    shape.n_components = n_components
-    shape.n_features = n_features
-    return shape
-
-
-def statistics_size(str emission, Py_ssize_t n_components, Py_ssize_t n_features):
+def statistics_size(
+    str emission, Py_ssize_t n_components, Py_ssize_t n_features, Py_ssize_t n_categories=0
+):
     """Length of the statistics that `visit` fills: log_z, counts (K), the emission's own."""
-    return 1 + n_components + emission_of(emission).statistics_size(
-        shape_of(n_components, n_features)
+    return 1 + n_components + emission_of(EMISSIONS, emission).statistics_size(
+        shape_of(n_components, n_features, n_categories)
     )
-
-
-cdef int check_length(str name, Py_ssize_t length, Py_ssize_t expected) except -1:
-    if length != expected:
-        raise ValueError(f"{name} has length {length}, not {expected}")
-    return 0
 
 
 def visit(
@@ -317,13 +273,9 @@ def visit(
     """
     cdef Job job
     cdef Py_buffer view
-    cdef const double[::1] origin = block.origin
-    cdef const double[::1] scale = block.scale
-    cdef bint several = theta.offsets.ndim == 2
-    cdef const double[::1] coefficients = (
-        theta.coefficients.reshape(-1) if several else theta.coefficients
-    )
-    cdef const double[::1] offsets = theta.offsets.reshape(-1) if several else theta.offsets
+    cdef Doubles coefficients, offsets, origin
+    # So that they stay where they are.
+    cdef tuple held = (theta.coefficients, theta.offsets, block.origin, block.scale)
     cdef const double[::1] weights
     cdef const int64_t[::1] given
     cdef Py_ssize_t n_chunks, chunk, i, size, coefficients_start, statistics_start
@@ -333,20 +285,21 @@ def visit(
     cdef double* common
     cdef double* partial
 
-    job.emission = emission_of(theta.emission)
-    job.assignment.kind = KINDS[assignment.kind]
-    job.assignment.truncation = assignment.truncation
-    job.assignment.seed = assignment.seed
-    job.assignment.sweep = assignment.sweep
-    job.n_thetas = len(theta.offsets) if several else 1
-    job.shape = shape_of(offsets.shape[0] // job.n_thetas, origin.shape[0])
+    job.emission = emission_of(EMISSIONS, theta.emission)
+    read_assignment(assignment, KINDS, &job.assignment)
+    if job.assignment.kind == FACTORISED:
+        job.assignment.kind = EXACT  # over rows: as they are
+    look("coefficients", held[0], &coefficients)
+    look("offsets", held[1], &offsets)
+    look("origin", held[2], &origin)
+    job.n_thetas = offsets.shape[0] if offsets.ndim == 2 else 1
+    job.shape = shape_of(offsets.size // job.n_thetas, origin.size, theta.n_categories)
     check_length(
-        "coefficients", coefficients.shape[0],
+        "coefficients", coefficients.size,
         job.n_thetas * job.emission.coefficients_size(job.shape),
     )
-    check_length("scale", scale.shape[0], job.shape.n_features)
-    job.source.origin = &origin[0]
-    job.source.scale = &scale[0]
+    job.source.origin = origin.data
+    job.source.scale = doubles("scale", held[3], job.shape.n_features)
     job.first_row = block.first_row
     job.weights = NULL
     if block.weights is not None:
@@ -359,19 +312,12 @@ def visit(
     job.log_z = NULL if log_z is None else &log_z[0]
     job.labels = NULL if labels is None else &labels[0]
     job.q = NULL if q is None else &q[0, 0]
-    job.checked = seconds()
-    job.stop = 0
+    job.watch = watch_from_now()
 
-    PyObject_GetBuffer(block.values, &view, PyBUF_STRIDES | PyBUF_FORMAT)
+    open_rows(block.values, &view, &job.source)
     try:
-        job.source.values = <const char*>view.buf
-        job.source.row_stride = view.strides[0]
-        job.source.column_stride = view.strides[1]
-        job.source.single = view.itemsize == 4
         job.n_rows = view.shape[0]
         job.statistics_size = 1 + job.shape.n_components + job.emission.statistics_size(job.shape)
-        if view.format[0] != c"d" and view.format[0] != c"f":
-            raise TypeError(f"values must be float64 or float32, not {view.format.decode()!r}")
         # Everything that is read or written row by row, or feature by feature.
         check_length("a row of values", view.shape[1], job.shape.n_features)
         if job.weights != NULL:
@@ -394,7 +340,7 @@ def visit(
         job.chunk_rows = rows_of_chunk(max(job.n_rows, 1), job.tile_rows, job.statistics_size)
         n_chunks = (job.n_rows + job.chunk_rows - 1) // job.chunk_rows
         n_threads = min(n_threads, n_chunks)
-        if job.n_rows * coefficients.shape[0] < LITTLE_WORK:
+        if job.n_rows * coefficients.size < LITTLE_WORK:
             n_threads = 1
         # Tile, scores, the emission's workspace, weights and log_z; labels; draws and limits.
         job.workspace_size = (
@@ -414,7 +360,7 @@ def visit(
         size = n_threads * job.workspace_size * <Py_ssize_t>sizeof(real)
         coefficients_start = size
         if sizeof(real) < 8:
-            size += 8 * lines(coefficients.shape[0] + offsets.shape[0])
+            size += 8 * lines(coefficients.size + offsets.size)
             size += 8 * lines(job.n_thetas)
         statistics_start = size
         if statistics is not None:
@@ -425,22 +371,24 @@ def visit(
         # What is padding is never written, and must not be slow to compute with.
         memset(memory, 0, coefficients_start)
         job.workspace = <real*>memory
-        job.coefficients = <const real*>&coefficients[0]
-        job.offsets = <const real*>&offsets[0]
+        job.coefficients = <const real*>coefficients.data
+        job.offsets = <const real*>offsets.data
         job.common = NULL
         if sizeof(real) < 8:
             converted = <real*>(memory + coefficients_start)
             i = job.emission.coefficients_size(job.shape)
             for chunk in range(job.n_thetas):
-                job.emission.convert(job.shape, &coefficients[chunk * i], converted + chunk * i)
+                job.emission.convert(
+                    job.shape, coefficients.data + chunk * i, converted + chunk * i
+                )
             job.coefficients = converted
-            job.offsets = converted + coefficients.shape[0]
+            job.offsets = converted + coefficients.size
             common = <double*>(memory + statistics_start) - lines(job.n_thetas)
             job.common = common
             for chunk in range(job.n_thetas):
                 common[chunk] = subtract_largest(
-                    job.shape.n_components, &offsets[chunk * job.shape.n_components],
-                    converted + coefficients.shape[0] + chunk * job.shape.n_components,
+                    job.shape.n_components, offsets.data + chunk * job.shape.n_components,
+                    converted + coefficients.size + chunk * job.shape.n_components,
                 )
         partial = <double*>(memory + statistics_start)
         job.statistics = NULL if statistics is None else partial
@@ -454,7 +402,7 @@ def visit(
                         n_chunks, schedule="dynamic", chunksize=1, num_threads=n_threads
                     ):
                         visit_chunk(&job, chunk)
-            if job.stop:
+            if job.watch.stop:
                 raise_pending()
             if statistics is not None:
                 for i in range(statistics.shape[0]):

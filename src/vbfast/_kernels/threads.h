@@ -2,6 +2,7 @@
 #ifndef VBFAST_THREADS_H
 #define VBFAST_THREADS_H
 
+#include <stddef.h>
 #include <stdlib.h>
 #if defined(_WIN32)
 #include <malloc.h>
@@ -20,6 +21,37 @@ static inline int thread_index(void) { return 0; }
 static inline int openmp_threads(void) { return 1; }
 static inline int openmp_version(void) { return 0; }
 #endif
+
+/* The number before this one is added; threads may do so at the same time. */
+static inline ptrdiff_t add_one(ptrdiff_t *number)
+{
+#if defined(_WIN32)
+    return (ptrdiff_t)InterlockedIncrement64((volatile LONG64 *)number) - 1;
+#else
+    return __atomic_fetch_add(number, 1, __ATOMIC_ACQ_REL);
+#endif
+}
+
+/* What another thread has made of a number. */
+static inline ptrdiff_t look_at(const ptrdiff_t *number)
+{
+#if defined(_WIN32)
+    return *(const volatile ptrdiff_t *)number;
+#else
+    return __atomic_load_n(number, __ATOMIC_ACQUIRE);
+#endif
+}
+
+/* Let others have the processor for a moment. */
+static inline void rest(void)
+{
+#if defined(_WIN32)
+    Sleep(1);
+#else
+    struct timespec moment = {0, 200000};
+    nanosleep(&moment, NULL);
+#endif
+}
 
 static inline double seconds(void)
 {

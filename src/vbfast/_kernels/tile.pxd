@@ -8,6 +8,7 @@ cdef extern from "lanes.h" nogil:
     const Py_ssize_t LANES
     ctypedef double real  # double, or float in kernels compiled for single precision
     ctypedef double lanes  # really a vector of LANES reals
+    ctypedef double loose_lanes  # the same, wherever it lies in memory
     lanes lanes_set(double x)
     lanes lanes_load(const lanes* start)
     lanes lanes_max(lanes a, lanes b)
@@ -18,9 +19,11 @@ cdef extern from "lanes.h" nogil:
         lanes a0, lanes a1, lanes a2, lanes a3, lanes b0, lanes b1, lanes b2, lanes b3,
         double* first, double* second,
     )
+    lanes lanes_add_from(lanes total, lanes value, lanes x, lanes limit)
     lanes lanes_keep_from(lanes value, lanes x, lanes limit)
     lanes lanes_keep_between(lanes value, lanes low, lanes x, lanes high)
     lanes lanes_replace_above(lanes old, lanes new, lanes x, lanes y)
+    lanes lanes_replace_from(lanes old, lanes new, lanes x, lanes y)
     lanes lanes_replace_equal(lanes old, lanes new, lanes x, lanes y)
     lanes lanes_exp(lanes x)
     lanes lanes_log(lanes x)
@@ -31,6 +34,10 @@ cdef extern from "transpose.h" nogil:
     void read_square(
         const char* values, Py_ssize_t row_stride, bint single, Py_ssize_t n,
         const double* origin, const double* scale, Py_ssize_t ahead, real* out, Py_ssize_t stride,
+    )
+    void gather_square(
+        const char* const* rows, bint single, Py_ssize_t n, const double* origin,
+        const double* scale, Py_ssize_t ahead, real* out, Py_ssize_t stride,
     )
 
 
@@ -46,6 +53,9 @@ cdef extern from "threads.h" nogil:
     int openmp_threads()
     int openmp_version()
     double seconds()
+    Py_ssize_t add_one(Py_ssize_t* number)
+    Py_ssize_t look_at(const Py_ssize_t* number)
+    void rest()
     void* aligned_memory(size_t size)
     void free_aligned(void* memory)
 
@@ -66,6 +76,8 @@ cdef enum:
     SCORES_PADDING = 1
     # Features of which a tile's rows stay in the first-level cache, weighted ones beside them.
     PANEL = 16
+    # Runs of rows that are read side by side: at every SIMD level, of 1 vector or more.
+    BUNDLE = 8
 
 
 cdef inline Py_ssize_t even(Py_ssize_t n) noexcept nogil:
@@ -93,6 +105,7 @@ cdef inline Py_ssize_t stride_of(Py_ssize_t n_rows) noexcept nogil:
 cdef struct Shape:
     Py_ssize_t n_components
     Py_ssize_t n_features
+    Py_ssize_t n_categories  # of symbols; 0 where features are numbers
 
 
 # What a latent structure's kernel knows of an emission: six functions. `coefficients` is one
@@ -176,6 +189,132 @@ cdef inline void read_tile(
         read_column(source, d, first, in_squares, n_used, tile + d * stride)
         for row in range(n_used, n_rows):
             tile[d * stride + row] = 0
+
+
+cdef inline void read_spans(
+    Source source, Py_ssize_t n_features, const Py_ssize_t* first, const Py_ssize_t* length,
+    Py_ssize_t begin, Py_ssize_t n_rows, Py_ssize_t stride, real* tile,
+) noexcept nogil:
+    """Read BUNDLE runs of rows side by side, n_rows in all from step `begin` of each on.
+
+    tile[feature, step * BUNDLE + i] = row first[i] + begin + step; a run of length[i] rows that has
+    come to its end stays at its last row.
+    """
+    cdef const char* rows[BUNDLE]
+    cdef Py_ssize_t d, i, step
+    cdef Py_ssize_t width = max(SQUARE, 1)
+    cdef double x
+    cdef bint in_squares = (
+        SQUARE > 0 and source.column_stride == (4 if source.single else 8) and n_features > 2
+    )
+    for step in range(n_rows // BUNDLE):
+        for i in range(BUNDLE):
+            rows[i] = source.values + source.row_stride * (
+                first[i] + min(begin + step, length[i] - 1)
+            )
+        d = 0
+        while d < n_features:
+            if in_squares:
+                i = 0
+                while i < BUNDLE:
+                    gather_square(
+                        rows + i, source.single, min(n_features - d, width), source.origin + d,
+                        source.scale + d, BUNDLE * source.row_stride,
+                        tile + d * stride + step * BUNDLE + i, stride,
+                    )
+                    i += width
+                for i in range(BUNDLE):
+                    rows[i] = rows[i] + width * source.column_stride
+                d += width
+                continue
+            for i in range(BUNDLE):
+                if source.single:
+                    x = (<const float*>rows[i])[0]
+                else:
+                    x = (<const double*>rows[i])[0]
+                tile[d * stride + step * BUNDLE + i] = <real>(
+                    (x - source.origin[d]) * source.scale[d]
+                )
+                rows[i] = rows[i] + source.column_stride
+            d += 1
+
+
+cdef inline void products(
+    Py_ssize_t n_left, Py_ssize_t n_right, bint lower, Py_ssize_t n_vectors, Py_ssize_t stride,
+    const lanes* left, const lanes* right, double* out, Py_ssize_t columns,
+) noexcept nogil:
+    """out[i, j] += sum over rows of left[i] * right[j], in blocks of 2 x 4; only j <= i if lower.
+
+    out has even(n_left) rows, `columns` apart, of fours(n_right), the last of which are padding, as
+    are the rows of left and right that they come from: those may hold anything.
+    """
+    cdef Py_ssize_t i, j, v, end
+    cdef const lanes* l0
+    cdef const lanes* l1
+    cdef const lanes* r0
+    cdef const lanes* r1
+    cdef const lanes* r2
+    cdef const lanes* r3
+    cdef lanes a0, a1, a2, a3, b0, b1, b2, b3, x, y, r
+    for i in range(0, n_left, 2):
+        l0 = left + i * stride
+        l1 = l0 + stride
+        end = min(i + 2, n_right) if lower else n_right
+        for j in range(0, end, 4):
+            r0 = right + j * stride
+            r1 = r0 + stride
+            r2 = r1 + stride
+            r3 = r2 + stride
+            a0 = lanes_set(0.0)
+            a1 = a0
+            a2 = a0
+            a3 = a0
+            b0 = a0
+            b1 = a0
+            b2 = a0
+            b3 = a0
+            if end - j > 2:
+                for v in range(n_vectors):
+                    x = lanes_load(l0 + v)
+                    y = lanes_load(l1 + v)
+                    r = lanes_load(r0 + v)
+                    a0 = a0 + x * r
+                    b0 = b0 + y * r
+                    r = lanes_load(r1 + v)
+                    a1 = a1 + x * r
+                    b1 = b1 + y * r
+                    r = lanes_load(r2 + v)
+                    a2 = a2 + x * r
+                    b2 = b2 + y * r
+                    r = lanes_load(r3 + v)
+                    a3 = a3 + x * r
+                    b3 = b3 + y * r
+            else:
+                # Two columns only: two vectors at a time, for as many sums that need not wait.
+                for v in range(0, n_vectors, 2):
+                    x = l0[v]
+                    y = l1[v]
+                    a0 = a0 + x * r0[v]
+                    a1 = a1 + x * r1[v]
+                    b0 = b0 + y * r0[v]
+                    b1 = b1 + y * r1[v]
+                    x = l0[v + 1]
+                    y = l1[v + 1]
+                    a2 = a2 + x * r0[v + 1]
+                    a3 = a3 + x * r1[v + 1]
+                    b2 = b2 + y * r0[v + 1]
+                    b3 = b3 + y * r1[v + 1]
+                a0 = a0 + a2
+                a1 = a1 + a3
+                b0 = b0 + b2
+                b1 = b1 + b3
+                a2 = lanes_set(0.0)
+                a3 = a2
+                b2 = a2
+                b3 = a2
+            lanes_add_sums(
+                a0, a1, a2, a3, b0, b1, b2, b3, out + i * columns + j, out + (i + 1) * columns + j
+            )
 
 
 cdef inline double sum_rows(const real* values, Py_ssize_t n_rows) noexcept nogil:

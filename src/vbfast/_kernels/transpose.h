@@ -13,19 +13,19 @@
 #define SQUARE 0
 #endif
 
-/* out[column * stride + row] = (values[row, column] - origin[column]) * scale[column] for SQUARE
- * rows, row_stride bytes apart, of n <= SQUARE adjacent columns, float if single, else double. What
- * lies `ahead` bytes further is fetched towards the processor, for the next tile.
+/* out[column * stride + row] = (rows[row][column] - origin[column]) * scale[column] for SQUARE
+ * rows of n <= SQUARE adjacent columns, float if single, else double. What lies `ahead` bytes
+ * further is fetched towards the processor, for the next tile.
  */
-static inline void read_square(const char *values, ptrdiff_t row_stride, int single, ptrdiff_t n,
-                               const double *origin, const double *scale, ptrdiff_t ahead,
-                               real *out, ptrdiff_t stride)
+static inline void gather_square(const char *const *rows, int single, ptrdiff_t n,
+                                 const double *origin, const double *scale, ptrdiff_t ahead,
+                                 real *out, ptrdiff_t stride)
 {
 #if SQUARE == 8
     __mmask8 some = (__mmask8)((1u << n) - 1);
     __m512d row[8], pair[8], column[8];
     for (int i = 0; i < 8; i++) {
-        const char *from = values + i * row_stride;
+        const char *from = rows[i];
         __builtin_prefetch(from + ahead, 0, 2);
         row[i] = single ? _mm512_cvtps_pd(_mm256_maskz_loadu_ps(some, from))
                         : _mm512_maskz_loadu_pd(some, from);
@@ -61,7 +61,7 @@ static inline void read_square(const char *values, ptrdiff_t row_stride, int sin
     __m128i some = _mm_loadu_si128((const __m128i *)(mask + 4 - n));
     __m256d row[4], pair[4], column[4];
     for (int i = 0; i < 4; i++) {
-        const char *from = values + i * row_stride;
+        const char *from = rows[i];
         __builtin_prefetch(from + ahead, 0, 2);
         row[i] = single ? _mm256_cvtps_pd(_mm_maskload_ps((const float *)from, some))
                         : _mm256_maskload_pd((const double *)from, _mm256_cvtepi32_epi64(some));
@@ -85,6 +85,17 @@ static inline void read_square(const char *values, ptrdiff_t row_stride, int sin
 #endif
     }
 #endif
+}
+
+/* The same of rows that are row_stride bytes apart. */
+static inline void read_square(const char *values, ptrdiff_t row_stride, int single, ptrdiff_t n,
+                               const double *origin, const double *scale, ptrdiff_t ahead,
+                               real *out, ptrdiff_t stride)
+{
+    const char *rows[SQUARE + 1];
+    for (int i = 0; i < SQUARE; i++)
+        rows[i] = values + i * row_stride;
+    gather_square(rows, single, n, origin, scale, ahead, out, stride);
 }
 
 #endif

@@ -8,7 +8,7 @@ from importlib.resources.abc import Traversable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["csv_file", "load_faithful"]
+__all__ = ["csv_file", "load_earthquakes", "load_faithful"]
 
 
 def csv_file(name: str) -> Traversable:
@@ -35,3 +35,18 @@ def load_faithful() -> NDArray[np.float64]:
     *Applied Statistics* 39, 357-365.
     """
     return _load("faithful")
+
+
+def load_earthquakes() -> NDArray[np.float64]:
+    """Return how many earthquakes of magnitude 7 or more there were on Earth each year.
+
+    Returns
+    -------
+    ndarray of shape (107, 1)
+        Counts of the years 1900 to 2006.
+
+    References
+    ----------
+    Zucchini, W. and MacDonald, I. L. (2009). *Hidden Markov Models for Time Series*. Table 1.1.
+    """
+    return _load("earthquakes")[:, 1:]

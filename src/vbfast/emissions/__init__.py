@@ -1,6 +1,9 @@
 """Emissions: p(x | t, theta), what a row looks like given its component."""
 
 from .additive import AdditiveGaussian
+from .bernoulli import Bernoulli
+from .categorical import Categorical
 from .gaussian import Gaussian
+from .poisson import Poisson
 
-__all__ = ["AdditiveGaussian", "Gaussian"]
+__all__ = ["AdditiveGaussian", "Bernoulli", "Categorical", "Gaussian", "Poisson"]

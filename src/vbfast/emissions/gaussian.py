@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..conjugate import Gaussians, IndependentNormalGamma, NormalGamma, NormalWishart, point
+from .. import _kernels
+from ..conjugate import (
+    Gaussians,
+    IndependentNormalGamma,
+    NormalGamma,
+    NormalWishart,
+    point,
+    precision_factors,
+)
 from ..data import Frame
 from ..stats import Moments, Stats
 
-__all__ = ["CovarianceType", "Gaussian"]
+__all__ = ["CovarianceType", "Gaussian", "draw_rows"]
 
 Array = NDArray[np.float64]
 Distribution = NormalWishart | NormalGamma | IndependentNormalGamma
@@ -24,40 +32,8 @@ SHARPEST = 2.0**15
 CovarianceType = Literal["full", "tied", "diag", "spherical"]
 
 
-def _spread_full(weight: Array, difference: Array) -> Array:
-    return np.asarray((weight[:, None] * difference)[:, :, None] * difference[:, None, :])
-
-
-def _spread_tied(weight: Array, difference: Array) -> Array:
-    return np.asarray(((weight[:, None] * difference).T @ difference)[None])
-
-
-def _spread_diag(weight: Array, difference: Array) -> Array:
-    return np.asarray(weight[:, None] * difference**2)
-
-
-def _spread_spherical(weight: Array, difference: Array) -> Array:
-    return _spread_diag(weight, difference).sum(axis=1, keepdims=True)
-
-
-def _even(n: int) -> int:
-    return (n + 1) // 2 * 2
-
-
-def _fours(n: int) -> int:
-    return (n + 3) // 4 * 4
-
-
 def _packed(*parts: ArrayLike) -> Array:
     return np.concatenate([np.ravel(part) for part in parts], dtype=np.float64)
-
-
-_SPREAD = {
-    "full": _spread_full,
-    "tied": _spread_tied,
-    "diag": _spread_diag,
-    "spherical": _spread_spherical,
-}
 
 
 @dataclass(frozen=True)
@@ -113,11 +89,16 @@ class Gaussian:
     reg_covar: float = 0.0
     frame: Frame | None = None
 
+    #: Symbols that a kernel's tables have room for: there are none.
+    width: ClassVar[int] = 0
+    #: Whether a row may have probability 0: only where numbers overflow.
+    may_be_impossible: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
-        if self.covariance_type not in _SPREAD:
+        if self.covariance_type not in get_args(CovarianceType):
             raise ValueError(
-                f"covariance_type must be one of {', '.join(map(repr, _SPREAD))}, not "
-                f"{self.covariance_type!r}"
+                f"covariance_type must be one of {', '.join(map(repr, get_args(CovarianceType)))}, "
+                f"not {self.covariance_type!r}"
             )
         if self.mean_variance is not None and self.covariance_type in ("full", "tied"):
             raise ValueError(
@@ -181,7 +162,7 @@ class Gaussian:
     @cached_property
     def moments(self) -> Moments:
         """How those statistics add up."""
-        return Moments("strength", "mean", "scatter", _SPREAD[self.covariance_type])
+        return Moments("strength", "mean", "scatter")
 
     @cached_property
     def _independent_mean(self) -> tuple[Array, Array]:
@@ -239,22 +220,10 @@ class Gaussian:
 
     def collect(self, raw: Array, counts: Array, reference: Array) -> dict[str, Array]:
         """Statistics of a kernel, sums about `reference` (K, D), in centred form."""
-        n_components, d = reference.shape
-        # The kernel works in blocks: of its rows and columns the last are padding.
-        rows, columns = _even(n_components), _fours(d)
-        first = raw[: rows * columns].reshape(rows, columns)[:n_components, :d]
-        rest = raw[rows * columns + 4 :]
-        shift = np.divide(first, counts[:, None], out=np.zeros_like(first), where=first != 0)
-        if self.covariance_type in ("full", "tied"):
-            lower = np.tril(rest.reshape(-1, _even(d), columns)[:, :d, :d])
-            second = lower + np.swapaxes(np.tril(lower, -1), 1, 2)
-        elif self.covariance_type == "diag":
-            second = rest[: rows * columns].reshape(rows, columns)[:n_components, :d]
-        else:
-            second = rest.reshape(rows, 4)[:n_components, :1]
-        scatter = second - self.moments.spread(counts, shift)
-        scatter += self._diagonal(counts, self.reg_covar * self.units.variance)
-        return self._fields(counts, reference + shift, scatter)
+        mean, dof, scatter = _kernels.parameters.collect(
+            self.kernel, raw, counts, reference, self.reg_covar, self.units.variance
+        )
+        return {"strength": counts, "mean": mean, "dof": dof, "scatter": scatter}
 
     def coordinates(self, stats: Stats, held: NDArray[np.bool_]) -> Array:
         """Unconstrained numbers for means and scatter: with scatter = U diag(d) U', U unit lower.
@@ -346,48 +315,22 @@ class Gaussian:
 
         About the origin sums cost least. Of a component further than 32 of its own standard
         deviations from it, |A m|^2 > 1024, such sums would cancel by more than three digits, so its
-        own mean is taken. Where the kernel adds components up together, all are near or all far.
+        own mean is taken. So it is where the component is all but flat: rounding of m m', which
+        does not lie in its plane as m may, is up to eps ||A| |m||^2 of a variance across it. An
+        update that errs by a share e of a variance brings e^2 / 4 nats too little for each row, of
+        which a limit of 2^30 leaves 1e-14. Where the kernel adds components up together, all are
+        near or all far.
         """
-        if self.covariance_type in ("full", "tied"):
-            distance = (theta.factor @ theta.means[:, :, None])[:, :, 0]
-        else:
-            distance = theta.factor * theta.means
-        far = (distance**2).sum(axis=1) > 1024
-        if self.covariance_type != "full":
-            far[:] = far.any()
-        return np.where(far[:, None], theta.means, 0.0)
+        return _kernels.parameters.reference(self.kernel, theta)
 
     def coefficients(self, theta: Gaussians, reference: Array) -> Array:
         """Pack what the kernel reads of theta: see gaussian.pyx."""
-        means, factor = theta.means, theta.factor
-        far = np.asarray(reference.any(axis=1))
-        if self.covariance_type == "full":
-            shifts = (factor @ (means - reference)[:, :, None])[:, :, 0]
-            return _packed(far, means, shifts, factor)
-        # All near or all far: where one is far, an origin among the references is a mean.
-        far[:] = far.any()
-        if self.covariance_type == "tied":
-            slopes, linear = np.ones(len(means)), means @ factor[0].T
-        elif self.covariance_type == "spherical":
-            slopes = factor[:, 0] ** 2
-            linear = slopes[:, None] * means
-        else:
-            return _packed(far, means, factor, factor * means)
-        halves = 0.5 * (linear**2).sum(axis=1) / slopes
-        shared = factor if self.covariance_type == "tied" else ()
-        return _packed(far, means, slopes, linear, halves, np.zeros(len(means)), shared)
+        return _kernels.parameters.coefficients(self.kernel, theta, reference)
 
     def offsets(self, theta: Gaussians) -> Array:
         """Scores at squared distance zero, (K,), in the units of the data."""
-        units = self.units
-        squares = theta.factor**2
-        if self.covariance_type in ("full", "tied"):
-            trace = (squares * units.variance).sum(axis=(1, 2))
-        else:
-            trace = (squares * units.variance).sum(axis=1)
-        constant = -0.5 * self.n_features * np.log(2 * np.pi) + np.log(units.scale).sum()
-        return np.asarray(
-            constant + 0.5 * theta.log_det - theta.slack - 0.5 * self.reg_covar * trace
+        return _kernels.parameters.offsets(
+            self.kernel, theta, self._log_scale, self.reg_covar, self.units.variance
         )
 
     @cached_property
@@ -405,6 +348,43 @@ class Gaussian:
         groups = self._scatter_shape(n_components)[0]
         return (n_components - groups * powers[self.covariance_type]) * self._log_scale
 
+    @property
+    def plain(self) -> Gaussian:
+        """Without a prior, and rows that are points: what is said of rows after a fit."""
+        return Gaussian(self.n_features, self.covariance_type, frame=self.units)
+
+    def parameters(self, means: Array, factors: Array) -> Gaussians:
+        """Parameters of the arrays that draws are kept as."""
+        return point(means, factors)
+
+    def mean_of_draws(self, means: Array, factors: Array) -> Gaussians:
+        """E[mu] and E[Lambda] over draws, arrays with these first."""
+        if self.covariance_type in ("full", "tied"):
+            precision = np.einsum("ngji,ngjk->gik", factors, factors) / len(factors)
+            factor = precision_factors(np.linalg.inv(precision))
+        else:
+            factor = np.sqrt((factors**2).mean(axis=0))
+        return point(means.mean(axis=0), factor)
+
+    def mean_point(self, posterior: Stats) -> Gaussians:
+        """E[mu] and E[Lambda] under a posterior, as if they were known."""
+        mean = self.distribution(posterior.copy()).mean()
+        return point(mean.means, mean.factor)
+
+    def check_rows(self, values: NDArray[Any]) -> None:
+        """Nothing: any finite row can come from a Gaussian."""
+
+    def log_base(self, values: NDArray[Any]) -> float:
+        """What log densities have beside scores, row by row: nothing."""
+        return 0.0
+
+    def sample_rows(
+        self, theta: Gaussians, components: NDArray[np.int64], rng: np.random.Generator
+    ) -> Array:
+        """Draw a row from each of `components` (N,), in the units of the data, (N, D)."""
+        group = components if len(theta.factor) > 1 else np.zeros_like(components)
+        return draw_rows(self.units, theta.means[components], theta.factor[group], rng)
+
     def log_prior(self, prior: Distribution, theta: Gaussians) -> float:
         """log p(mu, Lambda) at theta, in the units of the data; 0 for a flat prior."""
         value = prior.log_density(theta)
@@ -412,4 +392,11 @@ class Gaussian:
             return value + self.log_volume(len(theta.means))
         # Improper: the density without its constant, of precisions in the units of the data.
         per_log_scale = 1 if self.covariance_type != "spherical" else 1 / self.n_features
-        return value + float(prior.exponent.sum()) * per_log_scale * self._log_scale
+        return value + prior.total_exponent * per_log_scale * self._log_scale
+
+
+def draw_rows(frame: Frame, means: Array, factor: Array, rng: np.random.Generator) -> Array:
+    """Draw N(means, (A'A)^-1), row by row, in the units of the data."""
+    z = rng.standard_normal(means.shape)
+    gap = np.linalg.solve(factor, z[:, :, None])[:, :, 0] if factor.ndim == 3 else z / factor
+    return np.asarray(frame.origin + (means + gap) / frame.scale)

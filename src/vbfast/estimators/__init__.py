@@ -2,6 +2,16 @@
 
 from .factorial_hmm import FactorialHMM
 from .gaussian_mixture import BayesianGaussianMixture, GaussianMixture
+from .hidden_markov_model import HiddenMarkovModel
 from .many import ManyFits, fit_many
+from .mixture_model import MixtureModel
 
-__all__ = ["BayesianGaussianMixture", "FactorialHMM", "GaussianMixture", "ManyFits", "fit_many"]
+__all__ = [
+    "BayesianGaussianMixture",
+    "FactorialHMM",
+    "GaussianMixture",
+    "HiddenMarkovModel",
+    "ManyFits",
+    "MixtureModel",
+    "fit_many",
+]

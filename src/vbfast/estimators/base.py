@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from functools import partial
 from time import perf_counter
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -129,6 +129,9 @@ class FittedByMethod(Estimator):
     verbose_interval: int
     n_threads: int | None
 
+    # Calls from a warning of `_fit`'s to whoever called `fit`.
+    _stacklevel: ClassVar[int] = 4
+
     def _check_fitting(self) -> Method:
         """Check the parameters that are here, and return the method."""
         check_number("tol", self.tol, least=0)
@@ -162,7 +165,7 @@ class FittedByMethod(Estimator):
         # One after another where somebody reads along.
         most = 1 if self.verbose else max(1, TOGETHER // model.layout.size)
         _, best = self._best(lockstep(climbs, partial(data.sum_each, model.visit_each), most))
-        self._tell_of_convergence(best, method, 5)
+        self._tell_of_convergence(best, method, self._stacklevel + 1)
         return best
 
     def _best(self, outcomes: Iterable[tuple[int, Fit[T] | DegenerateError]]) -> tuple[int, Fit[T]]:

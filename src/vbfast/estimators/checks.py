@@ -15,6 +15,7 @@ from ..data import Frame
 __all__ = [
     "as_array",
     "as_generator",
+    "as_probabilities",
     "available_memory",
     "check_choice",
     "check_distance",
@@ -96,6 +97,30 @@ def as_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
     if len(bad):
         index = tuple(int(i) for i in bad[0])
         raise ValueError(f"{name}{list(index)} is {array[index]}; values must be finite")
+    return array
+
+
+def as_probabilities(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Return a float64 array of this shape whose rows (last axis) are probabilities.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it isn't one, an entry is not in [0, 1] or a row does not sum to 1.
+    """
+    array = as_array(name, value, shape)
+    bad = np.argwhere((array < 0) | (array > 1))
+    if len(bad):
+        index = [int(i) for i in bad[0]]
+        raise ValueError(
+            f"{name}{index} is {array[tuple(index)]}; probabilities must lie in [0, 1]"
+        )
+    total = array.sum(axis=-1)
+    bad = np.argwhere(~np.isclose(total, 1.0, rtol=1e-6))
+    if len(bad):
+        row = [int(i) for i in bad[0]]
+        where = f"{name}{row}" if row else name
+        raise ValueError(f"{where} must sum to 1, not to {total[tuple(row)]:.8g}")
     return array
 
 

@@ -2,170 +2,59 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import entr
 
-from .. import _kernels, draws, starts
-from .._kernels.inputs import Assignment
-from .._threads import resolve_threads
-from ..conjugate import Gaussians, StickBreaking, point, precision_factors
-from ..data import ArrayData, Frame, check_finite
+from .. import _kernels, starts
+from ..data import ArrayData, Frame
 from ..densities import DrawnDensity, MeanFieldDensity, PointDensity
-from ..emissions import Gaussian
 from ..emissions.gaussian import CovarianceType
-from ..exceptions import ConvergenceWarning
 from ..latents import Mixture
 from ..latents.mixture import WeightPrior
 from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
 from ..stats import Stats
-from .base import FittedByMethod, MethodName, feature_names
+from .base import MethodName
 from .checks import (
     as_array,
-    as_generator,
     available_memory,
-    check_choice,
     check_distance,
-    check_number,
-    check_positive,
 )
+from .gaussian_parameters import (
+    FARTHEST_START,
+    GaussianParameters,
+    covariances_of,
+)
+from .mixture import MixtureBase
 
 __all__ = ["BayesianGaussianMixture", "GaussianMixture"]
 
 Array = NDArray[np.float64]
 
-COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
-INITS = ("kmeans", "k-means++", "random", "random_from_data")
-WEIGHT_PRIORS = ("dirichlet_distribution", "dirichlet_process")
 
 # What predictions are made from, and somebody may set by hand.
 _PARAMETER_NAMES = ("weights_", "means_", "precisions_cholesky_")
-# Rows that one weight may stand for in full inference, each with a draw of its own.
-MOST_COPIES = 100_000
 # Bytes that no fit is refused for.
 LITTLE_MEMORY = 2.0**26
-# Standard deviations of the data between its mean and one to start from, whose squares keep half
-# of their digits; or a prior's, whose squares don't overflow.
-FARTHEST_START, FARTHEST_PRIOR = 1e8, 1e100
-# Precisions to start from, in units of the data's.
-LEAST_PRECISION, MOST_PRECISION = 1e-100, 1e25
 
 
-class _GaussianMixtureBase(FittedByMethod):
+class _GaussianMixtureBase(MixtureBase, GaussianParameters):
     """All that the two estimators share; they differ in defaults and one unit."""
-
-    # Set by the subclasses' constructors.
-    n_components: int
-    covariance_type: CovarianceType
-    reg_covar: float
-    init_params: starts.Init
-    weights_init: ArrayLike | None
-    means_init: ArrayLike | None
-    precisions_init: ArrayLike | None
-    weight_concentration_prior_type: WeightPrior
-    weight_concentration_prior: float | None
-    mean_precision_prior: float | None
-    mean_variance_prior: ArrayLike | None
-    mean_prior: ArrayLike | None
-    degrees_of_freedom_prior: float | None
-    covariance_prior: ArrayLike | None
-    warm_start: bool
-
-    # Set by fit.
-    weights_: Array
-    means_: Array
-    covariances_: Array
-    precisions_: Array
-    precisions_cholesky_: Array
-    converged_: bool
-    n_iter_: int
-    lower_bound_: float
-    lower_bounds_: Array
-    objective_: float
-    # With full inference.
-    draws_: dict[str, Array]
-    log_evidence_: float
-    log_evidence_se_: float
-    r_hat_: float
-
-    # Whether priors that are not given are weakly informative for every method, or flat for those
-    # that can do with flat ones; and whether lower_bound_ is per row.
-    _informative: ClassVar[bool]
-    _bound_per_row: ClassVar[bool]
 
     # -- fitting ------------------------------------------------------------------------------
 
-    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
-        """Fit the mixture.
+    def _data(self, X: ArrayLike, sample_weight: ArrayLike | None) -> ArrayData:
+        isotropic = self.covariance_type == "spherical"
+        return ArrayData.of(X, sample_weight, isotropic=isotropic, n_threads=self.n_threads)
 
-        Parameters
-        ----------
-        X : array-like of shape (N, D)
-            float64 or float32 is read where it lies, in any layout (memory maps too); other real
-            types are converted to float64.
-        y : ignored
-        sample_weight : array-like of shape (N,), optional
-            A row of weight 2 counts as two rows, one of weight 0 as none. Full inference takes
-            whole numbers only.
+    def _model_of(self, data: ArrayData, method: Method) -> tuple[Model, dict[str, Any]]:
+        return self._model(data.frame, method, lambda: self._covariance_of(data))
 
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument or a parameter is not allowed; nothing has changed then.
-        DegenerateError
-            If the likelihood has no bound and neither `reg_covar` nor a prior gives it one.
-        MemoryError
-            If the fit would need more memory than there is.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If `max_iter` came first, or chains disagree.
-        """
-        self._fit(X, sample_weight)
-        return self
-
-    def fit_predict(
-        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
-    ) -> NDArray[np.int64]:
-        """Fit, and return each row's most probable component, (N,)."""
-        return self.fit(X, y, sample_weight).predict(X)
-
-    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> None:
-        method = self._check_parameters()
-        rng = as_generator(self.random_state)
-        data = ArrayData.of(
-            X,
-            sample_weight,
-            isotropic=self.covariance_type == "spherical",
-            n_threads=self.n_threads,
-        )
-        self._check_data(data, method)
-        model, priors = self._model(data.frame, method, lambda: self._covariance_of(data))
-        given = self._given_parameters(data.frame)
-        names = feature_names(X)
-        n_starts = method.n_chains if isinstance(method, FullInference) else self.n_init
-        previous = self._previous(data) if self.warm_start else None
-        if previous is not None:
-            given, n_starts = previous, (n_starts if isinstance(method, FullInference) else 1)
-        posteriors = (self._start(model, data, given, method, rng) for _ in range(n_starts))
-        if isinstance(method, FullInference):
-            fitted = self._sample(model, data, list(posteriors), method, rng)
-        else:
-            best = self._climb(model, data, posteriors, method)
-            fitted = self._climbed(model, data.frame, data.total_weight, method, best)
-        if names is not None:
-            fitted["feature_names_in_"] = names
-        self._keep_with_frame(fitted | priors, data.frame, method)
+    def _given(self, data: ArrayData) -> dict[str, Array | None]:
+        return self._given_parameters(data.frame)
 
     def _keep_with_frame(self, fitted: dict[str, Any], frame: Frame, method: Method) -> None:
         arrays = tuple(fitted[name].copy() for name in _PARAMETER_NAMES)
@@ -178,7 +67,6 @@ class _GaussianMixtureBase(FittedByMethod):
         self, model: Model, frame: Frame, total_weight: float, method: Any, best: Fit[Theta]
     ) -> dict[str, Any]:
         """Attributes that tell where a method that climbs ended."""
-        unit = total_weight if self._bound_per_row else 1.0
         posterior, theta = best.posterior, best.theta
         density = PointDensity(frame, self.covariance_type, theta.weights, theta.parameters)
         weights, parameters = theta.weights, theta.parameters
@@ -189,116 +77,47 @@ class _GaussianMixtureBase(FittedByMethod):
                 frame, self.covariance_type, theta.weights, theta.parameters, weights, distribution
             )
         return {
-            **self._parameter_attributes(frame, weights, parameters),
+            "weights_": weights,
+            **self._gaussian_attributes(frame, parameters),
             **self._posterior_attributes(model, posterior, method),
+            **self._ended(best, total_weight),
             "_density": density,
-            "converged_": best.converged,
-            "n_iter_": best.n_iter,
-            "objective_": best.objective,
-            "lower_bound_": best.objective / unit,
-            "lower_bounds_": best.objectives / unit,
         }
 
-    def _sample(
+    def _drawn(
         self,
         model: Model,
-        data: ArrayData,
-        posteriors: list[Stats],
-        method: FullInference,
-        rng: np.random.Generator,
+        theta: dict[str, Array],
+        of: NDArray[np.int64],
+        orders: NDArray[np.int64],
     ) -> dict[str, Any]:
-        """Draws, their relabelled means, and the evidence."""
-        drawn = method.fit(model, data, posteriors, rng, report=self._report(0))
-        shape = drawn.log_joint.shape
-        k = model.latent.n_components
-        at_best = data.sum(model.visit, drawn.best, Assignment("exact", precise=True))
-        log_evidence, error = draws.evidence(
-            float(at_best["log_z"]) + drawn.best.log_prior, drawn.common, drawn.terms
-        )
-        orders = draws.orders(drawn.terms.reshape(-1, k, k))
-        flat = {name: part.reshape(-1, *part.shape[2:]) for name, part in drawn.theta.items()}
-        of = np.arange(len(orders))[:, None]
-        weights, means = flat["weights"][of, orders], flat["means"][of, orders]
-        factors = flat["factors"]
+        frame, k = model.emission.units, model.latent.n_components
+        weights, means = theta["weights"][of, orders], theta["means"][of, orders]
+        factors = theta["factors"]
         if self.covariance_type != "tied":
             factors = factors[of, orders]
-        frame = data.frame
-        covariances = _covariances(factors, self.covariance_type)
-        if self.covariance_type in ("full", "tied"):
-            mean_precision = np.einsum("ngji,ngjk->gik", factors, factors) / len(factors)
-            mean_factor = precision_factors(np.linalg.inv(mean_precision))
-        else:
-            mean_factor = np.sqrt((factors**2).mean(axis=0))
-        parameters = point(means.mean(axis=0), mean_factor)
-        mixing = draws.r_hat(drawn.log_joint)
-        converged = bool(mixing < 1.05)
-        if mixing >= 1.05:
-            warnings.warn(
-                f"chains have not mixed: split R-hat of the log joint is {mixing:.3f}, not below "
-                "1.05. Raise n_tune and n_draws of FullInference",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        unit = data.total_weight if self._bound_per_row else 1.0
-        objective = float(drawn.log_joint.max())
+        covariances = covariances_of(factors, self.covariance_type)
+        parameters = model.emission.mean_of_draws(means, factors)
         raw_means = frame.origin + means / frame.scale
         raw_covariances = self._raw_covariances(frame, covariances)
         return {
-            **self._parameter_attributes(frame, weights.mean(axis=0), parameters),
+            "weights_": weights.mean(axis=0),
+            **self._gaussian_attributes(frame, parameters),
             "draws_": {
-                "weights": weights.reshape(*shape, k),
-                "means": raw_means.reshape(*shape, k, -1),
-                "covariances": raw_covariances.reshape(*shape, *raw_covariances.shape[1:]),
-                "log_joint": drawn.log_joint,
+                "weights": weights,
+                "means": raw_means.reshape(len(orders), k, -1),
+                "covariances": raw_covariances,
             },
             "_density": DrawnDensity(frame, self.covariance_type, weights, means, factors),
-            "log_evidence_": log_evidence,
-            "log_evidence_se_": error,
-            "r_hat_": mixing,
-            "converged_": converged,
-            "n_iter_": method.n_sweeps,
-            "objective_": objective,
-            "lower_bound_": objective / unit,
-            "lower_bounds_": drawn.log_joint.ravel() / unit,
         }
 
     # -- checks -------------------------------------------------------------------------------
 
     def _check_parameters(self) -> Method:
-        check_number("n_components", self.n_components, whole=True, least=1)
-        check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
-        check_number("reg_covar", self.reg_covar, least=0)
-        check_choice("init_params", self.init_params, INITS)
-        check_choice(
-            "weight_concentration_prior_type", self.weight_concentration_prior_type, WEIGHT_PRIORS
-        )
-        check_number("weight_concentration_prior", self.weight_concentration_prior, above=0,
-                     optional=True)  # fmt: skip
-        check_number("mean_precision_prior", self.mean_precision_prior, above=0, optional=True)
-        check_number("degrees_of_freedom_prior", self.degrees_of_freedom_prior, above=0,
-                     optional=True)  # fmt: skip
+        self._check_gaussian_parameters()
         if not isinstance(self.warm_start, (bool, np.bool_)):
             raise TypeError(f"warm_start must be True or False, not {self.warm_start!r}")
-        return self._check_fitting()
-
-    def _check_data(self, data: ArrayData, method: Method) -> None:
-        present = data.n_rows if data.weights is None else int(np.count_nonzero(data.weights))
-        if present < self.n_components:
-            raise ValueError(
-                f"n_components={self.n_components} is more than the {present} rows of X (of "
-                f"positive weight): Expected n_samples >= n_components but got n_components = "
-                f"{self.n_components}, n_samples = {present}"
-            )
-        if isinstance(method, FullInference) and data.weights is not None:
-            weights = data.weights
-            bad = np.flatnonzero((weights != np.floor(weights)) | (weights > MOST_COPIES))
-            if len(bad):
-                raise ValueError(
-                    f"sample_weight[{bad[0]}] is {weights[bad[0]]}; full inference draws a "
-                    "component for each row that a weight stands for and takes whole weights from "
-                    f"0 to {MOST_COPIES} only (other methods take any)"
-                )
-        self._check_memory(data, method)
+        return self._check_mixture()
 
     def _check_memory(self, data: ArrayData, method: Method) -> None:
         k, d = self.n_components, data.values.shape[1]
@@ -326,173 +145,16 @@ class _GaussianMixtureBase(FittedByMethod):
 
         ``covariance()`` is that of all rows, asked for where a prior takes it.
         """
-        d, k = len(frame.origin), self.n_components
+        k = self.n_components
         proper = self._informative or method.read != "mode"
-        concentration = self.weight_concentration_prior
-        if concentration is None and proper:
-            # 1/K has no mode, which a point estimate needs.
-            concentration = 1.0 if method.read == "mode" else 1.0 / k
-        elif concentration is not None and concentration < 1 and method.read == "mode":
-            raise ValueError(
-                f"weight_concentration_prior={concentration!r} is below 1: p(theta) then has no "
-                f"mode for {method.name!r} to find; give 1 or more, or use 'mean_field' or 'full'"
-            )
-        dof = self.degrees_of_freedom_prior
-        if dof is None:
-            dof = float(d) if proper else None
-        elif dof <= d - 1:
-            raise ValueError(
-                f"degrees_of_freedom_prior must be greater than {d - 1} (features - 1), not {dof!r}"
-            )
-        elif dof < d and method.read == "mode":
-            raise ValueError(
-                f"degrees_of_freedom_prior={dof!r} is below {d}, the number of features: p(theta) "
-                f"then has no mode for {method.name!r} to find"
-            )
-        mean_precision = self.mean_precision_prior
-        mean_variance = self._mean_variance_prior(d)
-        if mean_precision is None and mean_variance is None:
-            mean_precision = 1.0 if proper or self.mean_prior is not None else None
-        mean = self._mean_prior(frame)
-        if mean is None and not (mean_precision is None and mean_variance is None):
-            mean = frame.origin.copy()
-        scatter = self._covariance_prior(d)
-        if scatter is None and proper:
-            scatter = covariance()
-        emission = Gaussian(
-            d,
-            self.covariance_type,
-            mean_prior=mean,
-            mean_precision=mean_precision,
-            mean_variance=mean_variance,
-            degrees_of_freedom=dof,
-            scatter=scatter,
-            reg_covar=self.reg_covar,
-            frame=frame,
-        )
+        concentration = self._concentration(method, proper)
+        emission, priors = self._emission(frame, method, proper, covariance)
         model = Model(Mixture(k, self.weight_concentration_prior_type, concentration), emission)
-        return model, {
-            "weight_concentration_prior_": concentration,
-            "mean_precision_prior_": mean_precision,
-            "mean_variance_prior_": mean_variance,
-            "mean_prior_": mean,
-            "degrees_of_freedom_prior_": dof,
-            "covariance_prior_": scatter,
-        }
-
-    def _mean_prior(self, frame: Frame) -> Array | None:
-        if self.mean_prior is None:
-            return None
-        mean = as_array("mean_prior", self.mean_prior, frame.origin.shape)
-        check_distance("mean_prior", mean, frame, FARTHEST_PRIOR)
-        return mean
-
-    def _mean_variance_prior(self, d: int) -> Array | None:
-        if self.mean_variance_prior is None:
-            return None
-        if self.mean_precision_prior is not None:
-            raise ValueError("give mean_precision_prior or mean_variance_prior, not both")
-        if self.covariance_type not in ("diag", "spherical"):
-            raise ValueError(
-                "mean_variance_prior is for covariance_type 'diag' and 'spherical', not "
-                f"{self.covariance_type!r}, which has mean_precision_prior"
-            )
-        shape = () if np.ndim(self.mean_variance_prior) == 0 else (d,)
-        variance = as_array("mean_variance_prior", self.mean_variance_prior, shape)
-        check_positive("mean_variance_prior", variance, False)
-        return variance
-
-    def _covariance_prior(self, d: int) -> Array | None:
-        if self.covariance_prior is None:
-            return None
-        shape = {"full": (d, d), "tied": (d, d), "diag": (d,), "spherical": ()}
-        scatter = as_array("covariance_prior", self.covariance_prior, shape[self.covariance_type])
-        check_positive("covariance_prior", scatter, self.covariance_type in ("full", "tied"))
-        return scatter
-
-    def _covariance_of(self, data: ArrayData) -> Array:
-        """Covariance of all rows, in the shape of a prior's."""
-        emission = Gaussian(data.values.shape[1], self.covariance_type, frame=data.frame)
-        whole = Model(Mixture(1), emission)
-        about = whole.about(np.zeros((1, data.values.shape[1])))
-        stats = data.sum(whole.visit, about, Assignment("hard", precise=True))
-        frame = data.frame
-        return self._empirical_covariance(
-            stats["scatter"][0], np.asarray(data.total_weight), frame.scale, frame.variance
-        )
-
-    def _empirical_covariance(
-        self, scatter: Array, total_weight: Array, scale: Array, variance: Array
-    ) -> Array:
-        """Covariance of all rows of one or more data sets, in the units of the data.
-
-        With a part of the variance where it is singular. All arguments have the data sets first:
-        scatter (..., D, D), (..., D) or (..., 1) in the frames' units; frames (..., D).
-        """
-        d = scale.shape[-1]
-        # Less than a row stands for itself.
-        each = np.maximum(total_weight - 1, np.minimum(total_weight, 1))[..., None]
-        part = max(self.reg_covar, 1e-12)
-        if self.covariance_type in ("full", "tied"):
-            scatter = scatter / each[..., None]
-            smallest = np.linalg.eigvalsh(scatter)[..., 0]
-            trace = np.trace(scatter, axis1=-2, axis2=-1)
-            singular = smallest <= d * np.finfo(float).eps * trace
-            scatter = scatter + singular[..., None, None] * part * (variance[..., None] * np.eye(d))
-            return np.asarray(scatter / scale[..., :, None] / scale[..., None, :])
-        scatter = scatter / each
-        if self.covariance_type == "spherical":
-            scatter = scatter[..., 0] / d
-            floor = part * variance.mean(axis=-1)
-            return np.asarray(np.where(scatter > 0, scatter, floor) / scale[..., 0] ** 2)
-        return np.asarray(np.where(scatter > 0, scatter, part * variance) / scale**2)
-
-    def _parameter_shape(self, k: int, d: int) -> tuple[int, ...]:
-        """Shape of covariances and precisions."""
-        shapes = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}
-        return shapes[self.covariance_type]
+        return model, {"weight_concentration_prior_": concentration, **priors}
 
     def _given_parameters(self, frame: Frame) -> dict[str, Array | None]:
         """weights_init, means_init and the covariances of precisions_init, checked."""
-        k, d = self.n_components, len(frame.origin)
-        weights = means = covariances = None
-        if self.weights_init is not None:
-            weights = as_array("weights_init", self.weights_init, (k,))
-            bad = np.flatnonzero((weights < 0) | (weights > 1))
-            if len(bad):
-                raise ValueError(
-                    f"weights_init[{bad[0]}] is {weights[bad[0]]}; weights must lie in [0, 1]"
-                )
-            if not np.isclose(weights.sum(), 1.0, rtol=1e-6):
-                raise ValueError(f"weights_init must sum to 1, not to {weights.sum():.8g}")
-        if self.means_init is not None:
-            means = as_array("means_init", self.means_init, (k, d))
-            check_distance("means_init", means, frame, FARTHEST_START)
-        if self.precisions_init is not None:
-            precisions = as_array(
-                "precisions_init", self.precisions_init, self._parameter_shape(k, d)
-            )
-            matrices = self.covariance_type in ("full", "tied")
-            check_positive("precisions_init", precisions, matrices)
-            self._check_precisions(precisions, frame)
-            covariances = np.asarray(np.linalg.inv(precisions) if matrices else 1 / precisions)
-        return {"weights": weights, "means": means, "covariances": covariances}
-
-    def _check_precisions(self, precisions: Array, frame: Frame) -> None:
-        """Raise ValueError where a variance is out of all proportion to that of the data."""
-        matrices = self.covariance_type in ("full", "tied")
-        each = np.diagonal(precisions, axis1=-2, axis2=-1) if matrices else precisions
-        scale = frame.scale[0] if self.covariance_type == "spherical" else frame.scale
-        with np.errstate(over="ignore", under="ignore"):
-            relative = each / scale / scale
-        bad = np.argwhere(~((relative >= LEAST_PRECISION) & (relative <= MOST_PRECISION)))
-        if len(bad):
-            index = [int(i) for i in bad[0]]
-            where = index + index[-1:] if matrices else index
-            raise ValueError(
-                f"precisions_init{where} is {each[tuple(index)]:g}, {relative[tuple(index)]:g} "
-                f"times that of X; {LEAST_PRECISION:g} to {MOST_PRECISION:g} times are allowed"
-            )
+        return {"weights": self._given_weights(), **self._given_gaussians(frame)}
 
     def _previous(self, data: ArrayData) -> dict[str, Array | None] | None:
         """Parameters of the last fit, for a warm start."""
@@ -538,18 +200,10 @@ class _GaussianMixtureBase(FittedByMethod):
         located: Callable[[], Stats],
     ) -> Stats:
         """Return the posterior of the given parameters; ``located()`` tells what is not given."""
-        frame, d = model.emission.units, model.emission.n_features
-        weights, means, covariances = given["weights"], given["means"], given["covariances"]
-        if means is not None:
-            means = (means - frame.origin) * frame.scale
-        if covariances is not None:
-            if self.covariance_type in ("full", "tied"):
-                covariances = covariances * frame.scale[:, None] * frame.scale
-                covariances = covariances.reshape(-1, d, d)
-            elif self.covariance_type == "diag":
-                covariances = covariances * frame.scale**2
-            else:
-                covariances = (covariances * frame.scale[0] ** 2)[:, None]
+        weights = given["weights"]
+        means, covariances = self._in_frame(
+            model.emission.units, given["means"], given["covariances"]
+        )
         if weights is not None and means is not None and covariances is not None:
             posterior = model.prior + model.around(means, total_weight * weights)
         else:
@@ -567,54 +221,15 @@ class _GaussianMixtureBase(FittedByMethod):
 
     # -- attributes ---------------------------------------------------------------------------
 
-    def _raw_covariances(self, frame: Frame, covariances: Array) -> Array:
-        """(draws, groups, ...) in the frame's units to scikit-learn's shapes in the data's."""
-        if self.covariance_type in ("full", "tied"):
-            raw = covariances / frame.scale[:, None] / frame.scale
-            return np.asarray(raw[:, 0] if self.covariance_type == "tied" else raw)
-        if self.covariance_type == "diag":
-            return np.asarray(covariances / frame.scale**2)
-        return np.asarray(covariances[..., 0] / frame.scale[0] ** 2)
-
-    def _parameter_attributes(
-        self, frame: Frame, weights: Array, gaussians: Gaussians
-    ) -> dict[str, Any]:
-        factor = gaussians.factor
-        covariances = _covariances(factor, self.covariance_type)
-        covariances = self._raw_covariances(frame, covariances[None])[0]
-        if self.covariance_type in ("full", "tied"):
-            cholesky = np.ascontiguousarray(np.swapaxes(factor * frame.scale, 1, 2))
-            precisions = cholesky @ np.swapaxes(cholesky, 1, 2)
-            if self.covariance_type == "tied":
-                cholesky, precisions = cholesky[0], precisions[0]
-        else:
-            cholesky = factor * frame.scale if self.covariance_type == "diag" else (
-                factor[:, 0] * frame.scale[0]
-            )  # fmt: skip
-            precisions = cholesky**2
-        return {
-            "weights_": weights,
-            "means_": frame.origin + gaussians.means / frame.scale,
-            "covariances_": covariances,
-            "precisions_": precisions,
-            "precisions_cholesky_": cholesky,
-        }
-
     def _posterior_attributes(
         self, model: Model, posterior: Stats, method: Method
     ) -> dict[str, Any]:
         """What scikit-learn's BayesianGaussianMixture tells of q(theta)."""
         if method.read != "mean":
             return {}
-        weights = model.latent.distribution(posterior)
-        if isinstance(weights, StickBreaking):
-            prior = model.latent.concentration or 1.0
-            concentration: Any = (np.append(weights.a, 1.0), np.append(weights.b, prior))
-        else:
-            concentration = weights.concentration.copy()
         dof = posterior["dof"] / model.emission._rows_per_dof
         return {
-            "weight_concentration_": concentration,
+            "weight_concentration_": self._weight_concentration(model, posterior),
             "mean_precision_": posterior["strength"].copy(),
             "degrees_of_freedom_": float(dof[0]) if self.covariance_type == "tied" else dof,
         }
@@ -632,109 +247,17 @@ class _GaussianMixtureBase(FittedByMethod):
             all(map(_kernels.columns.same, now, arrays)) or all(map(np.array_equal, now, arrays))
         ):
             return self._density
-        k, d = np.shape(self.means_)
-        weights = as_array("weights_", self.weights_, (k,))
-        means = as_array("means_", self.means_, (k, d))
-        cholesky = as_array(
-            "precisions_cholesky_", self.precisions_cholesky_, self._parameter_shape(k, d)
-        )
-        if self.covariance_type in ("full", "tied"):
-            factor = np.ascontiguousarray(np.swapaxes(cholesky.reshape(-1, d, d), 1, 2))
-        else:
-            factor = cholesky.reshape(k, -1)
-        frame = Frame(means.mean(axis=0), np.ones(d), np.ones(d))
-        gaussians = point(means - frame.origin, factor)
+        weights = as_array("weights_", self.weights_, (len(self.means_),))
+        frame, gaussians = self._gaussians_as_they_are()
         return PointDensity(frame, self.covariance_type, weights, gaussians)
 
     def __sklearn_is_fitted__(self) -> bool:
         state = vars(self)
         return "weights_" in state and "means_" in state and "precisions_cholesky_" in state
 
-    def _prepare(self, X: ArrayLike) -> tuple[PointDensity | DrawnDensity, NDArray[Any], int]:
-        """Density, rows and threads of a prediction, checked."""
-        self._check_is_fitted()
-        values = self._rows(X, np.shape(self.means_)[-1])
-        # So few rows are never shared out: no need to ask the system for processors.
-        few = self.n_threads is None and len(values) <= 32
-        threads = 1 if few else resolve_threads(self.n_threads)
-        check_finite(values, threads)
-        return self._current_density, values, threads
-
-    def predict_proba(self, X: ArrayLike) -> Array:
-        """Probability of each component for each row.
-
-        p(t | x, theta) for a point estimate, q(t) for mean field, p(t | x, X) averaged over
-        (relabelled) draws for full inference.
-
-        Parameters
-        ----------
-        X : array-like of shape (N, D)
-
-        Returns
-        -------
-        ndarray of shape (N, K)
-            Rows sum to 1, for a row however far away.
-        """
-        density, values, threads = self._prepare(X)
-        return density.responsibilities(values, threads)
-
-    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
-        """Return the most probable component of each row, (N,)."""
-        density, values, threads = self._prepare(X)
-        return density.labels(values, threads)
-
-    def score_samples(self, X: ArrayLike) -> Array:
-        """Log density of each row, in nats.
-
-        log p(x | theta) for a point estimate; the log posterior predictive density for mean field
-        (a mixture of Student's t, Bishop 10.81) and full inference (averaged over draws).
-
-        Parameters
-        ----------
-        X : array-like of shape (N, D)
-
-        Returns
-        -------
-        ndarray of shape (N,)
-        """
-        density, values, threads = self._prepare(X)
-        return density.log_density(values, threads)
-
-    def score(self, X: ArrayLike, y: object = None) -> float:
-        """Mean of `score_samples(X)`: log density per row, in nats."""
-        return float(self.score_samples(X).mean())
-
-    def co_assignment(self, X: ArrayLike) -> Array:
-        """Probability that two rows share a component, (N, N): free of the components' order.
-
-        From `predict_proba` for a point estimate and mean field; averaged over draws for full
-        inference.
-
-        Parameters
-        ----------
-        X : array-like of shape (N, D)
-        """
-        density, values, threads = self._prepare(X)
-        together = density.co_assignment(values, threads)
-        np.fill_diagonal(together, 1.0)
-        return np.minimum(together, 1.0)
-
-    def sample(self, n_samples: int = 1) -> tuple[Array, NDArray[np.int64]]:
-        """Draw rows from the density that `score_samples` tells of.
-
-        Parameters
-        ----------
-        n_samples : int
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, D)
-        y : ndarray of shape (n_samples,)
-            Components.
-        """
-        self._check_is_fitted()
-        check_number("n_samples", n_samples, whole=True, least=1)
-        return self._current_density.sample(n_samples, as_generator(self.random_state))
+    @property
+    def _n_features(self) -> int:
+        return int(np.shape(self.means_)[-1])
 
     def _n_parameters(self) -> int:
         """Free parameters: weights, means and covariances."""
@@ -746,30 +269,6 @@ class _GaussianMixtureBase(FittedByMethod):
             "spherical": k,
         }
         return k - 1 + k * d + covariances[self.covariance_type]
-
-    def bic(self, X: ArrayLike) -> float:
-        """Bayesian information criterion, -2 log p(X | theta) + p log N: the lower the better."""
-        log_density = self.score_samples(X)
-        return float(-2 * log_density.sum() + self._n_parameters() * np.log(len(log_density)))
-
-    def aic(self, X: ArrayLike) -> float:
-        """Akaike's information criterion, -2 log p(X | theta) + 2 p: the lower the better."""
-        return float(-2 * self.score_samples(X).sum() + 2 * self._n_parameters())
-
-    def icl(self, X: ArrayLike) -> float:
-        """Integrated completed likelihood: BIC + twice the entropy of the responsibilities.
-
-        Biernacki, Celeux & Govaert (2000), in BIC's sign: the lower the better.
-        """
-        return self.bic(X) + 2 * float(entr(self.predict_proba(X)).sum())
-
-
-def _covariances(factor: Array, covariance_type: CovarianceType) -> Array:
-    """Covariances of precision factors, for any number of leading axes."""
-    if covariance_type in ("full", "tied"):
-        root = np.linalg.inv(factor)
-        return np.asarray(root @ np.swapaxes(root, -1, -2))
-    return np.asarray(factor**-2.0)
 
 
 _DOC = """{summary}

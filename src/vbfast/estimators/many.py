@@ -23,7 +23,8 @@ from ..methods import Fit, FullInference, Method
 from ..model import Model
 from ..stats import Stats
 from .checks import as_generator
-from .gaussian_mixture import FARTHEST_PRIOR, _covariances, _GaussianMixtureBase
+from .gaussian_mixture import _GaussianMixtureBase
+from .gaussian_parameters import FARTHEST_PRIOR, covariances_of
 
 __all__ = ["ManyFits", "fit_many"]
 
@@ -518,12 +519,12 @@ def _in_units_of_data(
     if kind in ("full", "tied"):
         factors = factors * scale[:, None, None, :]
         cholesky = np.swapaxes(factors, 2, 3).copy()
-        covariances = _covariances(factors, kind)
+        covariances = covariances_of(factors, kind)
         return (covariances[:, 0], cholesky[:, 0]) if kind == "tied" else (covariances, cholesky)
     factors = factors * scale[:, None, : factors.shape[2]]
     if kind == "spherical":
         factors = factors[:, :, 0]
-    return _covariances(factors, kind), factors
+    return covariances_of(factors, kind), factors
 
 
 # One by one --------------------------------------------------------------------------------------

@@ -46,12 +46,7 @@ class Mixture:
     concentration: float | None = None
 
     def __post_init__(self) -> None:
-        k, allowed = self.n_components, "n_components must be an integer >= 1"
-        if isinstance(k, bool) or not isinstance(k, numbers.Integral):
-            raise TypeError(f"{allowed}, not {k!r}")
-        if k < 1:
-            raise ValueError(f"{allowed}, not {k!r}")
-        object.__setattr__(self, "n_components", int(k))  # narrow NumPy integers overflow
+        object.__setattr__(self, "n_components", check_components(self.n_components))
         choices = get_args(WeightPrior)
         if not isinstance(self.weight_prior, str) or self.weight_prior not in choices:
             raise ValueError(
@@ -123,9 +118,13 @@ class Mixture:
         beyond = np.cumsum(counts[::-1])[::-1][1:]
         return {"sticks": np.stack([counts[:-1], beyond], axis=1)}
 
+    def loosen(self, stats: Stats) -> Stats:
+        """Statistics to start from: these."""
+        return stats
+
     def held(self, counts: Array) -> NDArray[np.bool_]:
         """Which components hold enough rows for what is said of them to mean anything, (K,)."""
-        return np.asarray(counts > EMPTY_SHARE * counts.sum())
+        return held(counts)
 
     @property
     def n_coordinates(self) -> int:
@@ -228,6 +227,21 @@ class Mixture:
             step[before == 0] = 0.0
             total[sets] = np.logaddexp.reduce(total[before] + step, axis=1)
         return float(total[-1])
+
+
+def check_components(n_components: Any) -> int:
+    """Return a number of components; TypeError or ValueError where it isn't one."""
+    allowed = "n_components must be an integer >= 1"
+    if isinstance(n_components, bool) or not isinstance(n_components, numbers.Integral):
+        raise TypeError(f"{allowed}, not {n_components!r}")
+    if n_components < 1:
+        raise ValueError(f"{allowed}, not {n_components!r}")
+    return int(n_components)  # narrow NumPy integers overflow
+
+
+def held(counts: Array) -> NDArray[np.bool_]:
+    """Which components hold enough rows for what is said of them to mean anything, (K,)."""
+    return np.asarray(counts > EMPTY_SHARE * counts.sum())
 
 
 @functools.cache

@@ -1,0 +1,2024 @@
+# Hidden Markov chains: rows of a sequence depend on one another through their states.
+#
+# Forward-backward in the linear domain, scaled at every row (Rabiner 1989, section V.A), the vector
+# lanes running over BUNDLE spans of rows side by side: short sequences, or parts of a long one. A
+# part's recursions start from what its neighbours end with. Those are first found by recursions
+# over the neighbours' last rows alone, for a chain forgets where it started, and are then compared
+# with what comes out: where they differ the recursion is repeated, and what does not settle, or
+# could lose digits to underflow, is left to a recursion in logarithms, one row after the other.
+#
+# Work is in tasks fixed by the shapes, and their statistics are added up in the tasks' order, so
+# the result has the same bits for every number of threads.
+
+from cpython.buffer cimport PyBuffer_Release
+from cython.parallel cimport prange
+from libc.math cimport INFINITY, exp, fabs, log
+from libc.stdint cimport int64_t, uint16_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from .assign cimport (
+    DRAW,
+    EXACT,
+    FACTORISED,
+    FILTER,
+    GIVEN,
+    HARD,
+    LOWEST,
+    Assignment,
+    Kind,
+    add_counts,
+    exponentials,
+)
+from .tile cimport (
+    BUNDLE,
+    LANES,
+    ROW_BLOCK,
+    SCORES_PADDING,
+    TILE_PADDING,
+    Emission,
+    Shape,
+    Source,
+    add_one,
+    aligned_memory,
+    even,
+    fours,
+    free_aligned,
+    lanes,
+    lanes_exp,
+    lanes_keep_between,
+    lanes_keep_from,
+    lanes_load,
+    lanes_log,
+    lanes_max,
+    lanes_min,
+    lanes_replace_above,
+    lanes_set,
+    lines,
+    look_at,
+    philox_uniform,
+    products,
+    read_spans,
+    read_tile,
+    rest,
+    rows_of_chunk,
+    rows_of_tile,
+    seconds,
+    stride_of,
+    thread_index,
+)
+from .visit cimport (
+    LITTLE_WORK,
+    Watch,
+    check_length,
+    check_signals,
+    emission_of,
+    open_rows,
+    raise_pending,
+    read_assignment,
+    shape_of,
+    watch_from_now,
+)
+
+
+cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
+
+
+cdef extern from *:
+    """
+    #define VECTORS (8 / LANES)
+    """
+    # BUNDLE / LANES: vectors that hold a number of each span of a bundle.
+    const Py_ssize_t VECTORS
+
+
+# Steps of a part of a long sequence, or STATES / K if that is more: some hundred kB to keep.
+cdef Py_ssize_t STEPS = 1024
+cdef Py_ssize_t STATES = 8192
+# Rows over which a chain is first expected to forget where it started.
+cdef Py_ssize_t MEMORY = 256
+# Sequences that are as long as this are cut rather than left alone in a bundle.
+cdef Py_ssize_t LONG = 256
+# Relative difference, of rounding, between probabilities that are the same.
+cdef double SAME = 1e-12
+# Probabilities below which a state of a row is beneath notice whatever comes after, as long as
+# transitions are more likely than LEAST_TRANSITION; where some are impossible, what falls below
+# might still be the one way there is.
+cdef double LEAST = 1e-200
+cdef double LEAST_TRANSITION = 1e-100
+cdef double TINY = 1e-290
+cdef double HUGE = 1e300
+# Coordinate ascent ends when the free energy changes by less than these, relative and a row.
+cdef double SETTLED = 1e-12
+cdef double SETTLED_ROW = 1e-14
+cdef Py_ssize_t MOST_ROUNDS = 1000
+
+KINDS = ("exact", "filter", "hard", "draw", "factorised", "given")
+# Emissions by name: filled in when the level is loaded.
+EMISSIONS = {}
+
+
+cdef enum:
+    # Tasks whose statistics are held at a time.
+    MOST_TASKS = 64
+    # That find_best can note.
+    MOST_STATES = 65536
+
+
+# Spans side by side: sequences, or (if cut) consecutive parts of one, in order of their length.
+cdef struct Bundle:
+    Py_ssize_t[BUNDLE] first     # row
+    Py_ssize_t[BUNDLE] length    # 0: not in use
+    Py_ssize_t[BUNDLE] sequence
+    bint cut
+    bint opens   # has the first and the last row of its sequence
+    bint closes
+    double* edges  # of one that is cut, see Edge
+
+
+# Distributions over states at a bundle's edges, K numbers each: what rows before and after were
+# taken to say, and what this bundle says to them.
+cdef enum Edge:
+    FROM_BEFORE = 0
+    TO_AFTER = 1
+    FROM_AFTER = 2
+    TO_BEFORE = 3
+    LAST = 4  # filtered, at the last row
+    N_EDGES = 5
+
+
+# Items first, first + step, ... < end, whose statistics are added up together.
+cdef struct Task:
+    Py_ssize_t first
+    Py_ssize_t end
+    Py_ssize_t step
+    Py_ssize_t sequence  # that its bundles are parts of, or -1
+
+
+cdef struct Job:
+    # IN
+    Source source
+    Shape shape
+    Assignment assignment
+    const Emission* emission
+    const double* coefficients
+    const double* offsets
+    const double* start  # (K)
+    # Transitions (K, columns), their transpose, logarithms; padded with 0, -inf.
+    Py_ssize_t columns
+    double* forward
+    double* backward
+    double* log_start
+    double* log_forward
+    double* log_backward
+    double least
+    bint dense  # no probability is below LEAST_TRANSITION
+    bint mild   # or those that are are 0
+    bint by_labels  # rows are counted by labels rather than by q
+    Py_ssize_t n_rows
+    Py_ssize_t first_row
+    Py_ssize_t n_sequences
+    const int64_t* bounds
+    const int64_t* order
+    Py_ssize_t tile_rows
+    Py_ssize_t stride
+    # What the recursions work on
+    Bundle* bundles
+    Py_ssize_t most_steps  # of a bundle
+    const Py_ssize_t* sequences  # of the safe engine
+    const Py_ssize_t* ranges     # of rows to be counted: begin, end
+    char* failed  # by sequence
+    int64_t* impossible
+    # OUT, NULL where not wanted; labels and q also between two passes
+    bint counting
+    Py_ssize_t statistics_size
+    double* log_z
+    int64_t* labels
+    double* q  # (N, K)
+    # Scratch
+    double* partials  # per task
+    double* workspace  # per thread
+    Py_ssize_t room_size
+    # Shared
+    Watch watch
+    int no_memory
+
+
+# A thread's workspace. (K, BUNDLE) is a number for each state and span, padded to `columns`.
+cdef struct Room:
+    double* tile      # (D, stride)
+    double* q         # (K, stride), scores of rows one after the other at other times
+    double* emission
+    double* limits    # (K)
+    double* states    # (columns), twice
+    double* predicted  # (K, BUNDLE)
+    double* beta
+    double* arriving
+    double* entry
+    double* end
+    double* beta_entry
+    double* arriving_entry
+    double* inverse_now  # (BUNDLE)
+    double* lost
+    double* counted
+    double* pairs     # (even(K), fours(K))
+    double* top       # (step, BUNDLE)
+    double* inverse
+    double* total     # (2, ROW_BLOCK)
+    double* span      # for each tile b (K, stride), alpha (K, stride)
+
+
+cdef Room room_at(const Job* job, double* memory, Py_ssize_t* size) noexcept nogil:
+    """Lay out a workspace at memory; size becomes its length."""
+    cdef Room room
+    cdef Py_ssize_t k = job.shape.n_components
+    cdef Py_ssize_t n_states = job.columns * BUNDLE
+    cdef Py_ssize_t tile_steps = job.tile_rows // BUNDLE
+    cdef Py_ssize_t n_tiles = (job.most_steps + tile_steps - 1) // tile_steps
+    cdef Py_ssize_t n_rows = n_tiles * job.tile_rows
+    cdef double* place = memory
+    room.tile = place
+    place += (job.shape.n_features + TILE_PADDING) * job.stride
+    room.q = place
+    place += (k + SCORES_PADDING) * job.stride
+    room.emission = place
+    place += lines(job.emission.workspace_size(job.shape, job.tile_rows))
+    room.limits = place
+    place += lines(k)
+    room.states = place
+    place += 2 * job.columns
+    room.predicted = place
+    place += n_states
+    room.beta = place
+    place += n_states
+    room.arriving = place
+    place += n_states
+    room.entry = place
+    place += n_states
+    room.end = place
+    place += n_states
+    room.beta_entry = place
+    place += n_states
+    room.arriving_entry = place
+    place += n_states
+    room.inverse_now = place
+    place += BUNDLE
+    room.lost = place
+    place += BUNDLE
+    room.counted = place
+    place += BUNDLE
+    room.pairs = place
+    place += lines(even(k) * fours(k) + 4)
+    room.top = place
+    place += n_rows
+    room.total = place
+    place += 2 * ROW_BLOCK
+    room.inverse = place
+    place += n_rows
+    room.span = place
+    place += max((2 * k * n_tiles + 3) * job.stride, job.tile_rows * job.columns)
+    size[0] = lines(place - memory)
+    return room
+
+
+cdef inline double* emissions_at(const Job* job, const Room* room, Py_ssize_t tile) noexcept nogil:
+    """b (K, stride) of a bundle's tile: likelihoods, relative to the largest of a row."""
+    return room.span + tile * 2 * job.shape.n_components * job.stride
+
+
+cdef inline double* alpha_at(const Job* job, const Room* room, Py_ssize_t tile) noexcept nogil:
+    """alpha (K, stride): filtered probabilities, but for a factor."""
+    return emissions_at(job, room, tile) + job.shape.n_components * job.stride
+
+
+# Scores -------------------------------------------------------------------------------------------
+
+
+cdef inline void score_block(
+    const Job* job, const Room* room, Py_ssize_t row, double* scores
+) noexcept nogil:
+    """Scores of ROW_BLOCK rows of the tile."""
+    job.emission.scores(
+        job.shape, job.coefficients, job.offsets, room.tile + row, ROW_BLOCK, job.stride,
+        room.emission, scores + row,
+    )
+
+
+cdef void weigh_rows(Job* job, const Bundle* bundle, const Room* room) noexcept nogil:
+    """Find b and its factors of all rows of a bundle."""
+    cdef Py_ssize_t n_rows = (
+        (bundle.length[0] * BUNDLE + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK
+    )
+    cdef Py_ssize_t begin, block, row, tile
+    cdef double* b
+    for tile in range((n_rows + job.tile_rows - 1) // job.tile_rows):
+        begin = tile * job.tile_rows
+        b = emissions_at(job, room, tile)
+        read_bundle(job, bundle, room, begin, min(job.tile_rows, n_rows - begin))
+        for block in range(min(job.tile_rows, n_rows - begin) // ROW_BLOCK):
+            row = block * ROW_BLOCK
+            score_block(job, room, row, b)
+            exponentials(
+                job.shape.n_components, ROW_BLOCK, job.stride, b + row, room.top + begin + row,
+                room.total,
+            )
+        look(job)
+        if job.watch.stop:
+            return
+
+
+cdef inline void read_bundle(
+    const Job* job, const Bundle* bundle, const Room* room, Py_ssize_t begin, Py_ssize_t n_rows
+) noexcept nogil:
+    cdef Py_ssize_t[BUNDLE] first
+    cdef Py_ssize_t[BUNDLE] length
+    cdef Py_ssize_t i
+    for i in range(BUNDLE):
+        # Where there is no span its neighbour is read, and counts for nothing.
+        first[i] = bundle.first[i if bundle.length[i] else 0]
+        length[i] = bundle.length[i if bundle.length[i] else 0]
+    read_spans(
+        job.source, job.shape.n_features, first, length, begin // BUNDLE, n_rows, job.stride,
+        room.tile,
+    )
+
+
+cdef inline void look(Job* job) noexcept nogil:
+    if thread_index() == 0:
+        check_signals(&job.watch)
+
+
+# Recursions of a bundle ---------------------------------------------------------------------------
+
+
+cdef inline void multiply(
+    Py_ssize_t n, const double* matrix, Py_ssize_t columns, const lanes* x, Py_ssize_t step,
+    lanes* out,
+) noexcept nogil:
+    """out[j] = sum_i x[i] matrix[i, j] for each lane; states of x are step vectors apart."""
+    cdef Py_ssize_t j
+    cdef const double* row
+    cdef const lanes* from_
+    cdef lanes a0, a1, a2, a3, y
+    for j in range(0, n, 4):
+        a0 = lanes_set(0.0)
+        a1 = a0
+        a2 = a0
+        a3 = a0
+        row = matrix + j
+        from_ = x
+        for _ in range(n):
+            y = lanes_load(from_)
+            a0 = a0 + lanes_set(row[0]) * y
+            a1 = a1 + lanes_set(row[1]) * y
+            a2 = a2 + lanes_set(row[2]) * y
+            a3 = a3 + lanes_set(row[3]) * y
+            row = row + columns
+            from_ = from_ + step
+        out[j * VECTORS] = a0
+        out[(j + 1) * VECTORS] = a1
+        out[(j + 2) * VECTORS] = a2
+        out[(j + 3) * VECTORS] = a3
+
+
+cdef void forward_steps(
+    const Job* job, const lanes* b, lanes* alpha, const lanes* top, lanes* inverse,
+    Py_ssize_t n_steps, lanes* predicted, lanes* inverse_now, lanes* lost,
+) noexcept nogil:
+    """alpha[t, j] = b[t, j] sum_i alpha[t - 1, i] A[i, j] / (sum of alpha[t - 1]), in one vector.
+
+    Bishop 13.59. lost becomes positive where a row is impossible or a state underflows.
+    """
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t step = job.stride // LANES
+    cdef Py_ssize_t k
+    cdef lanes least = lanes_set(job.least)
+    cdef lanes lowest = lanes_set(LOWEST)
+    cdef lanes none = lanes_set(0.0)
+    cdef lanes one = lanes_set(1.0)
+    cdef lanes tiny = lanes_set(TINY)
+    cdef lanes flags = lost[0]
+    cdef lanes scale = inverse_now[0]
+    cdef lanes a, p, s
+    for _ in range(n_steps):
+        s = none
+        for k in range(n):
+            p = predicted[k * VECTORS] * scale
+            a = p * b[k * step]
+            flags = flags + lanes_keep_between(p, none, a, least)
+            alpha[k * step] = a
+            s = s + a
+        flags = flags + lanes_keep_from(one, lowest, top[0]) + lanes_keep_from(one, tiny, s)
+        scale = one / lanes_max(s, tiny)
+        inverse[0] = scale
+        multiply(n, job.forward, job.columns, alpha, step, predicted)
+        b = b + VECTORS
+        alpha = alpha + VECTORS
+        top = top + VECTORS
+        inverse = inverse + VECTORS
+    inverse_now[0] = scale
+    lost[0] = flags
+
+
+cdef void forward(
+    const Job* job, const Bundle* bundle, const Room* room, const double* entry, Py_ssize_t begin,
+    double* end,
+) noexcept nogil:
+    """From what is predicted for each span's row `begin` to what is for the row after its last.
+
+    Both are (K, BUNDLE). lost tells whether that was done safely.
+    """
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t tile_steps = job.tile_rows // BUNDLE
+    cdef Py_ssize_t t = begin
+    cdef Py_ssize_t i, k, place, stop, tile, v
+    cdef double[BUNDLE] lost
+    memcpy(room.predicted, entry, n * BUNDLE * sizeof(double))
+    for i in range(BUNDLE):
+        room.inverse_now[i] = 1.0
+        room.lost[i] = 0.0
+        lost[i] = 0.0
+    while t < bundle.length[0]:
+        tile = t // tile_steps
+        stop = (tile + 1) * tile_steps
+        for i in range(BUNDLE):
+            if bundle.length[i] > t:
+                stop = min(stop, bundle.length[i])
+        place = (t - tile * tile_steps) * VECTORS
+        for v in range(VECTORS):
+            forward_steps(
+                job, <lanes*>emissions_at(job, room, tile) + place + v,
+                <lanes*>alpha_at(job, room, tile) + place + v,
+                <lanes*>room.top + t * VECTORS + v, <lanes*>room.inverse + t * VECTORS + v,
+                stop - t, <lanes*>room.predicted + v, <lanes*>room.inverse_now + v,
+                <lanes*>room.lost + v,
+            )
+        t = stop
+        for i in range(BUNDLE):
+            if bundle.length[i] == t:
+                lost[i] = room.lost[i]
+                for k in range(n):
+                    end[k * BUNDLE + i] = room.predicted[k * BUNDLE + i] * room.inverse_now[i]
+    memcpy(room.lost, lost, BUNDLE * sizeof(double))
+
+
+cdef void backward_steps(
+    const Job* job, lanes* b, lanes* alpha, const lanes* inverse, lanes* q, Py_ssize_t n_steps,
+    lanes* beta, lanes* arriving, lanes counted,
+) noexcept nogil:
+    """beta[t - 1, i] = sum_j A[i, j] b[t, j] beta[t, j] / (sum of alpha[t]), in one vector.
+
+    Bishop 13.62. If there is room for q, q[t] = alpha[t] beta[t], scaled to sum to `counted`, and
+    then alpha[t] is scaled likewise and b[t, j] replaced by what arrives at state j of the next
+    row, so that transitions from i to j are alpha[t, i] A[i, j] b[t, j].
+    """
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t step = job.stride // LANES
+    cdef Py_ssize_t k, t
+    cdef lanes huge = lanes_set(HUGE)
+    cdef lanes tiny = lanes_set(TINY)
+    cdef lanes s, scale, x, y
+    for t in range(n_steps - 1, -1, -1):
+        scale = inverse[t * VECTORS]
+        if q != NULL:
+            s = lanes_set(0.0)
+            for k in range(n):
+                y = alpha[k * step + t * VECTORS] * beta[k * VECTORS]
+                q[k * step + t * VECTORS] = y
+                s = s + y
+            s = counted / lanes_max(s, tiny)
+            for k in range(n):
+                q[k * step + t * VECTORS] = q[k * step + t * VECTORS] * s
+                alpha[k * step + t * VECTORS] = alpha[k * step + t * VECTORS] * s
+                x = b[k * step + t * VECTORS]
+                b[k * step + t * VECTORS] = arriving[k * VECTORS]
+                arriving[k * VECTORS] = lanes_min(x * beta[k * VECTORS] * scale, huge)
+        else:
+            for k in range(n):
+                x = b[k * step + t * VECTORS] * beta[k * VECTORS]
+                arriving[k * VECTORS] = lanes_min(x * scale, huge)
+        multiply(n, job.backward, job.columns, arriving, VECTORS, beta)
+
+
+cdef void backward(
+    Job* job, const Bundle* bundle, const Room* room, Py_ssize_t end, bint keep,
+    double* statistics,
+) noexcept nogil:
+    """From what is known of each span's last row to beta and what arrives at its first one.
+
+    Over steps before `end`. If keep, q is found and counted.
+    """
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t tile_steps = job.tile_rows // BUNDLE
+    cdef Py_ssize_t t = end
+    cdef Py_ssize_t begin, i, place, tile, v
+    cdef double* b
+    cdef double* alpha
+    for i in range(n * BUNDLE):
+        room.beta[i] = 1.0
+        room.arriving[i] = 0.0
+    memset(room.counted, 0, BUNDLE * sizeof(double))
+    while t > 0:
+        tile = (t - 1) // tile_steps
+        b = emissions_at(job, room, tile)
+        alpha = alpha_at(job, room, tile)
+        begin = tile * tile_steps
+        for i in range(BUNDLE):
+            if bundle.length[i] == t:
+                enter(job, room, alpha + (t - 1 - begin) * BUNDLE + i, t, i)
+            elif bundle.length[i] < t:
+                begin = max(begin, bundle.length[i])
+        place = (begin - tile * tile_steps) * VECTORS
+        for v in range(VECTORS):
+            backward_steps(
+                job, <lanes*>b + place + v, <lanes*>alpha + place + v,
+                <lanes*>room.inverse + begin * VECTORS + v,
+                <lanes*>room.q + place + v if keep else NULL, t - begin, <lanes*>room.beta + v,
+                <lanes*>room.arriving + v, (<lanes*>room.counted)[v],
+            )
+        t = begin
+        if keep and t == tile * tile_steps:
+            count_tile(job, bundle, room, tile, statistics)
+            if job.watch.stop:
+                return
+
+
+cdef inline void enter(
+    const Job* job, const Room* room, const double* alpha, Py_ssize_t length, Py_ssize_t i
+) noexcept nogil:
+    """Take what is known of span i's last row from there on."""
+    cdef Py_ssize_t k
+    cdef double s = 0.0
+    for k in range(job.shape.n_components):
+        s += alpha[k * job.stride] * room.beta_entry[k * BUNDLE + i]
+    s = 1.0 / max(s * room.inverse[(length - 1) * BUNDLE + i], TINY)
+    for k in range(job.shape.n_components):
+        room.beta[k * BUNDLE + i] = room.beta_entry[k * BUNDLE + i] * s
+        room.arriving[k * BUNDLE + i] = room.arriving_entry[k * BUNDLE + i] * s
+    room.counted[i] = 1.0 if room.lost[i] == 0.0 else 0.0
+
+
+cdef inline Py_ssize_t rows_in(
+    const Job* job, const Bundle* bundle, Py_ssize_t tile
+) noexcept nogil:
+    """Rows of a bundle's tile, those included of spans that have ended."""
+    return min(job.tile_rows, bundle.length[0] * BUNDLE - tile * job.tile_rows)
+
+
+cdef void count_tile(
+    Job* job, const Bundle* bundle, const Room* room, Py_ssize_t tile, double* statistics
+) noexcept nogil:
+    """Give out q of a tile, and add up what its rows bring."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t n_rows = rows_in(job, bundle, tile)
+    cdef Py_ssize_t n_used = (n_rows + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK
+    cdef double* b = emissions_at(job, room, tile)
+    cdef double* alpha = alpha_at(job, room, tile)
+    cdef Py_ssize_t k
+    look(job)
+    give_rows(job, bundle, room, tile, room.q, NULL)
+    if not job.counting:
+        return
+    for k in range(n):
+        memset(b + k * job.stride + n_rows, 0, (n_used - n_rows) * sizeof(double))
+        memset(room.q + k * job.stride + n_rows, 0, (n_used - n_rows) * sizeof(double))
+    products(
+        n, n, False, n_used // LANES, job.stride // LANES, <const lanes*>alpha, <const lanes*>b,
+        room.pairs, fours(n),
+    )
+    read_bundle(job, bundle, room, tile * job.tile_rows, n_used)
+    count_rows(job, room, n_used, statistics)
+
+
+cdef inline void count_rows(
+    const Job* job, const Room* room, Py_ssize_t n_rows, double* statistics
+) noexcept nogil:
+    """Add up what the rows of a tile bring to counts and to the emission's statistics."""
+    cdef Py_ssize_t n = job.shape.n_components
+    add_counts(n, n_rows, job.stride, room.q, statistics + 1, room.limits)
+    job.emission.accumulate(
+        job.shape, job.coefficients, room.tile, n_rows, job.stride, room.q, room.limits,
+        room.emission, statistics + head_size(n),
+    )
+
+
+cdef void give_rows(
+    Job* job, const Bundle* bundle, const Room* room, Py_ssize_t tile, const double* q,
+    const double* scale,
+) noexcept nogil:
+    """Write q and the best state of a tile's rows to where they are wanted; scale NULL: all 1."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t tile_steps = job.tile_rows // BUNDLE
+    cdef Py_ssize_t begin = tile * tile_steps
+    cdef Py_ssize_t best, i, k, row, t
+    cdef bint labels = job.labels != NULL and job.assignment.kind != DRAW
+    cdef const double* from_
+    cdef double factor
+    if job.q == NULL and not labels:
+        return
+    for i in range(BUNDLE):
+        for t in range(begin, min(begin + tile_steps, bundle.length[i])):
+            from_ = q + (t - begin) * BUNDLE + i
+            row = bundle.first[i] + t
+            factor = 1.0 if scale == NULL else scale[t * BUNDLE + i]
+            if job.q != NULL:
+                for k in range(n):
+                    job.q[row * n + k] = from_[k * job.stride] * factor
+            if labels:
+                best = 0
+                for k in range(1, n):
+                    if from_[k * job.stride] > from_[best * job.stride]:
+                        best = k
+                job.labels[row] = best
+
+
+cdef inline Py_ssize_t head_size(Py_ssize_t n_components) noexcept nogil:
+    """Statistics before the emission's: log_z, counts, start, transitions."""
+    return 1 + n_components * (2 + n_components)
+
+
+cdef bint same(
+    Py_ssize_t n, const double* found, const double* taken, Py_ssize_t step
+) noexcept nogil:
+    """Whether two vectors are the same but for rounding of each number."""
+    cdef Py_ssize_t k
+    cdef double f
+    for k in range(n):
+        f = found[k * step]
+        if fabs(f - taken[k * step]) > SAME * f + LEAST * LEAST_TRANSITION:
+            return False
+    return True
+
+
+cdef bint same_posterior(
+    Py_ssize_t n, const double* alpha, Py_ssize_t alpha_step, const double* found,
+    Py_ssize_t found_step, const double* taken, Py_ssize_t taken_step,
+) noexcept nogil:
+    """Whether q(state) is the same by two versions of beta."""
+    cdef double by_found = 0.0, by_taken = 0.0, difference = 0.0
+    cdef Py_ssize_t k
+    for k in range(n):
+        by_found += alpha[k * alpha_step] * found[k * found_step]
+        by_taken += alpha[k * alpha_step] * taken[k * taken_step]
+    if not (by_found > 0.0 and by_taken > 0.0):
+        return False
+    for k in range(n):
+        difference += fabs(alpha[k * alpha_step] * (
+            found[k * found_step] / by_found - taken[k * taken_step] / by_taken
+        ))
+    return difference < SAME
+
+
+cdef void visit_bundle(
+    Job* job, Py_ssize_t item, double* statistics, double* memory
+) noexcept nogil:
+    """Recursions over a bundle, and what its rows bring; sets `failed` of sequences left out."""
+    cdef Bundle* bundle = job.bundles + item
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t size
+    cdef Room room = room_at(job, memory, &size)
+    cdef bint filtering = job.assignment.kind == FILTER or job.assignment.kind == DRAW
+    cdef Py_ssize_t i, j, k, tile
+    cdef Py_ssize_t passes = 1
+    weigh_rows(job, bundle, &room)
+    if job.watch.stop:
+        return
+    for k in range(n):
+        for i in range(BUNDLE):
+            room.entry[k * BUNDLE + i] = job.start[k]
+    if bundle.cut:
+        passes = forward_parts(job, bundle, &room)
+    else:
+        forward(job, bundle, &room, room.entry, 0, room.end)
+    for i in range(BUNDLE):
+        if bundle.length[i] > 0 and room.lost[i] > 0.0:
+            job.failed[bundle.sequence[i]] = 1
+    if bundle.cut and job.failed[bundle.sequence[0]]:
+        return
+    find_log_z(job, bundle, &room, statistics)
+    if filtering:
+        for tile in range((bundle.length[0] * BUNDLE + job.tile_rows - 1) // job.tile_rows):
+            give_rows(job, bundle, &room, tile, alpha_at(job, &room, tile), room.inverse)
+        return
+    for i in range(n * BUNDLE):
+        room.beta_entry[i] = 1.0
+        room.arriving_entry[i] = 0.0
+    memset(room.pairs, 0, even(n) * fours(n) * sizeof(double))
+    if bundle.cut:
+        backward_parts(job, bundle, &room, passes, statistics)
+    else:
+        backward(job, bundle, &room, bundle.length[0], True, statistics)
+    for k in range(n):
+        for j in range(n):
+            statistics[1 + 2 * n + k * n + j] += (
+                room.pairs[k * fours(n) + j] * job.forward[k * job.columns + j]
+            )
+    for i in range(BUNDLE):
+        if bundle.length[i] > 0 and room.lost[i] == 0.0 and (
+            not bundle.cut or bundle.opens and i == 0
+        ):
+            for k in range(n):
+                statistics[1 + n + k] += room.q[k * job.stride + i]
+
+
+cdef void find_log_z(
+    Job* job, const Bundle* bundle, const Room* room, double* statistics
+) noexcept nogil:
+    """log p(row | rows before it), in place of top."""
+    cdef lanes* top = <lanes*>room.top
+    cdef Py_ssize_t i, t, v
+    cdef double total
+    for v in range(bundle.length[0] * VECTORS):
+        top[v] = top[v] - lanes_log((<lanes*>room.inverse)[v])
+    for i in range(BUNDLE):
+        if room.lost[i] > 0.0:
+            continue
+        total = 0.0
+        for t in range(bundle.length[i]):
+            total += room.top[t * BUNDLE + i]
+        statistics[0] += total
+        if job.log_z != NULL:
+            for t in range(bundle.length[i]):
+                job.log_z[bundle.first[i] + t] = room.top[t * BUNDLE + i]
+
+
+# Parts of one sequence ----------------------------------------------------------------------------
+
+
+cdef Py_ssize_t forward_parts(Job* job, Bundle* bundle, const Room* room) noexcept nogil:
+    """Let each part begin with what the one before it ends with; returns how often it took."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t last = BUNDLE - 1
+    cdef Py_ssize_t i, k
+    cdef Py_ssize_t passes = 0
+    cdef bint settled
+    for i in range(n * BUNDLE):
+        room.beta_entry[i] = 1.0 / n
+    forward(
+        job, bundle, room, room.beta_entry, max(bundle.length[last] - MEMORY, 0), room.end
+    )
+    if not bundle.opens:
+        look_before(job, bundle, room)
+    settled = False
+    while not settled and passes < BUNDLE:
+        for k in range(n):
+            for i in range(1, BUNDLE):
+                room.entry[k * BUNDLE + i] = room.end[k * BUNDLE + i - 1]
+        forward(job, bundle, room, room.entry, 0, room.end)
+        settled = True
+        for i in range(1, BUNDLE):
+            settled = settled and same(n, room.end + i - 1, room.entry + i, BUNDLE)
+        passes += 1
+    for k in range(n):
+        bundle.edges[FROM_BEFORE * n + k] = room.entry[k * BUNDLE]
+        bundle.edges[TO_AFTER * n + k] = room.end[k * BUNDLE + last]
+    return passes
+
+
+cdef void backward_parts(
+    Job* job, Bundle* bundle, const Room* room, Py_ssize_t passes, double* statistics
+) noexcept nogil:
+    """Let each part end with what the one after it begins with."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t last = BUNDLE - 1
+    cdef Py_ssize_t tile_steps = job.tile_rows // BUNDLE
+    cdef Py_ssize_t i, k, t
+    cdef const double* alpha
+    if not bundle.closes:
+        look_after(job, bundle, room)
+    # A product of positive matrices forgets as fast forwards as backwards.
+    for _ in range(passes):
+        backward(
+            job, bundle, room,
+            bundle.length[0] if passes > 1 else min(MEMORY, bundle.length[last]), False, NULL,
+        )
+        for k in range(n):
+            for i in range(last):
+                room.beta_entry[k * BUNDLE + i] = room.beta[k * BUNDLE + i + 1]
+                room.arriving_entry[k * BUNDLE + i] = room.arriving[k * BUNDLE + i + 1]
+    backward(job, bundle, room, bundle.length[0], True, statistics)
+    for i in range(BUNDLE):
+        t = bundle.length[i] - 1
+        alpha = alpha_at(job, room, t // tile_steps) + t % tile_steps * BUNDLE + i
+        if i < last and not same_posterior(
+            n, alpha, job.stride, room.beta + i + 1, BUNDLE, room.beta_entry + i, BUNDLE
+        ):
+            job.failed[bundle.sequence[0]] = 1
+    for k in range(n):
+        bundle.edges[LAST * n + k] = alpha[k * job.stride]
+        bundle.edges[FROM_AFTER * n + k] = room.beta_entry[k * BUNDLE + last]
+        bundle.edges[TO_BEFORE * n + k] = room.beta[k * BUNDLE]
+
+
+cdef inline void multiply_states(
+    Py_ssize_t n, const double* matrix, Py_ssize_t columns, const double* x, double* out
+) noexcept nogil:
+    """out[j] = sum_i x[i] matrix[i, j]."""
+    cdef Py_ssize_t i, j
+    cdef lanes s
+    for j in range(columns // LANES):
+        s = lanes_set(0.0)
+        for i in range(n):
+            s = s + lanes_set(x[i]) * (<const lanes*>(matrix + i * columns))[j]
+        (<lanes*>out)[j] = s
+
+
+cdef void weigh_tile(
+    Job* job, const Room* room, Py_ssize_t first, Py_ssize_t n_rows
+) noexcept nogil:
+    """b of rows one after the other, in q."""
+    cdef Py_ssize_t n_used = (n_rows + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK
+    cdef Py_ssize_t block, row
+    read_tile(
+        job.source, job.shape.n_features, first, n_rows, n_used, job.stride, room.tile
+    )
+    for block in range(n_used // ROW_BLOCK):
+        row = block * ROW_BLOCK
+        score_block(job, room, row, room.q)
+        exponentials(
+            job.shape.n_components, ROW_BLOCK, job.stride, room.q + row, room.total,
+            room.total + ROW_BLOCK,
+        )
+
+
+cdef void look_before(Job* job, const Bundle* bundle, const Room* room) noexcept nogil:
+    """What the rows before a bundle predict for its first one."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t first = bundle.first[0] - MEMORY
+    cdef Py_ssize_t k, n_rows, row
+    cdef double s
+    cdef double* x = room.states
+    cdef double* predicted = room.states + job.columns
+    for k in range(n):
+        predicted[k] = 1.0 / n
+    while first < bundle.first[0]:
+        n_rows = min(job.tile_rows, bundle.first[0] - first)
+        weigh_tile(job, room, first, n_rows)
+        for row in range(n_rows):
+            s = 0.0
+            for k in range(n):
+                x[k] = predicted[k] * room.q[k * job.stride + row]
+                s += x[k]
+            s = 1.0 / max(s, TINY)
+            for k in range(n):
+                x[k] *= s
+            multiply_states(n, job.forward, job.columns, x, predicted)
+        first += n_rows
+    for k in range(n):
+        room.entry[k * BUNDLE] = predicted[k]
+
+
+cdef void look_after(Job* job, const Bundle* bundle, const Room* room) noexcept nogil:
+    """What the rows after a bundle say about its last one."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t last = BUNDLE - 1
+    cdef Py_ssize_t begin = bundle.first[last] + bundle.length[last]
+    cdef Py_ssize_t end = begin + MEMORY
+    cdef Py_ssize_t k, n_rows, row
+    cdef double s
+    cdef double* arriving = room.states
+    cdef double* beta = room.states + job.columns
+    for k in range(n):
+        beta[k] = 1.0
+    while end > begin:
+        n_rows = min(job.tile_rows, end - begin)
+        weigh_tile(job, room, end - n_rows, n_rows)
+        for row in range(n_rows - 1, -1, -1):
+            s = 0.0
+            for k in range(n):
+                arriving[k] = beta[k] * room.q[k * job.stride + row]
+                s += arriving[k]
+            s = 1.0 / max(s, TINY)
+            for k in range(n):
+                arriving[k] *= s
+            multiply_states(n, job.backward, job.columns, arriving, beta)
+        end -= n_rows
+    for k in range(n):
+        room.beta_entry[k * BUNDLE + last] = beta[k]
+        room.arriving_entry[k * BUNDLE + last] = arriving[k]
+
+
+cdef void check_edges(const Job* job, const Task* task) noexcept nogil:
+    """Let a sequence fail whose bundles don't begin and end as their neighbours tell them."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef const double* before
+    cdef const double* after
+    cdef Py_ssize_t i
+    for i in range(task.first, task.end):
+        if job.bundles[i].closes or job.failed[task.sequence]:
+            continue
+        before = job.bundles[i].edges
+        after = job.bundles[i + 1].edges
+        if not same(n, before + TO_AFTER * n, after + FROM_BEFORE * n, 1) or (
+            job.assignment.kind != FILTER and job.assignment.kind != DRAW
+            and not same_posterior(
+                n, before + LAST * n, 1, after + TO_BEFORE * n, 1, before + FROM_AFTER * n, 1
+            )
+        ):
+            job.failed[task.sequence] = 1
+
+
+# One sequence at a time, in logarithms ------------------------------------------------------------
+
+
+cdef inline double log_sum(Py_ssize_t n, const double* x) noexcept nogil:
+    """log sum exp x; -inf if all are."""
+    cdef double high = -INFINITY
+    cdef double s = 0.0
+    cdef Py_ssize_t k
+    for k in range(n):
+        high = max(high, x[k])
+    if high == -INFINITY:
+        return high
+    for k in range(n):
+        s += exp(x[k] - high)
+    return high + log(s)
+
+
+cdef inline Py_ssize_t first_largest(Py_ssize_t n, const double* x) noexcept nogil:
+    cdef Py_ssize_t best = 0
+    cdef Py_ssize_t k
+    for k in range(1, n):
+        if x[k] > x[best]:
+            best = k
+    return best
+
+
+cdef inline void log_multiply(
+    Py_ssize_t n, const double* matrix, Py_ssize_t columns, const double* x, double* out
+) noexcept nogil:
+    """out[j] = log sum_i exp(x[i] + matrix[i, j])."""
+    cdef lanes lowest = lanes_set(LOWEST)
+    cdef lanes high, m, s
+    cdef Py_ssize_t i, j
+    for j in range(columns // LANES):
+        # Never -inf, so that -inf - high is -inf and not NaN.
+        high = lowest
+        for i in range(n):
+            high = lanes_max(lanes_set(x[i]) + (<const lanes*>(matrix + i * columns))[j], high)
+        s = lanes_set(0.0)
+        for i in range(n):
+            m = lanes_set(x[i]) + (<const lanes*>(matrix + i * columns))[j]
+            s = s + lanes_exp(m - high)
+        (<lanes*>out)[j] = lanes_replace_above(
+            lanes_set(-INFINITY), high + lanes_log(s), high, lowest
+        )
+
+
+cdef void log_scores(
+    Job* job, const Room* room, Py_ssize_t first, Py_ssize_t n_rows, double* out
+) noexcept nogil:
+    """Scores of rows, (n_rows, columns), -inf where impossible and in the padding."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t begin, k, n_tile, n_used, row
+    cdef double score
+    for begin in range((n_rows + job.tile_rows - 1) // job.tile_rows):
+        begin = begin * job.tile_rows
+        n_tile = min(job.tile_rows, n_rows - begin)
+        n_used = (n_tile + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK
+        read_tile(
+            job.source, job.shape.n_features, first + begin, n_tile, n_used, job.stride, room.tile
+        )
+        for row in range(n_used // ROW_BLOCK):
+            score_block(job, room, row * ROW_BLOCK, room.q)
+        for row in range(n_tile):
+            for k in range(n):
+                score = room.q[k * job.stride + row]
+                # NaN, by inf - inf, is as impossible.
+                out[k] = score if score > LOWEST else -INFINITY
+            for k in range(n, job.columns):
+                out[k] = -INFINITY
+            out += job.columns
+        look(job)
+        if job.watch.stop:
+            return
+
+
+cdef double* rows_of_states(Job* job, Py_ssize_t n_rows, Py_ssize_t n_arrays) noexcept nogil:
+    """Arrays (n_rows, columns), to be freed; NULL where there is no memory, which is noted."""
+    cdef double* memory = <double*>aligned_memory(
+        <size_t>(n_arrays * n_rows * job.columns) * sizeof(double)
+    )
+    if memory == NULL:
+        job.no_memory = 1
+    return memory
+
+
+cdef void give_up(Job* job, Py_ssize_t s, Py_ssize_t row, double* statistics) noexcept nogil:
+    """A row is impossible given the rows of its sequence before it."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t i
+    job.impossible[s] = row
+    statistics[0] = -INFINITY
+    if job.log_z != NULL:
+        for i in range(row, job.bounds[s + 1]):
+            job.log_z[i] = -INFINITY
+    if job.labels != NULL:
+        for i in range(job.bounds[s], job.bounds[s + 1]):
+            job.labels[i] = -1
+    if job.q != NULL:
+        memset(
+            job.q + job.bounds[s] * n, 0,
+            (job.bounds[s + 1] - job.bounds[s]) * n * sizeof(double),
+        )
+
+
+cdef void visit_failed(
+    Job* job, Py_ssize_t item, double* statistics, double* memory
+) noexcept nogil:
+    """Forward-backward of a sequence in logarithms: q, start and transitions.
+
+    With "draw" states are drawn in place of the second recursion.
+    """
+    cdef Py_ssize_t s = job.sequences[item]
+    cdef Py_ssize_t first = job.bounds[s]
+    cdef Py_ssize_t n_rows = job.bounds[s + 1] - first
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t columns = job.columns
+    cdef Py_ssize_t size, k, row
+    cdef Room room = room_at(job, memory, &size)
+    cdef double* score = rows_of_states(job, n_rows, 2)
+    cdef double* alpha = score + n_rows * columns
+    cdef double log_z
+    cdef double total = 0.0
+    if score == NULL:
+        return
+    log_scores(job, &room, first, n_rows, score)
+    for row in range(n_rows):
+        if row % 256 == 0:
+            look(job)
+            if job.watch.stop:
+                break
+        if row == 0:
+            memcpy(alpha, job.log_start, columns * sizeof(double))
+        else:
+            log_multiply(
+                n, job.log_forward, columns, alpha + (row - 1) * columns, alpha + row * columns
+            )
+        for k in range(n):
+            alpha[row * columns + k] += score[row * columns + k]
+        log_z = log_sum(n, alpha + row * columns)
+        if log_z == -INFINITY:
+            give_up(job, s, first + row, statistics)
+            break
+        total += log_z
+        for k in range(n):
+            alpha[row * columns + k] -= log_z
+        if job.log_z != NULL:
+            job.log_z[first + row] = log_z
+    if job.impossible[s] < 0 and not job.watch.stop:
+        if job.assignment.kind == DRAW:
+            total += log_draw(job, first, n_rows, alpha, room.states, statistics)
+        else:
+            log_backward(job, &room, first, n_rows, score, alpha, statistics)
+        statistics[0] += total
+    free_aligned(score)
+
+
+cdef void log_backward(
+    Job* job, const Room* room, Py_ssize_t first, Py_ssize_t n_rows, const double* score,
+    const double* alpha, double* statistics,
+) noexcept nogil:
+    """From alpha to q of a sequence's rows, in logarithms."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t columns = job.columns
+    cdef Py_ssize_t i, j, k, row
+    cdef const double* a
+    cdef double* arriving = room.states
+    cdef double* beta = room.states + columns
+    cdef double* q = room.limits
+    cdef double* pairs = room.predicted
+    cdef double* transitions = statistics + 1 + 2 * n
+    cdef double norm
+    memset(room.states, 0, 2 * columns * sizeof(double))
+    for row in range(n_rows - 1, -1, -1):
+        if row % 256 == 0:
+            look(job)
+            if job.watch.stop:
+                return
+        a = alpha + row * columns
+        for k in range(n):
+            q[k] = a[k] + beta[k]
+        norm = log_sum(n, q)
+        for k in range(n):
+            q[k] = exp(q[k] - norm)
+            if job.q != NULL:
+                job.q[(first + row) * n + k] = q[k]
+            if row == 0:
+                statistics[1 + n + k] += q[k]
+        if job.labels != NULL:
+            job.labels[first + row] = first_largest(n, q)
+        if job.counting and row + 1 < n_rows:
+            for i in range(n):
+                for j in range(columns // LANES):
+                    (<lanes*>pairs)[j] = lanes_exp(
+                        lanes_set(a[i] - norm) + (<lanes*>arriving)[j]
+                        + (<lanes*>(job.log_forward + i * columns))[j]
+                    )
+                for j in range(n):
+                    transitions[i * n + j] += pairs[j]
+        if job.assignment.kind == FILTER:
+            continue
+        for k in range(n):
+            arriving[k] = score[row * columns + k] + beta[k] - norm
+        log_multiply(n, job.log_backward, columns, arriving, beta)
+
+
+cdef double log_draw(
+    Job* job, Py_ssize_t first, Py_ssize_t n_rows, const double* alpha, double* chance,
+    double* statistics,
+) noexcept nogil:
+    """Draw the states of a sequence from its last on, and return log p(states | rows)."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t columns = job.columns
+    cdef Py_ssize_t k, row
+    cdef Py_ssize_t after = 0
+    cdef double high
+    cdef double total = 0.0
+    for row in range(n_rows - 1, -1, -1):
+        for k in range(n):
+            chance[k] = alpha[row * columns + k]
+            if row + 1 < n_rows:
+                chance[k] += job.log_forward[k * columns + after]
+        high = chance[first_largest(n, chance)]
+        for k in range(n):
+            chance[k] = exp(chance[k] - high)
+        after = draw_state(job, first + row, chance, &total)
+        job.labels[first + row] = after
+    count_path(job, first, n_rows, statistics)
+    return total
+
+
+cdef inline Py_ssize_t draw_state(
+    const Job* job, Py_ssize_t row, const double* chance, double* log_chance
+) noexcept nogil:
+    """Draw a state; log_chance += the logarithm of its share."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t k
+    cdef Py_ssize_t last = 0
+    cdef double total = 0.0
+    cdef double below = 0.0
+    cdef double mark
+    for k in range(n):
+        total += chance[k]
+    mark = total * philox_uniform(
+        job.assignment.seed, job.assignment.sweep, job.first_row + row, 0
+    )
+    for k in range(n):
+        # Never one without a chance, even where rounding takes the mark to the total.
+        if chance[k] > 0.0:
+            last = k
+            below += chance[k]
+            if mark < below:
+                break
+    log_chance[0] += log(chance[last] / total)
+    return last
+
+
+cdef void count_path(
+    const Job* job, Py_ssize_t first, Py_ssize_t n_rows, double* statistics
+) noexcept nogil:
+    """Start and transitions of a sequence of labels."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t row
+    statistics[1 + n + job.labels[first]] += 1.0
+    for row in range(first + 1, first + n_rows):
+        statistics[1 + 2 * n + job.labels[row - 1] * n + job.labels[row]] += 1.0
+
+
+# Other assignments, one sequence at a time --------------------------------------------------------
+
+
+cdef void visit_given(
+    Job* job, Py_ssize_t item, double* statistics, double* memory
+) noexcept nogil:
+    cdef Py_ssize_t s = job.sequences[item]
+    count_path(job, job.bounds[s], job.bounds[s + 1] - job.bounds[s], statistics)
+
+
+cdef void visit_drawn(
+    Job* job, Py_ssize_t item, double* statistics, double* memory
+) noexcept nogil:
+    """Draw the states of a sequence from its filtered probabilities (Chib 1996)."""
+    cdef Py_ssize_t s = job.sequences[item]
+    cdef Py_ssize_t first = job.bounds[s]
+    cdef Py_ssize_t n_rows = job.bounds[s + 1] - first
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t size, k, row
+    cdef Py_ssize_t after = 0
+    cdef Room room = room_at(job, memory, &size)
+    cdef double* chance = room.states
+    for row in range(n_rows - 1, -1, -1):
+        if row % 1024 == 0:
+            look(job)
+            if job.watch.stop:
+                return
+        for k in range(n):
+            chance[k] = job.q[(first + row) * n + k]
+            if row + 1 < n_rows:
+                chance[k] *= job.backward[after * job.columns + k]
+        after = draw_state(job, first + row, chance, statistics)
+        job.labels[first + row] = after
+    count_path(job, first, n_rows, statistics)
+
+
+cdef bint find_best(
+    Job* job, Py_ssize_t s, double* statistics, double* memory
+) noexcept nogil:
+    """The most likely states of a sequence (Viterbi); among equals the first ones.
+
+    Returns whether it was found; statistics[0] += log p(rows, states).
+    """
+    cdef Py_ssize_t first = job.bounds[s]
+    cdef Py_ssize_t n_rows = job.bounds[s + 1] - first
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t columns = job.columns
+    cdef Py_ssize_t size, i, j, k, row, tile, begin, n_tile
+    cdef Room room = room_at(job, memory, &size)
+    cdef uint16_t* origins = <uint16_t*>malloc(<size_t>(n_rows * n) * sizeof(uint16_t))
+    cdef double* best = room.states
+    cdef double* scores = room.predicted
+    cdef double* arrived = room.beta
+    cdef double* from_ = room.arriving
+    cdef const lanes* matrix = <const lanes*>job.log_forward
+    cdef lanes high, origin, x
+    cdef int64_t state
+    cdef bint found
+    if origins == NULL:
+        job.no_memory = 1
+        return False
+    for tile in range((n_rows + job.tile_rows - 1) // job.tile_rows):
+        begin = tile * job.tile_rows
+        n_tile = min(job.tile_rows, n_rows - begin)
+        log_scores(job, &room, first + begin, n_tile, room.span)
+        if job.watch.stop:
+            break
+        for row in range(begin, begin + n_tile):
+            scores = room.span + (row - begin) * columns
+            for j in range(columns // LANES):
+                if row == 0:
+                    (<lanes*>arrived)[j] = (<lanes*>job.log_start)[j] + (<lanes*>scores)[j]
+                    continue
+                high = lanes_set(best[0]) + matrix[j]
+                origin = lanes_set(0.0)
+                for i in range(1, n):
+                    x = lanes_set(best[i]) + matrix[i * columns // LANES + j]
+                    origin = lanes_replace_above(origin, lanes_set(i), x, high)
+                    high = lanes_max(x, high)
+                (<lanes*>arrived)[j] = high + (<lanes*>scores)[j]
+                (<lanes*>from_)[j] = origin
+            memcpy(best, arrived, columns * sizeof(double))
+            if row > 0:
+                for k in range(n):
+                    origins[row * n + k] = <uint16_t>from_[k]
+            if best[first_largest(n, best)] == -INFINITY:
+                give_up(job, s, first + row, statistics)
+                break
+        if job.impossible[s] >= 0:
+            break
+    found = job.impossible[s] < 0 and not job.watch.stop
+    if found:
+        state = first_largest(n, best)
+        statistics[0] += best[state]
+        for row in range(n_rows - 1, -1, -1):
+            job.labels[first + row] = state
+            if row > 0:
+                state = origins[row * n + state]
+    free(origins)
+    return found
+
+
+cdef void visit_hard(
+    Job* job, Py_ssize_t item, double* statistics, double* memory
+) noexcept nogil:
+    cdef Py_ssize_t s = job.sequences[item]
+    if find_best(job, s, statistics, memory):
+        count_path(job, job.bounds[s], job.bounds[s + 1] - job.bounds[s], statistics)
+
+
+# Coordinate ascent --------------------------------------------------------------------------------
+
+
+cdef inline void expect(
+    Py_ssize_t n, const double* matrix, Py_ssize_t columns, const double* q, double* out
+) noexcept nogil:
+    """out[j] = sum_i q[i] matrix[i, j] with 0 * -inf = 0."""
+    cdef lanes s
+    cdef Py_ssize_t i, j
+    for j in range(columns // LANES):
+        s = lanes_set(0.0)
+        for i in range(n):
+            if q[i] > 0.0:
+                s = s + lanes_set(q[i]) * (<const lanes*>(matrix + i * columns))[j]
+        (<lanes*>out)[j] = s
+
+
+cdef void ascend(
+    const Job* job, const double* score, Py_ssize_t n_rows, Py_ssize_t row, double* q,
+    double* field, double* before, double* after,
+) noexcept nogil:
+    """q of one row given its neighbours': Bishop 10.9."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t k
+    cdef double norm
+    if row > 0:
+        expect(n, job.log_forward, job.columns, q + (row - 1) * n, before)
+    else:
+        memcpy(before, job.log_start, n * sizeof(double))
+    if row + 1 < n_rows:
+        expect(n, job.log_backward, job.columns, q + (row + 1) * n, after)
+    else:
+        memset(after, 0, n * sizeof(double))
+    for k in range(n):
+        field[k] = score[row * job.columns + k] + before[k] + after[k]
+    norm = log_sum(n, field)
+    if norm == -INFINITY:
+        return
+    for k in range(n):
+        q[row * n + k] = exp(field[k] - norm)
+
+
+cdef double free_energy(
+    Job* job, const double* score, Py_ssize_t n_rows, const double* q, double* before
+) noexcept nogil:
+    """<log p(X, T)> - <log q(T)>, with 0 * -inf = 0."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t k, row
+    cdef double x
+    cdef double total = 0.0
+    memcpy(before, job.log_start, n * sizeof(double))
+    for row in range(n_rows):
+        if row > 0:
+            expect(n, job.log_forward, job.columns, q + (row - 1) * n, before)
+        if row % 256 == 0:
+            look(job)
+            if job.watch.stop:
+                break
+        for k in range(n):
+            x = q[row * n + k]
+            if x > 0.0:
+                total += x * (score[row * job.columns + k] + before[k] - log(x))
+    return total
+
+
+cdef void visit_factorised(
+    Job* job, Py_ssize_t item, double* statistics, double* memory
+) noexcept nogil:
+    """Maximise the free energy over q(T) = prod_t q_t of a sequence, even rows, then odd ones.
+
+    From the exact marginals, or, where they might contradict one another, from the most likely
+    states.
+    """
+    cdef Py_ssize_t s = job.sequences[item]
+    cdef Py_ssize_t first = job.bounds[s]
+    cdef Py_ssize_t n_rows = job.bounds[s + 1] - first
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t size, i, j, parity, row
+    cdef Room room = room_at(job, memory, &size)
+    cdef double* q = job.q + first * n
+    cdef double* score
+    cdef double* transitions = statistics + 1 + 2 * n
+    cdef double energy = -INFINITY
+    cdef double previous
+    if not job.dense:
+        if not find_best(job, s, &energy, memory):
+            statistics[0] += energy
+            return
+        for row in range(n_rows):
+            for j in range(n):
+                q[row * n + j] = 1.0 if j == job.labels[first + row] else 0.0
+    if job.impossible[s] >= 0:
+        return
+    score = rows_of_states(job, n_rows, 1)
+    if score == NULL:
+        return
+    log_scores(job, &room, first, n_rows, score)
+    energy = free_energy(job, score, n_rows, q, room.limits)
+    for _ in range(MOST_ROUNDS):
+        for parity in range(2):
+            for row in range(parity, n_rows, 2):
+                ascend(
+                    job, score, n_rows, row, q, room.limits, room.states,
+                    room.states + job.columns,
+                )
+                if row % 256 == parity:
+                    look(job)
+            if job.watch.stop:
+                break
+        previous = energy
+        energy = free_energy(job, score, n_rows, q, room.limits)
+        if job.watch.stop or (
+            fabs(energy - previous) < SETTLED * fabs(energy) + SETTLED_ROW * n_rows
+        ):
+            break
+    free_aligned(score)
+    statistics[0] += energy
+    for i in range(n):
+        statistics[1 + n + i] += q[i]
+    for row in range(1, n_rows):
+        for i in range(n):
+            for j in range(n):
+                transitions[i * n + j] += q[(row - 1) * n + i] * q[row * n + j]
+
+
+# Counting rows whose q is known -------------------------------------------------------------------
+
+
+cdef void visit_range(
+    Job* job, Py_ssize_t item, double* statistics, double* memory
+) noexcept nogil:
+    """What a range of rows brings to counts and to the emission's statistics."""
+    cdef Py_ssize_t first = job.ranges[2 * item]
+    cdef Py_ssize_t end = job.ranges[2 * item + 1]
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t size, k, n_tile, n_used, row
+    cdef Room room = room_at(job, memory, &size)
+    cdef double* q
+    while first < end and not job.watch.stop:
+        n_tile = min(job.tile_rows, end - first)
+        n_used = (n_tile + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK
+        read_tile(
+            job.source, job.shape.n_features, first, n_tile, n_used, job.stride, room.tile
+        )
+        for k in range(n):
+            q = room.q + k * job.stride
+            if job.by_labels:
+                for row in range(n_tile):
+                    q[row] = 1.0 if job.labels[first + row] == k else 0.0
+            else:
+                for row in range(n_tile):
+                    q[row] = job.q[(first + row) * n + k]
+            for row in range(n_tile, n_used):
+                q[row] = 0.0
+        count_rows(job, &room, n_used, statistics)
+        first += n_tile
+        look(job)
+
+
+# All sequences ------------------------------------------------------------------------------------
+
+
+ctypedef void (*Step)(Job*, Py_ssize_t, double*, double*) noexcept nogil
+
+
+cdef void take(Job* job, Step step, const Task* task, Py_ssize_t place) noexcept nogil:
+    cdef double* statistics = job.partials + place * job.statistics_size
+    cdef Py_ssize_t item = task.first
+    memset(statistics, 0, job.statistics_size * sizeof(double))
+    while item < task.end and not job.watch.stop:
+        step(job, item, statistics, job.workspace + thread_index() * job.room_size)
+        item += task.step
+
+
+cdef struct Queue:
+    const Task* tasks
+    Py_ssize_t n_tasks
+    Py_ssize_t taken
+    Py_ssize_t done
+
+
+cdef void work(Job* job, Step step, Queue* queue) noexcept nogil:
+    """Take tasks while there are any.
+
+    The thread that called then waits here for the others, for it alone can look for Ctrl-C.
+    """
+    cdef double began
+    cdef Py_ssize_t place = add_one(&queue.taken)
+    while place < queue.n_tasks:
+        take(job, step, queue.tasks + place, place)
+        add_one(&queue.done)
+        place = add_one(&queue.taken)
+    if thread_index() != 0:
+        return
+    began = seconds()
+    while look_at(&queue.done) < queue.n_tasks:
+        if seconds() - began > 0.001:
+            rest()
+            check_signals(&job.watch)
+
+
+cdef int drive(
+    Job* job, Step step, const Task* tasks, Py_ssize_t n_tasks, Py_ssize_t most, int n_threads,
+    double* totals,
+) except -1:
+    """Take all tasks, `most` at a time, and add up what they bring in their order, if wanted."""
+    cdef Py_ssize_t first = 0
+    cdef Py_ssize_t i, end, task
+    cdef int _thread
+    cdef int most_threads = n_threads
+    cdef Queue queue
+    cdef double* partial
+    while first < n_tasks:
+        end = min(first + most, n_tasks)
+        # The bundles of a sequence, which fails or doesn't, are taken together.
+        while end < n_tasks and tasks[end].sequence >= 0 and end - 1 > first and (
+            tasks[end].sequence == tasks[end - 1].sequence
+        ):
+            end -= 1
+        queue.tasks = tasks + first
+        queue.n_tasks = end - first
+        queue.taken = 0
+        queue.done = 0
+        n_threads = min(most_threads, queue.n_tasks)
+        with nogil:
+            if n_threads == 1:
+                work(job, step, &queue)
+            else:
+                for _thread in prange(
+                    n_threads, schedule="static", chunksize=1, num_threads=n_threads
+                ):
+                    work(job, step, &queue)
+        if job.watch.stop:
+            raise_pending()
+        if job.no_memory:
+            raise MemoryError("no memory for the recursions over a sequence")
+        for task in range(first, end):
+            if tasks[task].sequence >= 0:
+                check_edges(job, tasks + task)
+        for task in range(first, end):
+            if totals == NULL or tasks[task].sequence >= 0 and job.failed[tasks[task].sequence]:
+                continue
+            partial = job.partials + (task - first) * job.statistics_size
+            for i in range(job.statistics_size):
+                totals[i] += partial[i]
+        first = end
+    return 0
+
+
+cdef int drive_each(
+    Job* job, Step step, Py_ssize_t n_items, Py_ssize_t most, int n_threads, double* totals
+) except -1:
+    """Deal out items, longest first, to as many tasks as are taken at a time."""
+    cdef Task[MOST_TASKS] tasks
+    cdef Py_ssize_t n_tasks = min(n_items, most)
+    cdef Py_ssize_t task
+    for task in range(n_tasks):
+        tasks[task].first = task
+        tasks[task].end = n_items
+        tasks[task].step = n_tasks
+        tasks[task].sequence = -1
+    return drive(job, step, tasks, n_tasks, most, n_threads, totals)
+
+
+cdef Py_ssize_t plan(const Job* job, Bundle* bundles) noexcept nogil:
+    """Put sequences side by side, by their length, and cut long ones; returns how many bundles."""
+    cdef Py_ssize_t steps = max(STEPS, STATES // job.shape.n_components)
+    cdef Py_ssize_t count = 0
+    cdef Py_ssize_t place = 0
+    cdef Py_ssize_t i, n, s, length, together
+    while place < job.n_sequences:
+        s = job.order[place]
+        length = job.bounds[s + 1] - job.bounds[s]
+        together = 0
+        for i in range(place, min(place + BUNDLE, job.n_sequences)):
+            together += job.bounds[job.order[i] + 1] - job.bounds[job.order[i]]
+        if length > 2 * steps or length >= LONG and together < BUNDLE // 2 * length:
+            n = (length + BUNDLE * steps - 1) // (BUNDLE * steps)
+            if bundles != NULL:
+                for i in range(n):
+                    cut(job, s, i, n, bundles + count + i)
+            count += n
+            place += 1
+            continue
+        if bundles != NULL:
+            memset(bundles + count, 0, sizeof(Bundle))
+            for i in range(min(BUNDLE, job.n_sequences - place)):
+                s = job.order[place + i]
+                bundles[count].sequence[i] = s
+                bundles[count].first[i] = job.bounds[s]
+                bundles[count].length[i] = job.bounds[s + 1] - job.bounds[s]
+        count += 1
+        place += BUNDLE
+    return count
+
+
+cdef void cut(
+    const Job* job, Py_ssize_t s, Py_ssize_t part, Py_ssize_t n, Bundle* bundle
+) noexcept nogil:
+    """Make a bundle of one of a sequence's n parts, which it cuts into BUNDLE parts again."""
+    cdef Py_ssize_t length = job.bounds[s + 1] - job.bounds[s]
+    # The first ones are a row longer.
+    cdef Py_ssize_t spans = n * BUNDLE
+    cdef Py_ssize_t i, j
+    for i in range(BUNDLE):
+        j = part * BUNDLE + i
+        bundle.sequence[i] = s
+        bundle.first[i] = job.bounds[s] + j * (length // spans) + min(j, length % spans)
+        bundle.length[i] = length // spans + (j < length % spans)
+    bundle.cut = True
+    bundle.opens = part == 0
+    bundle.closes = part == n - 1
+    bundle.edges = NULL
+
+
+cdef Py_ssize_t share_out(
+    const Job* job, Py_ssize_t n_bundles, Py_ssize_t most, Task* tasks
+) noexcept nogil:
+    """Tasks of the bundles of a sequence, or of as many that hold whole sequences."""
+    cdef Py_ssize_t count = 0
+    cdef Py_ssize_t first = 0
+    cdef Py_ssize_t end, i, n
+    while first < n_bundles:
+        end = first + 1
+        while end < n_bundles and job.bundles[end].cut == job.bundles[first].cut and (
+            not job.bundles[first].cut
+            or job.bundles[end].sequence[0] == job.bundles[first].sequence[0]
+        ):
+            end += 1
+        n = (end - first + most - 1) // most
+        for i in range(first, end, 1):
+            if (i - first) % n == 0:
+                if tasks != NULL:
+                    tasks[count].first = i
+                    tasks[count].end = min(i + n, end)
+                    tasks[count].step = 1
+                    tasks[count].sequence = (
+                        job.bundles[i].sequence[0] if job.bundles[i].cut else -1
+                    )
+                count += 1
+        first = end
+    return count
+
+
+def statistics_size(
+    str emission, Py_ssize_t n_components, Py_ssize_t n_features, Py_ssize_t n_categories=0
+):
+    """Length of the statistics that `visit` fills.
+
+    log_z, counts (K), start (K), transitions (K, K), the emission's own.
+    """
+    return head_size(n_components) + emission_of(EMISSIONS, emission).statistics_size(
+        shape_of(n_components, n_features, n_categories)
+    )
+
+
+cdef int check_bounds(
+    const int64_t[::1] bounds, const int64_t[::1] order, Py_ssize_t n_rows
+) except -1:
+    """Everything that rows are found by."""
+    cdef Py_ssize_t n = order.shape[0]
+    cdef Py_ssize_t i, length
+    cdef Py_ssize_t previous = n_rows
+    check_length("offsets", bounds.shape[0], n + 1)
+    if bounds[0] != 0 or bounds[n] != n_rows:
+        raise ValueError(f"offsets go from {bounds[0]} to {bounds[n]}, not from 0 to {n_rows}")
+    for i in range(n):
+        if bounds[i + 1] <= bounds[i]:
+            raise ValueError(f"offsets[{i + 1}] is {bounds[i + 1]}; it must be > {bounds[i]}")
+    for i in range(n):
+        if not 0 <= order[i] < n:
+            raise ValueError(f"order[{i}] is {order[i]}; it must be >= 0 and < {n}")
+        length = bounds[order[i] + 1] - bounds[order[i]]
+        if length > previous:
+            raise ValueError(f"order[{i}] is of a longer sequence than order[{i - 1}]")
+        previous = length
+    return 0
+
+
+cdef Py_ssize_t times(Py_ssize_t a, Py_ssize_t b) except -1:
+    """a * b >= 0, or MemoryError where that is no size."""
+    if b > 0 and a > PY_SSIZE_T_MAX // 16 // b:
+        raise MemoryError(f"no memory for {a} times {b} numbers")
+    return a * b
+
+
+cdef int read_theta(Job* job, const double[::1] latent, double* memory) except -1:
+    """Lay out start and transitions, and their logarithms, at memory."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t columns = job.columns
+    cdef Py_ssize_t i, j
+    cdef double x
+    check_length("latent", latent.shape[0], n + n * n)
+    job.start = &latent[0]
+    job.forward = memory
+    job.backward = job.forward + n * columns
+    job.log_forward = job.backward + n * columns
+    job.log_backward = job.log_forward + n * columns
+    job.log_start = job.log_backward + n * columns
+    memset(job.forward, 0, 2 * n * columns * sizeof(double))
+    for i in range((2 * n + 1) * columns):
+        job.log_forward[i] = -INFINITY
+    job.dense = True
+    job.mild = True
+    for i in range(n + n * n):
+        x = latent[i]
+        if not 0.0 <= x <= 1.0 + 1e-9:
+            raise ValueError(f"latent[{i}] is {x}; it must be >= 0 and <= 1")
+        job.dense = job.dense and x >= LEAST_TRANSITION
+        job.mild = job.mild and (x >= LEAST_TRANSITION or x == 0.0)
+    for i in range(n):
+        job.log_start[i] = log(latent[i]) if latent[i] > 0.0 else -INFINITY
+        for j in range(n):
+            x = latent[n + i * n + j]
+            job.forward[i * columns + j] = x
+            job.backward[j * columns + i] = x
+            if x > 0.0:
+                job.log_forward[i * columns + j] = log(x)
+                job.log_backward[j * columns + i] = log(x)
+    # Where all states follow one another nothing that underflows is missed.
+    job.least = 0.0 if job.dense else LEAST
+    return 0
+
+
+def visit(
+    block, theta, assignment, *, double[::1] statistics=None, double[::1] log_z=None,
+    int64_t[::1] labels=None, double[:, ::1] q=None,
+):
+    """Assign the rows of a block's sequences to states and add up what they bring.
+
+    Parameters
+    ----------
+    block, theta, assignment : IN, as in inputs.py
+        theta.latent is start (K,) and transitions (K, K), from row to column, one after the other:
+        0 <= x <= 1, sums needn't be 1. Kinds are "exact", "filter", "hard", "draw", "factorised"
+        and "given"; rows have no weights.
+    statistics : OUT, (statistics_size,), not with "filter"
+        log_z, counts (K), start (K), transitions (K, K), then the emission's. log_z is
+        log p(X | theta) with "exact", log p(X, T | theta) with "hard" and "draw", the free energy
+        with "factorised", 0 with "given".
+    log_z : OUT, (N,), with "exact" and "filter"
+        log p(row | rows of its sequence before it, theta).
+    labels : OUT, (N,), with "exact", "filter", "hard" and "draw"
+        The state of largest q (the first one among equals), or on the path.
+    q : OUT, (N, K), with "exact", "filter" and "factorised"
+
+    Returns
+    -------
+    impossible : int
+        -1, or the first row of the block that has probability 0 given the rows before it: log_z is
+        then -inf from there to the end of its sequence, and in all. Rows of other sequences are
+        visited all the same.
+
+    Raises
+    ------
+    ValueError
+        If an argument has another length, is out of range or doesn't go with the kind.
+    """
+    cdef Job job
+    cdef Py_buffer view
+    cdef const double[::1] origin = block.origin
+    cdef const double[::1] scale = block.scale
+    cdef const double[::1] coefficients = theta.coefficients
+    cdef const double[::1] offsets = theta.offsets
+    cdef const double[::1] latent
+    cdef const int64_t[::1] bounds, order, given
+    cdef int64_t[2] whole
+    cdef int64_t[1] only
+    cdef int n_threads = block.n_threads
+    cdef Py_ssize_t n, i
+    cdef Memory memory = Memory()
+    cdef double* totals
+
+    memset(&job, 0, sizeof(Job))
+    kind = assignment.kind
+    read_assignment(assignment, KINDS, &job.assignment)
+    for name, out, kinds in (
+        ("statistics", statistics, ("exact", "hard", "draw", "factorised", "given")),
+        ("log_z", log_z, ("exact", "filter")),
+        ("labels", labels, ("exact", "filter", "hard", "draw")),
+        ("q", q, ("exact", "filter", "factorised")),
+    ):
+        if out is not None and kind not in kinds:
+            raise ValueError(f"{name} goes with {', '.join(kinds)}, not with {kind!r}")
+    if block.weights is not None:
+        raise ValueError("rows of a sequence have no weights: block.weights must be None")
+    if theta.latent is None:
+        raise ValueError("theta.latent must hold start and transition probabilities, not None")
+    latent = theta.latent
+    job.emission = emission_of(EMISSIONS, theta.emission)
+    n = offsets.shape[0]
+    job.shape = shape_of(n, origin.shape[0], theta.n_categories)
+    if n > MOST_STATES:
+        raise ValueError(f"offsets has length {n}; at most {MOST_STATES} states are allowed")
+    check_length(
+        "coefficients", coefficients.shape[0], job.emission.coefficients_size(job.shape)
+    )
+    check_length("scale", scale.shape[0], job.shape.n_features)
+    job.source.origin = &origin[0]
+    job.source.scale = &scale[0]
+    job.coefficients = &coefficients[0]
+    job.offsets = &offsets[0]
+    job.columns = lines(n)
+    job.first_row = block.first_row
+    job.watch = watch_from_now()
+    job.counting = statistics is not None
+    job.statistics_size = (
+        head_size(n) + job.emission.statistics_size(job.shape) if job.counting else head_size(n)
+    )
+    open_rows(block.values, &view, &job.source)
+    try:
+        job.n_rows = view.shape[0]
+        check_length("a row of values", view.shape[1], job.shape.n_features)
+        if block.sequences is None:
+            whole[0], whole[1], only[0] = 0, job.n_rows, 0
+            job.bounds, job.order = whole, only
+            job.n_sequences = 1 if job.n_rows else 0
+        else:
+            bounds, order = block.sequences.offsets, block.sequences.order
+            check_bounds(bounds, order, job.n_rows)
+            job.n_sequences = order.shape[0]
+            if job.n_sequences:
+                job.bounds, job.order = &bounds[0], &order[0]
+        if statistics is not None:
+            check_length("statistics", statistics.shape[0], job.statistics_size)
+        if log_z is not None:
+            check_length("log_z", log_z.shape[0], job.n_rows)
+        if labels is not None:
+            check_length("labels", labels.shape[0], job.n_rows)
+        if q is not None:
+            check_length("q", q.shape[0], job.n_rows)
+            check_length("a row of q", q.shape[1], n)
+        if job.assignment.kind == GIVEN:
+            given = block.labels
+            check_length("labels", given.shape[0], job.n_rows)
+            for i in range(job.n_rows):
+                if not 0 <= given[i] < n:
+                    raise ValueError(f"labels[{i}] is {given[i]}; it must be >= 0 and < {n}")
+        read_theta(
+            &job, latent, <double*>memory.take((4 * n + 1) * times(job.columns, sizeof(double)))
+        )
+        if job.n_rows == 0:
+            if statistics is not None:
+                statistics[:] = 0.0
+            return -1
+        if log_z is not None:
+            job.log_z = &log_z[0]
+        if labels is not None:
+            job.labels = &labels[0]
+        if q is not None:
+            job.q = &q[0, 0]
+        if job.assignment.kind == GIVEN:
+            job.labels = <int64_t*>&given[0]
+        totals = <double*>memory.zeros(job.statistics_size * sizeof(double))
+        if job.n_rows * (n * n + coefficients.shape[0]) < LITTLE_WORK:
+            n_threads = 1
+        visit_all(&job, memory, n_threads, totals)
+        i = find_impossible(&job)
+        if statistics is not None:
+            for n in range(job.statistics_size):
+                statistics[n] = totals[n]
+            if i >= 0:
+                statistics[0] = -INFINITY
+        return i
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef Py_ssize_t find_impossible(const Job* job) noexcept nogil:
+    cdef Py_ssize_t s
+    for s in range(job.n_sequences):
+        if job.impossible[s] >= 0:
+            return job.impossible[s]
+    return -1
+
+
+cdef class Memory:
+    """What is allocated during a visit, and freed with it."""
+
+    cdef list blocks
+
+    def __cinit__(self):
+        self.blocks = []
+
+    def __dealloc__(self):
+        cdef size_t block
+        for held in self.blocks:
+            block = held
+            free_aligned(<void*>block)
+
+    cdef void* take(self, Py_ssize_t size) except NULL:
+        cdef void* block = aligned_memory(max(size, 64))
+        if block == NULL:
+            raise MemoryError(f"no {size} bytes for the recursions over sequences")
+        self.blocks.append(<size_t>block)
+        return block
+
+    cdef void* zeros(self, Py_ssize_t size) except NULL:
+        cdef void* block = self.take(size)
+        memset(block, 0, size)
+        return block
+
+
+cdef int visit_all(Job* job, Memory memory, int n_threads, double* totals) except -1:
+    """The passes over the rows that an assignment takes."""
+    cdef Kind kind = job.assignment.kind
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t count = 0
+    cdef Py_ssize_t n_bundles = 0
+    cdef Py_ssize_t i, n_ranges, n_tasks, s, most
+    cdef bint in_bundles = kind == EXACT or kind == FILTER or kind == DRAW or (
+        kind == FACTORISED and job.dense
+    )
+    cdef Task* tasks
+    cdef Py_ssize_t* sequences
+    cdef Py_ssize_t* ranges
+    cdef double* edges
+    cdef bint counting = job.counting
+    # Each task adds up for itself: as many as chunks of a mixture's rows.
+    most = max(8, min(MOST_TASKS, 2097152 // job.statistics_size))
+    job.tile_rows = rows_of_tile(job.shape.n_features)
+    job.most_steps = 1
+    job.failed = <char*>memory.zeros(job.n_sequences)
+    job.impossible = <int64_t*>memory.take(job.n_sequences * sizeof(int64_t))
+    sequences = <Py_ssize_t*>memory.take(job.n_sequences * sizeof(Py_ssize_t))
+    for s in range(job.n_sequences):
+        job.impossible[s] = -1
+        sequences[s] = job.order[s]
+    job.sequences = sequences
+    if in_bundles and job.mild:
+        n_bundles = plan(job, NULL)
+        job.bundles = <Bundle*>memory.take(times(n_bundles, sizeof(Bundle)))
+        plan(job, job.bundles)
+        count = 0
+        for i in range(n_bundles):
+            job.most_steps = max(job.most_steps, job.bundles[i].length[0])
+            count += job.bundles[i].cut
+        edges = <double*>memory.take(times(count, N_EDGES * n * sizeof(double)))
+        for i in range(n_bundles):
+            if job.bundles[i].cut:
+                job.bundles[i].edges = edges
+                edges += N_EDGES * n
+    elif in_bundles:
+        memset(job.failed, 1, job.n_sequences)
+    job.tile_rows = min(
+        job.tile_rows,
+        (max(
+            job.most_steps * BUNDLE, job.bounds[job.order[0] + 1] - job.bounds[job.order[0]]
+        ) + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK,
+    )
+    job.stride = stride_of(job.tile_rows)
+    room_at(job, NULL, &job.room_size)
+    n_threads = max(n_threads, 1)
+    # What is padding is never written, and must not be slow to compute with.
+    job.workspace = <double*>memory.zeros(times(n_threads, job.room_size * sizeof(double)))
+    job.partials = <double*>memory.take(times(most, job.statistics_size * sizeof(double)))
+    if (kind == DRAW or kind == FACTORISED) and job.q == NULL:
+        job.q = <double*>memory.take(times(job.n_rows, n * sizeof(double)))
+    if (kind == HARD or kind == DRAW or kind == FACTORISED and not job.dense) and (
+        job.labels == NULL
+    ):
+        job.labels = <int64_t*>memory.take(times(job.n_rows, sizeof(int64_t)))
+    job.by_labels = kind == HARD or kind == DRAW or kind == GIVEN
+
+    if kind == FACTORISED:
+        job.counting = False
+    if n_bundles:
+        n_tasks = share_out(job, n_bundles, most, NULL)
+        tasks = <Task*>memory.take(times(n_tasks, sizeof(Task)))
+        share_out(job, n_bundles, most, tasks)
+        drive(
+            job, visit_bundle, tasks, n_tasks, most, n_threads,
+            NULL if kind == FACTORISED else totals,
+        )
+    if in_bundles:
+        count = pick(job, sequences, 1)
+        if count and counting and job.q == NULL and kind == EXACT:
+            job.q = <double*>memory.take(times(job.n_rows, n * sizeof(double)))
+        drive_each(
+            job, visit_failed, count, most, n_threads, NULL if kind == FACTORISED else totals
+        )
+    job.counting = counting
+    if kind == DRAW:
+        drive_each(job, visit_drawn, pick(job, sequences, 0), most, n_threads, totals)
+    elif kind == HARD:
+        drive_each(job, visit_hard, job.n_sequences, most, n_threads, totals)
+    elif kind == GIVEN:
+        drive_each(job, visit_given, job.n_sequences, most, n_threads, totals)
+    elif kind == FACTORISED:
+        for s in range(job.n_sequences):
+            sequences[s] = job.order[s]
+        drive_each(job, visit_factorised, job.n_sequences, most, n_threads, totals)
+    if not counting:
+        return 0
+
+    # What bundles have not counted.
+    if kind == EXACT:
+        ranges = <Py_ssize_t*>memory.take(times(count, 2 * sizeof(Py_ssize_t)))
+        n_ranges = count
+        for i in range(count):
+            ranges[2 * i] = job.bounds[sequences[i]]
+            ranges[2 * i + 1] = job.bounds[sequences[i] + 1]
+    else:
+        s = rows_of_chunk(job.n_rows, job.tile_rows, job.statistics_size)
+        n_ranges = (job.n_rows + s - 1) // s
+        ranges = <Py_ssize_t*>memory.take(times(n_ranges, 2 * sizeof(Py_ssize_t)))
+        for i in range(n_ranges):
+            ranges[2 * i] = i * s
+            ranges[2 * i + 1] = min((i + 1) * s, job.n_rows)
+    job.ranges = ranges
+    drive_each(job, visit_range, n_ranges, most, n_threads, totals)
+    return 0
+
+
+cdef Py_ssize_t pick(
+    const Job* job, Py_ssize_t* sequences, char failed
+) noexcept nogil:
+    """Find the sequences that failed or didn't, longest first."""
+    cdef Py_ssize_t count = 0
+    cdef Py_ssize_t i
+    for i in range(job.n_sequences):
+        if job.failed[job.order[i]] == failed:
+            sequences[count] = job.order[i]
+            count += 1
+    return count

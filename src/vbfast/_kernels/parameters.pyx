@@ -1,0 +1,487 @@
+# Conjugate distributions over the parameters of Gaussians, for Python: a few calls a sweep, each
+# of which takes no longer than a NumPy function would. The formulas are conjugate.pxd's.
+#
+# A distribution q is an object with means (K, D), strength (K), dof (G) and scatter (G, ...), and
+# theta one with means, factor (G, ...), log_det (G) and slack (K), as in conjugate.py: contiguous
+# float64 arrays. What kind of scatter or factor it is, their shapes say.
+
+from cpython.buffer cimport (
+    PyBUF_FORMAT,
+    PyBUF_STRIDES,
+    PyBuffer_IsContiguous,
+    PyBuffer_Release,
+    PyObject_CheckBuffer,
+    PyObject_GetBuffer,
+)
+from libc.math cimport log
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from .arrays cimport Doubles, doubles, look
+from .conjugate cimport (
+    DIAG,
+    FULL,
+    SPHERICAL,
+    TIED,
+    Family,
+    Fields,
+    Theta,
+    add_moments,
+    choose_reference,
+    family_of,
+    is_proper,
+    read_mean,
+    read_mode,
+    write_coefficients,
+    write_offsets,
+)
+from .conjugate cimport collect as collect_sums
+from .conjugate cimport density_terms as terms_of
+from .conjugate cimport divergence as divergence_of
+from .conjugate cimport exponent as exponent_of
+from .conjugate cimport log_density as log_density_of
+from .conjugate cimport log_normalizer as log_normalizer_of
+from .conjugate cimport mode_of_weights as weights_of_mode
+from .tile cimport Shape
+from .visit cimport emission_of, shape_of
+
+import numpy as np
+
+# Emissions by name: filled in when the level is loaded.
+EMISSIONS = {}
+
+cdef object empty = np.empty
+cdef object zeros = np.zeros
+cdef dict FAMILIES = {"full": FULL, "tied": TIED, "diag": DIAG, "spherical": SPHERICAL}
+
+
+# Doubles of scratch that are on the stack.
+cdef enum:
+    LITTLE = 128
+
+
+cdef Family family_like(Py_ssize_t n_components, Py_ssize_t n_features, Doubles scatter):
+    """Of a scatter, or factor, of this shape."""
+    if scatter.ndim == 3:
+        return family_of(
+            FULL if scatter.shape[0] == n_components else TIED, n_components, n_features
+        )
+    return family_of(
+        DIAG if scatter.shape[1] == n_features else SPHERICAL, n_components, n_features
+    )
+
+
+cdef int read_distribution(q, Family* family, Fields* fields) except -1:
+    cdef Doubles mean, scatter
+    look("means", q.means, &mean)
+    look("scatter", q.scatter, &scatter)
+    family[0] = family_like(mean.shape[0], mean.shape[1], scatter)
+    if scatter.size != family.n_groups * family.per_group:
+        raise ValueError(f"scatter has {scatter.size} numbers, which do not go with the means")
+    fields.mean = mean.data
+    fields.scatter = scatter.data
+    fields.strength = doubles("strength", q.strength, family.n_components)
+    fields.dof = doubles("dof", q.dof, family.n_groups)
+    return 0
+
+
+cdef int read_theta(given, Family family, Theta* theta) except -1:
+    theta.means = doubles("means", given.means, family.n_components * family.n_features)
+    theta.factor = doubles("factor", given.factor, family.n_groups * family.per_group)
+    theta.log_det = doubles("log_det", given.log_det, family.n_groups)
+    theta.slack = doubles("slack", given.slack, family.n_components)
+    return 0
+
+
+# Room for D + 1 rows of D doubles.
+cdef struct Scratch:
+    double[LITTLE] little
+    double* memory
+
+
+cdef double* take(Scratch* scratch, Family family) except NULL:
+    cdef Py_ssize_t size = (family.n_features + 1) * family.n_features
+    scratch.memory = NULL
+    if size <= LITTLE:
+        return scratch.little
+    scratch.memory = <double*>malloc(size * sizeof(double))
+    if scratch.memory == NULL:
+        raise MemoryError(f"no {size * sizeof(double)} bytes")
+    return scratch.memory
+
+
+cdef tuple scatter_shape(Family family):
+    if family.covariance_type == FULL or family.covariance_type == TIED:
+        return (family.n_groups, family.n_features, family.n_features)
+    return (family.n_groups, family.per_group)
+
+
+# Distributions ------------------------------------------------------------------------------------
+
+
+cdef tuple read(q, bint mode):
+    cdef Family family
+    cdef Fields fields
+    cdef Theta theta
+    cdef Scratch scratch
+    cdef double* room
+    cdef Py_ssize_t bad
+    read_distribution(q, &family, &fields)
+    means = empty((family.n_components, family.n_features))
+    factor = empty(scatter_shape(family))
+    log_det = empty(family.n_groups)
+    slack = empty(family.n_components)
+    theta.means = doubles("means", means, family.n_components * family.n_features)
+    theta.factor = doubles("factor", factor, family.n_groups * family.per_group)
+    theta.log_det = doubles("log_det", log_det, family.n_groups)
+    theta.slack = doubles("slack", slack, family.n_components)
+    room = take(&scratch, family)
+    with nogil:
+        if mode:
+            bad = read_mode(family, fields, theta, room)
+        else:
+            bad = read_mean(family, fields, theta, room)
+        free(scratch.memory)
+    return (means, factor, log_det, slack), bad
+
+
+def mode(q):
+    """The joint mode in (mu, Lambda).
+
+    Returns
+    -------
+    parts : tuple of ndarray
+        means, factor, log_det and slack.
+    bad : int
+        The first group that has no covariance, or -1.
+    """
+    return read(q, True)
+
+
+def mean(q):
+    """Expected natural parameters; returned as by `mode`."""
+    return read(q, False)
+
+
+def mode_of_weights(concentration):
+    """Weights of highest density under a Dirichlet distribution, (K,); see conjugate.py."""
+    cdef Doubles found
+    cdef Family family
+    cdef Fields fields
+    look("concentration", concentration, &found)
+    family.n_components = found.size
+    fields.concentration = found.data
+    out = empty(found.size)
+    cdef double* weights = doubles("weights", out, found.size)
+    weights_of_mode(family, fields, weights)
+    return out
+
+
+def logarithms(weights):
+    """log of each, in the same shape: -inf of 0."""
+    cdef Doubles found
+    cdef Py_ssize_t k
+    look("weights", weights, &found)
+    out = empty(weights.shape)
+    cdef double* values = doubles("logarithms", out, found.size)
+    for k in range(found.size):
+        values[k] = log(found.data[k])
+    return out
+
+
+def exponent(q):
+    """Power of |Lambda|^(1/2), or of each lambda^(1/2), in the joint density, (G,)."""
+    cdef Family family
+    cdef Fields fields
+    cdef Py_ssize_t g
+    read_distribution(q, &family, &fields)
+    out = empty(family.n_groups)
+    cdef double* values = doubles("exponent", out, family.n_groups)
+    for g in range(family.n_groups):
+        values[g] = exponent_of(family, fields, g)
+    return out
+
+
+def proper(q):
+    """Whether the density can be normalised."""
+    cdef Family family
+    cdef Fields fields
+    read_distribution(q, &family, &fields)
+    return bool(is_proper(family, fields))
+
+
+def log_normalizer(q):
+    """Log of the integral of the density, (G,); infinite where scatter is not positive definite."""
+    cdef Family family
+    cdef Fields fields
+    cdef Scratch scratch
+    cdef double* room
+    cdef Py_ssize_t g
+    read_distribution(q, &family, &fields)
+    out = empty(family.n_groups)
+    cdef double* values = doubles("log_normalizer", out, family.n_groups)
+    room = take(&scratch, family)
+    with nogil:
+        for g in range(family.n_groups):
+            values[g] = log_normalizer_of(family, fields, g, room)
+        free(scratch.memory)
+    return out
+
+
+def log_density(q, theta):
+    """log q(theta), without its constant."""
+    cdef Family family
+    cdef Fields fields
+    cdef Theta at
+    cdef Scratch scratch
+    cdef double* room
+    cdef double value
+    read_distribution(q, &family, &fields)
+    read_theta(theta, family, &at)
+    room = take(&scratch, family)
+    with nogil:
+        value = log_density_of(family, fields, at, room)
+        free(scratch.memory)
+    return value
+
+
+def divergence(q, prior, theta):
+    """KL(q || prior) less the prior's log normaliser, theta being the mean of q."""
+    cdef Family family, other
+    cdef Fields fields, prior_fields
+    cdef Theta at
+    cdef Scratch scratch
+    cdef double* room
+    cdef double value
+    read_distribution(q, &family, &fields)
+    read_distribution(prior, &other, &prior_fields)
+    if (
+        other.covariance_type != family.covariance_type
+        or other.n_components != family.n_components or other.n_features != family.n_features
+    ):
+        raise ValueError("q and its prior are not of one shape")
+    read_theta(theta, family, &at)
+    room = take(&scratch, family)
+    with nogil:
+        value = divergence_of(family, prior_fields, fields, at, room)
+        free(scratch.memory)
+    return value
+
+
+def density_terms(q, theta):
+    """Density of theta under q with components in any order.
+
+    Returns
+    -------
+    c : float
+    M : ndarray of shape (K, K)
+        log q = c + sum_k M[sigma(k), k] where component sigma(k) plays theta's k.
+    """
+    cdef Family family
+    cdef Fields fields
+    cdef Theta at
+    cdef Scratch scratch
+    cdef double* room
+    cdef double common
+    read_distribution(q, &family, &fields)
+    read_theta(theta, family, &at)
+    terms = empty((family.n_components, family.n_components))
+    cdef double* values = doubles("terms", terms, family.n_components**2)
+    room = take(&scratch, family)
+    with nogil:
+        common = terms_of(family, fields, at, values, room)
+        free(scratch.memory)
+    return common, terms
+
+
+# Statistics ---------------------------------------------------------------------------------------
+
+
+cdef bint is_like(const Py_buffer* view, tuple shape) except -1:
+    """Whether a buffer holds doubles of this shape, one after another."""
+    cdef int i
+    if view.ndim != len(shape) or view.format[0] != c"d" or view.format[1] != 0:
+        return False
+    for i in range(view.ndim):
+        if view.shape[i] != <Py_ssize_t>shape[i]:
+            return False
+    return PyBuffer_IsContiguous(view, c"C")
+
+
+def joined(dict places, Py_ssize_t size, values):
+    """Fields one after another, (size,): what `values` has of them, or 0.
+
+    Parameters
+    ----------
+    places : where each field begins and ends, and its shape
+    values : dict of anything that can be broadcast to these shapes
+    """
+    cdef Py_buffer view
+    cdef Py_ssize_t start, end
+    cdef tuple shape
+    cdef bint done
+    out = zeros(size)
+    cdef double* buffer = doubles("fields", out, size)
+    for name, value in values.items():
+        start, end, shape = places[name]
+        done = False
+        if PyObject_CheckBuffer(value):
+            PyObject_GetBuffer(value, &view, PyBUF_STRIDES | PyBUF_FORMAT)
+            try:
+                done = is_like(&view, shape)
+                if done:
+                    memcpy(buffer + start, view.buf, (end - start) * sizeof(double))
+            finally:
+                PyBuffer_Release(&view)
+        if not done:
+            out[start:end].reshape(shape)[...] = value
+    return out
+
+
+def add(a, b, out, tuple places, tuple mean_shape, tuple scatter_shape):
+    """Let strength, mean and scatter in `out` be those of `a` and `b` together.
+
+    Parameters
+    ----------
+    a, b : IN; out : OUT, (size,)
+        Statistics of two groups of rows, and of both.
+    places : where in these strength, mean and scatter begin
+    mean_shape, scatter_shape : (K, D), (G, ...)
+    """
+    cdef Doubles mine, theirs, both
+    cdef Fields first, second, total
+    cdef Doubles scatter
+    cdef Scratch scratch
+    cdef double* room
+    cdef Py_ssize_t strength_at, mean_at, scatter_at
+    cdef Py_ssize_t i
+    cdef Family family
+    scatter.ndim = len(scatter_shape)
+    for i in range(scatter.ndim):
+        scatter.shape[i] = scatter_shape[i]
+    family = family_like(mean_shape[0], mean_shape[1], scatter)
+    strength_at, mean_at, scatter_at = places
+    look("a", a, &mine)
+    look("b", b, &theirs)
+    look("out", out, &both)
+    if (
+        mine.size != theirs.size or mine.size != both.size
+        or max(
+            strength_at + family.n_components,
+            mean_at + family.n_components * family.n_features,
+            scatter_at + family.n_groups * family.per_group,
+        ) > mine.size
+    ):
+        raise ValueError("a, b, out and the places in them do not go together")
+    first.strength = mine.data + strength_at
+    first.mean = mine.data + mean_at
+    first.scatter = mine.data + scatter_at
+    second.strength = theirs.data + strength_at
+    second.mean = theirs.data + mean_at
+    second.scatter = theirs.data + scatter_at
+    total.strength = both.data + strength_at
+    total.mean = both.data + mean_at
+    total.scatter = both.data + scatter_at
+    room = take(&scratch, family)
+    with nogil:
+        add_moments(family, first, second, total, room)
+        free(scratch.memory)
+
+
+# What kernels read and leave ----------------------------------------------------------------------
+
+
+cdef int read_points(str kernel, given, Family* family, Theta* theta) except -1:
+    """Means and factor."""
+    cdef Doubles means
+    look("means", given.means, &means)
+    family[0] = family_of(FAMILIES[kernel], means.shape[0], means.shape[1])
+    theta.means = means.data
+    theta.factor = doubles("factor", given.factor, family.n_groups * family.per_group)
+    return 0
+
+
+def collect(str kernel, raw, counts, reference, double reg_covar, variance):
+    """Sums about `reference` (K, D) that a kernel left, in centred form.
+
+    Each of the `counts` rows (K,) is a cloud of variance reg_covar * variance (D,).
+
+    Returns
+    -------
+    mean : ndarray of shape (K, D)
+    dof : ndarray of shape (G,)
+    scatter : ndarray of shape (G, ...)
+    """
+    cdef Doubles about
+    cdef Family family
+    cdef Fields fields
+    cdef Scratch scratch
+    cdef double* room
+    cdef Shape shape
+    look("reference", reference, &about)
+    family = family_of(FAMILIES[kernel], about.shape[0], about.shape[1])
+    shape = shape_of(family.n_components, family.n_features, 0)
+    cdef double* sums = doubles(
+        "raw", raw, emission_of(EMISSIONS, kernel).statistics_size(shape)
+    )
+    cdef double* rows = doubles("counts", counts, family.n_components)
+    cdef double* each = doubles("variance", variance, family.n_features)
+    means = empty((family.n_components, family.n_features))
+    dof = empty(family.n_groups)
+    scatter = empty(scatter_shape(family))
+    fields.mean = doubles("mean", means, about.size)
+    fields.dof = doubles("dof", dof, family.n_groups)
+    fields.scatter = doubles("scatter", scatter, family.n_groups * family.per_group)
+    room = take(&scratch, family)
+    with nogil:
+        collect_sums(family, rows, sums, about.data, reg_covar, each, fields, room)
+        free(scratch.memory)
+    return means, dof, scatter
+
+
+def reference(str kernel, theta):
+    """Points (K, D) that a kernel takes moments about: the origin or a component's mean."""
+    cdef Family family
+    cdef Theta at
+    read_points(kernel, theta, &family, &at)
+    out = empty((family.n_components, family.n_features))
+    choose_reference(
+        family, at, doubles("reference", out, family.n_components * family.n_features)
+    )
+    return out
+
+
+def coefficients(str kernel, theta, reference):
+    """What a kernel reads of theta: see gaussian.pyx."""
+    cdef Family family
+    cdef Theta at
+    cdef Py_ssize_t size
+    read_points(kernel, theta, &family, &at)
+    size = emission_of(EMISSIONS, kernel).coefficients_size(
+        shape_of(family.n_components, family.n_features, 0)
+    )
+    out = empty(size)
+    write_coefficients(
+        family, at,
+        doubles("reference", reference, family.n_components * family.n_features),
+        doubles("coefficients", out, size),
+    )
+    return out
+
+
+def offsets(str kernel, theta, double log_scale, double reg_covar, variance):
+    """Scores at squared distance zero but for the weights' part, (K,).
+
+    log_scale : sum over features of the logarithms of the frame's scales
+    """
+    cdef Family family
+    cdef Theta at
+    read_points(kernel, theta, &family, &at)
+    at.log_det = doubles("log_det", theta.log_det, family.n_groups)
+    at.slack = doubles("slack", theta.slack, family.n_components)
+    out = empty(family.n_components)
+    write_offsets(
+        family, at, log_scale, reg_covar, doubles("variance", variance, family.n_features),
+        doubles("offsets", out, family.n_components),
+    )
+    return out

@@ -1,0 +1,263 @@
+"""What emissions of counts and of symbols share: units of their own, statistics that add up."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .._kernels.inputs import LOWEST
+from ..conjugate import TINY, Probabilities, Tables
+from ..data import ArrayData, Frame
+from ..stats import Stats
+
+__all__ = ["Discrete", "Symbols", "as_hyperparameter"]
+
+Array = NDArray[np.float64]
+
+# Rows that are checked at a time.
+PORTION = 2**16
+
+
+class Discrete:
+    """An emission whose features are independent, and never standardised."""
+
+    n_features: int
+
+    #: Statistics simply add up.
+    moments: ClassVar[None] = None
+    #: Whether the compiled loop knows this emission: see loops.py.
+    compiled: ClassVar[bool] = False
+    #: Whether a row may have probability 0, and then is named.
+    may_be_impossible: ClassVar[bool] = True
+
+    # What a value must be, for `check_rows`.
+    _allowed: ClassVar[str]
+
+    @cached_property
+    def units(self) -> Frame:
+        """The data's own."""
+        return Frame(np.zeros(self.n_features), np.ones(self.n_features), np.ones(self.n_features))
+
+    @property
+    def width(self) -> int:
+        """Symbols that a kernel's tables have room for; 0 where it has none."""
+        return 0
+
+    def single_resolves(self, theta: Any) -> bool:
+        """Whether float32 numbers will do: kernels are for float64 numbers alone."""
+        return False
+
+    def reference(self, theta: Any) -> Array:
+        """What statistics are taken about: nothing, (K, 0)."""
+        return np.zeros((len(next(iter(theta.arrays.values()))), 0))
+
+    def log_volume(self, n_components: int) -> float:
+        """Turn a density of parameters into one in the units of the data, by adding."""
+        return 0.0
+
+    @property
+    def _flat(self) -> bool:
+        """Whether the prior adds nothing to an objective."""
+        raise NotImplementedError
+
+    def log_prior(self, prior: Any, theta: Any) -> float:
+        """log p(theta); 0 for a flat prior."""
+        return 0.0 if self._flat else float(prior.log_density(theta))
+
+    def _wrong(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which values are not allowed, (N, D)."""
+        raise NotImplementedError
+
+    def _allowed_in(self, column: int) -> str:
+        """What is."""
+        return self._allowed
+
+    def check_rows(self, values: NDArray[Any], name: str = "X") -> None:
+        """Raise ValueError where a value can't come from this emission.
+
+        Parameters
+        ----------
+        values : ndarray of shape (N, D)
+        name : str
+            What the error calls it.
+        """
+        for first in range(0, len(values), PORTION):
+            part = values[first : first + PORTION]
+            wrong = self._wrong(part)
+            if wrong.any():
+                row, column = (int(i) for i in np.argwhere(wrong)[0])
+                raise ValueError(
+                    f"{name}[{first + row}, {column}] is {part[row, column]:g} (row {first + row}, "
+                    f"column {column}); {self._allowed_in(column)} are allowed"
+                )
+
+    @property
+    def point_width(self) -> int:
+        """Numbers in one of `points`."""
+        return self.n_features
+
+    def points(self, values: Array) -> Array:
+        """Where rows lie, for a start to look for centroids: (N, P) of rows (N, D)."""
+        return values
+
+    @property
+    def plain(self) -> Self:
+        """What is said of rows after a fit: these do not depend on the prior."""
+        return self
+
+    def mean_of_draws(self, values: Array) -> Any:
+        """Parameters that are means of those drawn, an array with the draws first."""
+        return self.parameters(values.mean(axis=0))
+
+    def mean_point(self, posterior: Stats) -> Any:
+        """Expected parameters under a posterior, as if they were known."""
+        return self.distribution(posterior.copy()).mean_point()
+
+    def parameters(self, values: Array) -> Any:
+        """Parameters of the array that draws are kept as."""
+        raise NotImplementedError
+
+    def distribution(self, stats: Any) -> Any:
+        """Statistics read as a distribution over parameters."""
+        raise NotImplementedError
+
+    def log_base(self, values: NDArray[Any]) -> Array:
+        """What kernels leave out of each row's log probability, whatever theta is, (N,)."""
+        return np.zeros(len(values))
+
+    def check(self, data: ArrayData) -> ArrayData:
+        """Return the data with the constant that kernels leave out of the objective.
+
+        Parameters
+        ----------
+        data : ArrayData
+            In its own units: ``ArrayData.of(X, standardise=False)``.
+
+        Raises
+        ------
+        ValueError
+            If a value can't come from this emission.
+        """
+        self.check_rows(data.values)
+        constant = 0.0
+        for first in range(0, data.n_rows, PORTION):
+            rows = slice(first, first + PORTION)
+            base = self.log_base(data.values[rows])
+            constant += float((base if data.weights is None else base * data.weights[rows]).sum())
+        return data.with_constant(constant)
+
+
+class Symbols(Discrete):
+    """An emission of symbols: `Tables` of their probabilities, and tallies of what was seen."""
+
+    @property
+    def _n_symbols(self) -> int:
+        """C, symbols of the feature that has most."""
+        raise NotImplementedError
+
+    @cached_property
+    def _concentrations(self) -> Array:
+        """The prior's, (D, C): 0 for symbols that a feature doesn't have."""
+        raise NotImplementedError
+
+    def fields(self, n_components: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Names and shapes of this emission's statistics."""
+        shape = (n_components, self.n_features, self._n_symbols)
+        return (("strength", (n_components,)), ("tally", shape))
+
+    def prior(self, n_components: int) -> dict[str, ArrayLike]:
+        """Hyperparameters: concentrations less 1, so that flat is 0 and takes no digits."""
+        return {"tally": self._concentrations - 1.0}
+
+    def distribution(self, stats: Any) -> Tables:
+        """Statistics read as a distribution over tables of probabilities."""
+        return Tables(stats["tally"])
+
+    def parameters(self, values: Array) -> Probabilities:
+        """Tables of probabilities (K, D, C) as parameters."""
+        return Probabilities.point(values)
+
+    def offsets(self, theta: Probabilities) -> Array:
+        """Scores but for what the kernel adds, (K,): 0."""
+        return np.zeros(len(theta.values))
+
+    def unit(self, means: Array) -> Probabilities:
+        """Equal probabilities, for as many components as there are means."""
+        possible = np.broadcast_to(self._concentrations > 0, (self.n_features, self._n_symbols))
+        equal = possible / possible.sum(axis=1, keepdims=True)
+        return Probabilities.point(np.repeat(equal[None], len(means), axis=0))
+
+    def around(self, theta: Probabilities, counts: Array) -> dict[str, Array]:
+        """Statistics of `counts` rows (K,) of which the tables are just those of theta."""
+        return {"strength": counts, "tally": counts[:, None, None] * theta.values}
+
+    def overall(self, stats: Stats) -> Probabilities:
+        """Tables of all rows together for each component; of no possible symbol 0."""
+        tally = stats["tally"].sum(axis=0) + (self._concentrations > 0)
+        tally = tally / tally.sum(axis=1, keepdims=True)
+        return Probabilities.point(np.broadcast_to(tally, stats["tally"].shape))
+
+    def _seen(self, stats: Stats) -> Array:
+        """What rows brought to a tally."""
+        return np.asarray(stats["tally"] - (self._concentrations - 1.0))
+
+    def coordinates(self, stats: Stats, held: NDArray[np.bool_]) -> Array:
+        """Unconstrained numbers for tallies: logarithms of what was seen, 0 for what was not."""
+        seen = self._seen(stats)
+        seen = np.where(held[:, None, None] & (seen > 0), seen, 1.0)
+        return np.asarray(np.log(seen).ravel())
+
+    def at_coordinates(
+        self, coordinates: Array, counts: Array, held: NDArray[np.bool_], like: Stats
+    ) -> dict[str, Array]:
+        """Inverse of `coordinates`: fields of what `counts` rows (K,) bring.
+
+        Those of `like` for components that are not `held` (K,), and 0 where that has seen none.
+        """
+        seen = self._seen(like)
+        possible = seen > 0
+        logs = np.where(possible, coordinates.reshape(seen.shape), -np.inf)
+        share = np.exp(logs - np.maximum(logs.max(axis=2, keepdims=True), LOWEST))
+        share = np.where(possible, np.maximum(share, TINY), 0.0)
+        total = share.sum(axis=2, keepdims=True)
+        share = np.divide(share, total, out=share, where=total > 0)
+        tally = np.where(held[:, None, None], counts[:, None, None] * share, seen)
+        return {"strength": counts, "tally": tally}
+
+    def sample_rows(
+        self, theta: Probabilities, components: NDArray[np.int64], rng: np.random.Generator
+    ) -> Array:
+        """Draw a row from each of `components`, (N, D)."""
+        cumulative = np.cumsum(theta.values, axis=2)
+        rows = np.empty((len(components), self.n_features))
+        for d in range(self.n_features):
+            table = cumulative[:, d]
+            # Below the total even where rounding would reach it: the last symbol is possible.
+            marks = rng.random(len(components)) * table[components, -1] * (1 - 2**-52)
+            rows[:, d] = (marks[:, None] >= table[components]).sum(axis=1)
+        return rows
+
+
+def as_hyperparameter(name: str, value: ArrayLike, *shapes: tuple[int, ...]) -> Array:
+    """Return a hyperparameter as an array of one of these shapes, or of none; all > 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no number, not > 0 or not finite, or of another shape.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must hold real numbers, not {value!r}")
+    array = array.astype(np.float64)
+    if array.shape not in ((), *shapes):
+        allowed = " or ".join(map(str, shapes))
+        raise ValueError(f"{name} must be a number, or of shape {allowed}, got {array.shape}")
+    bad = np.argwhere(~((array > 0) & np.isfinite(array)))
+    if len(bad):
+        where = name + (str([int(i) for i in bad[0]]) if array.ndim else "")
+        raise ValueError(f"{where} is {array[tuple(bad[0])]}; finite numbers > 0 are allowed")
+    return array

@@ -1,0 +1,327 @@
+"""Parameters of counts and symbols, as estimators take them and tell of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .._kernels.inputs import Assignment
+from ..conjugate import Gamma
+from ..data import ArrayData
+from ..emissions import Bernoulli, Categorical, Poisson
+from ..latents import Mixture
+from ..methods import Method
+from ..model import Model
+from ..stats import Stats
+from .checks import as_array
+
+__all__ = [
+    "BernoulliParameters",
+    "CategoricalParameters",
+    "DiscreteParameters",
+    "PoissonParameters",
+]
+
+Array = NDArray[np.float64]
+
+
+class DiscreteParameters(ABC):
+    """What estimators share whose rows are counts or symbols given a component."""
+
+    # Set by the subclasses' constructors.
+    n_components: int
+    n_threads: int | None
+    means_init: ArrayLike | None
+    probabilities_init: ArrayLike | None
+    shape_prior: ArrayLike | None
+    rate_prior: ArrayLike | None
+    concentration_prior: ArrayLike | None
+    n_categories: int | ArrayLike | None
+
+    # Name of the fitted parameters; of them in draws.
+    _parameter: ClassVar[str]
+
+    @abstractmethod
+    def _plain(self, values: NDArray[Any]) -> Any:
+        """Return the emission with a flat prior."""
+
+    @abstractmethod
+    def _with_prior(self, data: ArrayData, method: Method) -> tuple[Any, dict[str, Any]]:
+        """Return the emission with its prior, and the attributes that tell of it."""
+
+    @abstractmethod
+    def _given_values(self, emission: Any) -> Array | None:
+        """Parameters to start from, (K, ...), checked."""
+
+    @abstractmethod
+    def _posterior_attributes(self, distribution: Any) -> dict[str, Any]:
+        """What is told of q(parameters)."""
+
+    def _shown(self, values: Array) -> Array:
+        """Parameters (..., K, D, ...) as attributes have them."""
+        return values
+
+    def _hidden(self, values: Array) -> Array:
+        """Inverse of `_shown`."""
+        return values
+
+    def _n_free(self, emission: Any) -> int:
+        """Free parameters of a component."""
+        n_features: int = emission.n_features
+        return n_features
+
+    # -- of a model of sequences ------------------------------------------------------------
+
+    @property
+    def _told_names(self) -> tuple[str, ...]:
+        """Attributes that say all of the parameters."""
+        return (f"{self._parameter}_",)
+
+    def _check_emission_parameters(self) -> None:  # noqa: B027
+        """Nothing, until there are rows."""
+
+    def _read(
+        self,
+        X: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+    ) -> ArrayData:
+        """Rows to fit, checked."""
+        data = ArrayData.of(
+            X, sample_weight, lengths=lengths, standardise=False, n_threads=self.n_threads
+        )
+        checked: ArrayData = self._plain(data.values).check(data)
+        return checked
+
+    def _emission_with_prior(
+        self, data: ArrayData, method: Method, proper: bool
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return the emission, and the attributes that tell of its prior."""
+        return self._with_prior(data, method)
+
+    def _given_for(self, data: ArrayData) -> dict[str, Array | None]:
+        """Parameters to start from, checked."""
+        return {"values": self._given_values(self._plain(data.values))}
+
+    def _start_with(
+        self,
+        model: Model,
+        given: dict[str, Array | None],
+        counts: Array,
+        read: str,
+        located: Callable[[], Stats],
+    ) -> Stats:
+        """Return a posterior of the given parameters; ``located()`` tells what is not given."""
+        values = given["values"]
+        if values is None:
+            return located()
+        return model.prior + model.around(model.emission.parameters(values), counts)
+
+    def _told_of(self, emission: Any, parameters: Any) -> dict[str, Any]:
+        """Attributes that say what parameters are."""
+        (values,) = parameters.arrays.values()
+        return {f"{self._parameter}_": self._shown(values)}
+
+    def _told_of_draws(self, emission: Any, arrays: dict[str, Array]) -> dict[str, Array]:
+        """Arrays of draws, as attributes have them."""
+        return {name: self._shown(part) for name, part in arrays.items()}
+
+    def _as_they_are(self) -> tuple[Any, Any]:
+        """The emission and the parameters that attributes say, whoever has set them."""
+        name = f"{self._parameter}_"
+        shown = np.asarray(getattr(self, name))
+        values = self._hidden(as_array(name, shown, shown.shape))
+        emission = self._of_values(values)
+        return emission, emission.parameters(values)
+
+    @abstractmethod
+    def _of_values(self, values: Array) -> Any:
+        """Return the emission that has parameters like these (K, D, ...)."""
+
+
+class PoissonParameters(DiscreteParameters):
+    """Counts."""
+
+    _parameter = "rates"
+
+    def _of_values(self, values: Array) -> Poisson:
+        return Poisson(values.shape[1])
+
+    def _plain(self, values: NDArray[Any]) -> Poisson:
+        return Poisson(values.shape[1])
+
+    def _with_prior(self, data: ArrayData, method: Method) -> tuple[Poisson, dict[str, Any]]:
+        d = data.values.shape[1]
+        shape, rate = self.shape_prior, self.rate_prior
+        if (shape is None) != (rate is None):
+            raise ValueError("give shape_prior and rate_prior, or neither")
+        if shape is None and method.read != "mode":
+            mean = self._mean_of(data)
+            shape, rate = 1.0, 1.0 / np.where(mean > 0, mean, 1.0)
+        emission = _made(Poisson, d, shape=shape, rate=rate)
+        _check_mode("shape_prior", shape, method)
+        return emission, {"shape_prior_": shape, "rate_prior_": rate}
+
+    def _mean_of(self, data: ArrayData) -> Array:
+        """Mean of all rows, (D,)."""
+        whole = Model(Mixture(1), self._plain(data.values))
+        about = whole.about(np.ones((1, data.values.shape[1])))
+        stats = data.sum(whole.visit, about, Assignment("hard"))
+        return np.asarray(stats["sums"][0] / stats["strength"][0])
+
+    def _given_values(self, emission: Poisson) -> Array | None:
+        if self.means_init is None:
+            return None
+        values = as_array("means_init", self.means_init, (self.n_components, emission.n_features))
+        bad = np.argwhere(values < 0)
+        if len(bad):
+            index = [int(i) for i in bad[0]]
+            raise ValueError(f"means_init{index} is {values[tuple(index)]}; rates must be >= 0")
+        return values
+
+    def _posterior_attributes(self, distribution: Gamma) -> dict[str, Any]:
+        return {"shape_": distribution.shape.copy(), "rate_": distribution.rate.copy()}
+
+
+class SymbolsParameters(DiscreteParameters):
+    """Tables of probabilities."""
+
+    _parameter = "probabilities"
+
+    def _flat_or_one(self, method: Method) -> Any:
+        """The prior's concentration: where none is given, None for a mode, else 1."""
+        if self.concentration_prior is None and method.read != "mode":
+            return 1.0
+        _check_mode("concentration_prior", self.concentration_prior, method)
+        return self.concentration_prior
+
+    def _posterior_attributes(self, distribution: Any) -> dict[str, Any]:
+        return {"concentration_": distribution.dirichlet.concentration.copy()}
+
+
+class BernoulliParameters(SymbolsParameters):
+    """Zeros and ones."""
+
+    def _shown(self, values: Array) -> Array:
+        return values[..., 1].copy()
+
+    def _hidden(self, values: Array) -> Array:
+        return np.stack([1.0 - values, values], axis=-1)
+
+    def _of_values(self, values: Array) -> Bernoulli:
+        return Bernoulli(values.shape[1])
+
+    def _plain(self, values: NDArray[Any]) -> Bernoulli:
+        return Bernoulli(values.shape[1])
+
+    def _with_prior(self, data: ArrayData, method: Method) -> tuple[Bernoulli, dict[str, Any]]:
+        d, concentration = data.values.shape[1], self._flat_or_one(method)
+        if concentration is None:
+            return Bernoulli(d), {"concentration_prior_": None}
+        zero, one = _pair("concentration_prior", concentration)
+        return Bernoulli(d, one, zero), {"concentration_prior_": np.array([zero, one])}
+
+    def _given_values(self, emission: Bernoulli) -> Array | None:
+        if self.probabilities_init is None:
+            return None
+        shape = (self.n_components, emission.n_features)
+        ones = as_array("probabilities_init", self.probabilities_init, shape)
+        _check_probabilities(ones)
+        return np.stack([1.0 - ones, ones], axis=2)
+
+
+class CategoricalParameters(SymbolsParameters):
+    """Symbols."""
+
+    def _of_values(self, values: Array) -> Categorical:
+        return Categorical(values.shape[1], values.shape[2])
+
+    def _plain(self, values: NDArray[Any]) -> Categorical:
+        n_categories: Any = self.n_categories
+        if n_categories is None:
+            n_categories = Categorical.categories_of(values)
+        elif np.ndim(n_categories):
+            n_categories = tuple(np.asarray(n_categories).tolist())
+        return Categorical(values.shape[1], n_categories)
+
+    def _with_prior(self, data: ArrayData, method: Method) -> tuple[Categorical, dict[str, Any]]:
+        plain, concentration = self._plain(data.values), self._flat_or_one(method)
+        emission = _made(
+            Categorical, plain.n_features, plain.n_categories, concentration=concentration
+        )
+        return emission, {
+            "concentration_prior_": concentration, "n_categories_": emission.categories.copy()
+        }  # fmt: skip
+
+    def _given_values(self, emission: Categorical) -> Array | None:
+        if self.probabilities_init is None:
+            return None
+        shape = (self.n_components, emission.n_features, emission.width)
+        values = as_array("probabilities_init", self.probabilities_init, shape)
+        _check_probabilities(values)
+        sums = values.sum(axis=2)
+        bad = np.argwhere(~np.isclose(sums, 1.0, rtol=1e-6))
+        if len(bad):
+            index = [int(i) for i in bad[0]]
+            raise ValueError(
+                f"probabilities_init{index} must sum to 1, not to {sums[tuple(index)]:.8g}"
+            )
+        absent = np.argwhere(
+            (values > 0) & (np.arange(emission.width) >= emission.categories[:, None])
+        )
+        if len(absent):
+            index = [int(i) for i in absent[0]]
+            raise ValueError(
+                f"probabilities_init{index} is {values[tuple(index)]}, but feature {index[1]} has "
+                f"{emission.categories[index[1]]} categories: it must be 0"
+            )
+        return values
+
+    def _n_free(self, emission: Categorical) -> int:
+        return int((emission.categories - 1).sum())
+
+
+def _made(kind: Any, *args: Any, **priors: Any) -> Any:
+    """An emission, of which errors name priors as the estimator does."""
+    try:
+        return kind(*args, **priors)
+    except (TypeError, ValueError) as error:
+        name, rest = str(error).split(maxsplit=1)[0], str(error)
+        for prior in priors:
+            if name.partition("[")[0] == prior:
+                rest = rest.replace(prior, f"{prior}_prior", 1)
+        raise type(error)(rest) from None
+
+
+def _pair(name: str, value: Any) -> tuple[float, float]:
+    """One or two numbers > 0, as two."""
+    array = as_array(name, value, np.shape(value))
+    if array.shape not in ((), (2,)):
+        raise ValueError(f"{name} must be a number or two, of 0 and of 1, got {array.shape}")
+    if not np.all(array > 0):
+        raise ValueError(f"{name} is {value!r}; numbers > 0 are allowed")
+    zero, one = np.broadcast_to(array, (2,))
+    return float(zero), float(one)
+
+
+def _check_mode(name: str, value: Any, method: Method) -> None:
+    """Raise ValueError where a prior has no mode that a method could find."""
+    if value is not None and method.read == "mode" and np.any(np.asarray(value, float) < 1):
+        raise ValueError(
+            f"{name}={value!r} is below 1: p(theta) then has no mode for {method.name!r} to find; "
+            "give 1 or more, or use 'mean_field' or 'full'"
+        )
+
+
+def _check_probabilities(values: Array) -> None:
+    bad = np.argwhere((values < 0) | (values > 1))
+    if len(bad):
+        index = [int(i) for i in bad[0]]
+        raise ValueError(
+            f"probabilities_init{index} is {values[tuple(index)]}; probabilities must lie in [0, 1]"
+        )

@@ -1,0 +1,601 @@
+"""Hidden Markov models by every method."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .. import draws, starts
+from .._threads import resolve_threads
+from ..chain_densities import DrawnChain, PointChain, Rows
+from ..data import ArrayData, as_sequences, check_finite
+from ..emissions.gaussian import CovarianceType
+from ..exceptions import ConvergenceWarning
+from ..latents import Chain
+from ..latents.chain import Initial
+from ..methods import Fit, FullInference, Method
+from ..model import Model, Theta
+from ..stats import Stats
+from .base import FittedByMethod, MethodName, feature_names
+from .checks import as_generator, as_probabilities, check_choice, check_number
+from .emission_parameters import EMISSIONS, EmissionName, check_emission
+
+__all__ = ["HiddenMarkovModel"]
+
+Array = NDArray[np.float64]
+
+INITS = ("kmeans", "k-means++", "random", "random_from_data")
+# Draws that predictions average over.
+MOST_DRAWS = 200
+
+
+class HiddenMarkovModel(FittedByMethod):
+    """Hidden Markov model; by default maximum likelihood by EM.
+
+    Parameters
+    ----------
+    n_components : int
+        K, the states.
+    emission : {"gaussian", "poisson", "bernoulli", "categorical"}
+        What rows of a state look like: see `MixtureModel`.
+    method : {"em", "mean_field", "full", "variational_em", "crisp_em"} or object
+        EM: forward-backward recursions. Mean field: the same on E[log theta]. Full inference:
+        forward filtering, backward sampling. Variational EM: q(T) factorised over rows. Crisp EM:
+        Viterbi training. By name, with `max_iter` and `tol` from here; or an object that brings its
+        own, such as ``vbfast.EM(acceleration=None)``.
+    covariance_type : {"diag", "full", "tied", "spherical"}
+    tol : float
+        Stop when the objective changes by no more than this a row (nats).
+    reg_covar : float
+        Added to the diagonal of covariances, in units of each feature's variance in X: see
+        `GaussianMixture`.
+    max_iter : int
+        Sweeps over the data at most, after the first, for methods given by name.
+    n_init : int
+        Starts, of which the best objective is kept. Full inference starts each chain anew instead.
+    init_params : {"kmeans", "k-means++", "random", "random_from_data"}
+        Rows start in the state of the nearest centroid, or in a random one.
+    initial : {"free", "stationary"}
+        Whether the first state's distribution is a parameter of its own, or the stationary
+        distribution of the transition matrix (for EM, variational EM and crisp EM).
+    startprob_init, transmat_init : array-like of shape (K,), (K, K), optional
+        What is 0 in them stays 0: left-to-right models, and any other.
+    means_init, precisions_init, probabilities_init : array-like, optional
+        As for `MixtureModel`.
+    startprob_prior, transmat_prior : float or array-like, optional
+        Concentrations of the Dirichlet priors, of shape (K,) and (K, K). Flat where not given;
+        uniform, 1, for mean field and full inference, which need proper ones. A point estimate
+        needs 1 or more.
+    mean_prior, mean_precision_prior, mean_variance_prior, degrees_of_freedom_prior
+    covariance_prior, shape_prior, rate_prior, concentration_prior, n_categories
+        As for `MixtureModel`.
+    random_state : None, int, numpy.random.Generator or numpy.random.RandomState
+    verbose, verbose_interval : int
+    n_threads : int, optional
+        None takes the smallest of CPU affinity, cgroup quota and OMP_NUM_THREADS. Results have
+        the same bits for every number.
+
+    Attributes
+    ----------
+    startprob_ : ndarray of shape (K,)
+    transmat_ : ndarray of shape (K, K)
+        Row i: the probabilities of what follows state i. theta_MP for a point estimate; means
+        under q(theta) for mean field, and over relabelled draws for full inference.
+    means_, covariances_, precisions_, precisions_cholesky_, rates_, probabilities_ : ndarray
+        As `MixtureModel`'s.
+    objective_ : float
+        Of the whole data, in nats, with all constants: see `GaussianMixture`.
+    lower_bound_ : float
+        The same, a row.
+    lower_bounds_ : ndarray
+        The best after 0, 1, ..., n_iter_ sweeps (full inference: of each draw).
+    converged_ : bool
+    n_iter_ : int
+    method_ : object
+        The method as it was used.
+    n_features_in_ : int
+    feature_names_in_ : ndarray
+        Where X is a data frame with names.
+    startprob_posterior_, transmat_posterior_ : ndarray
+        Concentrations of q(theta), with mean field.
+    draws_ : dict of ndarray
+        With full inference: "startprob" (chain, draw, K), "transmat" (chain, draw, K, K), "means"
+        and "covariances", "rates" or "probabilities", "log_joint" (chain, draw), relabelled by
+        what rows of a state look like.
+    r_hat_ : float
+        With full inference: split R-hat of the log joint; `converged_` is r_hat_ < 1.05.
+
+    Notes
+    -----
+    Rabiner (1989); mean field: Beal (2003), chapter 3; full inference: Chib (1996). A row of
+    probability zero under every state that the rows before it leave possible makes `fit` and
+    `predict_proba` raise ImpossibleRowError, and `score` -inf.
+
+    Examples
+    --------
+    >>> import numpy as np, vbfast
+    >>> rng = np.random.default_rng(0)
+    >>> X = np.repeat([[0.0], [5.0], [0.0]], 50, axis=0) + rng.normal(size=(150, 1))
+    >>> vbfast.HiddenMarkovModel(2, random_state=0).fit(X).transmat_.shape
+    (2, 2)
+    """
+
+    startprob_: Array
+    transmat_: Array
+    converged_: bool
+    n_iter_: int
+    lower_bound_: float
+    lower_bounds_: Array
+    objective_: float
+    draws_: dict[str, Array]
+    r_hat_: float
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        emission: EmissionName = "gaussian",
+        method: MethodName | Method = "em",
+        covariance_type: CovarianceType = "diag",
+        tol: float = 1e-4,
+        reg_covar: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: starts.Init = "kmeans",
+        initial: Initial = "free",
+        startprob_init: ArrayLike | None = None,
+        transmat_init: ArrayLike | None = None,
+        means_init: ArrayLike | None = None,
+        precisions_init: ArrayLike | None = None,
+        probabilities_init: ArrayLike | None = None,
+        startprob_prior: ArrayLike | None = None,
+        transmat_prior: ArrayLike | None = None,
+        mean_precision_prior: float | None = None,
+        mean_variance_prior: ArrayLike | None = None,
+        mean_prior: ArrayLike | None = None,
+        degrees_of_freedom_prior: float | None = None,
+        covariance_prior: ArrayLike | None = None,
+        shape_prior: ArrayLike | None = None,
+        rate_prior: ArrayLike | None = None,
+        concentration_prior: ArrayLike | None = None,
+        n_categories: int | ArrayLike | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        n_threads: int | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.emission = emission
+        self.method = method
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.initial = initial
+        self.startprob_init = startprob_init
+        self.transmat_init = transmat_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.probabilities_init = probabilities_init
+        self.startprob_prior = startprob_prior
+        self.transmat_prior = transmat_prior
+        self.mean_precision_prior = mean_precision_prior
+        self.mean_variance_prior = mean_variance_prior
+        self.mean_prior = mean_prior
+        self.degrees_of_freedom_prior = degrees_of_freedom_prior
+        self.covariance_prior = covariance_prior
+        self.shape_prior = shape_prior
+        self.rate_prior = rate_prior
+        self.concentration_prior = concentration_prior
+        self.n_categories = n_categories
+        self.random_state = random_state
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.n_threads = n_threads
+
+    # -- fitting ------------------------------------------------------------------------------
+
+    def fit(self, X: ArrayLike, y: object = None, lengths: ArrayLike | None = None) -> Self:
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+            The rows of all sequences, one after the other.
+        y : ignored
+        lengths : array-like of shape (S,), optional
+            Rows of each sequence, 1 or more, N together; one sequence if not given.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument or a parameter is not allowed; nothing has changed then.
+        ImpossibleRowError
+            If a row has probability zero at the start given.
+        DegenerateError
+            If the likelihood has no bound and neither `reg_covar` nor a prior gives it one.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `max_iter` came first, or chains disagree.
+        """
+        method = self._check_parameters()
+        rng = as_generator(self.random_state)
+        face = self._face
+        data = face._read(X, lengths=lengths)
+        if data.n_rows < self.n_components:
+            raise ValueError(
+                f"n_components={self.n_components} is more than the {data.n_rows} rows of X"
+            )
+        given: dict[str, Array | None] = {**self._given_probabilities(), **face._given_for(data)}
+        proper = method.read != "mode"
+        emission, priors = face._emission_with_prior(data, method, proper)
+        model = Model(self._latent(method, proper, given), emission)
+        n_starts = method.n_chains if isinstance(method, FullInference) else self.n_init
+        posteriors = (self._start(model, data, given, method, rng) for _ in range(n_starts))
+        if isinstance(method, FullInference):
+            fitted = self._sample(model, data, list(posteriors), method, rng)
+        else:
+            best = self._climb(model, data, posteriors, method)
+            fitted = self._climbed(model, method, best)
+            fitted["lower_bound_"] = best.objective / data.total_weight
+            fitted["lower_bounds_"] = best.objectives / data.total_weight
+        names = feature_names(X)
+        if names is not None:
+            fitted["feature_names_in_"] = names
+        fitted["n_features_in_"] = data.values.shape[1]
+        fitted["_made"] = (
+            self._kind,
+            tuple(fitted[name].copy() for name in self._told_names),
+        )
+        self._keep(fitted | priors, method)
+        return self
+
+    @property
+    def _face(self) -> Any:
+        """This estimator as what tells of its emission: another class on the same attributes."""
+        kind = EMISSIONS[self.emission]
+        face = kind.__new__(kind)
+        face.__dict__ = self.__dict__
+        return face
+
+    @property
+    def _kind(self) -> tuple[str, str]:
+        """What attributes are to be taken for."""
+        return self.emission, self.covariance_type
+
+    @property
+    def _told_names(self) -> tuple[str, ...]:
+        """Attributes that say all of theta."""
+        return "startprob_", "transmat_", *self._face._told_names
+
+    def _check_parameters(self) -> Method:
+        check_number("n_components", self.n_components, whole=True, least=1)
+        check_emission(self)
+        check_choice("init_params", self.init_params, INITS)
+        check_choice("initial", self.initial, ("free", "stationary"))
+        self._face._check_emission_parameters()
+        method = self._check_fitting()
+        if self.initial == "stationary":
+            if method.read != "mode":
+                raise ValueError(
+                    f"initial='stationary' has no conjugate prior, which {method.name!r} needs: "
+                    "use 'em', 'variational_em' or 'crisp_em', or initial='free'"
+                )
+            for name in ("startprob_init", "startprob_prior"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name} can't be given with initial='stationary': the first state's "
+                        "distribution follows from the transition matrix"
+                    )
+        return method
+
+    def _given_probabilities(self) -> dict[str, Array | None]:
+        k = self.n_components
+        out: dict[str, Array | None] = {"startprob": None, "transmat": None}
+        if self.startprob_init is not None:
+            out["startprob"] = as_probabilities("startprob_init", self.startprob_init, (k,))
+        if self.transmat_init is not None:
+            out["transmat"] = as_probabilities("transmat_init", self.transmat_init, (k, k))
+        return out
+
+    def _latent(self, method: Method, proper: bool, given: dict[str, Array | None]) -> Chain:
+        k = self.n_components
+        possible = np.ones((k + 1, k), dtype=bool)
+        if given["startprob"] is not None:
+            possible[0] = given["startprob"] > 0
+        if given["transmat"] is not None:
+            possible[1:] = given["transmat"] > 0
+        default = 1.0 if proper else None
+        concentrations = []
+        for name in ("startprob_prior", "transmat_prior"):
+            value = getattr(self, name)
+            concentrations.append(default if value is None else value)
+            if value is not None and not proper:
+                low = np.argwhere(np.asarray(value, dtype=float) < 1)
+                if len(low):
+                    raise ValueError(
+                        f"{name} has {np.asarray(value)[tuple(low[0])]}, below 1: p(theta) then "
+                        f"has no mode for {method.name!r} to find; give 1 or more, or use "
+                        "'mean_field' or 'full'"
+                    )
+        return Chain(k, concentrations[0], concentrations[1], possible, self.initial)
+
+    def _start(
+        self,
+        model: Model,
+        data: ArrayData,
+        given: dict[str, Array | None],
+        method: Method,
+        rng: np.random.Generator,
+    ) -> Stats:
+        """Return the posterior that a fit begins with."""
+        counts = np.full(self.n_components, data.total_weight / self.n_components)
+
+        def located() -> Stats:
+            return starts.posterior(model, data, self.init_params, rng)
+
+        posterior = self._face._start_with(model, given, counts, method.read, located)
+        return model.latent.with_probabilities(
+            posterior, method.read, given["startprob"], given["transmat"]
+        )
+
+    def _climbed(self, model: Model, method: Any, best: Fit[Theta]) -> dict[str, Any]:
+        """Attributes that tell where a method that climbs ended."""
+        posterior, theta = best.posterior, best.theta
+        density = middle = PointChain(
+            model.latent, model.emission.plain, theta.weights, theta.parameters
+        )
+        more = {}
+        if method.read == "mean":
+            concentration = posterior["concentration"]
+            middle = PointChain(
+                model.latent,
+                model.emission.plain,
+                model.latent.distribution(posterior).mean(),
+                model.emission.mean_point(posterior),
+            )
+            more = {
+                "startprob_posterior_": concentration[0].copy(),
+                "transmat_posterior_": concentration[1:].copy(),
+            }
+        return {
+            **self._attributes(middle),
+            **more,
+            "_density": density,
+            "_middle": middle,
+            "converged_": best.converged,
+            "n_iter_": best.n_iter,
+            "objective_": best.objective,
+        }
+
+    def _attributes(self, middle: PointChain) -> dict[str, Any]:
+        return {
+            "startprob_": middle.weights[0].copy(),
+            "transmat_": middle.weights[1:].copy(),
+            **self._face._told_of(middle.emission, middle.parameters),
+        }
+
+    def _sample(
+        self,
+        model: Model,
+        data: ArrayData,
+        posteriors: list[Stats],
+        method: FullInference,
+        rng: np.random.Generator,
+    ) -> dict[str, Any]:
+        """Draws, their relabelled means."""
+        drawn = method.fit(model, data, posteriors, rng, report=self._report(0))
+        shape = drawn.log_joint.shape
+        k = model.latent.n_components
+        # The emissions alone tell states apart: the density of a transition matrix is not one of
+        # each state with each.
+        orders = draws.orders(drawn.terms.reshape(-1, k, k))
+        flat = {name: part.reshape(-1, *part.shape[2:]) for name, part in drawn.theta.items()}
+        of = np.arange(len(orders))[:, None]
+        weights = flat.pop("weights")
+        weights = np.concatenate(
+            [
+                weights[of, 0, orders][:, None],
+                weights[of[:, :, None], 1 + orders[:, :, None], orders[:, None, :]],
+            ],
+            axis=1,
+        )
+        parameters = {
+            name: part if part.shape[1] != k else part[of, orders] for name, part in flat.items()
+        }
+        every = range(0, len(orders), -(-len(orders) // MOST_DRAWS))
+        points = [
+            PointChain(
+                model.latent,
+                model.emission.plain,
+                weights[g],
+                model.emission.parameters(*(part[g] for part in parameters.values())),
+            )
+            for g in every
+        ]
+        middle = PointChain(
+            model.latent,
+            model.emission.plain,
+            weights.mean(axis=0),
+            model.emission.mean_of_draws(*parameters.values()),
+        )
+        mixing = draws.r_hat(drawn.log_joint)
+        if mixing >= 1.05:
+            warnings.warn(
+                f"chains have not mixed: split R-hat of the log joint is {mixing:.3f}, not below "
+                "1.05. Raise n_tune and n_draws of FullInference",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        objective = float(drawn.log_joint.max())
+        raw = {
+            "startprob": weights[:, 0],
+            "transmat": weights[:, 1:],
+            **self._face._told_of_draws(model.emission, parameters),
+        }
+        return {
+            **self._attributes(middle),
+            "draws_": {
+                **{name: part.reshape(*shape, *part.shape[1:]) for name, part in raw.items()},
+                "log_joint": drawn.log_joint,
+            },
+            "_density": DrawnChain(points, middle),
+            "_middle": DrawnChain(points, middle),
+            "r_hat_": mixing,
+            "converged_": bool(mixing < 1.05),
+            "n_iter_": method.n_sweeps,
+            "objective_": objective,
+            "lower_bound_": objective / data.total_weight,
+            "lower_bounds_": drawn.log_joint.ravel() / data.total_weight,
+        }
+
+    # -- predictions --------------------------------------------------------------------------
+
+    _density: PointChain | DrawnChain
+    _middle: PointChain | DrawnChain
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self.emission in EMISSIONS and all(name in vars(self) for name in self._told_names)
+
+    def _as_they_are(self) -> PointChain | None:
+        """The parameters, where somebody has set them since the fit; None if nobody has."""
+        kind, arrays = getattr(self, "_made", (None, ()))
+        now = tuple(getattr(self, name) for name in self._told_names)
+        if kind == self._kind and all(map(np.array_equal, now, arrays)):
+            return None
+        k = len(self.startprob_)
+        weights = np.concatenate(
+            [
+                as_probabilities("startprob_", self.startprob_, (k,))[None],
+                as_probabilities("transmat_", self.transmat_, (k, k)),
+            ]
+        )
+        emission, parameters = self._face._as_they_are()
+        return PointChain(Chain(k), emission, weights, parameters)
+
+    def _prepare(
+        self, X: ArrayLike, lengths: ArrayLike | None, middle: bool = False
+    ) -> tuple[PointChain | DrawnChain, Rows]:
+        """What tells of rows, and the rows, checked."""
+        self._check_is_fitted()
+        density = self._as_they_are() or (self._middle if middle else self._density)
+        emission = density.emission
+        values = self._rows(X, emission.n_features)
+        sequences = as_sequences(lengths, len(values))
+        threads = resolve_threads(self.n_threads)
+        check_finite(values, threads)
+        emission.check_rows(values)
+        return density, Rows(values, sequences, threads)
+
+    def predict_proba(self, X: ArrayLike, lengths: ArrayLike | None = None) -> Array:
+        """Smoothed probabilities: of each state for each row, given its whole sequence.
+
+        Averaged over draws for full inference.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+        lengths : array-like of shape (S,), optional
+
+        Returns
+        -------
+        ndarray of shape (N, K)
+
+        Raises
+        ------
+        ImpossibleRowError
+            If a row has probability zero.
+        """
+        density, rows = self._prepare(X, lengths)
+        return density.smoothed(rows)
+
+    def filter(self, X: ArrayLike, lengths: ArrayLike | None = None) -> Array:
+        """Filtered probabilities: of each state given this row and those before it, (N, K).
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+        lengths : array-like of shape (S,), optional
+
+        Raises
+        ------
+        ImpossibleRowError
+            If a row has probability zero.
+        """
+        density, rows = self._prepare(X, lengths)
+        return density.filtered(rows)
+
+    def predict(self, X: ArrayLike, lengths: ArrayLike | None = None) -> NDArray[np.int64]:
+        """Return the most probable state of each row, (N,): the largest of `predict_proba`."""
+        density, rows = self._prepare(X, lengths)
+        return density.labels(rows)
+
+    def decode(
+        self, X: ArrayLike, lengths: ArrayLike | None = None
+    ) -> tuple[float, NDArray[np.int64]]:
+        """Most probable path of each sequence, by Viterbi's algorithm.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+        lengths : array-like of shape (S,), optional
+
+        Returns
+        -------
+        log_prob : float
+            log p(X, T | theta) of the paths, all sequences together.
+        states : ndarray of shape (N,)
+
+        Raises
+        ------
+        ImpossibleRowError
+            If a row has probability zero.
+        """
+        density, rows = self._prepare(X, lengths, middle=True)
+        return density.decode(rows)
+
+    def score_samples(self, X: ArrayLike, lengths: ArrayLike | None = None) -> Array:
+        """Log density of each row given those before it in its sequence, in nats, (N,).
+
+        At `startprob_`, `transmat_` and so on; averaged over draws for full inference. -inf from
+        an impossible row of a sequence on.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+        lengths : array-like of shape (S,), optional
+        """
+        density, rows = self._prepare(X, lengths, middle=True)
+        return density.log_density(rows)
+
+    def score(self, X: ArrayLike, y: object = None, lengths: ArrayLike | None = None) -> float:
+        """Log p(X), of all sequences together, in nats: the sum of `score_samples`."""
+        return float(self.score_samples(X, lengths).sum())
+
+    def sample(self, n_samples: int = 1) -> tuple[Array, NDArray[np.int64]]:
+        """Draw a sequence.
+
+        Parameters
+        ----------
+        n_samples : int
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, D)
+        states : ndarray of shape (n_samples,)
+        """
+        self._check_is_fitted()
+        check_number("n_samples", n_samples, whole=True, least=1)
+        density = self._as_they_are() or self._middle
+        return density.sample(n_samples, as_generator(self.random_state))

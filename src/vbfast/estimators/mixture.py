@@ -1,0 +1,427 @@
+"""What mixtures share, whatever their emission: weights, starts, draws, predictions."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import entr
+
+from .. import draws, starts
+from .._kernels.inputs import Assignment
+from .._threads import resolve_threads
+from ..conjugate import StickBreaking
+from ..data import ArrayData, Frame, check_finite
+from ..densities import Density
+from ..exceptions import ConvergenceWarning
+from ..latents.mixture import WeightPrior
+from ..methods import Fit, FullInference, Method
+from ..model import Model, Theta
+from ..stats import Stats
+from .base import FittedByMethod, feature_names
+from .checks import as_generator, as_probabilities, check_choice, check_number
+
+__all__ = ["MixtureBase"]
+
+Array = NDArray[np.float64]
+
+INITS = ("kmeans", "k-means++", "random", "random_from_data")
+WEIGHT_PRIORS = ("dirichlet_distribution", "dirichlet_process")
+# Rows that one weight may stand for in full inference, each with a draw of its own.
+MOST_COPIES = 100_000
+
+
+class MixtureBase(FittedByMethod):
+    """A mixture of some emission; what is left to subclasses is about that emission."""
+
+    # Set by the subclasses' constructors.
+    n_components: int
+    init_params: starts.Init
+    weights_init: ArrayLike | None
+    weight_concentration_prior_type: WeightPrior
+    weight_concentration_prior: float | None
+    warm_start: bool
+
+    # Set by fit.
+    weights_: Array
+    converged_: bool
+    n_iter_: int
+    lower_bound_: float
+    lower_bounds_: Array
+    objective_: float
+    # With full inference.
+    draws_: dict[str, Array]
+    log_evidence_: float
+    log_evidence_se_: float
+    r_hat_: float
+
+    # Whether priors that are not given are weakly informative for every method, or flat for those
+    # that can do with flat ones; and whether lower_bound_ is per row.
+    _informative: ClassVar[bool]
+    _bound_per_row: ClassVar[bool]
+
+    # -- what an emission brings --------------------------------------------------------------
+
+    @abstractmethod
+    def _check_parameters(self) -> Method:
+        """Check the parameters, and return the method."""
+
+    @abstractmethod
+    def _data(self, X: ArrayLike, sample_weight: ArrayLike | None) -> ArrayData:
+        """Rows to fit, checked."""
+
+    @abstractmethod
+    def _check_memory(self, data: ArrayData, method: Method) -> None:
+        """Raise MemoryError where there is too little."""
+
+    @abstractmethod
+    def _model_of(self, data: ArrayData, method: Method) -> tuple[Model, dict[str, Any]]:
+        """Return the model with its priors, and the attributes that tell of them."""
+
+    @abstractmethod
+    def _given(self, data: ArrayData) -> dict[str, Array | None]:
+        """Parameters to start from, checked."""
+
+    @abstractmethod
+    def _previous(self, data: ArrayData) -> dict[str, Array | None] | None:
+        """Parameters of the last fit, for a warm start."""
+
+    @abstractmethod
+    def _start(
+        self,
+        model: Model,
+        data: ArrayData,
+        given: dict[str, Array | None],
+        method: Method,
+        rng: np.random.Generator,
+    ) -> Stats:
+        """Return the posterior that a fit begins with."""
+
+    @abstractmethod
+    def _climbed(
+        self, model: Model, frame: Frame, total_weight: float, method: Any, best: Fit[Theta]
+    ) -> dict[str, Any]:
+        """Attributes that tell where a method that climbs ended."""
+
+    @abstractmethod
+    def _drawn(
+        self,
+        model: Model,
+        theta: dict[str, Array],
+        of: NDArray[np.int64],
+        orders: NDArray[np.int64],
+    ) -> dict[str, Any]:
+        """Attributes that tell of draws of theta, of which [of, orders] puts components in order.
+
+        Among them "draws_", whose arrays have the draw first.
+        """
+
+    @abstractmethod
+    def _keep_with_frame(self, fitted: dict[str, Any], frame: Frame, method: Method) -> None:
+        """Make these the fitted attributes."""
+
+    @property
+    @abstractmethod
+    def _current_density(self) -> Density:
+        """What predictions are made from."""
+
+    @property
+    @abstractmethod
+    def _n_features(self) -> int:
+        """Features of a row to predict."""
+
+    @abstractmethod
+    def _n_parameters(self) -> int:
+        """Free parameters, weights among them."""
+
+    # -- fitting ------------------------------------------------------------------------------
+
+    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Fit the mixture.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+            float64 or float32 is read where it lies, in any layout (memory maps too); other real
+            types are converted to float64.
+        y : ignored
+        sample_weight : array-like of shape (N,), optional
+            A row of weight 2 counts as two rows, one of weight 0 as none. Full inference takes
+            whole numbers only.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument or a parameter is not allowed; nothing has changed then.
+        DegenerateError
+            If the likelihood has no bound and neither `reg_covar` nor a prior gives it one.
+        MemoryError
+            If the fit would need more memory than there is.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `max_iter` came first, or chains disagree.
+        """
+        self._fit(X, sample_weight)
+        return self
+
+    def fit_predict(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> NDArray[np.int64]:
+        """Fit, and return each row's most probable component, (N,)."""
+        return self.fit(X, y, sample_weight).predict(X)
+
+    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> None:
+        method = self._check_parameters()
+        rng = as_generator(self.random_state)
+        data = self._data(X, sample_weight)
+        self._check_data(data, method)
+        model, priors = self._model_of(data, method)
+        given = self._given(data)
+        names = feature_names(X)
+        n_starts = method.n_chains if isinstance(method, FullInference) else self.n_init
+        previous = self._previous(data) if self.warm_start else None
+        if previous is not None:
+            given, n_starts = previous, (n_starts if isinstance(method, FullInference) else 1)
+        posteriors = (self._start(model, data, given, method, rng) for _ in range(n_starts))
+        if isinstance(method, FullInference):
+            fitted = self._sample(model, data, list(posteriors), method, rng)
+        else:
+            best = self._climb(model, data, posteriors, method)
+            fitted = self._climbed(model, data.frame, data.total_weight, method, best)
+        if names is not None:
+            fitted["feature_names_in_"] = names
+        self._keep_with_frame(fitted | priors, data.frame, method)
+
+    def _sample(
+        self,
+        model: Model,
+        data: ArrayData,
+        posteriors: list[Stats],
+        method: FullInference,
+        rng: np.random.Generator,
+    ) -> dict[str, Any]:
+        """Draws, their relabelled means, and the evidence."""
+        drawn = method.fit(model, data, posteriors, rng, report=self._report(0))
+        shape = drawn.log_joint.shape
+        k = model.latent.n_components
+        at_best = data.sum(model.visit, drawn.best, Assignment("exact", precise=True))
+        log_evidence, error = draws.evidence(
+            float(at_best["log_z"]) + drawn.best.log_prior, drawn.common, drawn.terms
+        )
+        orders = draws.orders(drawn.terms.reshape(-1, k, k))
+        flat = {name: part.reshape(-1, *part.shape[2:]) for name, part in drawn.theta.items()}
+        of = np.arange(len(orders))[:, None]
+        of_draws = self._drawn(model, flat, of, orders)
+        parts = of_draws["draws_"]
+        for name, part in parts.items():
+            parts[name] = part.reshape(*shape, *part.shape[1:])
+        parts["log_joint"] = drawn.log_joint
+        mixing = draws.r_hat(drawn.log_joint)
+        converged = bool(mixing < 1.05)
+        if mixing >= 1.05:
+            warnings.warn(
+                f"chains have not mixed: split R-hat of the log joint is {mixing:.3f}, not below "
+                "1.05. Raise n_tune and n_draws of FullInference",
+                ConvergenceWarning,
+                stacklevel=self._stacklevel,
+            )
+        unit = data.total_weight if self._bound_per_row else 1.0
+        objective = float(drawn.log_joint.max())
+        return {
+            **of_draws,
+            "log_evidence_": log_evidence,
+            "log_evidence_se_": error,
+            "r_hat_": mixing,
+            "converged_": converged,
+            "n_iter_": method.n_sweeps,
+            "objective_": objective,
+            "lower_bound_": objective / unit,
+            "lower_bounds_": drawn.log_joint.ravel() / unit,
+        }
+
+    def _ended(self, best: Fit[Theta], total_weight: float) -> dict[str, Any]:
+        """Attributes of any climb."""
+        unit = total_weight if self._bound_per_row else 1.0
+        return {
+            "converged_": best.converged,
+            "n_iter_": best.n_iter,
+            "objective_": best.objective,
+            "lower_bound_": best.objective / unit,
+            "lower_bounds_": best.objectives / unit,
+        }
+
+    def _weight_concentration(self, model: Model, posterior: Stats) -> Any:
+        """Concentrations of q(weights), (K,); of sticks a pair of such."""
+        weights = model.latent.distribution(posterior)
+        if isinstance(weights, StickBreaking):
+            prior = model.latent.concentration or 1.0
+            return np.append(weights.a, 1.0), np.append(weights.b, prior)
+        return weights.concentration.copy()
+
+    # -- checks -------------------------------------------------------------------------------
+
+    def _check_mixture(self) -> Method:
+        """Check the parameters that are here, and return the method."""
+        check_number("n_components", self.n_components, whole=True, least=1)
+        check_choice("init_params", self.init_params, INITS)
+        check_choice(
+            "weight_concentration_prior_type", self.weight_concentration_prior_type, WEIGHT_PRIORS
+        )
+        check_number("weight_concentration_prior", self.weight_concentration_prior, above=0,
+                     optional=True)  # fmt: skip
+        return self._check_fitting()
+
+    def _given_weights(self) -> Array | None:
+        """weights_init, checked."""
+        if self.weights_init is None:
+            return None
+        return as_probabilities("weights_init", self.weights_init, (self.n_components,))
+
+    def _concentration(self, method: Method, proper: bool) -> float | None:
+        """Concentration of the prior on the weights; None where it is flat."""
+        concentration = self.weight_concentration_prior
+        if concentration is None and proper:
+            # 1/K has no mode, which a point estimate needs.
+            concentration = 1.0 if method.read == "mode" else 1.0 / self.n_components
+        elif concentration is not None and concentration < 1 and method.read == "mode":
+            raise ValueError(
+                f"weight_concentration_prior={concentration!r} is below 1: p(theta) then has no "
+                f"mode for {method.name!r} to find; give 1 or more, or use 'mean_field' or 'full'"
+            )
+        return concentration
+
+    def _check_data(self, data: ArrayData, method: Method) -> None:
+        present = data.n_rows if data.weights is None else int(np.count_nonzero(data.weights))
+        if present < self.n_components:
+            raise ValueError(
+                f"n_components={self.n_components} is more than the {present} rows of X (of "
+                f"positive weight): Expected n_samples >= n_components but got n_components = "
+                f"{self.n_components}, n_samples = {present}"
+            )
+        if isinstance(method, FullInference) and data.weights is not None:
+            weights = data.weights
+            bad = np.flatnonzero((weights != np.floor(weights)) | (weights > MOST_COPIES))
+            if len(bad):
+                raise ValueError(
+                    f"sample_weight[{bad[0]}] is {weights[bad[0]]}; full inference draws a "
+                    "component for each row that a weight stands for and takes whole weights from "
+                    f"0 to {MOST_COPIES} only (other methods take any)"
+                )
+        self._check_memory(data, method)
+
+    # -- predictions --------------------------------------------------------------------------
+
+    def _check_rows(self, values: NDArray[Any], n_threads: int) -> None:
+        """Raise ValueError where no density is to be had of a value."""
+        check_finite(values, n_threads)
+
+    def _prepare(self, X: ArrayLike) -> tuple[Density, NDArray[Any], int]:
+        """Density, rows and threads of a prediction, checked."""
+        self._check_is_fitted()
+        values = self._rows(X, self._n_features)
+        # So few rows are never shared out: no need to ask the system for processors.
+        few = self.n_threads is None and len(values) <= 32
+        threads = 1 if few else resolve_threads(self.n_threads)
+        self._check_rows(values, threads)
+        return self._current_density, values, threads
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """Probability of each component for each row.
+
+        p(t | x, theta) for a point estimate, q(t) for mean field, p(t | x, X) averaged over
+        (relabelled) draws for full inference.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+
+        Returns
+        -------
+        ndarray of shape (N, K)
+            Rows sum to 1, for a row however far away.
+        """
+        density, values, threads = self._prepare(X)
+        return density.responsibilities(values, threads)
+
+    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
+        """Return the most probable component of each row, (N,)."""
+        density, values, threads = self._prepare(X)
+        return density.labels(values, threads)
+
+    def score_samples(self, X: ArrayLike) -> Array:
+        """Log density of each row, in nats.
+
+        log p(x | theta) for a point estimate; the log posterior predictive density for mean field
+        and full inference (averaged over draws).
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+
+        Returns
+        -------
+        ndarray of shape (N,)
+        """
+        density, values, threads = self._prepare(X)
+        return density.log_density(values, threads)
+
+    def score(self, X: ArrayLike, y: object = None) -> float:
+        """Mean of `score_samples(X)`: log density per row, in nats."""
+        return float(self.score_samples(X).mean())
+
+    def co_assignment(self, X: ArrayLike) -> Array:
+        """Probability that two rows share a component, (N, N): free of the components' order.
+
+        From `predict_proba` for a point estimate and mean field; averaged over draws for full
+        inference.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+        """
+        density, values, threads = self._prepare(X)
+        together = density.co_assignment(values, threads)
+        np.fill_diagonal(together, 1.0)
+        return np.minimum(together, 1.0)
+
+    def sample(self, n_samples: int = 1) -> tuple[Array, NDArray[np.int64]]:
+        """Draw rows from the density that `score_samples` tells of.
+
+        Parameters
+        ----------
+        n_samples : int
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, D)
+        y : ndarray of shape (n_samples,)
+            Components.
+        """
+        self._check_is_fitted()
+        check_number("n_samples", n_samples, whole=True, least=1)
+        return self._current_density.sample(n_samples, as_generator(self.random_state))
+
+    def bic(self, X: ArrayLike) -> float:
+        """Bayesian information criterion, -2 log p(X | theta) + p log N: the lower the better."""
+        log_density = self.score_samples(X)
+        return float(-2 * log_density.sum() + self._n_parameters() * np.log(len(log_density)))
+
+    def aic(self, X: ArrayLike) -> float:
+        """Akaike's information criterion, -2 log p(X | theta) + 2 p: the lower the better."""
+        return float(-2 * self.score_samples(X).sum() + 2 * self._n_parameters())
+
+    def icl(self, X: ArrayLike) -> float:
+        """Integrated completed likelihood: BIC + twice the entropy of the responsibilities.
+
+        Biernacki, Celeux & Govaert (2000), in BIC's sign: the lower the better.
+        """
+        return self.bic(X) + 2 * float(entr(self.predict_proba(X)).sum())

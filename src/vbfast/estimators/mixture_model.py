@@ -1,0 +1,512 @@
+"""Mixtures of any emission by every method."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .. import starts
+from ..data import ArrayData, Frame
+from ..densities import DiscreteDensity, DiscreteDrawnDensity, DiscreteMeanFieldDensity
+from ..emissions.gaussian import CovarianceType
+from ..latents import Mixture
+from ..latents.mixture import WeightPrior
+from ..methods import Fit, FullInference, Method
+from ..model import Model, Theta
+from ..stats import Stats
+from .base import Estimator, MethodName
+from .checks import available_memory
+from .discrete_parameters import (
+    BernoulliParameters,
+    CategoricalParameters,
+    DiscreteParameters,
+    PoissonParameters,
+)
+from .emission_parameters import EmissionName, check_emission
+from .gaussian_mixture import LITTLE_MEMORY, _GaussianMixtureBase
+from .mixture import MixtureBase
+
+__all__ = ["EmissionName", "MixtureModel"]
+
+Array = NDArray[np.float64]
+
+
+class _GaussianFace(_GaussianMixtureBase):
+    """A mixture model's face for Gaussians: `GaussianMixture`."""
+
+    _informative = False
+    _bound_per_row = True
+    _stacklevel = 5
+
+
+class _DiscreteFace(MixtureBase, DiscreteParameters):
+    """A mixture model's face for counts and symbols."""
+
+    _informative = False
+    _bound_per_row = True
+    _stacklevel = 5
+
+    # -- fitting ------------------------------------------------------------------------------
+
+    def _check_parameters(self) -> Method:
+        return self._check_mixture()
+
+    def _data(self, X: ArrayLike, sample_weight: ArrayLike | None) -> ArrayData:
+        return self._read(X, sample_weight=sample_weight)
+
+    def _check_memory(self, data: ArrayData, method: Method) -> None:
+        k, emission = self.n_components, self._plain(data.values)
+        size = max(emission.width, 2) * data.values.shape[1]
+        # Statistics of the fewest chunks, some posteriors and thetas, what acceleration remembers.
+        needed = 8.0 * k * size * 40
+        if isinstance(method, FullInference):
+            needed += 8.0 * method.n_chains * method.n_draws * k * (3 * size + 2 * k)
+        available = np.inf if needed < LITTLE_MEMORY else available_memory()
+        if needed > available:
+            raise MemoryError(
+                f"n_components={k} with {data.values.shape[1]} features of up to {emission.width} "
+                f"categories would need about {needed / 2**30:.1f} GiB; "
+                f"{available / 2**30:.1f} GiB are available"
+            )
+
+    def _model_of(self, data: ArrayData, method: Method) -> tuple[Model, dict[str, Any]]:
+        concentration = self._concentration(method, method.read != "mode")
+        emission, priors = self._with_prior(data, method)
+        latent = Mixture(self.n_components, self.weight_concentration_prior_type, concentration)
+        return Model(latent, emission), {"weight_concentration_prior_": concentration, **priors}
+
+    def _given(self, data: ArrayData) -> dict[str, Array | None]:
+        values = self._given_values(self._plain(data.values))
+        return {"weights": self._given_weights(), "values": values}
+
+    def _previous(self, data: ArrayData) -> dict[str, Array | None] | None:
+        if not self.__sklearn_is_fitted__():
+            return None
+        values = self._density_parameters
+        expected = self._plain(data.values).unit(np.zeros((self.n_components, self._n_features)))
+        shape = next(iter(expected.arrays.values())).shape
+        if values.shape != shape:
+            raise ValueError(
+                f"warm_start: the last fit had parameters of shape {values.shape}, this one has "
+                f"{shape}; set warm_start=False to start anew"
+            )
+        return {"weights": self.weights_, "values": values}
+
+    @property
+    def _density_parameters(self) -> Array:
+        """Fitted parameters (K, D, ...), as emissions have them."""
+        values: Array = self._values
+        return values
+
+    def _start(
+        self,
+        model: Model,
+        data: ArrayData,
+        given: dict[str, Array | None],
+        method: Method,
+        rng: np.random.Generator,
+    ) -> Stats:
+        weights, values = given["weights"], given["values"]
+        posterior = model.prior
+        if weights is None or values is None:
+            posterior = starts.posterior(model, data, self.init_params, rng)
+        if values is not None:
+            counts = posterior["strength"] - model.prior["strength"]
+            if weights is not None:
+                counts = data.total_weight * weights
+            return model.prior + model.around(model.emission.parameters(values), counts)
+        if weights is None:
+            return posterior
+        return starts.from_parameters(model, posterior, method.read, weights=weights)
+
+    def _climbed(
+        self, model: Model, frame: Frame, total_weight: float, method: Any, best: Fit[Theta]
+    ) -> dict[str, Any]:
+        posterior, theta, emission = best.posterior, best.theta, model.emission
+        weights, parameters = theta.weights, theta.parameters
+        density = DiscreteDensity(emission, weights, parameters)
+        fitted = self._ended(best, total_weight)
+        if method.read == "mean":
+            distribution = emission.distribution(posterior.copy())
+            weights = model.latent.distribution(posterior).mean()
+            density = DiscreteMeanFieldDensity(
+                emission, theta.weights, parameters, weights, distribution
+            )
+            parameters = distribution.mean_point()
+            fitted |= self._posterior_attributes(distribution)
+            fitted["weight_concentration_"] = self._weight_concentration(model, posterior)
+        (values,) = parameters.arrays.values()
+        return fitted | self._told(weights, values) | {"_density": density}
+
+    def _told(self, weights: Array, values: Array) -> dict[str, Any]:
+        return {"weights_": weights, f"{self._parameter}_": self._shown(values), "_values": values}
+
+    def _drawn(
+        self,
+        model: Model,
+        theta: dict[str, Array],
+        of: NDArray[np.int64],
+        orders: NDArray[np.int64],
+    ) -> dict[str, Any]:
+        weights, values = theta["weights"][of, orders], theta[self._parameter][of, orders]
+        return {
+            **self._told(weights.mean(axis=0), values.mean(axis=0)),
+            "draws_": {"weights": weights, self._parameter: self._shown(values)},
+            "_density": DiscreteDrawnDensity(model.emission, weights, values),
+        }
+
+    def _keep_with_frame(self, fitted: dict[str, Any], frame: Frame, method: Method) -> None:
+        fitted["n_features_in_"] = len(frame.origin)
+        self._keep(fitted, method)
+
+    # -- predictions --------------------------------------------------------------------------
+
+    _density: DiscreteDensity | DiscreteDrawnDensity
+    _values: Array
+
+    @property
+    def _current_density(self) -> DiscreteDensity | DiscreteDrawnDensity:
+        return self._density
+
+    @property
+    def _n_features(self) -> int:
+        return self.n_features_in_
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "_density" in vars(self)
+
+    def _check_rows(self, values: NDArray[Any], n_threads: int) -> None:
+        super()._check_rows(values, n_threads)
+        self._density.emission.check_rows(values)
+
+    def _n_parameters(self) -> int:
+        k = len(self.weights_)
+        return k - 1 + k * self._n_free(self._density.emission)
+
+
+class _PoissonFace(_DiscreteFace, PoissonParameters):
+    pass
+
+
+class _BernoulliFace(_DiscreteFace, BernoulliParameters):
+    pass
+
+
+class _CategoricalFace(_DiscreteFace, CategoricalParameters):
+    pass
+
+
+_FACES: dict[str, type[MixtureBase]] = {
+    "gaussian": _GaussianFace,
+    "poisson": _PoissonFace,
+    "bernoulli": _BernoulliFace,
+    "categorical": _CategoricalFace,
+}
+# Messages name the estimator that somebody made.
+for _face in _FACES.values():
+    _face.__name__ = "MixtureModel"
+
+
+class MixtureModel(Estimator):
+    """Mixture of Gaussians, of counts or of symbols; by default maximum likelihood by EM.
+
+    Features are independent given the component, but for Gaussians.
+
+    Parameters
+    ----------
+    n_components : int
+        K.
+    emission : {"gaussian", "poisson", "bernoulli", "categorical"}
+        What rows of a component look like: `GaussianMixture`'s; counts 0, 1, 2, ...; zeros and
+        ones; symbols 0 ... C - 1 (latent classes).
+    method : {"em", "mean_field", "full", "variational_em", "crisp_em"} or object
+        By name, with `max_iter` and `tol` from here; or an object that brings its own, such as
+        ``vbfast.FullInference(n_draws=2000)``.
+    tol : float
+        Stop when the objective changes by no more than this a row (nats).
+    max_iter : int
+        Sweeps over the data at most, after the first, for methods given by name.
+    n_init : int
+        Starts, of which the best objective is kept. Latent classes have many local optima: give
+        20 or more, and a small `tol`.
+    init_params : {"kmeans", "k-means++", "random", "random_from_data"}
+        Rows start in the component of the nearest centroid (after k-means; of those that
+        k-means++ chose; of rows drawn), or in a random one. Counts are compared by 2 sqrt(x),
+        symbols by being the same; a tenth of each component then is what all rows have in common.
+    weights_init : array-like of shape (K,), optional
+    means_init : array-like of shape (K, D), optional
+        Gaussians' means or rates of counts.
+    precisions_init : array-like, optional
+        For Gaussians: as `GaussianMixture` has it.
+    probabilities_init : array-like of shape (K, D) or (K, D, C), optional
+        Of ones; of symbols.
+    weight_concentration_prior_type : {"dirichlet_distribution", "dirichlet_process"}
+    weight_concentration_prior : float, optional
+        As `GaussianMixture` has them: 1/K for mean field and full inference where not given.
+    shape_prior, rate_prior : float or array-like of shape (D,), optional
+        For counts: rates ~ Gamma(shape, rate), both or neither. A point estimate needs
+        shape >= 1. Where not given, mean field and full inference take 1 and 1 / mean of X (1 for
+        a feature that is always 0): worth one row of that mean.
+    concentration_prior : float or array-like, optional
+        For symbols: Dirichlet(concentration), a number, (C,) or (D, C). For zeros and ones, a
+        number, or two, of 0 and of 1. A point estimate needs 1 or more. Where not given, mean
+        field and full inference take 1: all probabilities are equally likely.
+    n_categories : int or array-like of D ints, optional
+        C, of all features or of each; where not given the largest symbol in X, and 1 more.
+    covariance_type, reg_covar, mean_precision_prior, mean_variance_prior, mean_prior
+    degrees_of_freedom_prior, covariance_prior
+        For Gaussians: as `GaussianMixture` has them.
+    random_state : None, int, numpy.random.Generator or numpy.random.RandomState
+    warm_start : bool
+        Start from the last fit's parameters.
+    verbose, verbose_interval : int
+    n_threads : int, optional
+        None takes the smallest of CPU affinity, cgroup quota and OMP_NUM_THREADS. Results have
+        the same bits for every number.
+
+    Priors that are not given are flat for EM, variational EM and crisp EM.
+
+    Attributes
+    ----------
+    weights_ : ndarray of shape (K,)
+    rates_ : ndarray of shape (K, D)
+        Of counts.
+    probabilities_ : ndarray of shape (K, D) or (K, D, C)
+        Of ones; of symbols, 0 for those that a feature doesn't have.
+    means_, covariances_, precisions_, precisions_cholesky_ : ndarray
+        Of Gaussians.
+    objective_ : float
+        Of the whole data, in nats, with all constants: see `GaussianMixture`.
+    lower_bound_ : float
+        The same per row (unit of weight).
+    lower_bounds_ : ndarray
+        The best after 0, 1, ..., n_iter_ sweeps (full inference: of each draw).
+    converged_ : bool
+    n_iter_ : int
+    method_ : object
+        The method as it was used.
+    n_features_in_ : int
+    feature_names_in_ : ndarray
+        Where X is a data frame with names.
+    n_categories_ : ndarray of shape (D,)
+        Of symbols.
+    weight_concentration_prior_, shape_prior_, rate_prior_, concentration_prior_
+        Priors as used; None where flat.
+    weight_concentration_, shape_, rate_, concentration_
+        Of q(theta), with mean field: (K,), (K, D), (K, D), (K, D, C), C = 2 for zeros and ones.
+    draws_ : dict of ndarray
+        With full inference: "weights" (chain, draw, K), "rates" (chain, draw, K, D) or
+        "probabilities" (chain, draw, K, D[, C]), "log_joint" (chain, draw), relabelled.
+    log_evidence_, log_evidence_se_, r_hat_ : float
+        With full inference: as `GaussianMixture` has them.
+
+    Notes
+    -----
+    Mixtures of exponential families by EM: McLachlan & Peel (2000), chapter 2; latent classes:
+    Goodman (1974); Bernoulli mixtures: Bishop (2006), section 9.3.3. A component that holds no
+    row has weight 0 (flat prior), and the parameters of all rows together. A rate, or a
+    probability, of 0 is taken at its word: rows that no component can make have log probability
+    -inf, and no most probable component.
+    """
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        emission: EmissionName = "gaussian",
+        method: MethodName | Method = "em",
+        tol: float = 1e-3,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: starts.Init = "kmeans",
+        weights_init: ArrayLike | None = None,
+        means_init: ArrayLike | None = None,
+        precisions_init: ArrayLike | None = None,
+        probabilities_init: ArrayLike | None = None,
+        weight_concentration_prior_type: WeightPrior = "dirichlet_distribution",
+        weight_concentration_prior: float | None = None,
+        shape_prior: ArrayLike | None = None,
+        rate_prior: ArrayLike | None = None,
+        concentration_prior: ArrayLike | None = None,
+        n_categories: int | ArrayLike | None = None,
+        covariance_type: CovarianceType = "full",
+        reg_covar: float = 1e-6,
+        mean_precision_prior: float | None = None,
+        mean_variance_prior: ArrayLike | None = None,
+        mean_prior: ArrayLike | None = None,
+        degrees_of_freedom_prior: float | None = None,
+        covariance_prior: ArrayLike | None = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        n_threads: int | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.emission = emission
+        self.method = method
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.probabilities_init = probabilities_init
+        self.weight_concentration_prior_type = weight_concentration_prior_type
+        self.weight_concentration_prior = weight_concentration_prior
+        self.shape_prior = shape_prior
+        self.rate_prior = rate_prior
+        self.concentration_prior = concentration_prior
+        self.n_categories = n_categories
+        self.covariance_type = covariance_type
+        self.reg_covar = reg_covar
+        self.mean_precision_prior = mean_precision_prior
+        self.mean_variance_prior = mean_variance_prior
+        self.mean_prior = mean_prior
+        self.degrees_of_freedom_prior = degrees_of_freedom_prior
+        self.covariance_prior = covariance_prior
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.n_threads = n_threads
+
+    def _face(self, emission: str) -> Any:
+        """This estimator as one of a single emission: another class on the same attributes."""
+        kind = _FACES[emission]
+        face = kind.__new__(kind)
+        face.__dict__ = self.__dict__
+        return face
+
+    @property
+    def _fitted(self) -> Any:
+        """The face that was fitted, whatever `emission` says now."""
+        self._check_is_fitted()
+        return self._face(self._fitted_emission)
+
+    _fitted_emission: str
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "_fitted_emission" in vars(self)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.positive_only = self.emission != "gaussian"
+        return tags
+
+    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Fit the mixture.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+            float64 or float32 is read where it lies, in any layout (memory maps too); other real
+            types are converted to float64. Counts and symbols are whole numbers of any type.
+        y : ignored
+        sample_weight : array-like of shape (N,), optional
+            A row of weight 2 counts as two rows, one of weight 0 as none. Full inference takes
+            whole numbers only.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument or a parameter is not allowed; nothing has changed then.
+        ImpossibleRowError
+            If the parameters to start from can't have made a row.
+        DegenerateError
+            If the likelihood of Gaussians has no bound, and nothing gives it one.
+        MemoryError
+            If the fit would need more memory than there is.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `max_iter` came first, or chains disagree.
+        """
+        check_emission(self)
+        face = self._face(self.emission)
+        face.fit(X, y, sample_weight)
+        self.__dict__ = face.__dict__ | {"_fitted_emission": self.emission}
+        return self
+
+    def fit_predict(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> NDArray[np.int64]:
+        """Fit, and return each row's most probable component, (N,)."""
+        return self.fit(X, y, sample_weight).predict(X)
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """Probability of each component for each row.
+
+        p(t | x, theta) for a point estimate, q(t) for mean field, p(t | x, X) averaged over
+        (relabelled) draws for full inference.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+
+        Returns
+        -------
+        ndarray of shape (N, K)
+            Rows sum to 1.
+
+        Raises
+        ------
+        ImpossibleRowError
+            If no component can have made a row.
+        """
+        return np.asarray(self._fitted.predict_proba(X))
+
+    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
+        """Return the most probable component of each row, (N,); raises as `predict_proba` does."""
+        return np.asarray(self._fitted.predict(X))
+
+    def score_samples(self, X: ArrayLike) -> Array:
+        """Log density or log probability of each row, in nats.
+
+        log p(x | theta) for a point estimate; the log posterior predictive for mean field
+        (mixtures of Student's t, of negative binomials, of Beta-Bernoulli or Dirichlet-categorical
+        distributions) and full inference (averaged over draws).
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+
+        Returns
+        -------
+        ndarray of shape (N,)
+            -inf where no component can have made a row.
+        """
+        return np.asarray(self._fitted.score_samples(X))
+
+    def score(self, X: ArrayLike, y: object = None) -> float:
+        """Mean of `score_samples(X)`: log density per row, in nats."""
+        return float(self._fitted.score(X))
+
+    def co_assignment(self, X: ArrayLike) -> Array:
+        """Probability that two rows share a component, (N, N): free of the components' order."""
+        return np.asarray(self._fitted.co_assignment(X))
+
+    def sample(self, n_samples: int = 1) -> tuple[Array, NDArray[np.int64]]:
+        """Draw rows, (n_samples, D) float64, and their components, (n_samples,)."""
+        drawn: tuple[Array, NDArray[np.int64]] = self._fitted.sample(n_samples)
+        return drawn
+
+    def bic(self, X: ArrayLike) -> float:
+        """Bayesian information criterion, -2 log p(X | theta) + p log N: the lower the better."""
+        return float(self._fitted.bic(X))
+
+    def aic(self, X: ArrayLike) -> float:
+        """Akaike's information criterion, -2 log p(X | theta) + 2 p: the lower the better."""
+        return float(self._fitted.aic(X))
+
+    def icl(self, X: ArrayLike) -> float:
+        """Integrated completed likelihood: BIC + twice the entropy of the responsibilities."""
+        return float(self._fitted.icl(X))

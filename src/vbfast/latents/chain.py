@@ -1,0 +1,307 @@
+"""Rows that follow each other: t_1 ~ start, t_n | t_(n-1) ~ a row of the transition matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import xlogy
+
+from .. import _kernels
+from ..conjugate import Dirichlet
+from ..stats import Stats
+from .mixture import EMPTY_SHARE, check_components, held
+
+__all__ = ["Chain", "Initial", "stationary_distribution"]
+
+Array = NDArray[np.float64]
+Initial = Literal["free", "stationary"]
+
+# Of a stationary chain's M-step: steps at most, what it begins with at least, the change it stops
+# at, and the shortest step that is tried.
+STATIONARY_STEPS, LEAST, STATIONARY_CHANGE, SHORTEST = 1000, 1e-3, 1e-13, 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """A Markov chain of hidden states, each row of its transition matrix Dirichlet.
+
+    Parameters
+    ----------
+    n_components : int
+        K, the states.
+    start_concentration : float or array-like of shape (K,), optional
+        Of the Dirichlet prior on the distribution of a sequence's first state.
+    transition_concentration : float or array-like of shape (K, K), optional
+        Of those on the rows of the transition matrix. Flat where not given, as the other one: they
+        then add nothing to an objective.
+    possible : array-like of bool, of shape (K + 1, K), optional
+        Which first states (row 0) and which transitions are; the others have probability 0.
+    initial : {"free", "stationary"}
+        Whether the first state's distribution is a parameter of its own, or the transition
+        matrix's stationary distribution. That is not conjugate: theta can then be a mode only.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not of these; if a state has no possible next one.
+    """
+
+    n_components: int
+    start_concentration: ArrayLike | None = None
+    transition_concentration: ArrayLike | None = None
+    possible: ArrayLike | None = None
+    initial: Initial = "free"
+
+    #: Kernels visit rows for one theta at a time.
+    several: ClassVar[bool] = False
+    #: The compiled loop doesn't know it: see loops.py.
+    compiled: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        k = check_components(self.n_components)
+        object.__setattr__(self, "n_components", k)
+        if self.initial not in get_args(Initial):
+            raise ValueError(f"initial must be 'free' or 'stationary', not {self.initial!r}")
+        possible = np.ones((k + 1, k), dtype=bool)
+        if self.possible is not None:
+            possible = np.asarray(self.possible, dtype=bool)
+            if possible.shape != (k + 1, k):
+                raise ValueError(f"possible must have shape {(k + 1, k)}, got {possible.shape}")
+            none = np.flatnonzero(~possible.any(axis=1))
+            if len(none):
+                raise ValueError(f"possible[{none[0]}] allows no state at all")
+        object.__setattr__(self, "possible", possible)
+        concentration = np.ones((k + 1, k))
+        for name, rows in (
+            ("start_concentration", concentration[:1]),
+            ("transition_concentration", concentration[1:]),
+        ):
+            given = getattr(self, name)
+            if given is None:
+                continue
+            value = np.asarray(given, dtype=float)
+            if value.shape not in ((), rows.shape, rows.shape[-1:]):
+                shape = (k,) if rows.shape[0] == 1 and k > 1 else rows.shape
+                raise ValueError(f"{name} must be a number or of shape {shape}, got {value.shape}")
+            rows[...] = value
+            bad = np.argwhere(~((rows > 0) & (rows < np.inf)))
+            if len(bad):
+                raise ValueError(
+                    f"{name} has {rows[tuple(bad[0])]}; finite numbers > 0 are allowed"
+                )
+        object.__setattr__(self, "_concentration", concentration * possible)
+
+    @property
+    def exchangeable(self) -> bool:
+        """Whether the prior is the same for every order of the states."""
+        return all(len(np.unique(part)) == 1 for part in np.split(self._prior, [1]))
+
+    @property
+    def _prior(self) -> Array:
+        prior: Array = self._concentration  # type: ignore[attr-defined]
+        return prior
+
+    def kernel(self, single: bool) -> Any:
+        """Compiled recursions over rows: in float64 arithmetic, always."""
+        return _kernels.chain
+
+    @property
+    def n_statistics(self) -> int:
+        """What the kernel adds up beside counts: first states (K,) and transitions (K, K)."""
+        return (self.n_components + 1) * self.n_components
+
+    def fields(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Names and shapes of this latent structure's statistics."""
+        return (("concentration", (self.n_components + 1, self.n_components)),)
+
+    def prior(self) -> dict[str, ArrayLike]:
+        """Hyperparameters."""
+        return {"concentration": self._prior}
+
+    def distribution(self, stats: Stats | Mapping[str, Array]) -> Dirichlet:
+        """Statistics read as a distribution over start (row 0) and transition matrix."""
+        concentration = stats["concentration"]
+        return Dirichlet(concentration) if self.initial == "free" else _Stationary(concentration)
+
+    @property
+    def equal(self) -> Array:
+        """Every possible state as probable as the others, (K + 1, K)."""
+        possible = np.asarray(self.possible, dtype=float)
+        return np.asarray(possible / possible.sum(axis=1, keepdims=True))
+
+    def coefficients(self, log_weights: Array, weights: Array) -> tuple[float, Array]:
+        """What is added to all scores, nothing, and what the kernel reads besides."""
+        return 0.0, np.minimum(weights, 1.0).ravel()
+
+    def collect(self, counts: Array, raw: Array) -> dict[str, Array]:
+        """Statistics of what the kernel adds up: first states and transitions."""
+        return {"concentration": raw.reshape(-1, self.n_components)}
+
+    def around(self, counts: Array) -> dict[str, Array]:
+        """Statistics of states that hold `counts` rows (K,) in any order."""
+        share = self.equal * np.maximum(counts, EMPTY_SHARE * counts.sum())
+        share /= share.sum(axis=1, keepdims=True)
+        return {"concentration": share * np.concatenate([[1.0], counts])[:, None]}
+
+    def with_probabilities(
+        self, posterior: Stats, read: str, start: Array | None, transitions: Array | None
+    ) -> Stats:
+        """Return a posterior that reads as these, of as many rows: start (K,), matrix (K, K).
+
+        Its mode is that where `read` is "mode".
+        """
+        out = posterior.copy()
+        least = np.asarray(self.possible, dtype=float) if read == "mode" else self._prior
+        for rows, given in ((slice(0, 1), start), (slice(1, None), transitions)):
+            if given is not None:
+                total = np.maximum((out["concentration"] - self._prior)[rows].sum(axis=1), 1.0)
+                out["concentration"][rows] = least[rows] + total[:, None] * given
+        return out
+
+    def loosen(self, stats: Stats) -> Stats:
+        """Statistics to start from: a row more for every possible transition, none at 0."""
+        out = stats.copy()
+        out["concentration"][...] += np.asarray(self.possible, dtype=float)
+        return out
+
+    def held(self, counts: Array) -> NDArray[np.bool_]:
+        """Which states hold enough rows for what is said of them to mean anything, (K,)."""
+        return held(counts)
+
+    @property
+    def n_coordinates(self) -> int:
+        """How many `coordinates` there are."""
+        return self.n_statistics
+
+    def coordinates(self, posterior: Stats, counts: Array) -> Array:
+        """Unconstrained numbers: logarithms of first states and transitions counted, (K + 1, K).
+
+        0 for those that are all but missing.
+        """
+        counted = posterior["concentration"] - self._prior
+        return np.log(np.where(self._counted(counted), counted, 1.0)).ravel()
+
+    def _counted(self, counted: Array) -> NDArray[np.bool_]:
+        return np.asarray(counted > EMPTY_SHARE * counted.sum())
+
+    def at_coordinates(
+        self, coordinates: Array, like: Stats, like_counts: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        """Rows of each state (K,) and statistics, as many first states and transitions as `like`.
+
+        Those that are all but missing in `like` are as they are there.
+        """
+        before = like["concentration"] - self._prior
+        counted = self._counted(before)
+        after = np.where(counted, np.exp(coordinates.reshape(before.shape)), 0.0)
+        for rows in (slice(0, 1), slice(1, None)):
+            total = after[rows].sum()
+            if total > 0:
+                share = np.maximum(after[rows], EMPTY_SHARE * total) * counted[rows]
+                after[rows] = share * (before[rows][counted[rows]].sum() / share.sum())
+        after = np.where(counted, after, before)
+        # Every row is in the state in which its sequence starts, or to which it moved.
+        return after.sum(axis=0), {"concentration": after}
+
+    def log_prior(self, prior: Dirichlet, weights: Array) -> float:
+        """log p(start, transition matrix); 0 for what of it is flat."""
+        value = 0.0
+        if self.start_concentration is not None and self.initial == "free":
+            value += Dirichlet(prior.concentration[0]).log_density(weights[0])
+        if self.transition_concentration is not None:
+            value += Dirichlet(prior.concentration[1:]).log_density(weights[1:])
+        return value
+
+    def draw_order(self, posterior: Stats, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw an order of the states given which rows are together: as they are."""
+        return np.arange(self.n_components)
+
+    def log_density_terms(self, posterior: Stats, weights: Array) -> tuple[float, Array]:
+        """Density of `weights` averaged over orders: not of the form that `Mixture` gives."""
+        return np.nan, np.zeros((self.n_components, self.n_components))
+
+
+def stationary_distribution(transitions: Array) -> Array:
+    """Return delta (K,) with delta A = delta and sum 1, for a transition matrix A (K, K).
+
+    Where there are several, that of least length.
+    """
+    k = len(transitions)
+    try:
+        delta = np.linalg.solve((np.eye(k) - transitions + 1.0).T, np.ones(k))
+    except np.linalg.LinAlgError:
+        left = np.concatenate([np.eye(k) - transitions.T, np.ones((1, k))])
+        delta = np.linalg.lstsq(left, np.append(np.zeros(k), 1.0), rcond=None)[0]
+    delta = np.maximum(delta, 0.0)
+    return np.asarray(delta / delta.sum())
+
+
+class _Stationary(Dirichlet):
+    """Transition matrix of a chain that starts from its stationary distribution.
+
+    p(A) is proportional to prod A_ij^(c_ij - 1) prod_i delta_i(A)^(s_i - 1), where s, row 0 of the
+    concentration, counts first states.
+    """
+
+    def mode(self) -> Array:
+        """Return delta(A) and A of highest density, (K + 1, K).
+
+        By ascent: where A is the best, A_ij is proportional to c_ij - 1 + A_ij g_ij, g the slope of
+        sum_i (s_i - 1) log delta_i. That is delta_i (Z p)_j, with p_i = (s_i - 1) / delta_i and the
+        fundamental matrix Z = (I - A + 1 delta)^-1 (Schweitzer 1968), but for a constant for each
+        row that makes no difference. Going there is a step along the natural gradient.
+        """
+        first = np.maximum(self.concentration[0] - 1, 0.0)
+        moves = np.maximum(self.concentration[1:] - 1, 0.0)
+        possible = self.concentration[1:] > 0
+        a = np.where(possible, np.maximum(Dirichlet(self.concentration[1:]).mode(), LEAST), 0.0)
+        a /= a.sum(axis=1, keepdims=True)
+
+        def value_at(a: Array) -> tuple[float, Array]:
+            delta = stationary_distribution(a)
+            return float(xlogy(moves, a).sum() + xlogy(first, delta).sum()), delta
+
+        value, delta = value_at(a)
+        for _ in range(STATIONARY_STEPS):
+            pull = np.divide(first, delta, out=np.zeros_like(first), where=first > 0)
+            z = np.linalg.pinv(np.eye(len(a)) - a + delta)
+            slope = delta[:, None] * (z @ pull)
+            slope -= np.min(slope, axis=1, keepdims=True, where=possible, initial=np.inf)
+            target = moves + a * slope
+            total = target.sum(axis=1, keepdims=True)
+            target = np.divide(target, total, out=a.copy(), where=total > 0)
+            share = 1.0
+            while True:
+                nearer = a + share * (target - a)
+                reached, there = value_at(nearer)
+                if reached >= value or share < SHORTEST:
+                    break
+                share /= 2
+            if not reached >= value:
+                break
+            change = np.abs(nearer - a).max()
+            a, value, delta = nearer, reached, there
+            if change < STATIONARY_CHANGE:
+                break
+        return np.concatenate([delta[None], a])
+
+    def _refuse(self) -> Any:
+        raise ValueError(
+            "a chain that starts from its stationary distribution has no conjugate prior: theta "
+            "can't be integrated out or drawn. Use 'em', 'variational_em' or 'crisp_em', or a "
+            "free initial distribution"
+        )
+
+    def mean_log(self) -> Array:
+        """Refuse: no expectation in closed form."""
+        expected: Array = self._refuse()
+        return expected
+
+    def sample(self, rng: np.random.Generator) -> Array:
+        """Refuse: no draws."""
+        drawn: Array = self._refuse()
+        return drawn

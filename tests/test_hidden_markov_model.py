@@ -1,0 +1,393 @@
+"""HiddenMarkovModel: what every method says against plain recursions, what users may give."""
+
+import warnings
+
+import numpy as np
+import pytest
+import reference as ref
+from scipy.stats import norm
+
+import vbfast
+from vbfast import HiddenMarkovModel
+from vbfast.exceptions import ImpossibleRowError
+from vbfast.latents.chain import stationary_distribution
+
+POINTS = ("em", "variational_em", "crisp_em")
+START = np.array([0.7, 0.2, 0.1])
+TRANSITIONS = np.array([[0.8, 0.15, 0.05], [0.1, 0.7, 0.2], [0.3, 0.1, 0.6]])
+
+
+def sequences(rng, lengths, k=3, d=2, apart=2.0):
+    """Rows of a chain of Gaussians, and their states."""
+    states = []
+    for n in lengths:
+        states.append(rng.choice(k, p=START[:k] / START[:k].sum()))
+        for _ in range(n - 1):
+            row = TRANSITIONS[states[-1], :k]
+            states.append(rng.choice(k, p=row / row.sum()))
+    states = np.array(states)
+    centres = apart * np.arange(k)[:, None] * np.ones(d)
+    return centres[states] + rng.standard_normal((len(states), d)), states
+
+
+def scores_of(model, X):
+    """log N(x | k), (N, K), of a diagonal model."""
+    deviations = np.sqrt(model.covariances_)
+    each = norm.logpdf(X[:, None], model.means_, deviations)
+    return each.sum(axis=2)
+
+
+def parts(lengths):
+    ends = np.cumsum(lengths)
+    return [slice(end - n, end) for n, end in zip(lengths, ends, strict=True)]
+
+
+LENGTHS = [40, 1, 25, 2, 1, 60]
+
+
+@pytest.fixture(scope="module")
+def data():
+    return sequences(np.random.default_rng(0), LENGTHS)
+
+
+@pytest.fixture(scope="module")
+def fitted(data):
+    return {
+        method: HiddenMarkovModel(3, method=method, tol=1e-9, max_iter=500, random_state=0).fit(
+            data[0], lengths=LENGTHS
+        )
+        for method in (*POINTS, "mean_field")
+    }
+
+
+@pytest.mark.parametrize("method", [*POINTS, "mean_field"])
+def test_score_is_the_forward_recursion(method, data, fitted):
+    model, X = fitted[method], data[0]
+    scores = scores_of(model, X)
+    expected = [
+        ref.forward_backward(scores[part], model.startprob_, model.transmat_)[0]
+        for part in parts(LENGTHS)
+    ]
+    found = model.score_samples(X, LENGTHS)
+    np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-9, atol=1e-9)
+    assert model.score(X, lengths=LENGTHS) == pytest.approx(found.sum())
+
+
+@pytest.mark.parametrize("method", POINTS)
+def test_states_are_those_of_plain_recursions(method, data, fitted):
+    model, X = fitted[method], data[0]
+    scores = scores_of(model, X)
+    smoothed, filtered = model.predict_proba(X, LENGTHS), model.filter(X, LENGTHS)
+    log_prob, path = model.decode(X, LENGTHS)
+    total = 0.0
+    for part in parts(LENGTHS):
+        given = scores[part], model.startprob_, model.transmat_
+        _, alpha, gamma, _ = ref.forward_backward(*given)
+        np.testing.assert_allclose(filtered[part], alpha, atol=1e-9)
+        np.testing.assert_allclose(smoothed[part], gamma, atol=1e-9)
+        best, value = ref.viterbi(*given)
+        np.testing.assert_array_equal(path[part], best)
+        total += value
+    assert log_prob == pytest.approx(total)
+    np.testing.assert_array_equal(model.predict(X, LENGTHS), smoothed.argmax(axis=1))
+
+
+def test_objectives_are_what_they_say(data, fitted):
+    X = data[0]
+    em = fitted["em"]
+    # reg_covar takes a little from each row's log density.
+    assert em.objective_ == pytest.approx(em.score(X, lengths=LENGTHS), abs=1e-3)
+    crisp = fitted["crisp_em"]
+    assert crisp.objective_ == pytest.approx(crisp.decode(X, LENGTHS)[0], abs=1e-3)
+    variational = fitted["variational_em"]
+    energy = 0.0
+    scores = scores_of(variational, X)
+    for part in parts(LENGTHS):
+        given = scores[part], variational.startprob_, variational.transmat_
+        start = ref.forward_backward(*given)[2]
+        if np.min(variational.transmat_) < 1e-100 or np.min(variational.startprob_) < 1e-100:
+            start = ref.one_hot(ref.viterbi(*given)[0], 3)
+        energy += ref.factorise_chain(start, *given)[1]
+    assert variational.objective_ == pytest.approx(energy, abs=1e-3)
+    assert variational.objective_ <= variational.score(X, lengths=LENGTHS)
+    assert fitted["mean_field"].objective_ < em.objective_
+    for model in fitted.values():
+        np.testing.assert_allclose(model.transmat_.sum(axis=1), 1)
+        assert model.startprob_.sum() == pytest.approx(1)
+        assert model.lower_bound_ == pytest.approx(model.objective_ / len(X))
+
+
+def test_maximum_of_the_likelihood(data, fitted):
+    """No neighbour of EM's parameters is better."""
+    X = data[0]
+    model = fitted["em"]
+    rng = np.random.default_rng(1)
+    best = model.score(X, lengths=LENGTHS)
+    kept = vars(model).copy()
+    try:
+        for _ in range(60):
+            size = 10 ** rng.uniform(-4, -1)
+            moved = model.transmat_ * np.exp(size * rng.standard_normal((3, 3)))
+            vars(model).update(kept)
+            model.transmat_ = moved / moved.sum(axis=1, keepdims=True)
+            model.means_ = kept["means_"] + size * rng.standard_normal((3, 2))
+            assert model.score(X, lengths=LENGTHS) < best + 1e-4
+    finally:
+        vars(model).update(kept)
+
+
+def test_one_state_is_one_gaussian(data):
+    X = data[0]
+    for covariance_type in ("diag", "full", "tied", "spherical"):
+        chain = HiddenMarkovModel(1, covariance_type=covariance_type, reg_covar=0).fit(X)
+        one = vbfast.GaussianMixture(1, covariance_type=covariance_type, reg_covar=0).fit(X)
+        np.testing.assert_allclose(chain.covariances_, one.covariances_)
+        np.testing.assert_allclose(chain.score_samples(X), one.score_samples(X))
+        assert chain.transmat_ == 1
+
+
+def test_sequences_of_one_row_are_a_mixture(data):
+    X = data[0]
+    means, precisions = X[[0, 50, 100]], np.ones((3, 2))
+    given = {"means_init": means, "precisions_init": precisions, "max_iter": 30, "tol": 0.0}
+    method = vbfast.EM(30, 0.0, acceleration=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", vbfast.ConvergenceWarning)
+        chain = HiddenMarkovModel(3, method=method, **given).fit(X, lengths=np.ones(len(X), int))
+        mixture = vbfast.GaussianMixture(
+            3, method=method, covariance_type="diag", weights_init=np.full(3, 1 / 3), **given
+        ).fit(X)
+    np.testing.assert_allclose(chain.startprob_, mixture.weights_, rtol=1e-8)
+    np.testing.assert_allclose(chain.means_, mixture.means_, rtol=1e-8)
+    assert chain.objective_ == pytest.approx(mixture.objective_, rel=1e-10)
+    # No transition was seen: rows are the prior's, and sum to 1.
+    np.testing.assert_allclose(chain.transmat_, 1 / 3)
+
+
+@pytest.mark.parametrize("method", [*POINTS, "mean_field", "full"])
+def test_zeros_stay(method):
+    """Left to right: states follow each other in one order."""
+    rng = np.random.default_rng(2)
+    X = np.repeat([0.0, 6.0, 0.5], 30)[:, None] + rng.standard_normal((90, 1))
+    start = np.array([1.0, 0.0, 0.0])
+    transitions = np.array([[0.9, 0.1, 0.0], [0.0, 0.9, 0.1], [0.0, 0.0, 1.0]])
+    if method == "full":
+        method = vbfast.FullInference(n_draws=50, n_tune=50, n_chains=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", vbfast.ConvergenceWarning)
+        model = HiddenMarkovModel(
+            3,
+            method=method,
+            startprob_init=start,
+            transmat_init=transitions,
+            means_init=[[0.0], [6.0], [0.5]],
+            precisions_init=np.ones((3, 1)),
+            random_state=0,
+        ).fit(X)
+    assert np.all(model.transmat_[transitions == 0] == 0)
+    assert np.all(model.startprob_[start == 0] == 0)
+    np.testing.assert_allclose(model.transmat_.sum(axis=1), 1)
+    path = model.decode(X)[1]
+    assert np.all(np.diff(path) >= 0)
+    assert path[0] == 0
+
+
+@pytest.mark.parametrize("method", POINTS)
+def test_stationary_start(method):
+    rng = np.random.default_rng(3)
+    X, _ = sequences(rng, [30] * 8)
+    lengths = [30] * 8
+    free = HiddenMarkovModel(3, method=method, tol=1e-8, max_iter=500, random_state=0)
+    bound = HiddenMarkovModel(
+        3, method=method, tol=1e-8, max_iter=500, random_state=0, initial="stationary"
+    )
+    free.fit(X, lengths=lengths)
+    bound.fit(X, lengths=lengths)
+    np.testing.assert_allclose(bound.startprob_ @ bound.transmat_, bound.startprob_, atol=1e-9)
+    np.testing.assert_allclose(
+        bound.startprob_, stationary_distribution(bound.transmat_), atol=1e-12
+    )
+    assert bound.objective_ <= free.objective_ + 1e-6
+
+
+@pytest.mark.parametrize("method", ["mean_field", "full"])
+def test_stationary_start_is_refused_where_it_is_not_conjugate(method):
+    with pytest.raises(ValueError, match="initial='stationary' has no conjugate prior"):
+        HiddenMarkovModel(2, method=method, initial="stationary").fit(np.zeros((5, 1)))
+    with pytest.raises(ValueError, match="startprob_init can't be given"):
+        HiddenMarkovModel(2, startprob_init=[0.5, 0.5], initial="stationary").fit(np.zeros((5, 1)))
+
+
+def test_full_inference_finds_the_parameters():
+    rng = np.random.default_rng(4)
+    X, states = sequences(rng, [400], apart=5.0)
+    model = HiddenMarkovModel(
+        3, method=vbfast.FullInference(n_draws=200, n_tune=100, n_chains=2), random_state=0
+    ).fit(X)
+    order = np.argsort(model.means_[:, 0])
+    assert model.converged_
+    np.testing.assert_allclose(model.means_[order, 0], [0, 5, 10], atol=0.5)
+    np.testing.assert_allclose(model.transmat_[np.ix_(order, order)], TRANSITIONS, atol=0.15)
+    draws = model.draws_
+    assert draws["transmat"].shape == (2, 200, 3, 3)
+    assert draws["startprob"].shape == (2, 200, 3)
+    np.testing.assert_allclose(draws["transmat"].sum(axis=-1), 1)
+    np.testing.assert_allclose(draws["transmat"].mean(axis=(0, 1)), model.transmat_)
+    labels = np.argsort(order)[model.predict(X)]
+    assert np.mean(labels == states) > 0.97
+    np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1)
+    np.testing.assert_allclose(model.filter(X)[-1], model.predict_proba(X)[-1], atol=1e-9)
+    point = HiddenMarkovModel(3, random_state=0).fit(X)
+    assert model.score(X) == pytest.approx(point.score(X), abs=15)
+    Y, z = model.sample(20)
+    assert Y.shape == (20, 2)
+    assert z.shape == (20,)
+
+
+def test_threads_and_layout_give_the_same_bits(data):
+    X = data[0]
+    strided = np.asfortranarray(np.repeat(X, 2, axis=1))[:, ::2]
+    for method in (*POINTS, "mean_field"):
+        first, second = (
+            HiddenMarkovModel(3, method=method, random_state=0, n_threads=n).fit(x, lengths=LENGTHS)
+            for n, x in ((1, X), (3, strided))
+        )
+        np.testing.assert_array_equal(first.transmat_, second.transmat_)
+        np.testing.assert_array_equal(first.means_, second.means_)
+        assert first.objective_ == second.objective_
+
+
+def test_parameters_may_be_set_by_hand():
+    model = HiddenMarkovModel(2)
+    model.startprob_ = np.array([1.0, 0.0])
+    model.transmat_ = np.array([[0.5, 0.5], [0.0, 1.0]])
+    model.means_ = np.array([[0.0], [100.0]])
+    model.precisions_cholesky_ = np.ones((2, 1))
+    X, states = model.sample(50)
+    assert states[0] == 0
+    assert np.all(np.diff(states) >= 0)
+    np.testing.assert_array_equal(model.predict(X), states)
+    np.testing.assert_array_equal(model.decode(X)[1], states)
+    expected = norm.logpdf(X[:, 0], 100.0 * states).sum()
+    jump = int((states == 0).sum())
+    assert model.score(X) == pytest.approx(expected + jump * np.log(0.5))
+    model.transmat_ = np.array([[0.5, 0.6], [0.0, 1.0]])
+    with pytest.raises(ValueError, match=r"transmat_\[0\] must sum to 1"):
+        model.score(X)
+
+
+def test_impossible_rows_are_named():
+    """State 1 follows state 0 alone, and rows so far away have probability 0 under both."""
+    model = HiddenMarkovModel(2)
+    model.startprob_ = np.array([1.0, 0.0])
+    model.transmat_ = np.array([[0.0, 1.0], [1.0, 0.0]])
+    model.means_ = np.array([[0.0], [1.0]])
+    model.precisions_cholesky_ = np.full((2, 1), 1e153)
+    X = np.array([[0.0], [1.0], [0.0], [100.0], [0.0]])
+    assert model.score(X) == -np.inf
+    np.testing.assert_array_equal(np.isneginf(model.score_samples(X)), [0, 0, 0, 1, 1])
+    assert np.isfinite(model.score(X[:3]))
+    for ask in (model.predict_proba, model.predict, model.filter, model.decode):
+        with pytest.raises(ImpossibleRowError, match="row 3 of X has probability zero"):
+            ask(X)
+        with pytest.raises(ImpossibleRowError, match="row 3 of X"):
+            ask(X, [2, 3])
+
+
+NAN = float("nan")
+BAD_PARAMETERS = [
+    ("n_components", 0, ValueError, "n_components must be"),
+    ("n_components", 2.5, TypeError, "n_components must be"),
+    ("emission", "gauss", ValueError, "emission must be one of"),
+    ("initial", "bound", ValueError, "initial must be one of"),
+    ("covariance_type", "any", ValueError, "covariance_type must be one of"),
+    ("method", "me", ValueError, "method must be one of"),
+    ("init_params", "any", ValueError, "init_params must be one of"),
+    ("startprob_init", [0.5, 0.6], ValueError, "startprob_init must sum to 1"),
+    ("startprob_init", [1.5, -0.5], ValueError, r"startprob_init\[0\] is 1.5"),
+    ("startprob_init", [1.0], ValueError, r"must have shape \(2,\), got \(1,\)"),
+    ("transmat_init", [[0.5, 0.5], [0.5, 0.4]], ValueError, r"transmat_init\[1\] must sum to 1"),
+    ("transmat_init", [[0.5, 0.5]], ValueError, r"must have shape \(2, 2\)"),
+    ("transmat_init", [[NAN, 0.5], [1, 0]], ValueError, "values must be finite"),
+    ("transmat_prior", -1.0, ValueError, "transmat_prior has -1.0"),
+    ("transmat_prior", 0.5, ValueError, "transmat_prior has 0.5, below 1"),
+    ("startprob_prior", [[1.0]], ValueError, "start_concentration must be a number or of shape"),
+    ("tol", -1, ValueError, "tol must be"),
+    ("means_init", [[1.0, 2.0]], ValueError, "means_init must have shape"),
+    ("n_threads", 0, ValueError, "n_threads"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "error", "words"), BAD_PARAMETERS)
+def test_bad_parameters(name, value, error, words, data):
+    model = HiddenMarkovModel(**({"n_components": 2} | {name: value}))
+    before = vars(model).copy()
+    with pytest.raises(error, match=words):
+        model.fit(data[0])
+    assert vars(model) == before
+
+
+BAD_LENGTHS = [
+    ([100, 28], ValueError, "lengths add up to 128, but X has 129 rows"),
+    ([129, 1], ValueError, "lengths add up to 130"),
+    ([129, 0], ValueError, r"lengths\[1\] is 0"),
+    ([130, -1], ValueError, r"lengths\[0\] is 130"),
+    ([-1, 129, 1], ValueError, r"lengths\[0\] is -1"),
+    ([128.5, 0.5], ValueError, r"lengths\[0\] is 128.5"),
+    ([NAN], ValueError, r"lengths\[0\] is nan"),
+    ([[129]], ValueError, "one-dimensional"),
+    (["129"], TypeError, "whole numbers"),
+    ([], ValueError, "lengths add up to 0"),
+]
+
+
+@pytest.mark.parametrize(("lengths", "error", "words"), BAD_LENGTHS)
+def test_bad_lengths(lengths, error, words, data, fitted):
+    X = data[0]
+    assert len(X) == 129
+    with pytest.raises(error, match=words):
+        HiddenMarkovModel(2).fit(X, lengths=lengths)
+    for ask in (fitted["em"].predict, fitted["em"].score_samples):
+        with pytest.raises(error, match=words):
+            ask(X, lengths)
+
+
+def test_bad_rows(data, fitted):
+    X = data[0]
+    bad = X.copy()
+    bad[7, 1] = NAN
+    with pytest.raises(ValueError, match="NaN at row 7, column 1"):
+        HiddenMarkovModel(2).fit(bad)
+    with pytest.raises(ValueError, match="NaN at row 7, column 1"):
+        fitted["em"].predict(bad)
+    with pytest.raises(ValueError, match="X has 1 features"):
+        fitted["em"].predict(X[:, :1])
+    with pytest.raises(ValueError, match="more than the 2 rows"):
+        HiddenMarkovModel(3).fit(X[:2])
+    with pytest.raises(vbfast.NotFittedError):
+        HiddenMarkovModel(3).predict(X)
+
+
+def test_a_state_that_empties():
+    """It keeps rows of its transition matrix that sum to 1, and no NaN appears."""
+    X = np.random.default_rng(5).standard_normal((60, 1))
+    model = HiddenMarkovModel(
+        3,
+        method=vbfast.CrispEM(50, 0.0),
+        means_init=[[-1.0], [1.0], [40.0]],
+        precisions_init=np.ones((3, 1)),
+    ).fit(X)
+    np.testing.assert_allclose(model.transmat_.sum(axis=1), 1)
+    assert not np.any(model.predict(X) == 2)
+    np.testing.assert_allclose(model.transmat_[2], 1 / 3)
+    for value in (model.means_, model.covariances_, model.objective_):
+        assert np.all(np.isfinite(value))
+
+
+def test_long_sequences_fit():
+    """Two spans and more of one sequence: the same likelihood as by the plain recursion."""
+    rng = np.random.default_rng(6)
+    X, _ = sequences(rng, [6000], k=2)
+    model = HiddenMarkovModel(2, random_state=0).fit(X)
+    log_z = ref.forward_backward(scores_of(model, X), model.startprob_, model.transmat_)[0]
+    assert model.score(X) == pytest.approx(log_z.sum(), rel=1e-12)
