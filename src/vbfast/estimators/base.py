@@ -208,7 +208,7 @@ class FittedByMethod(Estimator):
             warnings.warn(
                 f"{method.name} did not converge in {method.max_iter} iterations: the objective "
                 f"last changed by more than tol={method.tol:g} per row. Raise max_iter or tol, or "
-                "try other starts (n_init, init_params)",
+                "try other starts (n_init)",
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )
