@@ -96,7 +96,7 @@ class VbfastChain:
         self.model = vbfast.Model(vbfast.Chain(k), emission)
         first = np.full((1, k), case.n_sequences / k)
         moves = counts[:, None] * problem.transitions
-        start = {"concentration": np.concatenate([first, moves]), **fields}
+        start = {"excess": np.concatenate([first, moves]), **fields}
         self.start = self.model.prior + self.model.layout.stats(start)
 
     def seconds(self) -> float:

@@ -369,7 +369,7 @@ class HiddenMarkovModel(FittedByMethod):
         )
         more = {}
         if method.read == "mean":
-            concentration = posterior["concentration"]
+            concentration = model.latent.distribution(posterior).concentration
             middle = PointChain(
                 model.latent,
                 model.emission.plain,
@@ -377,8 +377,8 @@ class HiddenMarkovModel(FittedByMethod):
                 model.emission.mean_point(posterior),
             )
             more = {
-                "startprob_posterior_": concentration[0].copy(),
-                "transmat_posterior_": concentration[1:].copy(),
+                "startprob_posterior_": concentration[0],
+                "transmat_posterior_": concentration[1:],
             }
         return {
             **self._attributes(middle),

@@ -93,7 +93,8 @@ class Chain:
                 raise ValueError(
                     f"{name} has {rows[tuple(bad[0])]}; finite numbers > 0 are allowed"
                 )
-        object.__setattr__(self, "_concentration", concentration * possible)
+        # Less 1: a flat prior is 0, beside which no count loses a digit.
+        object.__setattr__(self, "_excess", concentration * possible - 1.0)
 
     @property
     def exchangeable(self) -> bool:
@@ -102,7 +103,7 @@ class Chain:
 
     @property
     def _prior(self) -> Array:
-        prior: Array = self._concentration  # type: ignore[attr-defined]
+        prior: Array = self._excess  # type: ignore[attr-defined]
         return prior
 
     def kernel(self, single: bool) -> Any:
@@ -116,16 +117,17 @@ class Chain:
 
     def fields(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Names and shapes of this latent structure's statistics."""
-        return (("concentration", (self.n_components + 1, self.n_components)),)
+        return (("excess", (self.n_components + 1, self.n_components)),)
 
     def prior(self) -> dict[str, ArrayLike]:
-        """Hyperparameters."""
-        return {"concentration": self._prior}
+        """Hyperparameters: concentrations less 1, of what is impossible -1."""
+        return {"excess": self._prior}
 
     def distribution(self, stats: Stats | Mapping[str, Array]) -> Dirichlet:
         """Statistics read as a distribution over start (row 0) and transition matrix."""
-        concentration = stats["concentration"]
-        return Dirichlet(concentration) if self.initial == "free" else _Stationary(concentration)
+        excess = stats["excess"]
+        kind = Dirichlet if self.initial == "free" else _Stationary
+        return kind(excess + 1.0, excess)
 
     @property
     def equal(self) -> Array:
@@ -139,13 +141,13 @@ class Chain:
 
     def collect(self, counts: Array, raw: Array) -> dict[str, Array]:
         """Statistics of what the kernel adds up: first states and transitions."""
-        return {"concentration": raw.reshape(-1, self.n_components)}
+        return {"excess": raw.reshape(-1, self.n_components)}
 
     def around(self, counts: Array) -> dict[str, Array]:
         """Statistics of states that hold `counts` rows (K,) in any order."""
         share = self.equal * np.maximum(counts, EMPTY_SHARE * counts.sum())
         share /= share.sum(axis=1, keepdims=True)
-        return {"concentration": share * np.concatenate([[1.0], counts])[:, None]}
+        return {"excess": share * np.concatenate([[1.0], counts])[:, None]}
 
     def with_probabilities(
         self, posterior: Stats, read: str, start: Array | None, transitions: Array | None
@@ -155,17 +157,17 @@ class Chain:
         Its mode is that where `read` is "mode".
         """
         out = posterior.copy()
-        least = np.asarray(self.possible, dtype=float) if read == "mode" else self._prior
+        least = np.asarray(self.possible, dtype=float) - 1.0 if read == "mode" else self._prior
         for rows, given in ((slice(0, 1), start), (slice(1, None), transitions)):
             if given is not None:
-                total = np.maximum((out["concentration"] - self._prior)[rows].sum(axis=1), 1.0)
-                out["concentration"][rows] = least[rows] + total[:, None] * given
+                total = np.maximum((out["excess"] - self._prior)[rows].sum(axis=1), 1.0)
+                out["excess"][rows] = least[rows] + total[:, None] * given
         return out
 
     def loosen(self, stats: Stats) -> Stats:
         """Statistics to start from: a row more for every possible transition, none at 0."""
         out = stats.copy()
-        out["concentration"][...] += np.asarray(self.possible, dtype=float)
+        out["excess"][...] += np.asarray(self.possible, dtype=float)
         return out
 
     def held(self, counts: Array) -> NDArray[np.bool_]:
@@ -182,7 +184,7 @@ class Chain:
 
         0 for those that are all but missing.
         """
-        counted = posterior["concentration"] - self._prior
+        counted = posterior["excess"] - self._prior
         return np.log(np.where(self._counted(counted), counted, 1.0)).ravel()
 
     def _counted(self, counted: Array) -> NDArray[np.bool_]:
@@ -195,7 +197,7 @@ class Chain:
 
         Those that are all but missing in `like` are as they are there.
         """
-        before = like["concentration"] - self._prior
+        before = like["excess"] - self._prior
         counted = self._counted(before)
         after = np.where(counted, np.exp(coordinates.reshape(before.shape)), 0.0)
         for rows in (slice(0, 1), slice(1, None)):
@@ -205,7 +207,7 @@ class Chain:
                 after[rows] = share * (before[rows][counted[rows]].sum() / share.sum())
         after = np.where(counted, after, before)
         # Every row is in the state in which its sequence starts, or to which it moved.
-        return after.sum(axis=0), {"concentration": after}
+        return after.sum(axis=0), {"excess": after}
 
     def log_prior(self, prior: Dirichlet, weights: Array) -> float:
         """log p(start, transition matrix); 0 for what of it is flat."""
@@ -255,10 +257,14 @@ class _Stationary(Dirichlet):
         fundamental matrix Z = (I - A + 1 delta)^-1 (Schweitzer 1968), but for a constant for each
         row that makes no difference. Going there is a step along the natural gradient.
         """
-        first = np.maximum(self.concentration[0] - 1, 0.0)
-        moves = np.maximum(self.concentration[1:] - 1, 0.0)
+        assert self.excess is not None
+        first, moves = np.maximum(self.excess[0], 0.0), np.maximum(self.excess[1:], 0.0)
         possible = self.concentration[1:] > 0
-        a = np.where(possible, np.maximum(Dirichlet(self.concentration[1:]).mode(), LEAST), 0.0)
+        a = np.where(
+            possible,
+            np.maximum(Dirichlet(self.concentration[1:], self.excess[1:]).mode(), LEAST),
+            0.0,
+        )
         a /= a.sum(axis=1, keepdims=True)
 
         def value_at(a: Array) -> tuple[float, Array]:
