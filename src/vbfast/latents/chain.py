@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -66,26 +67,36 @@ class Chain:
         object.__setattr__(self, "n_components", k)
         if self.initial not in get_args(Initial):
             raise ValueError(f"initial must be 'free' or 'stationary', not {self.initial!r}")
-        possible = np.ones((k + 1, k), dtype=bool)
-        if self.possible is not None:
-            possible = np.asarray(self.possible, dtype=bool)
-            if possible.shape != (k + 1, k):
-                raise ValueError(f"possible must have shape {(k + 1, k)}, got {possible.shape}")
-            none = np.flatnonzero(~possible.any(axis=1))
-            if len(none):
-                raise ValueError(f"possible[{none[0]}] allows no state at all")
-        object.__setattr__(self, "possible", possible)
+        _ = self._prior
+
+    @cached_property
+    def _possible(self) -> NDArray[np.bool_]:
+        """Which first states and transitions are possible, (K + 1, K)."""
+        shape = self.n_components + 1, self.n_components
+        if self.possible is None:
+            return np.ones(shape, dtype=bool)
+        possible = np.asarray(self.possible, dtype=bool)
+        if possible.shape != shape:
+            raise ValueError(f"possible must have shape {shape}, got {possible.shape}")
+        none = np.flatnonzero(~possible.any(axis=1))
+        if len(none):
+            raise ValueError(f"possible[{none[0]}] allows no state at all")
+        return possible
+
+    @cached_property
+    def _prior(self) -> Array:
+        """Concentrations less 1: a flat prior is 0, beside which no count loses a digit."""
+        k = self.n_components
         concentration = np.ones((k + 1, k))
-        for name, rows in (
-            ("start_concentration", concentration[:1]),
-            ("transition_concentration", concentration[1:]),
+        for name, rows, shape in (
+            ("start_concentration", concentration[0], (k,)),
+            ("transition_concentration", concentration[1:], (k, k)),
         ):
             given = getattr(self, name)
             if given is None:
                 continue
             value = np.asarray(given, dtype=float)
-            if value.shape not in ((), rows.shape, rows.shape[-1:]):
-                shape = (k,) if rows.shape[0] == 1 and k > 1 else rows.shape
+            if value.shape not in ((), shape):
                 raise ValueError(f"{name} must be a number or of shape {shape}, got {value.shape}")
             rows[...] = value
             bad = np.argwhere(~((rows > 0) & (rows < np.inf)))
@@ -93,18 +104,12 @@ class Chain:
                 raise ValueError(
                     f"{name} has {rows[tuple(bad[0])]}; finite numbers > 0 are allowed"
                 )
-        # Less 1: a flat prior is 0, beside which no count loses a digit.
-        object.__setattr__(self, "_excess", concentration * possible - 1.0)
+        return np.asarray(concentration * self._possible - 1.0)
 
     @property
     def exchangeable(self) -> bool:
         """Whether the prior is the same for every order of the states."""
         return all(len(np.unique(part)) == 1 for part in np.split(self._prior, [1]))
-
-    @property
-    def _prior(self) -> Array:
-        prior: Array = self._excess  # type: ignore[attr-defined]
-        return prior
 
     def kernel(self, single: bool) -> Any:
         """Compiled recursions over rows: in float64 arithmetic, always."""
@@ -132,8 +137,7 @@ class Chain:
     @property
     def equal(self) -> Array:
         """Every possible state as probable as the others, (K + 1, K)."""
-        possible = np.asarray(self.possible, dtype=float)
-        return np.asarray(possible / possible.sum(axis=1, keepdims=True))
+        return np.asarray(self._possible / self._possible.sum(axis=1, keepdims=True))
 
     def coefficients(self, log_weights: Array, weights: Array) -> tuple[float, Array]:
         """What is added to all scores, nothing, and what the kernel reads besides."""
@@ -157,7 +161,7 @@ class Chain:
         Its mode is that where `read` is "mode".
         """
         out = posterior.copy()
-        least = np.asarray(self.possible, dtype=float) - 1.0 if read == "mode" else self._prior
+        least = self._possible - 1.0 if read == "mode" else self._prior
         for rows, given in ((slice(0, 1), start), (slice(1, None), transitions)):
             if given is not None:
                 total = np.maximum((out["excess"] - self._prior)[rows].sum(axis=1), 1.0)
@@ -167,7 +171,7 @@ class Chain:
     def loosen(self, stats: Stats) -> Stats:
         """Statistics to start from: a row more for every possible transition, none at 0."""
         out = stats.copy()
-        out["excess"][...] += np.asarray(self.possible, dtype=float)
+        out["excess"][...] += self._possible
         return out
 
     def held(self, counts: Array) -> NDArray[np.bool_]:
