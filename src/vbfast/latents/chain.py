@@ -25,6 +25,9 @@ Initial = Literal["free", "stationary"]
 # at, and the shortest step that is tried.
 STATIONARY_STEPS, LEAST, STATIONARY_CHANGE, SHORTEST = 1000, 1e-3, 1e-13, 1e-6
 
+# Expected logarithms are no smaller, so that no transition is lost.
+LEAST_LOG = -690.0
+
 
 @dataclass(frozen=True, eq=False)
 class Chain:
@@ -141,7 +144,8 @@ class Chain:
 
     def coefficients(self, log_weights: Array, weights: Array) -> tuple[float, Array]:
         """What is added to all scores, nothing, and what the kernel reads besides."""
-        return 0.0, np.minimum(weights, 1.0).ravel()
+        logs = np.where(log_weights > -np.inf, np.maximum(log_weights, LEAST_LOG), -np.inf)
+        return 0.0, np.minimum(np.exp(logs), 1.0).ravel()
 
     def collect(self, counts: Array, raw: Array) -> dict[str, Array]:
         """Statistics of what the kernel adds up: first states and transitions."""
