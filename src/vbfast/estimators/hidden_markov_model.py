@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any, Self
 
 import numpy as np
@@ -62,7 +63,8 @@ class HiddenMarkovModel(FittedByMethod):
         Whether the first state's distribution is a parameter of its own, or the stationary
         distribution of the transition matrix (for EM, variational EM and crisp EM).
     startprob_init, transmat_init : array-like of shape (K,), (K, K), optional
-        What is 0 in them stays 0: left-to-right models, and any other.
+        What is 0 in them stays 0: left-to-right models, and any other. What is below 1e-100 is
+        taken for 0 in a fit with exact q(T), unless a sequence can't do without.
     means_init, precisions_init, probabilities_init : array-like, optional
         As for `MixtureModel`.
     startprob_prior, transmat_prior : float or array-like, optional
@@ -251,7 +253,7 @@ class HiddenMarkovModel(FittedByMethod):
         if isinstance(method, FullInference):
             fitted = self._sample(model, data, list(posteriors), method, rng)
         else:
-            best = self._climb(model, data, posteriors, method)
+            best = self._best_climb(model, data, posteriors, method)
             fitted = self._climbed(model, method, best)
             fitted["lower_bound_"] = best.objective / data.total_weight
             fitted["lower_bounds_"] = best.objectives / data.total_weight
@@ -265,6 +267,16 @@ class HiddenMarkovModel(FittedByMethod):
         )
         self._keep(fitted | priors, method)
         return self
+
+    def _best_climb(
+        self, model: Model, data: ArrayData, posteriors: Iterable[Stats], method: Any
+    ) -> Fit[Theta]:
+        if method.assign(0).kind != "factorised":
+            return self._climb(model, data, posteriors, method)
+        # Coordinate ascent goes on from the last q(T), or the free energy might fall.
+        best, _ = self._climb_apart(model, data, posteriors, method, self.n_components)
+        self._tell_of_convergence(best, method, 4)
+        return best
 
     @property
     def _face(self) -> Any:
@@ -375,7 +387,7 @@ class HiddenMarkovModel(FittedByMethod):
         )
         more = {}
         if method.read == "mean":
-            concentration = posterior["concentration"]
+            concentration = model.latent.distribution(posterior).concentration
             middle = PointChain(
                 model.latent,
                 model.emission.plain,
@@ -383,8 +395,8 @@ class HiddenMarkovModel(FittedByMethod):
                 model.emission.mean_point(posterior),
             )
             more = {
-                "startprob_posterior_": concentration[0].copy(),
-                "transmat_posterior_": concentration[1:].copy(),
+                "startprob_posterior_": concentration[0],
+                "transmat_posterior_": concentration[1:],
             }
         return {
             **self._attributes(middle),
