@@ -55,15 +55,9 @@ def variances(row, covariances, k, d):
 
 def simulate(weights, means, covariances, row, n, rng):
     """Draw components (S, N) and rows (S, N, D) given S parameters."""
-    size, k, d = means.shape
-    t = (rng.random((size, n, 1)) > np.cumsum(weights, axis=1)[:, None, :-1]).sum(axis=2)
-    full = np.array([
-        ref.full_covariances(covariance, row.covariance_type, k, d) for covariance in covariances
-    ])  # fmt: skip
-    root = np.linalg.cholesky(full)
-    of = np.arange(size)[:, None]
-    z = rng.standard_normal((size, n, d, 1))
-    return t, means[of, t] + (root[of, t] @ z)[..., 0]
+    marks = rng.random((len(means), n, 1))
+    t = (marks > np.cumsum(weights, axis=1)[:, None, :-1]).sum(axis=2)
+    return t, row.draw_rows(means, covariances, t, rng)
 
 
 # Simulation-based calibration --------------------------------------------------------------------
