@@ -85,7 +85,8 @@ class VbfastChain:
                     problem.X, lengths=problem.lengths, standardise=False, n_threads=n_threads
                 )
             )
-            fields = emission.around(problem.parameters[:, None, :], counts)
+            start = emission.parameters(problem.parameters[:, None, :])
+            fields = emission.around(start, counts)
         else:
             self.data = vbfast.ArrayData.of(problem.X, lengths=problem.lengths, n_threads=n_threads)
             frame = self.data.frame
@@ -96,8 +97,8 @@ class VbfastChain:
         self.model = vbfast.Model(vbfast.Chain(k), emission)
         first = np.full((1, k), case.n_sequences / k)
         moves = counts[:, None] * problem.transitions
-        start = {"concentration": np.concatenate([first, moves]), **fields}
-        self.start = self.model.prior + self.model.layout.stats(start)
+        begin = {"excess": np.concatenate([first, moves]), **fields}
+        self.start = self.model.prior + self.model.layout.stats(begin)
 
     def seconds(self) -> float:
         """Per sweep."""

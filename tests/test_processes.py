@@ -152,6 +152,35 @@ def test_multiprocessing(start):
             child.kill()
 
 
+CHAINS = {
+    "hmm": lambda n_threads: vbfast.HiddenMarkovModel(
+        3, tol=0, max_iter=3, random_state=0, init_params="random_from_data", n_threads=n_threads
+    ),
+    "factorial": lambda n_threads: vbfast.FactorialHMM(
+        2, 2, tol=0, max_iter=3, random_state=0, n_threads=n_threads
+    ),
+}
+
+
+@posix
+@pytest.mark.parametrize("make", CHAINS.values(), ids=CHAINS)
+def test_forked_child_fits_chains(make):
+    X, lengths = big_data(20_000), [5_000] * 4
+
+    def said():
+        model = make(2).fit(X, lengths=lengths)
+        return [model.objective_, model.predict_proba(X, lengths).tobytes()]
+
+    expected = said()
+    assert in_fork(said) == expected
+    assert said() == expected
+    # Many threads ask one fitted object.
+    model = make(2).fit(X, lengths=lengths)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: model.predict_proba(X, lengths).tobytes(), range(8)):
+            assert found == expected[1]
+
+
 # Threads -----------------------------------------------------------------------------------------
 
 

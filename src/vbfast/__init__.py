@@ -1,8 +1,8 @@
 """vbfast: latent-variable models at the speed of the machine.
 
 Full inference by sampling, mean field, EM, variational EM and crisp EM, all on one loop and one
-set of compiled kernels. See `GaussianMixture` and `BayesianGaussianMixture`; under them are the
-parts themselves, `Model`, the methods and `sweeps`.
+set of compiled kernels. See `GaussianMixture`, `BayesianGaussianMixture` and `FactorialHMM`; under
+them are the parts themselves, `Model`, the methods and `sweeps`.
 """
 
 from __future__ import annotations

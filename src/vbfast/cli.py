@@ -36,7 +36,13 @@ from .compare import (
     starts,
 )
 from .estimators import BayesianGaussianMixture
-from .ladders import compare_hmm, make_chain_method
+from .ladders import (
+    FACTORIAL,
+    Ladder,
+    compare_factorial_hmm,
+    compare_hmm,
+    make_chain_method,
+)
 from .methods import FullInference, Method, VariationalEM
 
 if TYPE_CHECKING:
@@ -65,6 +71,7 @@ class _Embedded(NamedTuple):
 _MODELS = {
     "mixture": _Embedded("faithful", "Old Faithful", slice(None)),
     "hmm": _Embedded("earthquakes", "earthquakes a year", slice(1, None)),
+    "factorial-hmm": _Embedded("faithful", "Old Faithful", slice(None)),
 }
 _EMISSIONS = ("gaussian", "poisson", "categorical", "bernoulli")
 
@@ -133,8 +140,8 @@ def _parser() -> _Parser:
         help="fit one model by all methods and print them side by side",
         description="Fit one model by all methods and print what each gives and costs.",
         epilog="Every method fits the same mixture: a uniform prior on the weights and weakly "
-        "informative priors, set from the data, on means and covariances. Of an hmm, priors are "
-        "flat but for mean field and full inference.",
+        "informative priors, set from the data, on means and covariances. Where rows follow each "
+        "other, priors are flat but for mean field and full inference.",
         allow_abbrev=False,
     )
     command.add_argument(
@@ -148,7 +155,13 @@ def _parser() -> _Parser:
         choices=tuple(_MODELS),
         default="mixture",
         metavar="NAME",
-        help=f"{', '.join(_MODELS)} (default: mixture). Rows of an hmm follow each other",
+        help=f"{', '.join(_MODELS)} (default: mixture); rows of the last two follow each other",
+    )
+    command.add_argument(
+        "--hidden-chains",
+        type=_whole(1),
+        metavar="M",
+        help="factorial-hmm: hidden chains (default: 2)",
     )
     command.add_argument(
         "--emission",
@@ -346,8 +359,7 @@ def _run_compare(args: argparse.Namespace) -> None:
     if args.model != "mixture":
         _run_ladder(args)
         return
-    if args.emission is not None:
-        raise _Failure("argument --emission: it is for --model hmm")
+    _refuse_for_others(args, emission="hmm", hidden_chains="factorial-hmm")
     if args.plot is not None:
         _check_plot(args.plot, args.data)
     table = _read(args.data, args.delimiter)
@@ -379,11 +391,17 @@ def _run_compare(args: argparse.Namespace) -> None:
 
 def _run_ladder(args: argparse.Namespace) -> None:
     """Compare methods on a model of sequences."""
-    for name in ("plot", "truncation"):
-        if getattr(args, name) is not None:
-            raise _Failure(f"argument --{name}: it is for --model mixture")
     table = _read(args.data, args.delimiter, args.model)
     _check_options(args, table)
+    ladders = {"hmm": _hmm_ladder, "factorial-hmm": _factorial_ladder}
+    with _one_line_errors(table.name):
+        ladder = ladders[args.model](args, table)
+    report = {"data": table.name, "model": args.model} | ladder.to_dict()
+    _show(_json(report) if args.json else f"{table.name}: {ladder}")
+
+
+def _hmm_ladder(args: argparse.Namespace, table: _Table) -> Ladder:
+    _refuse_for_others(args, plot="mixture", truncation="mixture", hidden_chains="factorial-hmm")
     emission = args.emission
     if emission is None:
         emission = "poisson" if args.data is None else "gaussian"
@@ -393,19 +411,45 @@ def _run_ladder(args: argparse.Namespace) -> None:
         else make_chain_method(name, tol=args.tol, max_iter=args.max_iter)
         for name in args.methods
     ]
-    with _one_line_errors(table.name):
-        ladder = compare_hmm(
-            table.values,
-            args.components,
-            emission=emission,
-            covariance_type=args.covariance_type,
-            methods=methods,
-            random_state=args.seed,
-            n_init=args.starts,
-            n_threads=args.threads,
-        )
-    report = {"data": table.name, "model": args.model} | ladder.to_dict()
-    _show(_json(report) if args.json else f"{table.name}: {ladder}")
+    return compare_hmm(
+        table.values,
+        args.components,
+        emission=emission,
+        covariance_type=args.covariance_type,
+        methods=methods,
+        random_state=args.seed,
+        n_init=args.starts,
+        n_threads=args.threads,
+    )
+
+
+def _factorial_ladder(args: argparse.Namespace, table: _Table) -> Ladder:
+    _refuse_for_others(args, plot="mixture", truncation="mixture", emission="hmm")
+    if args.covariance_type not in ("full", "diag"):
+        raise _Failure("argument --covariance-type: a factorial-hmm takes full or diag")
+    # All of them where nobody asked for some: variational EM is there twice.
+    methods = FACTORIAL if args.methods == LADDER else args.methods
+    return compare_factorial_hmm(
+        table.values,
+        args.hidden_chains or 2,
+        args.components,
+        covariance_type=args.covariance_type,
+        methods=tuple(methods),
+        random_state=args.seed,
+        n_init=args.starts,
+        tol=args.tol,
+        max_iter=args.max_iter,
+        n_draws=args.draws,
+        n_threads=args.threads,
+    )
+
+
+def _refuse_for_others(args: argparse.Namespace, **models: str) -> None:
+    """Refuse options that are for another model."""
+    for name, model in models.items():
+        if getattr(args, name) is not None:
+            option = name.replace("_", "-")
+            raise _Failure(f"argument --{option}: it is for --model {model}")
 
 
 def _run_fit(args: argparse.Namespace) -> None:

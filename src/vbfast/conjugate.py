@@ -94,10 +94,13 @@ class Dirichlet:
     ----------
     concentration : ndarray of shape (..., K)
         Where it is 0, so is the weight, always.
+    excess : ndarray of shape (..., K), optional
+        Concentration - 1, by who has more of its digits: next to none of it is lost beside a 1.
     """
 
-    def __init__(self, concentration: Array) -> None:
+    def __init__(self, concentration: Array, excess: Array | None = None) -> None:
         self.concentration = concentration
+        self.excess = excess
 
     def mode(self) -> Array:
         """Return the weights of highest density, (..., K), for concentrations >= 1 (B.22 ff.).
@@ -107,9 +110,9 @@ class Dirichlet:
         concentration = self.concentration
         if concentration.min() < 1 and np.any((concentration < 1) & (concentration > 0)):
             raise ValueError("a Dirichlet distribution with a concentration < 1 has no mode")
-        if concentration.ndim == 1 and concentration.all():
+        if self.excess is None and concentration.ndim == 1 and concentration.all():
             return _kernels.parameters.mode_of_weights(concentration)
-        excess = np.maximum(concentration - 1, 0.0)
+        excess = np.maximum(concentration - 1 if self.excess is None else self.excess, 0.0)
         total = excess.sum(axis=-1, keepdims=True)
         return np.divide(excess, total, out=self.mean(), where=total > 0)
 

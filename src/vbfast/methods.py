@@ -388,7 +388,10 @@ class _Climb:
         note(sweep.objective)
         least = LEAST_SHARE * max(abs(sweep.objective), total_weight)
         target = max(self.tol * total_weight, least)
-        extrapolation = Extrapolation(self._coordinates(model), target, total_weight)
+        # A step ahead that is refused would spoil the q(T) that data remember.
+        remembers = getattr(data, "memory", None) is not None
+        coordinates = None if remembers else self._coordinates(model)
+        extrapolation = Extrapolation(coordinates, target, total_weight)
         converged = False
         while not converged and len(objectives) <= self.max_iter:
             last, image = sweep.objective, model.prior + sweep.stats

@@ -12,7 +12,7 @@
 
 from cpython.buffer cimport PyBuffer_Release
 from cython.parallel cimport prange
-from libc.math cimport INFINITY, exp, fabs, log
+from libc.math cimport INFINITY, exp, fabs, isnan, log
 from libc.stdint cimport int64_t, uint16_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -176,6 +176,7 @@ cdef struct Job:
     bint dense  # no probability is below LEAST_TRANSITION
     bint mild   # or those that are are 0
     bint by_labels  # rows are counted by labels rather than by q
+    bint remembered  # q is there from the last visit, for coordinate ascent to go on from
     Py_ssize_t n_rows
     Py_ssize_t first_row
     Py_ssize_t n_sequences
@@ -1367,8 +1368,8 @@ cdef void visit_factorised(
 ) noexcept nogil:
     """Maximise the free energy over q(T) = prod_t q_t of a sequence, even rows, then odd ones.
 
-    From the exact marginals, or, where they might contradict one another, from the most likely
-    states.
+    From the last q(T) where it is remembered; else from the exact marginals, or, where they might
+    contradict one another, from the most likely states.
     """
     cdef Py_ssize_t s = job.sequences[item]
     cdef Py_ssize_t first = job.bounds[s]
@@ -1381,7 +1382,7 @@ cdef void visit_factorised(
     cdef double* transitions = statistics + 1 + 2 * n
     cdef double energy = -INFINITY
     cdef double previous
-    if not job.dense:
+    if not job.dense and not job.remembered:
         if not find_best(job, s, &energy, memory):
             statistics[0] += energy
             return
@@ -1743,6 +1744,9 @@ def visit(
         The state of largest q (the first one among equals), or on the path.
     q : OUT, (N, K), with "exact", "filter" and "factorised"
 
+    With "factorised" and no q, block.memory, (N, K), is IN/OUT where it is not None: the last q(T),
+    or NaN where there is none yet.
+
     Returns
     -------
     impossible : int
@@ -1763,6 +1767,7 @@ def visit(
     cdef const double[::1] offsets = theta.offsets
     cdef const double[::1] latent
     cdef const int64_t[::1] bounds, order, given
+    cdef double[:, ::1] remembered
     cdef int64_t[2] whole
     cdef int64_t[1] only
     cdef int n_threads = block.n_threads
@@ -1848,6 +1853,12 @@ def visit(
             job.labels = &labels[0]
         if q is not None:
             job.q = &q[0, 0]
+        if kind == "factorised" and q is None and block.memory is not None:
+            remembered = block.memory
+            check_length("memory", remembered.shape[0], job.n_rows)
+            check_length("a row of memory", remembered.shape[1], n)
+            job.q = &remembered[0, 0]
+            job.remembered = not isnan(job.q[0])
         if job.assignment.kind == GIVEN:
             job.labels = <int64_t*>&given[0]
         totals = <double*>memory.zeros(job.statistics_size * sizeof(double))
@@ -1908,7 +1919,7 @@ cdef int visit_all(Job* job, Memory memory, int n_threads, double* totals) excep
     cdef Py_ssize_t n_bundles = 0
     cdef Py_ssize_t i, n_ranges, n_tasks, s, most
     cdef bint in_bundles = kind == EXACT or kind == FILTER or kind == DRAW or (
-        kind == FACTORISED and job.dense
+        kind == FACTORISED and job.dense and not job.remembered
     )
     cdef Task* tasks
     cdef Py_ssize_t* sequences

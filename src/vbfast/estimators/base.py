@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from time import perf_counter
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -21,6 +21,7 @@ from ..data import ArrayData, as_rows
 from ..exceptions import ConvergenceWarning, DegenerateError, not_fitted_error
 from ..methods import METHODS, Fit, FullInference, Method, ThetaLike, lockstep
 from ..model import Model, Theta
+from ..stats import Stats
 from .checks import check_number
 
 __all__ = ["Estimator", "FittedByMethod", "MethodName", "feature_names"]
@@ -168,6 +169,24 @@ class FittedByMethod(Estimator):
         self._tell_of_convergence(best, method, self._stacklevel + 1)
         return best
 
+    def _climb_apart(
+        self, model: Any, data: ArrayData, posteriors: Iterable[Stats], method: Any, width: int
+    ) -> tuple[Fit[Any], ArrayData]:
+        """Best of several starts, each with a memory of its own; the data with the best's."""
+        owns: list[ArrayData] = []
+
+        def outcomes() -> Iterator[tuple[int, Fit[Any] | DegenerateError]]:
+            for number, posterior in enumerate(posteriors):
+                owns.append(data.with_memory(width))
+                report = self._report(number)
+                try:
+                    yield number, method.fit(model, owns[-1], posterior, report=report)
+                except DegenerateError as error:
+                    yield number, error
+
+        number, best = self._best(outcomes())
+        return best, owns[number]
+
     def _best(self, outcomes: Iterable[tuple[int, Fit[T] | DegenerateError]]) -> tuple[int, Fit[T]]:
         """Best of several starts' outcomes, each with its number."""
         best: Fit[T] | None = None
@@ -189,7 +208,7 @@ class FittedByMethod(Estimator):
             warnings.warn(
                 f"{method.name} did not converge in {method.max_iter} iterations: the objective "
                 f"last changed by more than tol={method.tol:g} per row. Raise max_iter or tol, or "
-                "try other starts (n_init, init_params)",
+                "try other starts (n_init)",
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )

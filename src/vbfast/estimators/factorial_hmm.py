@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Self
 
@@ -16,7 +15,7 @@ from .._threads import resolve_threads
 from ..conjugate import Regression, precision_factors, regression
 from ..data import ArrayData, Frame, as_sequences, check_finite
 from ..emissions.additive import AdditiveCovariance, AdditiveGaussian
-from ..exceptions import ConvergenceWarning, DegenerateError
+from ..exceptions import ConvergenceWarning
 from ..factorial import FactorialModel, FactorialTheta
 from ..latents.coupled import CoupledChains, Factorisation
 from ..methods import Fit, FullInference, MeanField, Method
@@ -274,20 +273,8 @@ class FactorialHMM(FittedByMethod):
         rng: np.random.Generator,
     ) -> tuple[Fit[FactorialTheta], ArrayData]:
         """Best of several starts, each with a memory of its own; the data with the best's."""
-        owns: list[ArrayData] = []
-
-        def outcomes() -> Iterator[tuple[int, Fit[FactorialTheta] | DegenerateError]]:
-            for number in range(self.n_init):
-                start = self._start(model, data, given, rng)
-                owns.append(data.with_memory(model.memory_width))
-                report = self._report(number)
-                try:
-                    yield number, method.fit(model, owns[-1], start, report=report)
-                except DegenerateError as error:
-                    yield number, error
-
-        number, best = self._best(outcomes())
-        return best, owns[number]
+        posteriors = (self._start(model, data, given, rng) for _ in range(self.n_init))
+        return self._climb_apart(model, data, posteriors, method, model.memory_width)
 
     def _climbed(
         self, model: FactorialModel, method: Any, best: Fit[FactorialTheta]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any, Self
 
 import numpy as np
@@ -246,7 +247,7 @@ class HiddenMarkovModel(FittedByMethod):
         if isinstance(method, FullInference):
             fitted = self._sample(model, data, list(posteriors), method, rng)
         else:
-            best = self._climb(model, data, posteriors, method)
+            best = self._best_climb(model, data, posteriors, method)
             fitted = self._climbed(model, method, best)
             fitted["lower_bound_"] = best.objective / data.total_weight
             fitted["lower_bounds_"] = best.objectives / data.total_weight
@@ -260,6 +261,16 @@ class HiddenMarkovModel(FittedByMethod):
         )
         self._keep(fitted | priors, method)
         return self
+
+    def _best_climb(
+        self, model: Model, data: ArrayData, posteriors: Iterable[Stats], method: Any
+    ) -> Fit[Theta]:
+        if method.assign(0).kind != "factorised":
+            return self._climb(model, data, posteriors, method)
+        # Coordinate ascent goes on from the last q(T), or the free energy might fall.
+        best, _ = self._climb_apart(model, data, posteriors, method, self.n_components)
+        self._tell_of_convergence(best, method, 4)
+        return best
 
     @property
     def _face(self) -> Any:
@@ -358,7 +369,7 @@ class HiddenMarkovModel(FittedByMethod):
         )
         more = {}
         if method.read == "mean":
-            concentration = posterior["concentration"]
+            concentration = model.latent.distribution(posterior).concentration
             middle = PointChain(
                 model.latent,
                 model.emission.plain,
@@ -366,8 +377,8 @@ class HiddenMarkovModel(FittedByMethod):
                 model.emission.mean_point(posterior),
             )
             more = {
-                "startprob_posterior_": concentration[0].copy(),
-                "transmat_posterior_": concentration[1:].copy(),
+                "startprob_posterior_": concentration[0],
+                "transmat_posterior_": concentration[1:],
             }
         return {
             **self._attributes(middle),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -23,6 +24,9 @@ Initial = Literal["free", "stationary"]
 # Of a stationary chain's M-step: steps at most, what it begins with at least, the change it stops
 # at, and the shortest step that is tried.
 STATIONARY_STEPS, LEAST, STATIONARY_CHANGE, SHORTEST = 1000, 1e-3, 1e-13, 1e-6
+
+# Expected logarithms are no smaller, so that no transition is lost.
+LEAST_LOG = -690.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,26 +70,36 @@ class Chain:
         object.__setattr__(self, "n_components", k)
         if self.initial not in get_args(Initial):
             raise ValueError(f"initial must be 'free' or 'stationary', not {self.initial!r}")
-        possible = np.ones((k + 1, k), dtype=bool)
-        if self.possible is not None:
-            possible = np.asarray(self.possible, dtype=bool)
-            if possible.shape != (k + 1, k):
-                raise ValueError(f"possible must have shape {(k + 1, k)}, got {possible.shape}")
-            none = np.flatnonzero(~possible.any(axis=1))
-            if len(none):
-                raise ValueError(f"possible[{none[0]}] allows no state at all")
-        object.__setattr__(self, "possible", possible)
+        _ = self._prior
+
+    @cached_property
+    def _possible(self) -> NDArray[np.bool_]:
+        """Which first states and transitions are possible, (K + 1, K)."""
+        shape = self.n_components + 1, self.n_components
+        if self.possible is None:
+            return np.ones(shape, dtype=bool)
+        possible = np.asarray(self.possible, dtype=bool)
+        if possible.shape != shape:
+            raise ValueError(f"possible must have shape {shape}, got {possible.shape}")
+        none = np.flatnonzero(~possible.any(axis=1))
+        if len(none):
+            raise ValueError(f"possible[{none[0]}] allows no state at all")
+        return possible
+
+    @cached_property
+    def _prior(self) -> Array:
+        """Concentrations less 1: a flat prior is 0, beside which no count loses a digit."""
+        k = self.n_components
         concentration = np.ones((k + 1, k))
-        for name, rows in (
-            ("start_concentration", concentration[:1]),
-            ("transition_concentration", concentration[1:]),
+        for name, rows, shape in (
+            ("start_concentration", concentration[0], (k,)),
+            ("transition_concentration", concentration[1:], (k, k)),
         ):
             given = getattr(self, name)
             if given is None:
                 continue
             value = np.asarray(given, dtype=float)
-            if value.shape not in ((), rows.shape, rows.shape[-1:]):
-                shape = (k,) if rows.shape[0] == 1 and k > 1 else rows.shape
+            if value.shape not in ((), shape):
                 raise ValueError(f"{name} must be a number or of shape {shape}, got {value.shape}")
             rows[...] = value
             bad = np.argwhere(~((rows > 0) & (rows < np.inf)))
@@ -93,17 +107,12 @@ class Chain:
                 raise ValueError(
                     f"{name} has {rows[tuple(bad[0])]}; finite numbers > 0 are allowed"
                 )
-        object.__setattr__(self, "_concentration", concentration * possible)
+        return np.asarray(concentration * self._possible - 1.0)
 
     @property
     def exchangeable(self) -> bool:
         """Whether the prior is the same for every order of the states."""
         return all(len(np.unique(part)) == 1 for part in np.split(self._prior, [1]))
-
-    @property
-    def _prior(self) -> Array:
-        prior: Array = self._concentration  # type: ignore[attr-defined]
-        return prior
 
     def kernel(self, single: bool) -> Any:
         """Compiled recursions over rows: in float64 arithmetic, always."""
@@ -116,36 +125,37 @@ class Chain:
 
     def fields(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Names and shapes of this latent structure's statistics."""
-        return (("concentration", (self.n_components + 1, self.n_components)),)
+        return (("excess", (self.n_components + 1, self.n_components)),)
 
     def prior(self) -> dict[str, ArrayLike]:
-        """Hyperparameters."""
-        return {"concentration": self._prior}
+        """Hyperparameters: concentrations less 1, of what is impossible -1."""
+        return {"excess": self._prior}
 
     def distribution(self, stats: Stats | Mapping[str, Array]) -> Dirichlet:
         """Statistics read as a distribution over start (row 0) and transition matrix."""
-        concentration = stats["concentration"]
-        return Dirichlet(concentration) if self.initial == "free" else _Stationary(concentration)
+        excess = stats["excess"]
+        kind = Dirichlet if self.initial == "free" else _Stationary
+        return kind(excess + 1.0, excess)
 
     @property
     def equal(self) -> Array:
         """Every possible state as probable as the others, (K + 1, K)."""
-        possible = np.asarray(self.possible, dtype=float)
-        return np.asarray(possible / possible.sum(axis=1, keepdims=True))
+        return np.asarray(self._possible / self._possible.sum(axis=1, keepdims=True))
 
     def coefficients(self, log_weights: Array, weights: Array) -> tuple[float, Array]:
         """What is added to all scores, nothing, and what the kernel reads besides."""
-        return 0.0, np.minimum(weights, 1.0).ravel()
+        logs = np.where(log_weights > -np.inf, np.maximum(log_weights, LEAST_LOG), -np.inf)
+        return 0.0, np.minimum(np.exp(logs), 1.0).ravel()
 
     def collect(self, counts: Array, raw: Array) -> dict[str, Array]:
         """Statistics of what the kernel adds up: first states and transitions."""
-        return {"concentration": raw.reshape(-1, self.n_components)}
+        return {"excess": raw.reshape(-1, self.n_components)}
 
     def around(self, counts: Array) -> dict[str, Array]:
         """Statistics of states that hold `counts` rows (K,) in any order."""
         share = self.equal * np.maximum(counts, EMPTY_SHARE * counts.sum())
         share /= share.sum(axis=1, keepdims=True)
-        return {"concentration": share * np.concatenate([[1.0], counts])[:, None]}
+        return {"excess": share * np.concatenate([[1.0], counts])[:, None]}
 
     def with_probabilities(
         self, posterior: Stats, read: str, start: Array | None, transitions: Array | None
@@ -155,17 +165,17 @@ class Chain:
         Its mode is that where `read` is "mode".
         """
         out = posterior.copy()
-        least = np.asarray(self.possible, dtype=float) if read == "mode" else self._prior
+        least = self._possible - 1.0 if read == "mode" else self._prior
         for rows, given in ((slice(0, 1), start), (slice(1, None), transitions)):
             if given is not None:
-                total = np.maximum((out["concentration"] - self._prior)[rows].sum(axis=1), 1.0)
-                out["concentration"][rows] = least[rows] + total[:, None] * given
+                total = np.maximum((out["excess"] - self._prior)[rows].sum(axis=1), 1.0)
+                out["excess"][rows] = least[rows] + total[:, None] * given
         return out
 
     def loosen(self, stats: Stats) -> Stats:
         """Statistics to start from: a row more for every possible transition, none at 0."""
         out = stats.copy()
-        out["concentration"][...] += np.asarray(self.possible, dtype=float)
+        out["excess"][...] += self._possible
         return out
 
     def held(self, counts: Array) -> NDArray[np.bool_]:
@@ -182,7 +192,7 @@ class Chain:
 
         0 for those that are all but missing.
         """
-        counted = posterior["concentration"] - self._prior
+        counted = posterior["excess"] - self._prior
         return np.log(np.where(self._counted(counted), counted, 1.0)).ravel()
 
     def _counted(self, counted: Array) -> NDArray[np.bool_]:
@@ -195,7 +205,7 @@ class Chain:
 
         Those that are all but missing in `like` are as they are there.
         """
-        before = like["concentration"] - self._prior
+        before = like["excess"] - self._prior
         counted = self._counted(before)
         after = np.where(counted, np.exp(coordinates.reshape(before.shape)), 0.0)
         for rows in (slice(0, 1), slice(1, None)):
@@ -205,7 +215,7 @@ class Chain:
                 after[rows] = share * (before[rows][counted[rows]].sum() / share.sum())
         after = np.where(counted, after, before)
         # Every row is in the state in which its sequence starts, or to which it moved.
-        return after.sum(axis=0), {"concentration": after}
+        return after.sum(axis=0), {"excess": after}
 
     def log_prior(self, prior: Dirichlet, weights: Array) -> float:
         """log p(start, transition matrix); 0 for what of it is flat."""
@@ -255,10 +265,14 @@ class _Stationary(Dirichlet):
         fundamental matrix Z = (I - A + 1 delta)^-1 (Schweitzer 1968), but for a constant for each
         row that makes no difference. Going there is a step along the natural gradient.
         """
-        first = np.maximum(self.concentration[0] - 1, 0.0)
-        moves = np.maximum(self.concentration[1:] - 1, 0.0)
+        assert self.excess is not None
+        first, moves = np.maximum(self.excess[0], 0.0), np.maximum(self.excess[1:], 0.0)
         possible = self.concentration[1:] > 0
-        a = np.where(possible, np.maximum(Dirichlet(self.concentration[1:]).mode(), LEAST), 0.0)
+        a = np.where(
+            possible,
+            np.maximum(Dirichlet(self.concentration[1:], self.excess[1:]).mode(), LEAST),
+            0.0,
+        )
         a /= a.sum(axis=1, keepdims=True)
 
         def value_at(a: Array) -> tuple[float, Array]:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from .._kernels.inputs import Assignment
 from ..conjugate import Dirichlet
 from ..stats import Stats
+from .chain import LEAST_LOG
 
 __all__ = ["CoupledChains", "Factorisation"]
 
@@ -21,8 +22,6 @@ Array = NDArray[np.float64]
 Factorisation = Literal["structured", "complete"]
 # Up to so many states the product chain is computed with.
 MOST_STATES = 4096
-# Expected logarithms are no smaller, so that no transition is lost.
-LEAST_LOG = -690.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,8 @@ class CoupledChains:
 
     def distributions(self, stats: Stats | Mapping[str, Array]) -> tuple[Dirichlet, Dirichlet]:
         """Statistics read as distributions over start and transition probabilities."""
-        return Dirichlet(stats["start"] + 1.0), Dirichlet(stats["transition"] + 1.0)
+        start, transition = stats["start"], stats["transition"]
+        return Dirichlet(start + 1.0, start), Dirichlet(transition + 1.0, transition)
 
     def mode(self, stats: Stats) -> tuple[Array, Array]:
         """Probabilities of highest density (Bishop B.22 ff.); equal ones where all counts are 0.
@@ -131,9 +131,8 @@ class CoupledChains:
         ValueError
             If a concentration is below 1.
         """
-        if np.any(stats["start"] < 0) or np.any(stats["transition"] < 0):
-            raise ValueError("a Dirichlet distribution with a concentration < 1 has no mode")
-        return _shares(stats["start"]), _shares(stats["transition"])
+        start, transition = self.distributions(stats)
+        return start.mode(), transition.mode()
 
     @cached_property
     def _prior_distributions(self) -> tuple[Dirichlet, Dirichlet]:
@@ -164,9 +163,3 @@ class CoupledChains:
         """Statistics of chains that start and step with these probabilities."""
         steps = (n_rows - n_sequences) / self.n_components
         return {"start": n_sequences * start, "transition": steps * transition}
-
-
-def _shares(counts: Array) -> Array:
-    total = counts.sum(axis=-1, keepdims=True)
-    equal = np.full_like(counts, 1.0 / counts.shape[-1])
-    return np.divide(counts, total, out=equal, where=total > 0)
