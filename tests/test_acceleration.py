@@ -505,7 +505,7 @@ def chain_problem(row, k, d, lengths, seed=0):
 
 def assert_adds_up(model, posterior, data, n_sequences):
     """First states and transitions counted are of all rows, and each state's rows are those."""
-    counted = posterior["concentration"] - model.prior["concentration"]
+    counted = posterior["excess"] - model.prior["excess"]
     strength = posterior["strength"] - model.prior["strength"]
     assert counted[0].sum() == pytest.approx(n_sequences)
     assert counted[1:].sum() == pytest.approx(data.total_weight - n_sequences)
@@ -554,7 +554,7 @@ def test_transitions_that_are_not_stay_so(row):
     labels[labels == 1] = 0
     start = starts.from_labels(model, data, labels)
     out = model.at_coordinates(model.coordinates(start) + 0.3, start)
-    before, after = (each["concentration"] - model.prior["concentration"] for each in (start, out))
+    before, after = (each["excess"] - model.prior["excess"] for each in (start, out))
     np.testing.assert_array_equal(after == 0, before == 0)
     assert np.all(after[:, 1] == 0)
     assert np.all(after[2] == 0)
