@@ -391,3 +391,20 @@ def test_long_sequences_fit():
     model = HiddenMarkovModel(2, random_state=0).fit(X)
     log_z = ref.forward_backward(scores_of(model, X), model.startprob_, model.transmat_)[0]
     assert model.score(X) == pytest.approx(log_z.sum(), rel=1e-12)
+
+
+def test_next_to_impossible_transitions():
+    """Taken for impossible in a fit, but where a sequence can't do without."""
+    X = np.repeat([[0.0], [1.0]], 20, axis=0)
+    given = {"startprob_init": [1.0, 0.0], "probabilities_init": [[0.0], [1.0]]}
+    tiny = np.array([[1.0, 1e-150], [0.5, 0.5]])
+    model = HiddenMarkovModel(2, emission="bernoulli", transmat_init=tiny, **given).fit(X)
+    np.testing.assert_allclose(model.transmat_, [[0.95, 0.05], [0.0, 1.0]], atol=1e-12)
+    log_likelihood = 19 * np.log(0.95) + np.log(0.05)
+    assert model.objective_ == pytest.approx(log_likelihood)
+    # Without it there is no way.
+    with pytest.raises(ImpossibleRowError, match="row 20 of X"):
+        HiddenMarkovModel(2, emission="bernoulli", transmat_init=np.eye(2), **given).fit(X)
+    # Not taken for impossible by what is said of rows afterwards.
+    model.transmat_ = tiny
+    assert model.score(X) == pytest.approx(np.log(1e-150) + 19 * np.log(0.5))

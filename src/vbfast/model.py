@@ -251,7 +251,10 @@ class Model:
             theta.emission, self.latent.n_components, self.emission.n_features, theta.n_categories
         )
         raw = np.empty((n_thetas, size))
-        impossible = kernel.visit(block, theta, assignment, statistics=raw.reshape(-1))
+        likely = self.latent.likely(theta, assignment)
+        impossible = kernel.visit(block, likely, assignment, statistics=raw.reshape(-1))
+        if likely is not theta and impossible >= 0:
+            impossible = kernel.visit(block, theta, assignment, statistics=raw.reshape(-1))
         looked_for = impossible is None and self.emission.may_be_impossible
         if looked_for and np.isneginf(raw[:, 0]).any():
             impossible = self._first_impossible(block, theta, assignment, raw)

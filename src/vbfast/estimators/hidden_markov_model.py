@@ -63,7 +63,8 @@ class HiddenMarkovModel(FittedByMethod):
         Whether the first state's distribution is a parameter of its own, or the stationary
         distribution of the transition matrix (for EM, variational EM and crisp EM).
     startprob_init, transmat_init : array-like of shape (K,), (K, K), optional
-        What is 0 in them stays 0: left-to-right models, and any other.
+        What is 0 in them stays 0: left-to-right models, and any other. What is below 1e-100 is
+        taken for 0 in a fit with exact q(T), unless a sequence can't do without.
     means_init, precisions_init, probabilities_init : array-like, optional
         As for `MixtureModel`.
     startprob_prior, transmat_prior : float or array-like, optional

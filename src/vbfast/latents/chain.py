@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, get_args
 
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import xlogy
 
 from .. import _kernels
+from .._kernels.inputs import Assignment, Coefficients
 from ..conjugate import Dirichlet
 from ..stats import Stats
 from .mixture import EMPTY_SHARE, check_components, held
@@ -27,6 +28,8 @@ STATIONARY_STEPS, LEAST, STATIONARY_CHANGE, SHORTEST = 1000, 1e-3, 1e-13, 1e-6
 
 # Expected logarithms are no smaller, so that no transition is lost.
 LEAST_LOG = -690.0
+# Probabilities below this are taken for 0 in a fit with exact q(T): see `Chain.likely`.
+LEAST_TRANSITION = 1e-100
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +149,19 @@ class Chain:
         """What is added to all scores, nothing, and what the kernel reads besides."""
         logs = np.where(log_weights > -np.inf, np.maximum(log_weights, LEAST_LOG), -np.inf)
         return 0.0, np.minimum(np.exp(logs), 1.0).ravel()
+
+    def likely(self, theta: Coefficients, assignment: Assignment) -> Coefficients:
+        """Theta for statistics of a fit with exact q(T), without what is next to impossible.
+
+        In a fit transitions that don't happen shrink towards 0, through numbers that would take
+        recursions in logarithms; 0 comes to the same.
+        """
+        if assignment.kind != "exact" or theta.latent is None:
+            return theta
+        slight = (theta.latent > 0) & (theta.latent < LEAST_TRANSITION)
+        if not slight.any():
+            return theta
+        return replace(theta, latent=np.where(slight, 0.0, theta.latent))
 
     def collect(self, counts: Array, raw: Array) -> dict[str, Array]:
         """Statistics of what the kernel adds up: first states and transitions."""

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaln, gammaln, xlogy
 
 from .. import _kernels
+from .._kernels.inputs import Assignment, Coefficients
 from ..conjugate import Dirichlet, StickBreaking
 from ..stats import Stats
 
@@ -106,6 +107,10 @@ class Mixture:
     def coefficients(self, log_weights: Array, weights: Array) -> tuple[Array, None]:
         """What is added to all scores, (K,), and what the kernel reads besides: nothing."""
         return log_weights, None
+
+    def likely(self, theta: Coefficients, assignment: Assignment) -> Coefficients:
+        """Theta for statistics of a fit: as it is."""
+        return theta
 
     def collect(self, counts: Array, raw: Array) -> dict[str, Array]:
         """Statistics of what the kernel adds up: `counts` rows (K,) in each component."""
