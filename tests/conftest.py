@@ -1,7 +1,7 @@
 """What tests share: the hypothesis profiles, and the table of models that they run over."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Arrays are small: threads would wait for each other longer than they compute.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -13,6 +13,7 @@ from scipy import stats
 from scipy.special import gammaln
 
 import vbfast
+from vbfast.data import as_sequences
 
 settings.register_profile(
     "vbfast", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
@@ -130,6 +131,18 @@ class MixtureRow:
         if self.prior == "independent":
             return weights, mean + np.sqrt(variance) * z, covariances
         return weights, mean + deviations / np.sqrt(self.kappa), covariances
+
+    def draw_rows(self, means, covariances, t, rng):
+        """Rows (S, N, D) of components t (S, N), given S parameters."""
+        size, k, d = means.shape
+        full = np.array([
+            ref.full_covariances(covariance, self.covariance_type, k, d)
+            for covariance in covariances
+        ])  # fmt: skip
+        root = np.linalg.cholesky(full)
+        of = np.arange(size)[:, None]
+        z = rng.standard_normal((*t.shape, d, 1))
+        return means[of, t] + (root[of, t] @ z)[..., 0]
 
 
 MIXTURES = [
@@ -280,3 +293,104 @@ def raw_parameters(row, theta, frame):
     else:
         covariances = (factor[:, 0] * frame.scale[0]) ** -2.0
     return theta.weights, means, covariances
+
+
+@dataclass(frozen=True)
+class ChainRow:
+    """A hidden Markov model whose states look like the components of a row above.
+
+    The first state's distribution has the prior of that row's weights.
+    """
+
+    emission: str
+    prior: str = "conjugate"
+
+    def __str__(self):
+        return f"{self.emission}-{self.prior}"
+
+    @property
+    def proper(self):
+        return self.prior == "conjugate"
+
+    @property
+    def part(self):
+        """The mixture of the same emission."""
+        kind = MixtureRow if self.emission in COVARIANCE_TYPES else DiscreteRow
+        return kind(self.emission, prior=self.prior)
+
+    def concentrations(self, k):
+        """Of the Dirichlet priors, (K + 1, K): the first state's, and transitions' from each."""
+        if not self.proper:
+            return np.ones((k + 1, k))
+        rows = 1.2 + 0.8 * np.eye(k) + 0.1 * np.arange(k)
+        return np.concatenate([np.full((1, k), self.part.alpha), rows])
+
+    def model(self, n_components, data):
+        given = {"frame": data.frame} if self.emission in COVARIANCE_TYPES else {}
+        emission = self.part.model(n_components, data.values.shape[1], **given).emission
+        concentrations = self.concentrations(n_components)
+        priors = (concentrations[0], concentrations[1:]) if self.proper else ()
+        return vbfast.Model(vbfast.Chain(n_components, *priors), emission)
+
+    def data(self, X, lengths=None, n_threads=1):
+        data = self.part.data(X, n_threads=n_threads)
+        return replace(data, sequences=as_sequences(lengths, len(X)))
+
+    def values(self, theta, frame):
+        """Means and covariances, rates, or tables of a theta that is a point."""
+        if self.emission in COVARIANCE_TYPES:
+            return raw_parameters(self.part, theta, frame)[1:]
+        return (self.part.values(theta),)
+
+    def scores(self, X, *values):
+        """log p(x_n | k), (N, K)."""
+        ones = np.ones(len(values[0]))
+        if self.emission in COVARIANCE_TYPES:
+            return ref.gaussian_scores(X, ones, *values, self.emission)
+        return self.part.scores(X, ones, *values)
+
+    def log_prior(self, weights, *values):
+        """Plain log p(theta); 0 where flat."""
+        if not self.proper:
+            return 0.0
+        value = self.part.log_prior(weights[0], *values)
+        rows = zip(weights[1:], self.concentrations(len(weights) - 1)[1:], strict=True)
+        return value + sum(ref.dirichlet_log_density(*row) for row in rows)
+
+    def draw_prior(self, size, k, d, rng):
+        """`size` draws of first state's and transitions' probabilities, and of the rest."""
+        start, *values = replace(self.part, prior="conjugate").draw_prior(size, k, d, rng)
+        each = replace(self, prior="conjugate").concentrations(k)[1:]
+        rows = [rng.dirichlet(concentration, size) for concentration in each]
+        return np.stack([start, *rows], axis=1), *values
+
+    def draw_states(self, weights, lengths, rng):
+        """Draw paths (S, N) given S probabilities (S, K + 1, K)."""
+        cumulative, of = np.cumsum(weights, axis=2)[..., :-1], np.arange(len(weights))
+        states = []
+        for length in lengths:
+            row = np.zeros(len(weights), dtype=int)
+            for _ in range(length):
+                marks = rng.random((len(weights), 1))
+                states.append((marks > cumulative[of, row]).sum(axis=1))
+                row = 1 + states[-1]
+        return np.stack(states, axis=1)
+
+    def draw_rows(self, states, rng, *values):
+        """Rows (S, N, D) of states (S, N), given S parameters."""
+        if self.emission in COVARIANCE_TYPES:
+            return self.part.draw_rows(*values, states, rng)
+        return self.part.draw_rows(values[0][np.arange(len(states))[:, None], states], rng)
+
+    def draw_data(self, k, d, lengths, rng):
+        """Draw rows (N, D) of a theta drawn, and their states (N,)."""
+        weights, *values = self.draw_prior(1, k, d, rng)
+        states = self.draw_states(weights, lengths, rng)
+        return self.draw_rows(states, rng, *values)[0], states[0]
+
+
+CHAINS = [
+    ChainRow(emission, prior)
+    for emission in (*COVARIANCE_TYPES, "poisson", "bernoulli", "categorical")
+    for prior in ("flat", "conjugate")
+]

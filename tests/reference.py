@@ -750,6 +750,72 @@ def factorise_chain(q, scores, start, transitions):
     return q, energy
 
 
+def sum_over_paths(scores, start, transitions, kind):
+    """Return log_z, q (T, K) and expected transitions (K, K), by all K^T paths.
+
+    "exact": q(T) = p(T | X, theta), and log_z = log p(X | theta).  "hard": all on the first of the
+    best paths, and log_z = log p(X, path | theta); no q where another path is as good.
+    """
+    paths, log_joint = enumerate_chain(scores, start, transitions)
+    weight = np.exp(log_joint - log_joint.max())
+    if kind == "hard":
+        if np.sum(weight > 1 - 1e-9) > 1:
+            return log_joint.max(), None, None
+        weight = one_hot(log_joint.argmax(), len(paths))
+    each = one_hot(paths, scores.shape[1])  # (paths, T, K)
+    q = np.einsum("p,ptk->tk", weight, each) / weight.sum()
+    pairs = np.einsum("p,ptk,ptl->kl", weight, each[:, :-1], each[:, 1:]) / weight.sum()
+    return log_joint.max() + np.log(weight.sum()), q, pairs
+
+
+def chain_climb(X, states, lengths, row, k, kind, read, *, n_sweeps):
+    """Sweeps from states (N,), under a row of conftest.CHAINS, q(T) by enumeration of all paths.
+
+    EM ("mode", "exact"), crisp EM ("mode", "hard") and mean field ("mean", "exact"; Beal 2003,
+    3.4). Returns a list of objective, q (N, K) and the transitions expected (K, K), which ends with
+    None in their place where it depends on which of equally good paths is taken. Raises
+    ZeroDivisionError where a state without rows or transitions has no maximum of the likelihood.
+    """
+    ends = np.cumsum(lengths)
+    parts = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    q, prior = one_hot(states, k), row.concentrations(k)
+    pairs = sum(q[part][:-1].T @ q[part][1:] for part in parts)
+    discrete, out = hasattr(row.part, "emission"), []
+    for _ in range(n_sweeps):
+        alpha = prior + np.concatenate([[sum(q[part][0] for part in parts)], pairs])
+        if not row.proper and np.any((alpha - 1).sum(axis=1) < 1e-9):
+            raise ZeroDivisionError
+        if read == "mode":
+            weights = np.array([dirichlet_mode(each) for each in alpha])
+        else:
+            weights = np.exp([dirichlet_mean_log(each) for each in alpha])
+            more = -sum(map(dirichlet_kl, alpha, prior))
+        if discrete:
+            scores_of, rest = discrete_emission(X, q, row.part, read, np.ones(len(X)))
+            scores = scores_of(np.zeros(k))
+            values = (rest,)
+        else:
+            own = row.part.reference(X.shape[1]) or flat_prior(row.emission, k, X.shape[1])
+            posterior = update(own, row.emission, *moments(X, q, row.emission))
+            if read == "mode":
+                _, *values = mode(posterior, row.emission)
+                scores = row.scores(X, *values)
+            else:
+                # Of the means and precisions alone: weights as in their prior.
+                posterior.alpha = np.full(k, own.alpha0)
+                scores = expected_scores(X, posterior, row.emission)
+                scores -= dirichlet_mean_log(posterior.alpha)
+                rest = kl(posterior, row.emission, own)
+        more = row.log_prior(weights, *values) if read == "mode" else more - rest
+        found = [sum_over_paths(scores[part], weights[0], weights[1:], kind) for part in parts]
+        log_z, each, pairs = zip(*found, strict=True)
+        if any(q is None for q in each):
+            return [*out, (sum(log_z) + more, None, None)]
+        q, pairs = np.concatenate(each), sum(pairs)
+        out.append((sum(log_z) + more, q, pairs))
+    return out
+
+
 # Exact truth by enumeration ----------------------------------------------------------------------
 
 
@@ -834,55 +900,63 @@ def dirichlet_tables_kl(alpha, alpha0):
     return total
 
 
+def discrete_emission(X, q, row, read, sample_weight):
+    """Parameters read off responsibilities q, under a row of conftest.DISCRETE.
+
+    Gamma or Dirichlet posteriors (Gelman et al. 2013, 2.6; Bishop 2.2). Returns a function from log
+    weights (K,) to scores (N, K), log p(x | theta) or its expectation, and the rates or tables, or
+    their KL.
+    """
+    w, n_components, d = sample_weight, q.shape[1], X.shape[1]
+    n = w @ q
+    if row.emission == "poisson":
+        a0, b0 = row.hyperparameters(d)
+        a0, b0 = np.broadcast_to(a0, (n_components, d)), np.broadcast_to(b0, (n_components, d))
+        a, b = a0 + (w[:, None] * q).T @ X, b0 + n[:, None]
+        # A component without rows has, under a flat prior, the rates of all.
+        values = np.where(b > 0, (a - 1) / np.where(b > 0, b, 1), (a - 1).sum(0) / b.sum(0))
+        if read == "mean":
+            each = (p.ravel() for p in (a, b, a0, b0))
+            kl = sum(gamma_kl(*one) for one in zip(*each, strict=True))
+            expected = a / b, digamma(a) - np.log(b)
+            return lambda log_weights: count_scores(X, log_weights, *expected), kl
+    else:
+        a0 = np.broadcast_to(row.concentrations(d), (n_components, *row.concentrations(d).shape))
+        a = a0.copy()
+        for x, share, weight in zip(X, q, w, strict=True):
+            for j, symbol in enumerate(x):
+                a[:, j, int(symbol)] += weight * share
+        excess = np.where(a > 0, a - 1, 0)
+        total, pooled = excess.sum(axis=2, keepdims=True), excess.sum(axis=0)
+        values = np.where(total > 0, excess / np.where(total > 0, total, 1), pooled)
+        values = values / values.sum(axis=2, keepdims=True)
+        if read == "mean":
+            with np.errstate(invalid="ignore"):
+                expected = digamma(a) - digamma(a.sum(axis=2, keepdims=True))
+            return lambda log_weights: symbol_scores(X, log_weights, expected), (
+                dirichlet_tables_kl(a, a0)
+            )
+    return lambda log_weights: row.scores(X, np.exp(log_weights), values), values
+
+
 def discrete_climb(X, q0, row, kind, read, *, n_sweeps, truncation=None, sample_weight=None):
     """Objectives of sweeps from responsibilities q0, under a row of conftest.DISCRETE.
 
-    EM and its kin (read "mode") and mean field ("mean"): Bishop 9.3.3 and 10.2, with gamma or
-    Dirichlet posteriors of the parameters (2.2, Gelman et al. 2013, 2.6) in place of Gaussians'.
+    EM and its kin (read "mode") and mean field ("mean"): Bishop 9.3.3 and 10.2.
     """
     n_components, w = q0.shape[1], np.ones(len(X)) if sample_weight is None else sample_weight
     alpha0 = np.full(n_components, 1.0 if row.prior == "flat" else row.alpha)
-    d, trace, q = X.shape[1], [], q0
+    trace, q = [], q0
     for _ in range(n_sweeps):
-        n = w @ q
-        alpha = alpha0 + n
-        weights = (alpha - 1) / (alpha - 1).sum()
-        if row.emission == "poisson":
-            a0, b0 = row.hyperparameters(d)
-            a0, b0 = np.broadcast_to(a0, (n_components, d)), np.broadcast_to(b0, (n_components, d))
-            a, b = a0 + (w[:, None] * q).T @ X, b0 + n[:, None]
-            # A component without rows has, under a flat prior, the rates of all.
-            values = np.where(b > 0, (a - 1) / np.where(b > 0, b, 1), (a - 1).sum(0) / b.sum(0))
-            if read == "mean":
-                expected = a / b, digamma(a) - np.log(b)
-                each = (p.ravel() for p in (a, b, a0, b0))
-                kl = sum(gamma_kl(*one) for one in zip(*each, strict=True))
-        else:
-            a0 = np.broadcast_to(
-                row.concentrations(d), (n_components, *row.concentrations(d).shape)
-            )
-            a = a0.copy()
-            for x, share, weight in zip(X, q, w, strict=True):
-                for j, symbol in enumerate(x):
-                    a[:, j, int(symbol)] += weight * share
-            excess = np.where(a > 0, a - 1, 0)
-            total, pooled = excess.sum(axis=2, keepdims=True), excess.sum(axis=0)
-            values = np.where(total > 0, excess / np.where(total > 0, total, 1), pooled)
-            values = values / values.sum(axis=2, keepdims=True)
-            with np.errstate(invalid="ignore"):
-                expected = digamma(a) - digamma(a.sum(axis=2, keepdims=True))
-            if read == "mean":
-                kl = dirichlet_tables_kl(a, a0)
+        alpha = alpha0 + w @ q
+        scores_of, rest = discrete_emission(X, q, row, read, w)
         if read == "mode":
-            scores = row.scores(X, weights, values)
-            more = 0.0 if row.prior == "flat" else row.log_prior(weights, values)
+            weights = (alpha - 1) / (alpha - 1).sum()
+            scores = scores_of(_log(weights))
+            more = 0.0 if row.prior == "flat" else row.log_prior(weights, rest)
         else:
-            log_weights = dirichlet_mean_log(alpha)
-            scores = (
-                count_scores(X, log_weights, *expected)
-                if row.emission == "poisson" else symbol_scores(X, log_weights, expected)
-            )  # fmt: skip
-            more = -kl - dirichlet_kl(alpha, alpha0)
+            scores = scores_of(dirichlet_mean_log(alpha))
+            more = -rest - dirichlet_kl(alpha, alpha0)
         log_z, q = assign(scores, kind, truncation)
         trace.append(w[w > 0] @ log_z[w > 0] + more)
     return np.array(trace)

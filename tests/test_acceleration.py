@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import reference as ref
-from conftest import DISCRETE, MIXTURES, MixtureRow
+from conftest import CHAINS, DISCRETE, MIXTURES, MixtureRow
 
 import vbfast
 from vbfast import EM, MeanField, VariationalEM, starts
@@ -485,3 +485,104 @@ def test_slow_discrete_fits_take_fewer_sweeps(row, method):
     assert fitted.objective > plain.objective - 0.5
     if plain.n_iter > 200:
         assert fitted.n_iter < plain.n_iter
+
+
+# Hidden Markov models ----------------------------------------------------------------------------
+
+each_chain = pytest.mark.parametrize("row", CHAINS, ids=str)
+LENGTHS = [60, 1, 40, 30]
+
+
+def chain_problem(row, k, d, lengths, seed=0):
+    rng = np.random.default_rng([k, d, seed])
+    X, states = row.draw_data(k, d, lengths, rng)
+    data = row.data(X, lengths)
+    model = row.model(k, data)
+    states = np.where(rng.random(len(X)) < 0.3, rng.integers(k, size=len(X)), states)
+    states[: 4 * k] = np.arange(4 * k) % k
+    return model, data, starts.from_labels(model, data, states)
+
+
+def assert_adds_up(model, posterior, data, n_sequences):
+    """First states and transitions counted are of all rows, and each state's rows are those."""
+    counted = posterior["excess"] - model.prior["excess"]
+    strength = posterior["strength"] - model.prior["strength"]
+    assert counted[0].sum() == pytest.approx(n_sequences)
+    assert counted[1:].sum() == pytest.approx(data.total_weight - n_sequences)
+    np.testing.assert_allclose(counted.sum(axis=0), strength, rtol=1e-9, atol=1e-9)
+
+
+@each_chain
+@pytest.mark.parametrize(("k", "d"), [(1, 1), (1, 3), (3, 1), (4, 3)])
+def test_coordinates_of_chains_there_and_back(row, k, d):
+    model, data, start = chain_problem(row, k, d, LENGTHS)
+    posterior = model.prior + data.sum(model.visit, model.mode(start), EM().assign(0))
+    assert_adds_up(model, posterior, data, len(LENGTHS))
+    coordinates = model.coordinates(posterior)
+    back = model.at_coordinates(coordinates, posterior)
+    posterior["log_z"][...] = 0
+    np.testing.assert_allclose(back.buffer, posterior.buffer, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(model.coordinates(back), coordinates, rtol=1e-9, atol=1e-9)
+
+
+@each_chain
+def test_any_coordinates_make_a_posterior_of_a_chain(row):
+    model, data, start = chain_problem(row, 3, 2, LENGTHS)
+    posterior = model.prior + data.sum(model.visit, model.mode(start), EM().assign(0))
+    own = model.coordinates(posterior)
+    rng = np.random.default_rng(3)
+    for spread in (0.1, 1.0, 5.0):
+        step = spread * rng.standard_normal(len(own))
+        step[model.latent.n_coordinates :] /= max(spread, 1.0)
+        out = model.at_coordinates(own + step, posterior)
+        assert_adds_up(model, out, data, len(LENGTHS))
+        for read in (model.mode, *([model.mean] if row.proper else [])):
+            theta = read(out)
+            # What is missing stays so; nothing else comes to be.
+            np.testing.assert_array_equal(theta.weights > 0, read(posterior).weights > 0)
+            if read == model.mode:
+                np.testing.assert_allclose(theta.weights.sum(axis=1), 1)
+            stats = data.sum(model.visit, theta, EM().assign(0))
+            assert np.isfinite(float(stats["log_z"]) + theta.log_prior)
+
+
+@each_chain
+def test_transitions_that_are_not_stay_so(row):
+    """Those that nobody took, and a state without rows."""
+    model, data, start = chain_problem(row, 3, 2, LENGTHS)
+    labels = np.sort(np.arange(data.n_rows) % 3)
+    labels[labels == 1] = 0
+    start = starts.from_labels(model, data, labels)
+    out = model.at_coordinates(model.coordinates(start) + 0.3, start)
+    before, after = (each["excess"] - model.prior["excess"] for each in (start, out))
+    np.testing.assert_array_equal(after == 0, before == 0)
+    assert np.all(after[:, 1] == 0)
+    assert np.all(after[2] == 0)
+    assert_adds_up(model, out, data, len(LENGTHS))
+
+
+@each_chain
+@pytest.mark.parametrize("method", [EM, MeanField])
+def test_slow_fits_of_chains_reach_the_same_optimum(row, method):
+    """Never falling, in fewer sweeps."""
+    if method is MeanField and not row.proper:
+        return
+    rng = np.random.default_rng(5)
+    _, *values = row.draw_prior(1, 2, 2, rng)
+    weights = np.array([[[0.5, 0.5], [0.8, 0.2], [0.3, 0.7]]])
+    if len(values) > 1:  # states that overlap: slow
+        values[0][0, 1] = values[0][0, 0] + 1.5
+        values[1][...] = np.eye(2) if row.emission in ("full", "tied") else 1.0
+    lengths = [150, 1, 90, 60]
+    states = row.draw_states(weights, lengths, rng)
+    X = row.draw_rows(states, rng, *values)[0]
+    data = row.data(X, lengths)
+    model = row.model(2, data)
+    start = starts.from_labels(model, data, np.where(rng.random(len(X)) < 0.2, 0, states[0]))
+    plain = method(max_iter=20_000, tol=1e-11, acceleration=None).fit(model, data, start)
+    fitted = method(max_iter=20_000, tol=1e-11).fit(model, data, start)
+    assert_climbs(fitted)
+    assert fitted.converged
+    assert fitted.objective == pytest.approx(plain.objective, rel=1e-7)
+    np.testing.assert_allclose(fitted.theta.weights, plain.theta.weights, atol=2e-3)
+    assert fitted.n_iter < 0.7 * plain.n_iter

@@ -18,7 +18,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import reference as ref
-from conftest import DiscreteRow, MixtureRow, raw_parameters
+from conftest import ChainRow, DiscreteRow, MixtureRow, raw_parameters
 from scipy.stats import chisquare, invwishart
 
 import vbfast
@@ -55,15 +55,9 @@ def variances(row, covariances, k, d):
 
 def simulate(weights, means, covariances, row, n, rng):
     """Draw components (S, N) and rows (S, N, D) given S parameters."""
-    size, k, d = means.shape
-    t = (rng.random((size, n, 1)) > np.cumsum(weights, axis=1)[:, None, :-1]).sum(axis=2)
-    full = np.array([
-        ref.full_covariances(covariance, row.covariance_type, k, d) for covariance in covariances
-    ])  # fmt: skip
-    root = np.linalg.cholesky(full)
-    of = np.arange(size)[:, None]
-    z = rng.standard_normal((size, n, d, 1))
-    return t, means[of, t] + (root[of, t] @ z)[..., 0]
+    marks = rng.random((len(means), n, 1))
+    t = (marks > np.cumsum(weights, axis=1)[:, None, :-1]).sum(axis=2)
+    return t, row.draw_rows(means, covariances, t, rng)
 
 
 # Simulation-based calibration --------------------------------------------------------------------
@@ -197,6 +191,11 @@ class JointData:
         self.t = None
         self.order = None
 
+    @property
+    def fixed(self):
+        """The rows that were drawn last."""
+        return vbfast.ArrayData(self.X, None, self.frame)
+
     def sum(self, visit, theta, assignment):
         gaussians, n = theta.parameters, self.n
         k, d = gaussians.means.shape
@@ -314,9 +313,8 @@ def test_geweke(row):
 # They fail where they must -----------------------------------------------------------------------
 
 
-def _kernel_changed(patch, change):
+def _kernel_changed(patch, change, latent=vbfast.Mixture, true=_kernels.mixture):
     """Give every visit what `change` makes of its block, assignment and wanted statistics."""
-    true = _kernels.mixture
 
     class Kernel:
         statistics_size = staticmethod(true.statistics_size)
@@ -324,9 +322,9 @@ def _kernel_changed(patch, change):
         @staticmethod
         def visit(block, theta, assignment, *, statistics=None, **out):
             block, assignment = change(block, assignment, statistics is not None)
-            true.visit(block, theta, assignment, statistics=statistics, **out)
+            return true.visit(block, theta, assignment, statistics=statistics, **out)
 
-    patch.setattr(vbfast.Mixture, "kernel", lambda self, single: Kernel)
+    patch.setattr(latent, "kernel", lambda self, single: Kernel)
 
 
 def drop_chunk(patch):
@@ -423,9 +421,8 @@ def mean_field_chain(model, data, rng):
     while True:
         stats = data.sum(model.visit, theta, Assignment("draw", seed=next(seeds)))
         yield vbfast.methods.Sweep(model.prior, theta, stats)
-        fixed = vbfast.ArrayData(data.X, None, data.frame)
         start = model.prior + stats
-        fitted = MeanField(max_iter=10, tol=1e-3).fit(model, fixed, start)
+        fitted = MeanField(max_iter=10, tol=1e-3).fit(model, data.fixed, start)
         theta = model.sample(fitted.posterior, rng)
 
 
@@ -545,12 +542,16 @@ def discrete_geweke(row, k, d, *, n_draws=10_000, n=6, seed=0, next_theta=None):
             counts = sweep.stats["strength"].copy()
             parts.append((sweep.theta.weights, row.values(sweep.theta), counts, data.X))
     values = discrete_moments(*(np.array(part) for part in zip(*parts, strict=True)))
-    batches = values.reshape(50, -1, values.shape[1]).mean(axis=1)
-    error = batches.std(axis=0, ddof=1) / np.sqrt(50)
     weights, tables = row.draw_prior(100_000, k, d, rng)
     t, X = draw_discrete(row, weights, tables, n, rng)
     counts = (t[:, :, None] == np.arange(k)).sum(axis=1)
-    expected = discrete_moments(weights, tables, counts, X)
+    return deviations(values, discrete_moments(weights, tables, counts, X))
+
+
+def deviations(values, expected):
+    """Return z of each moment's mean: of a chain, in batches, and of draws of the prior."""
+    batches = values.reshape(50, -1, values.shape[1]).mean(axis=1)
+    error = batches.std(axis=0, ddof=1) / np.sqrt(50)
     own = expected.std(axis=0) / np.sqrt(len(expected))
     return (values.mean(axis=0) - expected.mean(axis=0)) / np.hypot(error, own)
 
@@ -756,3 +757,251 @@ def test_calibration_of_factorial_models(row):
         ranks = np.delete(ranks, 15, axis=1)  # of a correlation that is 0
     p_values = [chisquare(np.bincount(r, minlength=n_bins)).pvalue for r in ranks.T]
     assert min(p_values) > 0.0005, p_values
+
+
+# Hidden Markov models ----------------------------------------------------------------------------
+
+CHAIN_ROWS = [(ChainRow("diag"), 2), (ChainRow("poisson"), 2)]
+# Rows of each sequence: with more of them Geweke's chain is slow to change the states' order.
+CHAIN_LENGTHS, JOINT_LENGTHS = (9, 1, 1, 6), (4, 1, 2)
+chain_rows = pytest.mark.parametrize("row", CHAIN_ROWS, ids=lambda row: str(row[0]))
+
+
+def chain_quantities(weights, *values):
+    """What is ranked or averaged of theta, (S, ...): the first half in any order of the states."""
+    x = np.log(values[0]) if len(values) == 1 else np.tanh(values[0] / 2)
+    stays = np.diagonal(weights[:, 1:], axis1=1, axis2=2)
+    more = [] if len(values) == 1 else [np.log(values[1][:, 0, 0])]
+    return np.stack(
+        [
+            stays.sum(axis=1), stays.min(axis=1), weights[:, 0].max(axis=1),
+            x.min(axis=1)[:, 0], x.sum(axis=(1, 2)), (stays * x[:, :, 0]).sum(axis=1),
+            stays[:, 0], weights[:, 0, 0], weights[:, -1, 0], x[:, 0, 0], x[:, -1, 0],
+            x[:, 0, 0] * x[:, -1, 0], *more,
+        ],
+        axis=1,
+    )  # fmt: skip
+
+
+def draw_paths(scores, weights, lengths, rng):
+    """Draw T given scores (S, N, K): filter forward, draw backward (Chib 1996)."""
+    scores = scores - scores.max(axis=2, keepdims=True)
+    filtered, paths = np.exp(scores), np.empty(scores.shape[:2], dtype=int)
+    of, end = np.arange(len(scores)), 0
+    for length in lengths:
+        first, end = end, end + length
+        for n in range(first, end):
+            before = filtered[:, n - 1, None] @ weights[:, 1:] if n > first else weights[:, :1]
+            filtered[:, n] *= before[:, 0]
+            filtered[:, n] /= filtered[:, n].sum(axis=1, keepdims=True)
+        for n in reversed(range(first, end)):
+            p = filtered[:, n]
+            if n < end - 1:
+                p = p * weights[of, 1:, paths[:, n + 1]]
+            marks = rng.random(len(p)) * p.sum(axis=1)
+            paths[:, n] = (marks[:, None] > p.cumsum(axis=1)[:, :-1]).sum(axis=1)
+    return paths
+
+
+def path_log_joint(scores, weights, lengths, t):
+    """log p(X, T | theta) of T (S, N)."""
+    of = np.arange(len(t))[:, None]
+    before = np.concatenate([np.zeros((len(t), 1), dtype=int), 1 + t[:, :-1]], axis=1)
+    before[:, np.cumsum((0, *lengths[:-1]))] = 0
+    value = np.take_along_axis(scores, t[:, :, None], axis=2)[:, :, 0]
+    return (value + np.log(weights[of, before, t])).sum(axis=1)
+
+
+def chain_calibration(row, k, lengths=CHAIN_LENGTHS, *, n_sets=400, sampler=gibbs, seed=0):
+    """Return the p-values of uniform ranks, one a quantity; the last of log p(X, T, theta)."""
+    rng = np.random.default_rng(seed)
+    weights, *values = row.draw_prior(n_sets, k, 1, rng)
+    t = row.draw_states(weights, lengths, rng)
+    X = row.draw_rows(t, rng, *values)
+    scores = np.array([row.scores(*one) for one in zip(X, *values, strict=True)])
+    again = draw_paths(scores, weights, lengths, rng)
+    fresh = draw_paths(scores, weights, lengths, rng)
+    log_joint = path_log_joint(scores, weights, lengths, fresh)
+    log_joint += [row.log_prior(*theta) for theta in zip(weights, *values, strict=True)]
+    ranked = np.column_stack([chain_quantities(weights, *values), log_joint])
+    ranks = np.empty(ranked.shape, dtype=int)
+    for number in range(n_sets):
+        data = row.data(X[number], lengths)
+        model = row.model(k, data)
+        place = int(rng.integers(N_BINS))
+        drawn, joint = [], []
+        for labels, n_draws in ((t[number], place), (again[number], N_BINS - 1 - place)):
+            for draw in sampler(model, data, labels, n_draws, rng) if n_draws else ():
+                drawn.append((draw.weights, *row.values(draw, data.frame)))
+                assignment = Assignment("draw", seed=int(rng.integers(2**63)))
+                joint.append(data.sum(model.visit, draw, assignment)["log_z"] + draw.log_prior)
+        found = chain_quantities(*(np.array(part) for part in zip(*drawn, strict=True)))
+        found = np.column_stack([found, joint])
+        ranks[number] = (found < ranked[number]).sum(axis=0)
+    return np.array([chisquare(np.bincount(r, minlength=N_BINS)).pvalue for r in ranks.T])
+
+
+@chain_rows
+def test_simulation_based_calibration_of_chains(row):
+    p_values = chain_calibration(*row)
+    assert np.all(p_values > 0.001), p_values
+
+
+class ChainJointData:
+    """Rows drawn anew, X given T and theta, whenever a chain looks at them."""
+
+    def __init__(self, row, model, like, lengths, rng):
+        self.row, self.model, self.like, self.lengths, self.rng = row, model, like, lengths, rng
+        self.total_weight = float(sum(lengths))
+        self.t = None
+
+    @property
+    def fixed(self):
+        """The rows that were drawn last."""
+        return replace(self.like, values=self.X)
+
+    def sum(self, visit, theta, assignment):
+        row, rng = self.row, self.rng
+        if self.t is None:
+            self.t = row.draw_states(theta.weights[None], self.lengths, rng)[0]
+        values = row.values(theta, self.like.frame)
+        each = [value[None] for value in values]
+        self.X = row.draw_rows(self.t[None], rng, *each)[0]
+        # With the T that theta was drawn given: of that drawn next, p(T | X, theta) makes theta's.
+        self.found = theta.weights, *values, self.t, self.X
+        block, self.t = self.fixed.block, np.empty_like(self.t)
+        self.model.latent.kernel(False).visit(block, theta, assignment, labels=self.t)
+        return visit(block, theta, assignment)
+
+
+def chain_moments(lengths, weights, *rest):
+    """Functions of theta, T (S, N) and X (S, N, 1)."""
+    *values, t, X = rest
+    first = np.cumsum((0, *lengths[:-1]))
+    inner = np.setdiff1d(np.arange(t.shape[1]), first)
+    moved = t[:, inner] != t[:, inner - 1]
+    x = np.tanh(X[:, :, 0] / 5)
+    starts_in, stay = (t[:, first] == 0).mean(axis=1), weights[:, 1, 0]
+    beyond = (t[:, first[1:]] == t[:, first[1:] - 1]).mean(axis=1)
+    more = [
+        (t == 0).mean(axis=1), (t == 0).mean(axis=1) ** 2, starts_in, starts_in * weights[:, 0, 0],
+        moved.mean(axis=1), moved.mean(axis=1) ** 2, moved.mean(axis=1) * stay,
+        x.mean(axis=1), (x**2).mean(axis=1), x[:, 0] * x[:, 1], x[:, inner[-1]] * x[:, first[-1]],
+        x[:, 0] * x[:, first[-1]], beyond, beyond * stay,
+    ]  # fmt: skip
+    return np.column_stack([chain_quantities(weights, *values), *more])
+
+
+def chain_geweke(row, k, lengths=JOINT_LENGTHS, *, n_draws=10_000, seed=0, next_theta=None):
+    """Return z of each moment."""
+    rng = np.random.default_rng(seed)
+    like = row.data(np.abs(np.arange(sum(lengths))[:, None] - 3.0), lengths)
+    model = row.model(k, like)
+    data = ChainJointData(row, model, like, lengths, rng)
+    make = next_theta or (lambda *of: FullInference().chain(of[0], of[1], model.prior, of[2]))
+    found = []
+    for _ in zip(range(n_draws), make(model, data, rng), strict=False):
+        found.append(data.found)
+    weights, *values = row.draw_prior(100_000, k, 1, rng)
+    t = row.draw_states(weights, lengths, rng)
+    expected = weights, *values, t, row.draw_rows(t, rng, *values)
+    drawn = (np.array(part) for part in zip(*found, strict=True))
+    return deviations(chain_moments(lengths, *drawn), chain_moments(lengths, *expected))
+
+
+@chain_rows
+def test_geweke_of_chains(row):
+    z = chain_geweke(*row, n_draws=20_000)
+    assert np.all(np.abs(z) < 4.3), z
+
+
+def _chain_kernel_changed(patch, change):
+    _kernel_changed(patch, change, vbfast.Chain, _kernels.chain)
+
+
+def transitions_ignored(patch):
+    """Transitions are drawn from their prior."""
+    collect = vbfast.Chain.collect
+
+    def changed(self, counts, raw):
+        out = collect(self, counts, raw)
+        out["excess"][1:] = 0
+        return out
+
+    patch.setattr(vbfast.Chain, "collect", changed)
+
+
+def path_of_viterbi(patch):
+    """The best path stands in for a draw."""
+
+    def change(block, assignment, counted):
+        kind = "hard" if assignment.kind == "draw" else assignment.kind
+        return block, replace(assignment, kind=kind)
+
+    _chain_kernel_changed(patch, change)
+
+
+def sequences_run_together(patch):
+    """The first row of a sequence follows the last one of the sequence before."""
+    _chain_kernel_changed(
+        patch, lambda block, assignment, counted: (replace(block, sequences=None), assignment)
+    )
+
+
+def states_independent(patch):
+    """Each state is drawn from its filtered probabilities, whatever the next one is."""
+    true = _kernels.chain
+
+    class Kernel:
+        statistics_size = staticmethod(true.statistics_size)
+
+        @staticmethod
+        def visit(block, theta, assignment, *, statistics=None, labels=None):
+            if assignment.kind == "draw":
+                q = np.empty((len(block.values), len(theta.offsets)))
+                true.visit(block, theta, Assignment("filter"), q=q)
+                marks = np.random.default_rng(assignment.seed + assignment.sweep)
+                drawn = (marks.random((len(q), 1)) > q.cumsum(axis=1)[:, :-1]).sum(axis=1)
+                if labels is not None:
+                    labels[...] = drawn
+                    return None
+                block, assignment = replace(block, labels=drawn), Assignment("given")
+            return true.visit(block, theta, assignment, statistics=statistics)
+
+    patch.setattr(vbfast.Chain, "kernel", lambda self, single: Kernel)
+
+
+CHAIN_BUGS = [transitions_ignored, path_of_viterbi, states_independent]
+
+
+@pytest.mark.parametrize("plant", CHAIN_BUGS)
+@chain_rows
+def test_calibration_of_chains_finds(plant, row, monkeypatch):
+    plant(monkeypatch)
+    assert chain_calibration(*row, n_sets=300).min() < 1e-4
+
+
+# Of few sequences it matters little to ranks where they begin.
+@pytest.mark.parametrize("plant", [*CHAIN_BUGS, sequences_run_together])
+@chain_rows
+def test_geweke_of_chains_finds(plant, row, monkeypatch):
+    plant(monkeypatch)
+    assert np.abs(chain_geweke(*row, n_draws=5_000)).max() > 5
+
+
+@chain_rows
+def test_both_pass_for_chains_with_as_few_draws(row):
+    assert chain_calibration(*row, n_sets=300).min() > 0.001
+    assert np.abs(chain_geweke(*row, n_draws=5_000)).max() < 5
+
+
+@chain_rows
+def test_calibration_of_chains_finds_mean_field(row):
+    assert chain_calibration(*row, n_sets=300, sampler=mean_field).min() < 1e-4
+
+
+@chain_rows
+def test_geweke_of_chains_finds_mean_field(row):
+    # More states for as many rows: q(T) q(theta) is further from the posterior.
+    z = chain_geweke(row[0], 3, n_draws=2_500, next_theta=mean_field_chain)
+    assert np.abs(z).max() > 5

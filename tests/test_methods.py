@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
+import itertools
 import pickle
 
 import numpy as np
 import pytest
 import reference as ref
-from conftest import DISCRETE, MIXTURES, raw_parameters
+from conftest import CHAINS, DISCRETE, MIXTURES, raw_parameters
 from scipy.special import logsumexp
 
 import vbfast
@@ -676,3 +677,203 @@ def test_a_row_that_is_impossible_is_named(several):
     requests = [(one, Assignment("exact")) for one in ([possible, theta] if several else [theta])]
     with pytest.raises(ImpossibleRowError, match="row 3 of X"):
         data.sum_each(model.visit_each, requests)
+
+
+# Hidden Markov models ----------------------------------------------------------------------------
+
+chain_models = pytest.mark.parametrize("row", CHAINS, ids=str)
+# Their q(T), and what theta is read off by.
+CHAIN_METHODS = METHODS | {"variational_em": (VariationalEM, None)}
+CHAIN_KINDS = KINDS | {"variational_em": ("factorised", "mode")}
+# Methods that climb, plain update by plain update.
+CLIMBING = ("em", "mean_field", "crisp_em", "variational_em")
+CHAIN_CASES = [(method, row) for row in CHAINS for method in CLIMBING if allowed(method, row)]
+
+
+def chain_problem(rng, row, k, d, lengths, n_threads=1):
+    """Model, data, and the posterior that states give, some of them wrong."""
+    X, states = row.draw_data(k, d, lengths, rng)
+    wrong = rng.random(len(X)) < 0.3
+    states = np.where(wrong, rng.integers(k, size=len(X)), states)
+    states[: 4 * k] = np.arange(4 * k) % k
+    data = row.data(X, lengths, n_threads)
+    model = row.model(k, data)
+    return model, data, states, starts.from_labels(model, data, states)
+
+
+def sequences_of(data):
+    """Rows of each sequence."""
+    if data.sequences is None:
+        return [slice(0, data.n_rows)]
+    return [slice(*ends) for ends in itertools.pairwise(data.sequences.offsets)]
+
+
+def chain_visit(model, data, theta, assignment, **wanted):
+    """What the kernel says of rows: an array of each name and dtype wanted."""
+    shapes = {"q": (data.n_rows, model.latent.n_components)}
+    out = {name: np.empty(shapes.get(name, data.n_rows), kind) for name, kind in wanted.items()}
+    model.latent.kernel(False).visit(data.block, theta, assignment, **out)
+    return out
+
+
+@pytest.mark.parametrize(("method", "row"), CHAIN_CASES, ids=lambda case: str(case))
+def test_random_chain_fits_climb(method, row):
+    """ObjectiveFellWarning is an error, as every warning is."""
+    rng = np.random.default_rng([CHAIN_CASES.index((method, row)), 3])
+    n_degenerate = 0
+    for _ in range(12):
+        k, d = int(rng.integers(1, 5)), int(rng.integers(1, 4))
+        lengths = [30 * k, *rng.integers(1, 60, size=rng.integers(4))]
+        model, data, _, start = chain_problem(rng, row, k, d, lengths)
+        if method == "variational_em":  # goes on from its last q(T)
+            data = data.with_memory(k)
+        try:
+            fitted = CHAIN_METHODS[method][0](max_iter=40, tol=0).fit(model, data, start)
+        except DegenerateError:
+            assert not row.proper
+            n_degenerate += 1
+            continue
+        assert np.isfinite(fitted.objectives).all()
+        assert_climbs(fitted.objectives, data.total_weight)
+    assert n_degenerate < 6
+
+
+@pytest.mark.parametrize(
+    ("method", "row"),
+    [case for case in CHAIN_CASES if case[0] != "variational_em"],
+    ids=lambda case: str(case),
+)
+def test_chain_fits_agree_with_sums_over_all_paths(method, row):
+    kind, read = KINDS[method]
+    n_compared = 0
+    for seed in range(4):
+        rng = np.random.default_rng([CHAIN_CASES.index((method, row)), seed])
+        k, d = 2 + seed % 2, 1 + seed // 2
+        lengths = [7, 1, 5, 6, 2, 6, 7, 1, 6]
+        model, data, states, start = chain_problem(rng, row, k, d, lengths)
+        try:
+            expected = ref.chain_climb(
+                data.values, states, lengths, row, k, kind, read, n_sweeps=4
+            )  # fmt: skip
+        except (ZeroDivisionError, np.linalg.LinAlgError):
+            assert not row.proper
+            continue
+        n_sweeps = max(len(expected) - 1, 1)
+        fitted = CHAIN_METHODS[method][0](max_iter=n_sweeps, tol=0).fit(model, data, start)
+        objectives, qs, pairs = zip(*expected, strict=True)
+        n = min(len(fitted.objectives), len(objectives))
+        np.testing.assert_allclose(fitted.objectives[:n], objectives[:n], rtol=1e-9)
+        n_compared += 1
+        last = fitted.n_iter
+        if last >= len(qs) or qs[last] is None:
+            continue
+        found = chain_visit(model, data, fitted.theta, Assignment("exact"), q=float)["q"]
+        if kind == "hard":
+            path = chain_visit(model, data, fitted.theta, Assignment("hard"), labels=np.int64)
+            found = ref.one_hot(path["labels"], k)
+        np.testing.assert_allclose(found, qs[last], atol=1e-7)
+        stats = data.sum(model.visit, fitted.theta, Assignment(kind))
+        first = sum(qs[last][part][0] for part in sequences_of(data))
+        np.testing.assert_allclose(stats["excess"][0], first, atol=1e-7)
+        np.testing.assert_allclose(stats["excess"][1:], pairs[last], atol=1e-7)
+    assert n_compared
+
+
+@chain_models
+@pytest.mark.parametrize("method", ["em", "variational_em", "crisp_em"])
+def test_chain_objective_is_that_of_the_point_it_ends_in(row, method):
+    rng = np.random.default_rng(3)
+    model, data, _, start = chain_problem(rng, row, 3, 2, [60, 1, 40, 25])
+    fitted = CHAIN_METHODS[method][0](max_iter=7, tol=0).fit(model, data, start)
+    values = row.values(fitted.theta, data.frame)
+    weights, scores = fitted.theta.weights, row.scores(data.values, *values)
+    expected = row.log_prior(weights, *values)
+    for part in sequences_of(data):
+        given = scores[part], weights[0], weights[1:]
+        if method == "em":
+            expected += ref.forward_backward(*given)[0].sum()
+        elif method == "crisp_em":
+            expected += ref.viterbi(*given)[1]
+        else:
+            q = chain_visit(model, data, fitted.theta, Assignment("factorised"), q=float)["q"]
+            expected += ref.chain_free_energy(q[part], *given)
+    assert fitted.objective == pytest.approx(expected, rel=1e-10)
+
+
+@chain_models
+@pytest.mark.parametrize("kind", ["exact", "hard", "factorised"])
+def test_statistics_of_sequences_add_up(row, kind):
+    """A chain's statistics are the sum over sequences, however they are split."""
+    rng = np.random.default_rng(4)
+    lengths = [30, 1, 12, 25, 1, 40]
+    model, data, _, start = chain_problem(rng, row, 3, 2, lengths)
+    theta = model.mode(start)
+    whole = data.sum(model.visit, theta, Assignment(kind))
+    ends = np.cumsum(lengths)
+    for cuts in ([0, 1, 6], [0, 4, 5, 6], range(7)):
+        total = model.layout.stats()
+        for a, b in itertools.pairwise(cuts):
+            rows = slice(sum(lengths[:a]), ends[b - 1])
+            part = dataclasses.replace(row.data(data.values[rows], lengths[a:b]), frame=data.frame)
+            total = total + part.sum(model.visit, theta, Assignment(kind))
+        np.testing.assert_allclose(total.buffer, whole.buffer, rtol=1e-11, atol=1e-11)
+    assert whole["excess"][0].sum() == pytest.approx(len(lengths))
+    assert whole["excess"].sum() == pytest.approx(sum(lengths))
+    # Sequences that are taken as one have other statistics.
+    one = dataclasses.replace(data, sequences=None).sum(model.visit, theta, Assignment(kind))
+    assert one["excess"][0].sum() == pytest.approx(1)
+    assert float(one["log_z"]) != pytest.approx(float(whole["log_z"]), rel=1e-6)
+
+
+@pytest.mark.parametrize("lengths", [[3000], [1500, 7, 900, 1, 592], [30] * 100])
+@pytest.mark.parametrize("row", [row for row in CHAINS if row.proper], ids=str)
+def test_chains_have_the_same_bits_with_any_number_of_threads(row, lengths):
+    found = []
+    for n_threads in (1, 2, 3):
+        rng = np.random.default_rng(5)
+        model, data, _, start = chain_problem(rng, row, 3, 2, lengths, n_threads)
+        each = [
+            make(max_iter=4, tol=0).fit(model, data, start) for make, _ in CHAIN_METHODS.values()
+        ]
+        parts = [part for fit in each for part in (fit.objectives, fit.posterior.buffer)]
+        chain = vbfast.FullInference().chain(model, data, start, rng)
+        parts += [next(chain).stats.buffer for _ in range(3)]
+        found.append(np.concatenate(parts).tobytes())
+    assert found[0] == found[1] == found[2]
+
+
+class LabelledData:
+    """Data that remember the states their last visit drew."""
+
+    def __init__(self, data):
+        self.data, self.total_weight = data, data.total_weight
+
+    def sum(self, visit, theta, assignment):
+        self.states = np.empty(self.data.n_rows, dtype=np.int64)
+        kernel = visit.__self__.latent.kernel(False)
+        kernel.visit(self.data.block, theta, assignment, labels=self.states)
+        return self.data.sum(visit, theta, assignment)
+
+
+@pytest.mark.parametrize("row", [row for row in CHAINS if row.proper], ids=str)
+def test_draws_of_chains_have_the_log_joint_they_report(row):
+    rng = np.random.default_rng(9)
+    k = 3
+    model, data, _, start = chain_problem(rng, row, k, 2, [40, 1, 30])
+    labelled = LabelledData(data)
+    paths = set()
+    for sweep in itertools.islice(vbfast.FullInference().chain(model, labelled, start, rng), 5):
+        weights, values = sweep.theta.weights, row.values(sweep.theta, data.frame)
+        np.testing.assert_allclose(weights.sum(axis=1), 1)
+        log_prior = row.log_prior(weights, *values)
+        assert sweep.theta.log_prior == pytest.approx(log_prior, rel=1e-9, abs=1e-8)
+        t, pairs = labelled.states, np.zeros((k, k))
+        log_joint = log_prior + row.scores(data.values, *values)[np.arange(len(t)), t].sum()
+        for part in sequences_of(data):
+            log_joint += np.log(weights[0, t[part][0]])
+            log_joint += np.log(weights[1 + t[part][:-1], t[part][1:]]).sum()
+            pairs += ref.count_path(t[part], k)
+        assert sweep.objective == pytest.approx(log_joint, rel=1e-9)
+        np.testing.assert_array_equal(sweep.stats["excess"][1:], pairs)
+        paths.add(t.tobytes())
+    assert len(paths) == 5

@@ -408,3 +408,88 @@ def test_evidence_of_counts_and_symbols_by_enumeration(row):
         assert one.score_samples(x[None])[0] == pytest.approx(both - one.objective_)
         ratio = ref.enumerate_discrete(np.vstack([X, x]), k, row.alpha, row) - exact
         assert full.score_samples(x[None])[0] == pytest.approx(ratio, abs=0.05)
+
+
+# Hidden Markov models ----------------------------------------------------------------------------
+
+# Rates of the states that a fit of the earthquakes starts from; each state stays with `stay`.
+EARTHQUAKES = {2: [15, 25], 3: [10, 20, 30], 4: [10, 13, 20, 30]}
+
+
+def earthquakes_chain(k, rates=None, stay=0.9, **options):
+    moves = np.full((k, k), (1 - stay) / (k - 1))
+    np.fill_diagonal(moves, stay)
+    rates = EARTHQUAKES[k] if rates is None else rates
+    options = {"transmat_init": moves, "tol": 1e-12, "max_iter": 5000} | options
+    chain = vbfast.HiddenMarkovModel(
+        k, emission="poisson", means_init=np.reshape(rates, (k, 1)).astype(float), **options
+    )
+    return chain.fit(ref.load("earthquakes")[:, -1:])
+
+
+@pytest.mark.parametrize(
+    ("initial", "k", "figure"),
+    [
+        ("free", 2, -341.8787), ("free", 3, -328.5275), ("free", 4, -326.2850),
+        ("stationary", 2, -342.3183), ("stationary", 3, -329.4603), ("stationary", 4, -327.8316),
+    ],
+)  # fmt: skip
+def test_maximum_likelihood_of_chains(initial, k, figure):
+    chain = earthquakes_chain(k, initial=initial)
+    assert chain.converged_
+    assert chain.objective_ >= figure - 1e-4
+    X = ref.load("earthquakes")[:, -1:]
+    scores = ref.count_scores(X, np.zeros(k), chain.rates_)
+    log_z = ref.forward_backward(scores, chain.startprob_, chain.transmat_)[0]
+    assert chain.objective_ == pytest.approx(log_z.sum(), abs=1e-8)
+    # Starts of the estimator's own find the same, but for one of several optima with K = 4.
+    if k < 4:
+        own = vbfast.HiddenMarkovModel(
+            k, emission="poisson", initial=initial, n_init=5, random_state=0, tol=1e-10,
+            max_iter=5000,
+        ).fit(X)  # fmt: skip
+        assert own.objective_ == pytest.approx(figure, abs=6e-5)
+        assert chain.objective_ == pytest.approx(figure, abs=6e-5)
+
+
+# By method and states: where to start, objective, log-likelihood at the theta where it ends.
+LADDER = [
+    ("em", 2, None, 0.9, -341.8787, -341.8787),
+    ("variational_em", 2, None, 0.9, -343.8363, -341.9153),
+    ("crisp_em", 2, [15, 26], 0.9, -346.2966, -342.0536),
+    ("em", 3, None, 0.9, -328.5275, -328.5275),
+    ("variational_em", 3, [13, 20, 29], 0.8, -330.8919, -328.6337),
+    ("crisp_em", 3, [10, 20, 25], 0.8, -334.1513, -329.2615),
+    ("crisp_em", 3, [8, 20, 29], 0.9, -334.0500, -329.4021),
+]
+
+
+@pytest.mark.parametrize(("method", "k", "rates", "stay", "objective", "log_likelihood"), LADDER)
+def test_ladder_of_chains(method, k, rates, stay, objective, log_likelihood):
+    X = ref.load("earthquakes")[:, -1:]
+    chain = earthquakes_chain(k, rates, stay, method=method)
+    assert chain.objective_ == pytest.approx(objective, abs=1e-3)
+    assert chain.score(X) == pytest.approx(log_likelihood, abs=1e-3)
+    # Where it ends it stays.
+    options = {"transmat_init": chain.transmat_, "startprob_init": chain.startprob_}
+    again = earthquakes_chain(k, chain.rates_, method=method, **options)
+    np.testing.assert_allclose(again.lower_bounds_ * len(X), chain.objective_, atol=1e-7)
+    np.testing.assert_allclose(again.transmat_, chain.transmat_, atol=1e-4)
+    # From starts of its own it comes as far at least.
+    own = vbfast.HiddenMarkovModel(
+        k, emission="poisson", method=method, n_init=10, random_state=0, tol=1e-10, max_iter=5000
+    ).fit(X)
+    assert own.objective_ >= objective - 1e-3
+    scores = ref.count_scores(X, np.zeros(k), chain.rates_)
+    given = scores, chain.startprob_, chain.transmat_
+    assert ref.forward_backward(*given)[0].sum() == pytest.approx(chain.score(X), abs=1e-8)
+    if method == "crisp_em":
+        # A plain proof that it is a fixed point: the best path says the same theta again.
+        path, value = ref.viterbi(*given)
+        assert value == pytest.approx(chain.objective_, abs=1e-8)
+        counts = ref.count_path(path, k)
+        np.testing.assert_allclose(
+            counts / counts.sum(axis=1, keepdims=True), chain.transmat_, atol=1e-12
+        )
+        means = [X[path == state].mean() for state in range(k)]
+        np.testing.assert_allclose(means, chain.rates_[:, 0], rtol=1e-12)
