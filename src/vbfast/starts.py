@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _kernels
 from ._kernels.inputs import Assignment, Block, Coefficients
+from .conjugate import Gaussians
 from .data import ArrayData, Frame
 from .emissions import Gaussian
 from .methods import CrispEM
@@ -27,7 +28,7 @@ Init = Literal["kmeans", "k-means++", "random", "random_from_data"]
 
 # Centroids are sought in a random part of the rows: one in SHARE, but FEWEST at least and MOST at
 # most, or 100 a component where that is more; of so many VALUES at most, or 10 rows a component.
-SHARE, FEWEST, MOST, VALUES = 20, 5_000, 25_000, 2**21
+SHARE, FEWEST, MOST, VALUES = 25, 4_000, 25_000, 2**21
 # k-means stops sooner than EM, which goes on from there.
 KMEANS_SWEEPS, KMEANS_TOL = 10, 1e-4
 # Share of the rows that components of counts or symbols have in common at the start.
@@ -62,10 +63,19 @@ class Centroids:
     def _emission(self) -> Gaussian:
         return Gaussian(self.n_features, "spherical")
 
+    @cached_property
+    def _ones(self) -> Array:
+        return np.ones((self.n_components, 1))
+
+    @cached_property
+    def _zeros(self) -> Array:
+        return np.zeros(self.n_components)
+
     def at(self, means: Array) -> _Means:
         """Theta with these centroids."""
         emission = self._emission
-        coefficients = emission.coefficients(emission.unit(means), means)
+        unit = Gaussians(means, self._ones, self._zeros, self._zeros)
+        coefficients = emission.coefficients(unit, means)
         return _Means(emission.kernel, coefficients, np.zeros(len(means)), means=means)
 
     def mode(self, posterior: Stats) -> _Means:
@@ -107,7 +117,9 @@ def _part(
     n = max(min(max(n_rows // SHARE, FEWEST), MOST), 100 * n_components)
     n = min(n, max(VALUES // (width or data.values.shape[1]), 10 * n_components))
     if n < n_rows:
-        chosen = np.sort(rng.choice(n_rows, n, replace=False, shuffle=False))
+        # One of each stretch of rows.
+        ends = np.arange(n + 1) * n_rows // n
+        chosen = ends[:-1] + (rng.random(n) * np.diff(ends)).astype(np.int64)
         rows = chosen if isinstance(rows, slice) else rows[chosen]
     values = data.values[rows].astype(np.float64)
     values -= data.frame.origin
