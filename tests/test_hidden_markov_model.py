@@ -504,3 +504,47 @@ def test_next_to_impossible_transitions():
     # Not taken for impossible by what is said of rows afterwards.
     model.transmat_ = tiny
     assert model.score(X) == pytest.approx(np.log(1e-150) + 19 * np.log(0.5))
+
+
+BAD_VALUES = [
+    ("poisson", -1.0, r"X\[5, 1\] is -1"),
+    ("poisson", 0.5, r"X\[5, 1\] is 0.5"),
+    ("bernoulli", 2.0, r"X\[5, 1\] is 2"),
+    ("categorical", -1.0, r"X\[5, 1\] is -1"),
+    ("categorical", 1.5, r"X\[5, 1\] is 1.5"),
+]
+
+
+@pytest.mark.parametrize(("emission", "value", "words"), BAD_VALUES)
+def test_values_that_are_no_counts_or_symbols(emission, value, words):
+    good = np.random.default_rng(7).integers(2, size=(40, 2)).astype(float)
+    bad = good.copy()
+    bad[5, 1] = value
+    with pytest.raises(ValueError, match=words):
+        HiddenMarkovModel(2, emission=emission).fit(bad)
+    model = HiddenMarkovModel(2, emission=emission, tol=1.0, random_state=0).fit(good)
+    for ask in (model.predict, model.predict_proba, model.score, model.decode, model.filter):
+        with pytest.raises(ValueError, match=words):
+            ask(bad)
+
+
+def test_unseen_symbols_are_named():
+    good = np.random.default_rng(8).integers(3, size=(40, 2))
+    model = HiddenMarkovModel(2, emission="categorical", tol=1.0, random_state=0).fit(good)
+    unseen = good.copy()
+    unseen[9, 0] = 3
+    with pytest.raises(ValueError, match=r"X\[9, 0\] is 3 .* from 0 to 2 are allowed"):
+        model.score(unseen)
+
+
+def test_statistics_of_a_long_chain_have_the_same_bits_on_any_number_of_threads():
+    rng = np.random.default_rng(9)
+    X = np.cumsum(rng.standard_normal((100_000, 4)), axis=0) % 7 + rng.standard_normal((100_000, 4))
+    found = set()
+    for n_threads in (1, 2, 3, 5):
+        data = vbfast.ArrayData.of(X, n_threads=n_threads)
+        model = vbfast.Model(vbfast.Chain(8), vbfast.Gaussian(4, "diag", frame=data.frame))
+        theta = model.about((X[:8] - data.frame.origin) * data.frame.scale)
+        stats = data.sum(model.visit, theta, vbfast.EM().assign(0))
+        found.add(stats.buffer.tobytes())
+    assert len(found) == 1
