@@ -1,5 +1,7 @@
 # make demo    build, install and compare the methods on Old Faithful
 # make test    the same, then all tests (make test PYTEST="-m 'not slow'" leaves out the slow ones)
+# make dev     editable install in .venv: what is changed is compiled when vbfast is imported
+#              (make dev LEVELS=v4 for one SIMD level, which is quicker)
 # make lint    style and types
 # make bench   time and memory beside other packages, in some minutes
 # make dist    wheel and source distribution, in dist/
@@ -7,11 +9,12 @@
 
 PYTHON ?= python3
 PYTEST ?=
+LEVELS ?= v2,v3,v4
 VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := pyproject.toml meson.build $(shell find src -type f -not -name '*.pyc')
 
-.PHONY: demo test lint bench dist clean
+.PHONY: demo test dev lint bench dist clean
 
 demo: $(VENV)/installed
 	$(PY) -m vbfast compare
@@ -21,6 +24,11 @@ test: $(VENV)/installed $(VENV)/extra-test
 
 bench: $(VENV)/installed $(VENV)/extra-bench
 	$(PY) -m pytest bench
+
+# The build folder stays, so that a change costs the modules that it touches.
+dev: $(VENV)/extra-test
+	$(PY) -m pip install --quiet "meson-python>=0.18" "Cython>=3.1" ninja
+	$(PY) -m pip install --quiet --no-build-isolation -Cbuild-dir=build -Csetup-args=-Dlevels=$(LEVELS) -e ".[plot]"
 
 lint: $(VENV)/extra-lint
 	$(VENV)/bin/ruff check src tests bench
