@@ -390,3 +390,75 @@ def test_large_counts():
     mixture = MixtureModel(2, emission="poisson", random_state=0, tol=1e-9).fit(X)
     np.testing.assert_allclose(np.sort(mixture.rates_[:, 0]), [1e6, 2e6], rtol=1e-3)
     assert mixture.converged_
+
+
+# Numbers at the ends of float64, and what rounding leaves ------------------------------------------
+
+
+@each_type
+def test_regularisation_beyond_float64_is_refused(covariance_type):
+    Z = np.ones((20, 2))
+    Z[3] = 1e150
+    with pytest.raises(ValueError, match=r"reg_covar is 10000000000.0 times the variance of col"):
+        GaussianMixture(covariance_type=covariance_type, reg_covar=1e10).fit(Z)
+    fitted = GaussianMixture(covariance_type=covariance_type, reg_covar=1e3).fit(Z)
+    assert_sane(fitted, Z)
+
+
+def test_means_by_hand_at_the_end_of_float64():
+    X = clusters(n_features=2)
+    mixture = GaussianMixture(2, random_state=0).fit(X)
+    mixture.means_ = np.full((2, 2), 1e308)
+    rows, _ = mixture.sample(20)
+    np.testing.assert_array_equal(rows, 1e308)
+    mixture.means_ = np.array([[1e308, 0.0], [-1e308, 0.0]])
+    with pytest.raises(ValueError, match=r"means_\[0, 0\] is 1e\+308.*up to 1e\+152 is allowed"):
+        mixture.sample(2)
+
+
+def climbs(X, n_components, **parameters):
+    """Fit; the objectives, or None where a component is degenerate. A fall would be an error."""
+    try:
+        mixture = GaussianMixture(n_components, reg_covar=0, random_state=0, **parameters).fit(X)
+    except vbfast.DegenerateError:
+        return None
+    return mixture.lower_bounds_
+
+
+@pytest.mark.parametrize("acceleration", [None, "anderson"])
+@pytest.mark.parametrize("row", range(7))
+def test_component_that_shrinks_onto_a_row_under_a_prior_on_means(row, acceleration):
+    # Where the precision has no bound, the mean's distance from the row is nothing but rounding.
+    X = np.array([[-3.91, -18.84], [0.11, -0.69], [0.6, -0.11], [0.25, -0.89], [0.01, 0.95], [0.33, -0.44], [1.67, 0.27]])
+    prior = {"mean_variance_prior": 10.0, "mean_prior": [-11.0, -13.0]}
+    labels = np.zeros(7, dtype=int)
+    labels[row] = 1
+    start = {"weights_init": [6 / 7, 1 / 7], "means_init": [X[labels == k].mean(0) for k in (0, 1)]}
+    for precision in (1e2, 1e4, 1e6):
+        found = climbs(
+            X,
+            2,
+            covariance_type="spherical",
+            method=vbfast.EM(tol=1e-10, max_iter=60, acceleration=acceleration),
+            precisions_init=[1.0, precision],
+            **prior,
+            **start,
+        )
+        assert found is None
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied"])
+def test_covariance_that_rounding_hides(covariance_type):
+    # A row so far away that all others are on a line with it but for rounding.
+    outcomes = {}
+    for power in range(1, 12):
+        for seed in range(5):
+            X = np.random.default_rng(seed).normal(size=(12, 3))
+            X[0] *= 10.0**power
+            for k in (1, 2):
+                method = vbfast.EM(tol=1e-12, max_iter=100)
+                outcomes[power, seed, k] = climbs(
+                    X, k, covariance_type=covariance_type, method=method
+                )
+    assert all(outcomes[power, seed, 1] is not None for power in range(1, 6) for seed in range(5))
+    assert all(outcomes[11, seed, 1] is None for seed in range(5))

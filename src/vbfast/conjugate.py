@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,11 @@ class Gaussians:
     def arrays(self) -> dict[str, Array]:
         """What draws are kept as."""
         return {"means": self.means, "factors": self.factor}
+
+    @property
+    def rounding(self) -> float:
+        """Nats a row that rounding may take from an objective here."""
+        return _kernels.parameters.rounding(self)
 
 
 class Dirichlet:
@@ -163,6 +168,9 @@ class Rates:
     log_rates : (K, D)
         log lambda, or E[log lambda].
     """
+
+    #: See `Gaussians.rounding`.
+    rounding: ClassVar[float] = 0.0
 
     rates: Array
     log_rates: Array
@@ -279,6 +287,9 @@ class Probabilities:
     logs : (K, D, C)
         log p, or E[log p].
     """
+
+    #: See `Gaussians.rounding`.
+    rounding: ClassVar[float] = 0.0
 
     values: Array
     logs: Array
@@ -777,8 +788,8 @@ class IndependentNormalGamma:
     center, pull : (D,)
     """
 
-    # Steps of the fixed points that mode and mean solve.
-    STEPS = 10_000
+    # Steps at most to the precision of a mode or mean: of bisection, in logarithms, some 60 do.
+    STEPS = 200
     # Points of the rule that integrates over log lambda.
     POINTS = 257
 
@@ -817,7 +828,7 @@ class IndependentNormalGamma:
 
     def _pooled(self, each: Array) -> Array:
         """Sum over the features that share a precision."""
-        return each.sum(axis=1, keepdims=True) if self.means_per_precision > 1 else each
+        return each.sum(axis=-1, keepdims=True) if self.means_per_precision > 1 else each
 
     def _log_det(self, log_precision: Array) -> Array:
         return np.asarray(self.means_per_precision * log_precision.sum(axis=1))
@@ -832,8 +843,8 @@ class IndependentNormalGamma:
         """Smallest and largest lambda = power / (scatter + strength (gap^2 + uncertain variance)).
 
         What this equation makes large may have two maxima: mu near `center` and lambda small, or mu
-        near the rows and lambda large. The right hand side grows with lambda, so from a bound
-        below every solution steps go up to the smallest, from one above down to the largest.
+        near the rows and lambda large. It says that power = lambda (...), whose right hand side
+        rises, but for a stretch in which it may fall.
 
         Returns
         -------
@@ -845,19 +856,73 @@ class IndependentNormalGamma:
         power = np.where(flat, 1.0, np.where(power < EMPTY, VANISHING, power))
         own = np.where(flat, 1.0, self.scatter)
         apart = self.strength * self._pooled((self.rows_mean - self.center) ** 2 + 1 / self.pull)
-        low = power / np.maximum(own + apart, SMALLEST)
-        high = power / np.maximum(own, power * SMALLEST_VARIANCE)
+        least = power / np.maximum(own + apart, SMALLEST)
+        most = np.maximum(power / np.maximum(own, SMALLEST), least)
+        knots = np.clip(self._knots(least, most, own, uncertain), least, most)
+        knots = np.concatenate([least[None], knots, most[None]])
+        rising = self._pull_back(knots, own, uncertain)[0] > power
+        # The first stretch, and the last one, that ends above and begins below. Rounding may say of
+        # either end of all that it lies on the wrong side.
+        rising[0], rising[-1] = False, True
+        crossed = rising[1:] & ~rising[:-1]
+        n = len(crossed) - 1
         found = []
-        for precision in (low, high):
-            for _ in range(self.STEPS):
-                means, variance = self._given_precision(precision)
-                gap = (means - self.rows_mean) ** 2 + uncertain * variance
-                last = precision
-                precision = power / np.maximum(own + self.strength * self._pooled(gap), SMALLEST)
-                if np.all(np.abs(precision - last) <= 1e-15 * precision):
-                    break
-            found.append(precision)
+        for at in (crossed.argmax(axis=0), n - crossed[::-1].argmax(axis=0)):
+            begin, end = (np.take_along_axis(knots, (at + i)[None], 0)[0] for i in (0, 1))
+            found.append(self._crossing(begin, end, power, own, uncertain))
         return found[0], found[1], power, own
+
+    def _pull_back(self, precision: Array, own: Array, uncertain: float) -> tuple[Array, Array]:
+        """Lambda (scatter + strength (gap^2 + uncertain variance)), and its slope in log lambda."""
+        weight = self.strength * precision
+        share = self.pull / (self.pull + weight)
+        gap = weight * (share * (self.rows_mean - self.center)) ** 2
+        loose = uncertain * (1 - share)
+        value = precision * own + self._pooled(gap + loose)
+        slope = precision * own + self._pooled(gap * (2 * share - 1) + loose * share)
+        return value, slope
+
+    def _knots(self, least: Array, most: Array, own: Array, uncertain: float) -> Array:
+        """Precisions (n, K, G) between which `_pull_back` only rises or only falls.
+
+        Where all features of a precision have one pull, its slope is 0 where y = pull + strength
+        lambda solves own y^3 + strength pull (uncertain P - pull G) y + 2 strength pull^3 G = 0, G
+        the sum of (mean - center)^2: for two y > 0 or none. Else a fine grid.
+        """
+        n = self.means_per_precision
+        if n > 1 and np.any(self.pull != self.pull[0]):
+            step = np.linspace(0, 1, self.POINTS * 16)[1:-1, None, None]
+            return np.asarray(least * (most / least) ** step)
+        pull = self.pull[:1] if n > 1 else self.pull
+        apart = self._pooled((self.rows_mean - self.center) ** 2)
+        with np.errstate(all="ignore"):
+            each = self.strength / np.maximum(own, self.strength * SMALLEST)
+            p = each * pull * (uncertain * n - pull * apart)
+            q = 2 * each * pull**3 * apart
+            # The largest root in its trigonometric form, the other one from the roots' product.
+            far = 2 * np.sqrt(-p / 3) * np.cos(np.arccos(1.5 * q / p * np.sqrt(-3 / p)) / 3)
+            near = 2 * q / far / (far + np.sqrt(far**2 + 4 * q / far))
+            knots = (np.array([near, far]) - pull) / self.strength
+        return np.where(np.isfinite(knots).all(axis=0), knots, least)
+
+    def _crossing(
+        self, begin: Array, end: Array, power: Array, own: Array, uncertain: float
+    ) -> Array:
+        """Precision in each bracket where `_pull_back` reaches `power`: Newton's steps, held in."""
+        precision = np.sqrt(begin) * np.sqrt(end)
+        for _ in range(self.STEPS):
+            value, slope = self._pull_back(precision, own, uncertain)
+            above = value > power
+            begin, end = np.where(above, begin, precision), np.where(above, precision, end)
+            with np.errstate(all="ignore"):
+                step = precision * np.exp(np.log(power / value) * value / slope)
+            inside = (step >= begin) & (step <= end)
+            step = np.where(inside, step, np.sqrt(begin) * np.sqrt(end))
+            done = np.abs(step - precision) <= 1e-15 * precision
+            precision = step
+            if done.all():
+                break
+        return precision
 
     def _fixed_point(self, power: Array, uncertain: float) -> tuple[Array, Array, Array]:
         """Mean and variance of mu, and lambda, at the better of the two solutions."""
@@ -875,21 +940,19 @@ class IndependentNormalGamma:
     def _height(self, precision: Array, power: Array, own: Array, uncertain: float) -> Array:
         """What `_fixed_point` makes large, (K, G): the log density, or mean field's free energy."""
         means, variance = self._given_precision(precision)
-        gap = (means - self.rows_mean) ** 2 + uncertain * variance
         pulled = (means - self.center) ** 2 + uncertain * variance
         each = uncertain * np.log(variance) - self.pull * pulled
-        spread = own + self.strength * self._pooled(gap)
-        return np.asarray(
-            0.5 * (power * np.log(precision) - precision * spread + self._pooled(each))
-        )
+        # Not from mean - mu, of which rounding leaves nothing where lambda is large.
+        spread = self._pull_back(precision, own, uncertain)[0]
+        return np.asarray(0.5 * (power * np.log(precision) - spread + self._pooled(each)))
 
     def mode(self) -> Gaussians:
-        """Return the joint mode in (mu, lambda), by turns in each."""
+        """Return the joint mode in (mu, lambda)."""
         means, _, precision = self._fixed_point(self.dof - 2, 0.0)
         return point(means, np.sqrt(precision))
 
     def mean(self) -> Gaussians:
-        """Expectations under the best q(mu) q(lambda), by turns in each (Bishop 10.24-10.31)."""
+        """Expectations under the best q(mu) q(lambda) (Bishop 10.24-10.31)."""
         means, variance, precision = self._fixed_point(self.dof, 1.0)
         log_precision = digamma(0.5 * self.dof) - np.log(0.5 * self.dof) + np.log(precision)
         slack = 0.5 * (precision * self._pooled(variance)).sum(axis=1)
@@ -1067,6 +1130,9 @@ class Regression:
         U, by which the uncertainty of W takes |U'z|^2/2 from each score: E[(x-W'z)'Lambda(x-W'z)]
         is |A(x - means'z)|^2 + |U'z|^2; of no columns for a point.
     """
+
+    #: See `Gaussians.rounding`.
+    rounding: ClassVar[float] = 0.0
 
     means: Array
     factor: Array

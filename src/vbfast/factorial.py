@@ -38,6 +38,11 @@ class FactorialTheta(CoupledCoefficients):
         """What draws of theta are kept as."""
         return {"start": self.start, "transition": self.transition, **self.parameters.arrays}
 
+    @property
+    def rounding(self) -> float:
+        """Nats a row that rounding may take from an objective here, beside a share of itself."""
+        return self.parameters.rounding
+
 
 @dataclass(frozen=True)
 class FactorialModel:

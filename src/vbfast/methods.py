@@ -74,6 +74,10 @@ class ThetaLike(Protocol):
     def log_prior(self) -> float:
         """log p(theta) of a point, or -KL(q || p) of a mean."""
 
+    @property
+    def rounding(self) -> float:
+        """Nats a row that rounding may take from an objective here, beside a share of itself."""
+
 
 T = TypeVar("T", bound=ThetaLike)
 
@@ -426,7 +430,8 @@ class _Climb:
             sweep = yield from visit(image, theta)
             note(sweep.objective)
             change = sweep.objective - last
-            fell = change < -ROUNDING * max(abs(sweep.objective), total_weight)
+            least = -ROUNDING * max(abs(sweep.objective), total_weight)
+            fell = change < least and change < least - sweep.theta.rounding * total_weight
             if fell and not precise:
                 if change < -data.resolution * total_weight:
                     precise = True

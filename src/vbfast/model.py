@@ -48,6 +48,11 @@ class Theta(Coefficients):
         """What draws of theta are kept as."""
         return {"weights": self.weights, **self.parameters.arrays}
 
+    @property
+    def rounding(self) -> float:
+        """Nats a row that rounding may take from an objective here, beside a share of itself."""
+        return float(self.parameters.rounding)
+
 
 @dataclass(frozen=True)
 class Model:

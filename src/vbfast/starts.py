@@ -41,6 +41,7 @@ class _Means(Coefficients):
 
     means: Array
     log_prior: float = 0.0
+    rounding: float = 0.0
 
 
 @dataclass(frozen=True)

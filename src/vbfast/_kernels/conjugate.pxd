@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset
 
 from .random cimport Stream, log_gamma, normal
 from .tile cimport even, fours
-from .triangle cimport cholesky, invert, log_diagonal
+from .triangle cimport EPS, cholesky, invert, log_diagonal
 
 
 cdef extern from *:
@@ -825,6 +825,35 @@ cdef inline void choose_reference(Family family, Theta theta, double* reference)
             memcpy(reference + k * n, theta.means + k * n, n * sizeof(double))
     if any_far and family.covariance_type != FULL:
         memcpy(reference, theta.means, family.n_components * n * sizeof(double))
+
+
+cdef inline double rounding_of(Family family, Theta theta, double* scratch) noexcept nogil:
+    """Nats a row that rounding may take from an objective.
+
+    A distance |A x - A m|^2 loses some eps |A m|. Of a feature whose variance given those before
+    it is a share s of its own, this variance is found to some 2 D eps / s of itself, and an
+    update that errs by a share e of a variance brings e^2 / 4 nats a row too little.
+    `scratch` (D, D).
+    """
+    cdef Py_ssize_t n = family.n_features
+    cdef double far = 0.0
+    cdef double flat = 0.0
+    cdef double e
+    cdef Py_ssize_t g, i, k
+    for k in range(family.n_components):
+        far = max(far, squared_length(
+            family, factor_of(family, theta, k), theta.means + k * n, False
+        ))
+    if has_matrices(family):
+        for g in range(family.n_groups):
+            invert(n, theta.factor + g * family.per_group, scratch)
+            for i in range(n):
+                e = 0.0
+                for k in range(i + 1):
+                    e += scratch[i * n + k] * scratch[i * n + k]
+                flat = max(flat, e / (scratch[i * n + i] * scratch[i * n + i]))
+    e = 2.0 * n * EPS * flat
+    return 4.0 * EPS * sqrt(far) + e * e
 
 
 cdef inline void write_coefficients(

@@ -58,6 +58,7 @@ from .conjugate cimport (
     mode_of_weights,
     read_mean,
     read_mode,
+    rounding_of,
     theta_at,
     theta_size,
     write_coefficients,
@@ -565,7 +566,7 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
     cdef Assignment assignment = job.assignment
     cdef Constants constants
     cdef Stream stream
-    cdef double change, log_scale, value
+    cdef double change, least, log_scale, value
     cdef double highest = -INFINITY
     cdef double* terms
     cdef Py_ssize_t i, n, bad, place
@@ -624,7 +625,10 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
         if job.read != SAMPLE:
             if n > 0:
                 change = value - job.objectives[p][n - 1]
-                if change < -ROUNDING * max(fabs(value), room.total_weight):
+                least = ROUNDING * max(fabs(value), room.total_weight)
+                if change < -least and change < -least - room.total_weight * rounding_of(
+                    family, theta, room.scratch
+                ):
                     state[3] = n
                 if fabs(change) <= job.tol * room.total_weight:
                     state[1] = CONVERGED

@@ -33,6 +33,7 @@ from .conjugate cimport (
     is_proper,
     read_mean,
     read_mode,
+    rounding_of,
     write_coefficients,
     write_offsets,
 )
@@ -164,6 +165,25 @@ def mode(q):
 def mean(q):
     """Expected natural parameters; returned as by `mode`."""
     return read(q, False)
+
+
+def rounding(theta):
+    """Nats a row that rounding may take from an objective at theta: see conjugate.pxd."""
+    cdef Family family
+    cdef Theta parts
+    cdef Doubles means, factor
+    cdef Scratch scratch
+    cdef double* room
+    cdef double value
+    look("means", theta.means, &means)
+    look("factor", theta.factor, &factor)
+    family = family_like(means.shape[0], means.shape[1], factor)
+    read_theta(theta, family, &parts)
+    room = take(&scratch, family)
+    with nogil:
+        value = rounding_of(family, parts, room)
+        free(scratch.memory)
+    return value
 
 
 def mode_of_weights(concentration):

@@ -4,13 +4,23 @@
 from libc.math cimport log, sqrt
 
 
+cdef extern from *:
+    """
+    #define EPS 2.220446049250313e-16
+    #define RESOLVED 1e-13
+    """
+    const double EPS
+    const double RESOLVED
+
+
 cdef inline bint cholesky(
     Py_ssize_t n, const double* matrix, double scale, double tiny, double* lower, double* column
 ) noexcept nogil:
     """Cholesky factor of matrix / scale; False where it is not positive definite.
 
-    A squared pivot must exceed `tiny`, and what rounding leaves. Only the lower triangles are read
-    and written. `column` (n) is scratch.
+    A squared pivot must exceed `tiny`, and be known but for rounding, which takes some 2 n eps of
+    the diagonal: at a share of RESOLVED it has lost all but three digits. Only the lower triangles
+    are read and written. `column` (n) is scratch.
     """
     cdef Py_ssize_t i, j, k
     cdef double pivot, value
@@ -20,7 +30,7 @@ cdef inline bint cholesky(
     for j in range(n):
         # What rows above have left of the pivot is subtracted already.
         pivot = lower[j * n + j]
-        value = 2.0 * n * 2.220446049250313e-16 * matrix[j * n + j] / scale
+        value = max(2.0 * n * EPS, RESOLVED) * matrix[j * n + j] / scale
         if not (pivot > value and pivot > tiny):
             return False
         pivot = sqrt(pivot)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import starts
 from .._kernels.inputs import Assignment
 from ..conjugate import Gaussians, point
-from ..data import ArrayData, Frame
+from ..data import WIDEST, ArrayData, Frame
 from ..emissions import Gaussian
 from ..emissions.gaussian import CovarianceType
 from ..latents import Mixture
@@ -30,6 +30,8 @@ COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 FARTHEST_START, FARTHEST_PRIOR = 1e8, 1e100
 # Precisions to start from, in units of the data's.
 LEAST_PRECISION, MOST_PRECISION = 1e-100, 1e25
+# Variances in the units of the data, whose precisions are normal float64 numbers.
+MOST_VARIANCE = 1e305
 
 
 class GaussianParameters:
@@ -70,6 +72,7 @@ class GaussianParameters:
         for where a prior takes it.
         """
         d = len(frame.origin)
+        self._check_regularisation(frame)
         dof = self.degrees_of_freedom_prior
         if dof is None:
             dof = float(d) if proper else None
@@ -110,6 +113,18 @@ class GaussianParameters:
             "degrees_of_freedom_prior_": dof,
             "covariance_prior_": scatter,
         }
+
+    def _check_regularisation(self, frame: Frame) -> None:
+        """Raise ValueError where a variance with reg_covar would not be a float64."""
+        with np.errstate(over="ignore"):
+            variance = (1.0 + self.reg_covar) * frame.variance / frame.scale / frame.scale
+        bad = np.flatnonzero(~(variance <= MOST_VARIANCE))
+        if len(bad):
+            raise ValueError(
+                f"reg_covar is {self.reg_covar!r} times the variance of column {bad[0]} of X, "
+                f"{frame.variance[bad[0]] / frame.scale[bad[0]] / frame.scale[bad[0]]:g}; a product "
+                f"up to {MOST_VARIANCE:g} is allowed"
+            )
 
     def _mean_prior(self, frame: Frame) -> Array | None:
         if self.mean_prior is None:
@@ -285,8 +300,18 @@ class GaussianParameters:
                 f"precisions_cholesky_ of component {bad[0][0]} has {diagonal[tuple(bad[0])]:g} on "
                 "its diagonal; numbers > 0 are allowed"
             )
-        frame = Frame(means.mean(axis=0), np.ones(d), np.ones(d))
-        return frame, point(means - frame.origin, factor)
+        # Means may be as large as numbers go, as long as they are not too far apart.
+        origin = (means / k).sum(axis=0)
+        with np.errstate(over="ignore"):
+            gaps = means - origin
+        bad = np.argwhere(~(np.abs(gaps) <= WIDEST))
+        if len(bad):
+            row, column = bad[0]
+            raise ValueError(
+                f"means_[{row}, {column}] is {means[row, column]:g}, {gaps[row, column]:g} from the "
+                f"mean of all; up to {WIDEST:g} is allowed"
+            )
+        return Frame(origin, np.ones(d), np.ones(d)), point(gaps, factor)
 
     # -- of a model of sequences ------------------------------------------------------------
 
