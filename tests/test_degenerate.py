@@ -392,7 +392,7 @@ def test_large_counts():
     assert mixture.converged_
 
 
-# Numbers at the ends of float64, and what rounding leaves ------------------------------------------
+# Numbers at the ends of float64, and what rounding leaves -----------------------------------------
 
 
 @each_type
@@ -429,7 +429,17 @@ def climbs(X, n_components, **parameters):
 @pytest.mark.parametrize("row", range(7))
 def test_component_that_shrinks_onto_a_row_under_a_prior_on_means(row, acceleration):
     # Where the precision has no bound, the mean's distance from the row is nothing but rounding.
-    X = np.array([[-3.91, -18.84], [0.11, -0.69], [0.6, -0.11], [0.25, -0.89], [0.01, 0.95], [0.33, -0.44], [1.67, 0.27]])
+    X = np.array(
+        [
+            [-3.91, -18.84],
+            [0.11, -0.69],
+            [0.6, -0.11],
+            [0.25, -0.89],
+            [0.01, 0.95],
+            [0.33, -0.44],
+            [1.67, 0.27],
+        ]
+    )
     prior = {"mean_variance_prior": 10.0, "mean_prior": [-11.0, -13.0]}
     labels = np.zeros(7, dtype=int)
     labels[row] = 1

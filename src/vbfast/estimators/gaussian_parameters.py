@@ -120,10 +120,10 @@ class GaussianParameters:
             variance = (1.0 + self.reg_covar) * frame.variance / frame.scale / frame.scale
         bad = np.flatnonzero(~(variance <= MOST_VARIANCE))
         if len(bad):
+            own = (frame.variance / frame.scale / frame.scale)[bad[0]]
             raise ValueError(
                 f"reg_covar is {self.reg_covar!r} times the variance of column {bad[0]} of X, "
-                f"{frame.variance[bad[0]] / frame.scale[bad[0]] / frame.scale[bad[0]]:g}; a product "
-                f"up to {MOST_VARIANCE:g} is allowed"
+                f"{own:g}; a product up to {MOST_VARIANCE:g} is allowed"
             )
 
     def _mean_prior(self, frame: Frame) -> Array | None:
@@ -306,10 +306,10 @@ class GaussianParameters:
             gaps = means - origin
         bad = np.argwhere(~(np.abs(gaps) <= WIDEST))
         if len(bad):
-            row, column = bad[0]
+            at = tuple(bad[0])
             raise ValueError(
-                f"means_[{row}, {column}] is {means[row, column]:g}, {gaps[row, column]:g} from the "
-                f"mean of all; up to {WIDEST:g} is allowed"
+                f"means_[{at[0]}, {at[1]}] is {means[at]:g}, {gaps[at]:g} from the mean of all; up "
+                f"to {WIDEST:g} is allowed"
             )
         return Frame(origin, np.ones(d), np.ones(d)), point(gaps, factor)
 
