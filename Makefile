@@ -27,7 +27,7 @@ bench: $(VENV)/installed $(VENV)/extra-bench
 
 # The build folder stays, so that a change costs the modules that it touches.
 dev: $(VENV)/extra-test
-	$(PY) -m pip install --quiet "meson-python>=0.18" meson "Cython>=3.1" ninja
+	$(PY) -m pip install --quiet "meson-python>=0.18" meson "Cython>=3.2" ninja
 	BIN="$(CURDIR)/$(VENV)/bin"; CYTHON="$$BIN/cython" PATH="$$BIN:$$PATH" \
 		$(PY) -m pip install --quiet --no-build-isolation -Cbuild-dir=build -Csetup-args=-Dlevels=$(LEVELS) -e ".[plot]"
 
