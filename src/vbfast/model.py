@@ -16,7 +16,7 @@ from .draws import Draws
 from .exceptions import impossible_error
 from .stats import Layout, Stats
 
-__all__ = ["Model", "Theta"]
+__all__ = ["Model", "Theta", "packed"]
 
 Array = NDArray[np.float64]
 
@@ -52,6 +52,38 @@ class Theta(Coefficients):
     def rounding(self) -> float:
         """Nats a row that rounding may take from an objective here, beside a share of itself."""
         return float(self.parameters.rounding)
+
+
+def packed(
+    latent: Any,
+    emission: Any,
+    log_weights: Array,
+    weights: Array,
+    parameters: Any,
+    reference: Array | None = None,
+) -> tuple[str, Array, Array, Array | None, int]:
+    """Return theta as kernels read it: what `Coefficients` is made of.
+
+    Parameters
+    ----------
+    latent, emission
+    log_weights, weights : ndarray
+        The latent structure's.
+    parameters
+        The emission's.
+    reference : ndarray of shape (K, ...), optional
+        What statistics are taken about; as the emission chooses where not given.
+    """
+    if reference is None:
+        reference = emission.reference(parameters)
+    scores, more = latent.coefficients(log_weights, weights)
+    return (
+        emission.kernel,
+        emission.coefficients(parameters, reference),
+        emission.offsets(parameters) + scores,
+        more,
+        emission.width,
+    )
 
 
 @dataclass(frozen=True)
@@ -142,13 +174,8 @@ class Model:
             reference = self.emission.reference(parameters)
         # exp(-inf) is 0: what is impossible for the latent structure.
         weights = np.exp(log_weights)
-        scores, latent = self.latent.coefficients(log_weights, weights)
         return Theta(
-            self.emission.kernel,
-            self.emission.coefficients(parameters, reference),
-            self.emission.offsets(parameters) + scores,
-            latent,
-            self.emission.width,
+            *packed(self.latent, self.emission, log_weights, weights, parameters, reference),
             log_prior=log_prior,
             weights=weights,
             parameters=parameters,

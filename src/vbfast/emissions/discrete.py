@@ -108,6 +108,10 @@ class Discrete:
         """What is said of rows after a fit: these do not depend on the prior."""
         return self
 
+    def together(self, values: Array) -> tuple[Self, Any]:
+        """G draws, an array with these first, as one emission of G K components."""
+        return self, self.parameters(values.reshape(-1, *values.shape[2:]))
+
     def mean_of_draws(self, values: Array) -> Any:
         """Parameters that are means of those drawn, an array with the draws first."""
         return self.parameters(values.mean(axis=0))

@@ -357,6 +357,15 @@ class Gaussian:
         """Parameters of the arrays that draws are kept as."""
         return point(means, factors)
 
+    def together(self, means: Array, factors: Array) -> tuple[Gaussian, Gaussians]:
+        """G draws, arrays with these first, as one emission of G K components."""
+        g, k, d = means.shape
+        kind: CovarianceType = self.covariance_type
+        if kind == "tied":
+            kind, factors = "full", np.repeat(factors, k, axis=1)
+        factors = factors.reshape(g * k, *factors.shape[2:])
+        return Gaussian(d, kind, frame=self.units), point(means.reshape(g * k, d), factors)
+
     def mean_of_draws(self, means: Array, factors: Array) -> Gaussians:
         """E[mu] and E[Lambda] over draws, arrays with these first."""
         if self.covariance_type in ("full", "tied"):

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _kernels, starts
+from ..answers import AveragedMixture, Expected, Known
 from ..data import ArrayData, Frame
-from ..densities import DrawnDensity, MeanFieldDensity, PointDensity
+from ..emissions import Gaussian
 from ..emissions.gaussian import CovarianceType
 from ..latents import Mixture
 from ..latents.mixture import WeightPrior
@@ -68,20 +69,21 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
     ) -> dict[str, Any]:
         """Attributes that tell where a method that climbs ended."""
         posterior, theta = best.posterior, best.theta
-        density = PointDensity(frame, self.covariance_type, theta.weights, theta.parameters)
+        plain = model.emission.plain
+        answers = Known(model.latent, plain, theta.weights, theta.parameters)
         weights, parameters = theta.weights, theta.parameters
         if method.read == "mean":
             distribution = model.emission.distribution(posterior.copy())
             weights, parameters = model.latent.distribution(posterior).mean(), distribution.mean()
-            density = MeanFieldDensity(
-                frame, self.covariance_type, theta.weights, theta.parameters, weights, distribution
+            answers = Expected(
+                model.latent, plain, theta.weights, theta.parameters, weights, distribution
             )
         return {
             "weights_": weights,
             **self._gaussian_attributes(frame, parameters),
             **self._posterior_attributes(model, posterior, method),
             **self._ended(best, total_weight),
-            "_density": density,
+            "_answers": answers,
         }
 
     def _drawn(
@@ -108,7 +110,7 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
                 "means": raw_means.reshape(len(orders), k, -1),
                 "covariances": raw_covariances,
             },
-            "_density": DrawnDensity(frame, self.covariance_type, weights, means, factors),
+            "_answers": AveragedMixture(model.emission.plain, weights, (means, factors)),
         }
 
     # -- checks -------------------------------------------------------------------------------
@@ -236,20 +238,21 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
 
     # -- predictions --------------------------------------------------------------------------
 
-    _density: PointDensity | DrawnDensity
+    _answers: Known | AveragedMixture
 
     @property
-    def _current_density(self) -> PointDensity | DrawnDensity:
-        """The density that was fitted; that of the parameters if somebody has set them since."""
+    def _current_answers(self) -> Known | AveragedMixture:
+        """Those of the fit; those of the parameters if somebody has set them since."""
         covariance_type, arrays = getattr(self, "_made", (None, ()))
         now = (self.weights_, self.means_, self.precisions_cholesky_)
         if covariance_type == self.covariance_type and (
             all(map(_kernels.columns.same, now, arrays)) or all(map(np.array_equal, now, arrays))
         ):
-            return self._density
+            return self._answers
         weights = as_probabilities("weights_", self.weights_, (len(self.means_),))
         frame, gaussians = self._gaussians_as_they_are()
-        return PointDensity(frame, self.covariance_type, weights, gaussians)
+        emission = Gaussian(len(frame.origin), self.covariance_type, frame=frame)
+        return Known(Mixture(len(weights)), emission, weights, gaussians)
 
     def __sklearn_is_fitted__(self) -> bool:
         state = vars(self)

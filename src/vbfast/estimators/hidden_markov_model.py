@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import draws, starts
+from .._kernels.inputs import Sequences
 from .._threads import resolve_threads
-from ..chain_densities import DrawnChain, PointChain, Rows
+from ..answers import AveragedChain, Known
 from ..data import ArrayData, as_sequences, check_finite
 from ..emissions.gaussian import CovarianceType
 from ..exceptions import ConvergenceWarning
@@ -382,13 +383,13 @@ class HiddenMarkovModel(FittedByMethod):
     def _climbed(self, model: Model, method: Any, best: Fit[Theta]) -> dict[str, Any]:
         """Attributes that tell where a method that climbs ended."""
         posterior, theta = best.posterior, best.theta
-        density = middle = PointChain(
+        answers = middle = Known(
             model.latent, model.emission.plain, theta.weights, theta.parameters
         )
         more = {}
         if method.read == "mean":
             concentration = model.latent.distribution(posterior).concentration
-            middle = PointChain(
+            middle = Known(
                 model.latent,
                 model.emission.plain,
                 model.latent.distribution(posterior).mean(),
@@ -401,14 +402,14 @@ class HiddenMarkovModel(FittedByMethod):
         return {
             **self._attributes(middle),
             **more,
-            "_density": density,
+            "_answers": answers,
             "_middle": middle,
             "converged_": best.converged,
             "n_iter_": best.n_iter,
             "objective_": best.objective,
         }
 
-    def _attributes(self, middle: PointChain) -> dict[str, Any]:
+    def _attributes(self, middle: Known) -> dict[str, Any]:
         return {
             "startprob_": middle.weights[0].copy(),
             "transmat_": middle.weights[1:].copy(),
@@ -447,7 +448,7 @@ class HiddenMarkovModel(FittedByMethod):
         }
         every = range(0, len(orders), -(-len(orders) // MOST_DRAWS))
         points = [
-            PointChain(
+            Known(
                 model.latent,
                 model.emission.plain,
                 weights[g],
@@ -455,7 +456,7 @@ class HiddenMarkovModel(FittedByMethod):
             )
             for g in every
         ]
-        middle = PointChain(
+        middle = Known(
             model.latent,
             model.emission.plain,
             weights.mean(axis=0),
@@ -481,8 +482,8 @@ class HiddenMarkovModel(FittedByMethod):
                 **{name: part.reshape(*shape, *part.shape[1:]) for name, part in raw.items()},
                 "log_joint": drawn.log_joint,
             },
-            "_density": DrawnChain(points, middle),
-            "_middle": DrawnChain(points, middle),
+            "_answers": AveragedChain(points, middle),
+            "_middle": AveragedChain(points, middle),
             "r_hat_": mixing,
             "converged_": bool(mixing < 1.05),
             "n_iter_": method.n_sweeps,
@@ -493,13 +494,13 @@ class HiddenMarkovModel(FittedByMethod):
 
     # -- predictions --------------------------------------------------------------------------
 
-    _density: PointChain | DrawnChain
-    _middle: PointChain | DrawnChain
+    _answers: Known | AveragedChain
+    _middle: Known | AveragedChain
 
     def __sklearn_is_fitted__(self) -> bool:
         return self.emission in EMISSIONS and all(name in vars(self) for name in self._told_names)
 
-    def _as_they_are(self) -> PointChain | None:
+    def _as_they_are(self) -> Known | None:
         """The parameters, where somebody has set them since the fit; None if nobody has."""
         kind, arrays = getattr(self, "_made", (None, ()))
         now = tuple(getattr(self, name) for name in self._told_names)
@@ -513,21 +514,21 @@ class HiddenMarkovModel(FittedByMethod):
             ]
         )
         emission, parameters = self._face._as_they_are(k)
-        return PointChain(Chain(k), emission, weights, parameters)
+        return Known(Chain(k), emission, weights, parameters)
 
     def _prepare(
         self, X: ArrayLike, lengths: ArrayLike | None, middle: bool = False
-    ) -> tuple[PointChain | DrawnChain, Rows]:
-        """What tells of rows, and the rows, checked."""
+    ) -> tuple[Known | AveragedChain, tuple[NDArray[Any], int, Sequences | None]]:
+        """What tells of rows, and the rows, checked: values, threads, sequences."""
         self._check_is_fitted()
-        density = self._as_they_are() or (self._middle if middle else self._density)
-        emission = density.emission
+        answers = self._as_they_are() or (self._middle if middle else self._answers)
+        emission = answers.emission
         values = self._rows(X, emission.n_features)
         sequences = as_sequences(lengths, len(values))
         threads = resolve_threads(self.n_threads)
         check_finite(values, threads)
         emission.check_rows(values)
-        return density, Rows(values, sequences, threads)
+        return answers, (values, threads, sequences)
 
     def predict_proba(self, X: ArrayLike, lengths: ArrayLike | None = None) -> Array:
         """Smoothed probabilities: of each state for each row, given its whole sequence.
@@ -548,8 +549,8 @@ class HiddenMarkovModel(FittedByMethod):
         ImpossibleRowError
             If a row has probability zero.
         """
-        density, rows = self._prepare(X, lengths)
-        return density.smoothed(rows)
+        answers, rows = self._prepare(X, lengths)
+        return answers.responsibilities(*rows)
 
     def filter(self, X: ArrayLike, lengths: ArrayLike | None = None) -> Array:
         """Filtered probabilities: of each state given this row and those before it, (N, K).
@@ -564,13 +565,13 @@ class HiddenMarkovModel(FittedByMethod):
         ImpossibleRowError
             If a row has probability zero.
         """
-        density, rows = self._prepare(X, lengths)
-        return density.filtered(rows)
+        answers, rows = self._prepare(X, lengths)
+        return answers.filtered(*rows)
 
     def predict(self, X: ArrayLike, lengths: ArrayLike | None = None) -> NDArray[np.int64]:
         """Return the most probable state of each row, (N,): the largest of `predict_proba`."""
-        density, rows = self._prepare(X, lengths)
-        return density.labels(rows)
+        answers, rows = self._prepare(X, lengths)
+        return answers.labels(*rows)
 
     def decode(
         self, X: ArrayLike, lengths: ArrayLike | None = None
@@ -593,8 +594,8 @@ class HiddenMarkovModel(FittedByMethod):
         ImpossibleRowError
             If a row has probability zero.
         """
-        density, rows = self._prepare(X, lengths, middle=True)
-        return density.decode(rows)
+        answers, rows = self._prepare(X, lengths, middle=True)
+        return answers.decode(*rows)
 
     def score_samples(self, X: ArrayLike, lengths: ArrayLike | None = None) -> Array:
         """Log density of each row given those before it in its sequence, in nats, (N,).
@@ -607,8 +608,8 @@ class HiddenMarkovModel(FittedByMethod):
         X : array-like of shape (N, D)
         lengths : array-like of shape (S,), optional
         """
-        density, rows = self._prepare(X, lengths, middle=True)
-        return density.log_density(rows)
+        answers, rows = self._prepare(X, lengths, middle=True)
+        return answers.log_density(*rows)
 
     def score(self, X: ArrayLike, y: object = None, lengths: ArrayLike | None = None) -> float:
         """Log p(X), of all sequences together, in nats: the sum of `score_samples`."""
@@ -630,5 +631,5 @@ class HiddenMarkovModel(FittedByMethod):
         """
         self._check_is_fitted()
         check_number("n_samples", n_samples, whole=True, least=1)
-        density = self._as_they_are() or self._middle
-        return density.sample(n_samples, as_generator(self.random_state))
+        answers = self._as_they_are() or self._middle
+        return answers.sample(n_samples, as_generator(self.random_state))

@@ -13,9 +13,9 @@ from scipy.special import entr
 from .. import draws, starts
 from .._kernels.inputs import Assignment
 from .._threads import resolve_threads
+from ..answers import AveragedMixture, Known
 from ..conjugate import StickBreaking
 from ..data import ArrayData, Frame, check_finite
-from ..densities import Density
 from ..exceptions import ConvergenceWarning
 from ..latents.mixture import WeightPrior
 from ..methods import Fit, FullInference, Method
@@ -125,7 +125,7 @@ class MixtureBase(FittedByMethod):
 
     @property
     @abstractmethod
-    def _current_density(self) -> Density:
+    def _current_answers(self) -> Known | AveragedMixture:
         """What predictions are made from."""
 
     @property
@@ -324,15 +324,15 @@ class MixtureBase(FittedByMethod):
         """Raise ValueError where no density is to be had of a value."""
         check_finite(values, n_threads)
 
-    def _prepare(self, X: ArrayLike) -> tuple[Density, NDArray[Any], int]:
-        """Density, rows and threads of a prediction, checked."""
+    def _prepare(self, X: ArrayLike) -> tuple[Known | AveragedMixture, NDArray[Any], int]:
+        """What tells of rows, rows and threads of a prediction, checked."""
         self._check_is_fitted()
         values = self._rows(X, self._n_features)
         # So few rows are never shared out: no need to ask the system for processors.
         few = self.n_threads is None and len(values) <= 32
         threads = 1 if few else resolve_threads(self.n_threads)
         self._check_rows(values, threads)
-        return self._current_density, values, threads
+        return self._current_answers, values, threads
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probability of each component for each row.
@@ -349,13 +349,13 @@ class MixtureBase(FittedByMethod):
         ndarray of shape (N, K)
             Rows sum to 1, for a row however far away.
         """
-        density, values, threads = self._prepare(X)
-        return density.responsibilities(values, threads)
+        answers, values, threads = self._prepare(X)
+        return answers.responsibilities(values, threads)
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
         """Return the most probable component of each row, (N,)."""
-        density, values, threads = self._prepare(X)
-        return density.labels(values, threads)
+        answers, values, threads = self._prepare(X)
+        return answers.labels(values, threads)
 
     def score_samples(self, X: ArrayLike) -> Array:
         """Log density of each row, in nats.
@@ -371,8 +371,8 @@ class MixtureBase(FittedByMethod):
         -------
         ndarray of shape (N,)
         """
-        density, values, threads = self._prepare(X)
-        return density.log_density(values, threads)
+        answers, values, threads = self._prepare(X)
+        return answers.log_density(values, threads)
 
     def score(self, X: ArrayLike, y: object = None) -> float:
         """Mean of `score_samples(X)`: log density per row, in nats."""
@@ -388,8 +388,8 @@ class MixtureBase(FittedByMethod):
         ----------
         X : array-like of shape (N, D)
         """
-        density, values, threads = self._prepare(X)
-        together = density.co_assignment(values, threads)
+        answers, values, threads = self._prepare(X)
+        together = answers.co_assignment(values, threads)
         np.fill_diagonal(together, 1.0)
         return np.minimum(together, 1.0)
 
@@ -408,7 +408,7 @@ class MixtureBase(FittedByMethod):
         """
         self._check_is_fitted()
         check_number("n_samples", n_samples, whole=True, least=1)
-        return self._current_density.sample(n_samples, as_generator(self.random_state))
+        return self._current_answers.sample(n_samples, as_generator(self.random_state))
 
     def bic(self, X: ArrayLike) -> float:
         """Bayesian information criterion, -2 log p(X | theta) + p log N: the lower the better."""

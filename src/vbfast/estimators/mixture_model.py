@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _kernels, starts
+from ..answers import AveragedMixture, Expected, Known
 from ..data import ArrayData, Frame
-from ..densities import DiscreteDensity, DiscreteDrawnDensity, DiscreteMeanFieldDensity
 from ..emissions.gaussian import CovarianceType
 from ..latents import Mixture
 from ..latents.mixture import WeightPrior
@@ -84,7 +84,7 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
     def _previous(self, data: ArrayData) -> dict[str, Array | None] | None:
         if not self.__sklearn_is_fitted__():
             return None
-        values = self._density_parameters
+        values = self._current_values
         expected = self._plain(data.values).unit(np.zeros((self.n_components, self._n_features)))
         shape = next(iter(expected.arrays.values())).shape
         if values.shape != shape:
@@ -95,7 +95,7 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         return {"weights": self.weights_, "values": values}
 
     @property
-    def _density_parameters(self) -> Array:
+    def _current_values(self) -> Array:
         """Parameters (K, D, ...), as emissions have them: fitted, or set since."""
         set_since = self._as_set_since
         if set_since is None:
@@ -129,19 +129,19 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
     ) -> dict[str, Any]:
         posterior, theta, emission = best.posterior, best.theta, model.emission
         weights, parameters = theta.weights, theta.parameters
-        density = DiscreteDensity(emission, weights, parameters)
+        answers = Known(model.latent, emission, weights, parameters)
         fitted = self._ended(best, total_weight)
         if method.read == "mean":
             distribution = emission.distribution(posterior.copy())
             weights = model.latent.distribution(posterior).mean()
-            density = DiscreteMeanFieldDensity(
-                emission, theta.weights, parameters, weights, distribution
+            answers = Expected(
+                model.latent, emission, theta.weights, parameters, weights, distribution
             )
             parameters = distribution.mean_point()
             fitted |= self._posterior_attributes(distribution)
             fitted["weight_concentration_"] = self._weight_concentration(model, posterior)
         (values,) = parameters.arrays.values()
-        return fitted | self._told(weights, values) | {"_density": density}
+        return fitted | self._told(weights, values) | {"_answers": answers}
 
     def _told(self, weights: Array, values: Array) -> dict[str, Any]:
         return {"weights_": weights, f"{self._parameter}_": self._shown(values), "_values": values}
@@ -157,7 +157,7 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         return {
             **self._told(weights.mean(axis=0), values.mean(axis=0)),
             "draws_": {"weights": weights, self._parameter: self._shown(values)},
-            "_density": DiscreteDrawnDensity(model.emission, weights, values),
+            "_answers": AveragedMixture(model.emission, weights, (values,)),
         }
 
     def _keep_with_frame(self, fitted: dict[str, Any], frame: Frame, method: Method) -> None:
@@ -167,7 +167,7 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
 
     # -- predictions --------------------------------------------------------------------------
 
-    _density: DiscreteDensity | DiscreteDrawnDensity
+    _answers: Known | AveragedMixture
     _values: Array
 
     _made: tuple[Array, Array]
@@ -178,8 +178,8 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         return "weights_", f"{self._parameter}_"
 
     @property
-    def _as_set_since(self) -> DiscreteDensity | None:
-        """The density of the parameters, checked, if somebody has set them since the fit."""
+    def _as_set_since(self) -> Known | None:
+        """What the parameters say, checked, if somebody has set them since the fit."""
         now = tuple(getattr(self, name) for name in self._settable)
         if all(map(_kernels.columns.same, now, self._made)) or all(
             map(np.array_equal, now, self._made)
@@ -192,26 +192,26 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
                 f"{self._parameter}_ must be of {self._n_features} features, as X of the fit, not "
                 f"of {emission.n_features}"
             )
-        return DiscreteDensity(emission, weights, parameters)
+        return Known(Mixture(len(weights)), emission, weights, parameters)
 
     @property
-    def _current_density(self) -> DiscreteDensity | DiscreteDrawnDensity:
-        return self._as_set_since or self._density
+    def _current_answers(self) -> Known | AveragedMixture:
+        return self._as_set_since or self._answers
 
     @property
     def _n_features(self) -> int:
         return self.n_features_in_
 
     def __sklearn_is_fitted__(self) -> bool:
-        return "_density" in vars(self)
+        return "_answers" in vars(self)
 
     def _check_rows(self, values: NDArray[Any], n_threads: int) -> None:
         super()._check_rows(values, n_threads)
-        self._current_density.emission.check_rows(values)
+        self._current_answers.emission.check_rows(values)
 
     def _n_parameters(self) -> int:
         k = len(self.weights_)
-        return k - 1 + k * self._n_free(self._density.emission)
+        return k - 1 + k * self._n_free(self._answers.emission)
 
 
 class _PoissonFace(_DiscreteFace, PoissonParameters):

@@ -156,6 +156,17 @@ class Chain:
         logs = np.where(log_weights > -np.inf, np.maximum(log_weights, LEAST_LOG), -np.inf)
         return 0.0, np.minimum(np.exp(logs), 1.0).ravel()
 
+    def draw(self, weights: Array, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw the states of a sequence of n rows, (n,)."""
+        cumulative = np.cumsum(weights, axis=1)
+        cumulative /= cumulative[:, -1:]
+        states = np.empty(n, dtype=np.int64)
+        row = 0
+        for t, mark in enumerate(rng.random(n)):
+            states[t] = np.searchsorted(cumulative[row], mark, side="right")
+            row = states[t] + 1
+        return states
+
     def likely(self, theta: Coefficients, assignment: Assignment) -> Coefficients:
         """Theta for statistics of a fit with exact q(T), without what is next to impossible.
 

@@ -108,6 +108,10 @@ class Mixture:
         """What is added to all scores, (K,), and what the kernel reads besides: nothing."""
         return log_weights, None
 
+    def draw(self, weights: Array, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw the components of n rows, (n,)."""
+        return rng.choice(len(weights), size=n, p=weights / weights.sum())
+
     def likely(self, theta: Coefficients, assignment: Assignment) -> Coefficients:
         """Theta for statistics of a fit: as it is."""
         return theta
