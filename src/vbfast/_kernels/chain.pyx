@@ -30,6 +30,7 @@ from .assign cimport (
     add_counts,
     exponentials,
 )
+from .cpu cimport granted, threads_for
 from .tile cimport (
     BUNDLE,
     LANES,
@@ -1521,7 +1522,7 @@ cdef int drive(
         queue.n_tasks = end - first
         queue.taken = 0
         queue.done = 0
-        n_threads = min(most_threads, queue.n_tasks)
+        n_threads = granted(<int>min(<Py_ssize_t>most_threads, queue.n_tasks))
         with nogil:
             if n_threads == 1:
                 work(job, step, &queue)
@@ -1770,7 +1771,7 @@ def visit(
     cdef double[:, ::1] remembered
     cdef int64_t[2] whole
     cdef int64_t[1] only
-    cdef int n_threads = block.n_threads
+    cdef int n_threads = threads_for(block.n_threads, MOST_TASKS)
     cdef Py_ssize_t n, i
     cdef Memory memory = Memory()
     cdef double* totals
@@ -1960,7 +1961,6 @@ cdef int visit_all(Job* job, Memory memory, int n_threads, double* totals) excep
     )
     job.stride = stride_of(job.tile_rows)
     room_at(job, NULL, &job.room_size)
-    n_threads = max(n_threads, 1)
     # What is padding is never written, and must not be slow to compute with.
     job.workspace = <double*>memory.zeros(times(n_threads, job.room_size * sizeof(double)))
     job.partials = <double*>memory.take(times(most, job.statistics_size * sizeof(double)))

@@ -14,6 +14,8 @@ from cython.parallel cimport prange
 from libc.math cimport isfinite
 from libc.string cimport memcmp, strcmp
 
+from .cpu cimport granted, threads_for
+
 import numpy as np
 
 # Values below which waking other threads costs more than they save.
@@ -45,6 +47,11 @@ cdef Columns columns_of(Py_buffer* view, const double[::1] weights) noexcept:
     columns.weights = NULL if weights is None else &weights[0]
     columns.chunk_rows = (columns.n_rows + MOST_CHUNKS - 1) // MOST_CHUNKS
     return columns
+
+
+cdef int threads_of(Columns columns, object wanted, Py_ssize_t n_chunks) except -1:
+    cdef int n_threads = threads_for(wanted, n_chunks)
+    return 1 if columns.n_rows * columns.n_features < LITTLE_WORK else granted(n_threads)
 
 
 cdef inline double value_at(Columns columns, Py_ssize_t row, Py_ssize_t d) noexcept nogil:
@@ -141,11 +148,10 @@ def ranges(values, const double[::1] weights, int n_threads):
     try:
         columns = columns_of(&view, weights)
         n_chunks = (columns.n_rows + columns.chunk_rows - 1) // columns.chunk_rows
-        if columns.n_rows * columns.n_features < LITTLE_WORK:
-            n_threads = 1
         low = np.empty((n_chunks, apart(columns.n_features)))
         high = np.empty_like(low)
         bad = np.empty((n_chunks, 2), dtype=np.intp)
+        n_threads = threads_of(columns, n_threads, n_chunks)
         with nogil:
             if n_threads == 1:
                 for chunk in range(n_chunks):
@@ -175,8 +181,9 @@ def first_not_finite(values, int n_threads):
     try:
         columns = columns_of(&view, None)
         n_chunks = (columns.n_rows + columns.chunk_rows - 1) // columns.chunk_rows
+        n_threads = threads_of(columns, n_threads, n_chunks)
         with nogil:
-            if n_threads == 1 or columns.n_rows * columns.n_features < LITTLE_WORK:
+            if n_threads == 1:
                 for chunk in range(n_chunks):
                     chunk_finite(columns, chunk, bad + 2 * chunk)
             else:
@@ -230,9 +237,8 @@ def moments(
     try:
         columns = columns_of(&view, weights)
         n_chunks = (columns.n_rows + columns.chunk_rows - 1) // columns.chunk_rows
-        if columns.n_rows * columns.n_features < LITTLE_WORK:
-            n_threads = 1
         sums = np.empty((n_chunks, apart(1 + 2 * columns.n_features)))
+        n_threads = threads_of(columns, n_threads, n_chunks)
         with nogil:
             if n_threads == 1:
                 for chunk in range(n_chunks):

@@ -21,6 +21,7 @@ from libc.math cimport INFINITY, exp, isnan, log, sqrt
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from .cpu cimport granted, threads_for
 from .tile cimport (
     LANES,
     Source,
@@ -1181,7 +1182,7 @@ def visit(
     cdef const double[:, :, ::1] transition = theta.transition
     cdef double[:, ::1] memory
     cdef Py_ssize_t chunk, i, _i, longest, tables, size, d, p
-    cdef int n_threads = block.n_threads
+    cdef int n_threads
     cdef double* room
 
     job.kind = KINDS[kind]
@@ -1252,7 +1253,7 @@ def visit(
         job.n_chunks = min(
             job.n_sequences, max(8, min(MOST_CHUNKS, 2097152 // job.statistics_size))
         )
-        n_threads = min(n_threads, job.n_chunks)
+        n_threads = threads_for(block.n_threads, job.n_chunks)
         if view.shape[0] * p * max(job.n_whitened, job.padded) < LITTLE_WORK:
             n_threads = 1
         if job.padded > 0:
@@ -1277,6 +1278,7 @@ def visit(
         job.workspace = room + tables
         job.statistics = job.workspace + n_threads * job.workspace_size
         try:
+            n_threads = granted(n_threads)
             with nogil:
                 make_tables(&job)
                 if n_threads == 1:

@@ -63,6 +63,7 @@ from .conjugate cimport (
     write_coefficients,
     write_offsets,
 )
+from .cpu cimport granted, threads_for
 from .random cimport Stream, stream_of, uniform
 from .tile cimport (
     LANES,
@@ -1002,7 +1003,7 @@ cdef int drive(Job* job, Step step, int n_threads) except -1:
     cdef Py_ssize_t n = job.n_problems
     cdef Py_ssize_t left = n
     cdef Py_ssize_t bytes_, p, room
-    n_threads = <int>min(n_threads, n)
+    n_threads = threads_for(n_threads, n)
     room_at(job, NULL, &room)
     bytes_ = n_threads * room * sizeof(double)
     job.memory = <char*>aligned_memory(bytes_)
@@ -1013,6 +1014,7 @@ cdef int drive(Job* job, Step step, int n_threads) except -1:
         # What is padding is never written, and must not be slow to compute with.
         memset(job.memory, 0, bytes_)
         while left > 0:
+            n_threads = granted(n_threads)
             with nogil:
                 job.deadline = seconds() + SLICE
                 if n_threads == 1:

@@ -22,6 +22,7 @@ from .assign cimport (
     assign_block,
     assignment_size,
 )
+from .cpu cimport granted, threads_for
 from .tile cimport (
     ROW_BLOCK,
     SCORES_PADDING,
@@ -279,7 +280,7 @@ def visit(
     cdef const double[::1] weights
     cdef const int64_t[::1] given
     cdef Py_ssize_t n_chunks, chunk, i, size, coefficients_start, statistics_start
-    cdef int n_threads = block.n_threads
+    cdef int n_threads
     cdef char* memory
     cdef real* converted
     cdef double* common
@@ -339,7 +340,7 @@ def visit(
         )
         job.chunk_rows = rows_of_chunk(max(job.n_rows, 1), job.tile_rows, job.statistics_size)
         n_chunks = (job.n_rows + job.chunk_rows - 1) // job.chunk_rows
-        n_threads = min(n_threads, n_chunks)
+        n_threads = threads_for(block.n_threads, n_chunks)
         if job.n_rows * coefficients.size < LITTLE_WORK:
             n_threads = 1
         # Tile, scores, the emission's workspace, weights and log_z; labels; draws and limits.
@@ -393,6 +394,7 @@ def visit(
         partial = <double*>(memory + statistics_start)
         job.statistics = NULL if statistics is None else partial
         try:
+            n_threads = granted(n_threads)
             with nogil:
                 if n_threads == 1:
                     for chunk in range(n_chunks):
