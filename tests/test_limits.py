@@ -233,11 +233,11 @@ import vbfast
 library = ctypes.CDLL(sys.argv[1])
 warnings.simplefilter("ignore")
 rng = np.random.default_rng(0)
-X = rng.standard_normal((6_000, 3)) + 3 * rng.integers(0, 3, (6_000, 1))
-symbols = rng.integers(0, 4, (6_000, 2))
-lengths = [100] * 20 + [4_000]
-options = dict(tol=0, max_iter=2, random_state=0)
-full = vbfast.FullInference(n_draws=3, n_tune=1, n_chains=1)
+X = rng.standard_normal((900, 3)) + 3 * rng.integers(0, 3, (900, 1))
+symbols = rng.integers(0, 4, (900, 2))
+lengths = [20] * 10 + [700]
+options = dict(tol=0, max_iter=1, random_state=0)
+full = vbfast.FullInference(n_draws=2, n_tune=1, n_chains=1)
 
 
 def mixture(method):
@@ -251,7 +251,7 @@ def discrete():
 
 
 def single():
-    rows = np.tile(X, (3, 1)).astype(np.float32)
+    rows = np.tile(X, (20, 1)).astype(np.float32)
     return [vbfast.GaussianMixture(2, **options).fit(rows).means_]
 
 

@@ -12,6 +12,7 @@ from . import _kernels
 
 __all__ = ["available_threads", "resolve_threads"]
 
+
 @functools.cache
 def _cgroup_cpus() -> int:
     """CPUs that the control group grants, rounded up; very many where it sets no limit."""

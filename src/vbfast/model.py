@@ -291,9 +291,13 @@ class Model:
         )
 
     def _precise_enough(self, block: Block, theta: Theta, assignment: Assignment) -> Assignment:
-        """The assignment; a precise one where float32 numbers can't resolve some component."""
+        """The assignment; a precise one where float32 numbers don't resolve some component.
+
+        Nor do they count many copies of a row, as draws do.
+        """
         single = block.single and not assignment.precise
-        if single and not self.emission.single_resolves(theta.parameters):
+        copies = assignment.kind == "draw" and block.weights is not None
+        if single and (copies or not self.emission.single_resolves(theta.parameters)):
             return replace(assignment, precise=True)
         return assignment
 

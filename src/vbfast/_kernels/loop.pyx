@@ -89,7 +89,7 @@ from .tile cimport (
     stride_of,
     thread_index,
 )
-from .visit cimport emission_of, open_rows, read_assignment
+from .visit cimport check_whole, emission_of, open_rows, read_assignment
 
 import numpy as np
 
@@ -1166,6 +1166,9 @@ def run(
     if job.read == SAMPLE:
         check_shape("seeds", (seeds.shape[0],), (n,))
         job.seeds = &seeds[0]
+        for p in range(n):
+            if job.weights[p] != NULL:
+                check_whole(job.weights[p], job.n_rows[p])
     if thin:
         check_shape("common", (common.shape[0], common.shape[1]), (n, n_kept))
         check_shape(

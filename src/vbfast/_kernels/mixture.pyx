@@ -46,6 +46,7 @@ from .visit cimport (
     Watch,
     check_length,
     check_signals,
+    check_whole,
     emission_of,
     open_rows,
     raise_pending,
@@ -323,6 +324,8 @@ def visit(
         check_length("a row of values", view.shape[1], job.shape.n_features)
         if job.weights != NULL:
             check_length("weights", weights.shape[0], job.n_rows)
+            if job.assignment.kind == DRAW:
+                check_whole(job.weights, job.n_rows)
         if job.labels_given != NULL:
             check_length("labels", given.shape[0], job.n_rows)
         if statistics is not None:

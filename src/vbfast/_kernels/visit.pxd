@@ -3,6 +3,9 @@
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pycapsule cimport PyCapsule_GetPointer
 
+from libc.math cimport floor
+from libc.stdint cimport int64_t
+
 from .assign cimport BEST, DRAW, EXACT, FACTORISED, FILTER, GIVEN, HARD, SCORES, Assignment
 from .tile cimport Emission, Shape, Source, seconds
 
@@ -16,12 +19,15 @@ cdef extern from *:
     """
     #define SIGNAL_INTERVAL 0.03
     #define LITTLE_WORK 100000
+    #define MOST_COPIES (sizeof(real) < 8 ? 16777216.0 : 9007199254740992.0)
     """
     # How often the calling thread looks for Ctrl-C, in seconds.
     const double SIGNAL_INTERVAL
     # Rows times numbers to be looked at for each, below which waking other threads costs more than
     # they save.
     const Py_ssize_t LITTLE_WORK
+    # Rows that one stands for at most where they are drawn: `real` counts no further.
+    const double MOST_COPIES
 
 
 cdef struct Watch:
@@ -89,6 +95,18 @@ cdef inline int read_assignment(object told, tuple allowed, Assignment* assignme
     assignment.truncation = told.truncation
     assignment.seed = told.seed
     assignment.sweep = told.sweep
+    return 0
+
+
+cdef inline int check_whole(const double* weights, Py_ssize_t n_rows) except -1:
+    """Weights that rows are drawn by: a row of weight w is w rows."""
+    cdef Py_ssize_t row
+    for row in range(n_rows):
+        if not (0.0 <= weights[row] <= MOST_COPIES and weights[row] == floor(weights[row])):
+            raise ValueError(
+                f"weights[{row}] is {weights[row]}; draws take whole weights from 0 to "
+                f"{<int64_t>MOST_COPIES} only: a row of weight w is w rows, each drawn"
+            )
     return 0
 
 

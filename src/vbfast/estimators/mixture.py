@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 INITS = ("kmeans", "k-means++", "random", "random_from_data")
 WEIGHT_PRIORS = ("dirichlet_distribution", "dirichlet_process")
 # Rows that one weight may stand for in full inference, each with a draw of its own.
-MOST_COPIES = 100_000
+MOST_COPIES = 2**53
 
 
 class MixtureBase(FittedByMethod):
