@@ -23,6 +23,7 @@ from . import _kernels
 from .exceptions import DegenerateError
 
 __all__ = [
+    "LEAST_CONCENTRATION",
     "Dirichlet",
     "Gamma",
     "Gaussians",
@@ -49,6 +50,9 @@ EMPTY = 1e-100
 VANISHING = 1e-10
 # Weights that are drawn are no smaller.
 TINY = 1e-300
+# Concentrations of a prior are no smaller: they are kept less 1, and of a smaller one too little is
+# left.
+LEAST_CONCENTRATION = 1e-10
 # What a sum of squares is divided by at least.
 SMALLEST = 1e-300
 # Variances below this, where those of the whole data are 1, are rounding.

@@ -36,6 +36,20 @@ def _packed(*parts: ArrayLike) -> Array:
     return np.concatenate([np.ravel(part) for part in parts], dtype=np.float64)
 
 
+# A prior's variances, in units in which those of the data are 1.
+NARROWEST_PRIOR, WIDEST_PRIOR = 1e-100, 1e100
+
+
+def _check_range(what: str, values: Array) -> None:
+    """Raise ValueError where a prior's variance leaves no room for arithmetic."""
+    bad = values[~((values >= NARROWEST_PRIOR) & (values <= WIDEST_PRIOR))]
+    if bad.size:
+        raise ValueError(
+            f"{what} is {bad.flat[0]:.3g} in units in which the data have variance 1; from "
+            f"{NARROWEST_PRIOR} to {WIDEST_PRIOR} are allowed"
+        )
+
+
 @dataclass(frozen=True)
 class Gaussian:
     """x | t = k ~ N(mu_k, Lambda_k^-1), with a Normal-Wishart or Normal-Gamma prior.
@@ -170,7 +184,10 @@ class Gaussian:
         units, d = self.units, self.n_features
         mean = np.zeros(d) if self.mean_prior is None else np.asarray(self.mean_prior)
         variance = np.broadcast_to(np.asarray(self.mean_variance, dtype=float), (d,))
-        return (mean - units.origin) * units.scale, 1 / (variance * units.scale**2)
+        with np.errstate(all="ignore"):
+            share = variance * units.scale**2
+        _check_range("the prior variance of the means", share)
+        return (mean - units.origin) * units.scale, 1 / share
 
     def prior(self, n_components: int) -> dict[str, ArrayLike]:
         """Hyperparameters, in the units of the frame."""
@@ -201,12 +218,17 @@ class Gaussian:
         `scatter` is (..., D, D), (..., D) if diagonal, (...) if spherical; it is returned in
         a shape that goes with a posterior's, (..., 1, D, D), (..., 1, D) or (..., 1, 1).
         """
-        if self.covariance_type in ("full", "tied"):
-            scatter = scatter * scale[..., :, None] * scale[..., None, :]
-            return np.asarray(scatter[..., None, :, :])
-        if self.covariance_type == "diag":
-            return np.asarray((scatter * scale**2)[..., None, :])
-        return np.asarray((scatter * scale[..., 0] ** 2 * self.n_features)[..., None, None])
+        with np.errstate(all="ignore"):
+            if self.covariance_type in ("full", "tied"):
+                scatter = scatter * scale[..., :, None] * scale[..., None, :]
+                _check_range("the prior scatter", np.diagonal(scatter, axis1=-2, axis2=-1))
+                return np.asarray(scatter[..., None, :, :])
+            if self.covariance_type == "diag":
+                scatter = (scatter * scale**2)[..., None, :]
+            else:
+                scatter = (scatter * scale[..., 0] ** 2 * self.n_features)[..., None, None]
+        _check_range("the prior scatter", scatter)
+        return np.asarray(scatter)
 
     def distribution(self, stats: Stats | Mapping[str, Array]) -> Distribution:
         """Statistics read as a distribution over (mu, Lambda)."""

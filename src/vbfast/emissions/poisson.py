@@ -73,7 +73,7 @@ class Poisson(Discrete):
             return np.ones(()), np.zeros(())
         one_each = (self.n_features,)
         shape = as_hyperparameter("shape", self.shape, one_each)
-        return shape, as_hyperparameter("rate", self.rate, one_each)
+        return shape, as_hyperparameter("rate", self.rate, one_each, least=1e-100)
 
     def fields(self, n_components: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Names and shapes of this emission's statistics."""

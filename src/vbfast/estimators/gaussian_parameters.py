@@ -163,7 +163,7 @@ class GaussianParameters:
         d = scale.shape[-1]
         # Less than a row stands for itself.
         each = np.maximum(total_weight - 1, np.minimum(total_weight, 1))[..., None]
-        part = max(self.reg_covar, 1e-12)
+        part = max(float(self.reg_covar), 1e-12)
         if self.covariance_type in ("full", "tied"):
             scatter = scatter / each[..., None]
             smallest = np.linalg.eigvalsh(scatter)[..., 0]

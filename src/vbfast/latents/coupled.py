@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._kernels.inputs import Assignment
-from ..conjugate import Dirichlet
+from ..conjugate import LEAST_CONCENTRATION, Dirichlet
 from ..stats import Stats
 from .chain import LEAST_LOG
 
@@ -61,8 +61,11 @@ class CoupledChains:
             )
         for name in ("start_concentration", "transition_concentration"):
             alpha = getattr(self, name)
-            if alpha is not None and not 0 < alpha < np.inf:
-                raise ValueError(f"{name} must be None or a finite number > 0, not {alpha!r}")
+            if alpha is not None and not LEAST_CONCENTRATION <= alpha < np.inf:
+                raise ValueError(
+                    f"{name} must be None or a finite number > 0, {LEAST_CONCENTRATION} at least, "
+                    f"not {alpha!r}"
+                )
 
     @property
     def n_states(self) -> int:
