@@ -324,7 +324,7 @@ def verbs(fitted, X, more, discrete):
             sums_to_one(name, said)
         elif name == "score_samples" and chain:
             for part in said if isinstance(said, tuple) else (said,):
-                finite(name, part, infinite=discrete)
+                finite(name, part, infinite=True)
         elif name in ("score_samples", "score", "bic", "aic", "icl"):
             # Of an impossible row the logarithm is -inf.
             finite(name, -said if name in ("bic", "aic", "icl") else said, infinite=True)
