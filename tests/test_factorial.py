@@ -638,8 +638,7 @@ def test_a_path_a_chain_at_a_time_is_one_that_no_chain_can_better():
     p = Problem(1, 3, 2, 2, [25], noise=1.5)
     data, theta = p.fresh, p.theta()
     raw = np.empty(_kernels.factorial.statistics_size(3, 2, 2))
-    offsets, order = np.array([0, 25]), np.array([0])
-    _kernels.factorial.visit(data.block, theta, "best", offsets, order, statistics=raw)
+    _kernels.factorial.visit(data.block, theta, "best", statistics=raw)
     q = data.memory.reshape(-1, 3, 2).copy()
     assert set(np.unique(q)) == {0.0, 1.0}
     for chain in range(3):

@@ -459,7 +459,8 @@ cdef inline Py_ssize_t assignment_size(
     Assignment assignment, Py_ssize_t n_components
 ) noexcept nogil:
     """Vectors that an assignment works in."""
-    if assignment.kind != BEST:
+    # One that keeps them all is exact: see assign_block.
+    if assignment.kind != BEST or assignment.truncation >= n_components:
         return 0
     return best_size(n_components, assignment.truncation)
 

@@ -579,7 +579,9 @@ class FactorialHMM(FittedByMethod):
         sequences = as_sequences(lengths, len(values))
         covariance = np.diag(covariance) if covariance.ndim == 1 else covariance
         # Units in which the noise has variance 1, whatever data these parameters are from.
-        origin = means.mean(axis=1).sum(axis=0)
+        # About a state's, so that equal means average to themselves.
+        away = means - means[:, :1]
+        origin = np.asarray(sum(means[:, 0] + away.mean(axis=1)))
         frame = Frame(origin, np.diagonal(covariance) ** -0.5, np.ones(d))
         emission = AdditiveGaussian(d, m, k, frame=frame)
         model = FactorialModel(CoupledChains(m, k, self.factorisation), emission)
