@@ -121,6 +121,7 @@ cdef struct Job:
     Py_ssize_t workspace_size
     Py_ssize_t block_rows  # of the product chain
     Py_ssize_t check_rows  # from one look for signals to the next
+    Py_ssize_t check_tables  # the same, of a table's rows
     # Shared
     Py_ssize_t taken
     Py_ssize_t done
@@ -1123,13 +1124,13 @@ cdef void make_tables(Job* job) noexcept nogil:
         job.means[j] = min(max(job.given_means[j], -FARTHEST_MEAN), FARTHEST_MEAN)
     for j in range(job.n_indicators):
         job.log_start[j] = log(job.start[j]) if job.start[j] > 0.0 else LOG_ZERO
-    for j in range(job.n_indicators * n):
-        value = job.transition[j]
-        job.log_transition[j] = log(value) if value > 0.0 else LOG_ZERO
-    for m in range(job.n_chains):
-        for j in range(n):
-            for k in range(n):
-                job.reverse[(m * n + k) * n + j] = job.transition[(m * n + j) * n + k]
+    for j in range(job.n_indicators):
+        if j % job.check_tables == 0 and halted(job):
+            return
+        for k in range(n):
+            value = job.transition[j * n + k]
+            job.log_transition[j * n + k] = log(value) if value > 0.0 else LOG_ZERO
+            job.reverse[(j // n * n + k) * n + j % n] = value
     if job.padded == 0:
         return
     for s in range(job.n_states):
@@ -1284,6 +1285,7 @@ def visit(
             work_of_row = job.n_components * (job.n_components + job.n_whitened)
         # Asking for the time may take as long as a row does.
         job.check_rows = max(1, min(256, MANY_STEPS // work_of_row))
+        job.check_tables = max(1, MANY_STEPS // 8 // job.n_components)
         tables = (
             lines(job.n_indicators) + 2 * lines(job.n_indicators * job.n_components)
             + lines(times(job.n_indicators, job.n_whitened))
