@@ -7,6 +7,7 @@ missing here ends the process, or reads what isn't there.
 import copy
 import pickle
 import re
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -790,6 +791,99 @@ CASES = {
     ),
 }  # fmt: skip
 
+UNITS = ArrayData.of(X).frame
+EMISSIONS = {
+    "Gaussian": vbfast.Gaussian,
+    "Poisson": vbfast.Poisson,
+    "Bernoulli": vbfast.Bernoulli,
+    "Categorical": lambda d: vbfast.Categorical(d, 3),
+    "AdditiveGaussian": lambda d: vbfast.AdditiveGaussian(d, M, K),
+}
+SIZES = {0: ValueError, -1: ValueError, 1.5: TypeError, "2": TypeError, None: TypeError}
+
+
+def coupled_model(m=M, k=K, frame=UNITS):
+    return vbfast.FactorialModel(
+        vbfast.CoupledChains(M, K), vbfast.AdditiveGaussian(D, m, k, frame=frame)
+    )
+
+
+def visit_data(**changes):
+    data = edited(ArrayData.of(X), **changes)
+    one = model(vbfast.Gaussian(D, frame=UNITS))
+    return data.sum(one.visit, one.about(ZEROS((K, D))), EXACT)
+
+
+# Parts, by themselves and of whole fits.
+CASES |= {
+    "frame None": (lambda: ArrayData(X, None, None), TypeError, "frame must be a Frame", "None"),
+    "frame of a number": (lambda: vbfast.Gaussian(D, frame=3), TypeError, "frame", "not 3"),
+    "frame of a number, additive": (
+        lambda: vbfast.AdditiveGaussian(D, M, K, frame=3), TypeError, "frame", "not 3",
+    ),
+    "frame of none": (lambda: Frame(None, None, None), TypeError, "origin of a frame", "None"),
+    "frame of lists": (lambda: Frame([0.0], ONES(1), ONES(1)), TypeError, "origin of a frame"),
+    "frame of two sizes": (
+        lambda: Frame(ZEROS(3), ONES(2), ONES(2)), ValueError, "scale of a frame", "(2,)",
+    ),
+    "frame 2-D": (lambda: Frame(ZEROS((2, 1)), ONES(2), ONES(2)), ValueError, "origin of a frame"),
+    "frame of another size": (
+        lambda: vbfast.Gaussian(3, frame=UNITS), ValueError, "frame has 2 features, not 3",
+    ),
+    "chains of two sizes": (
+        lambda: coupled_model(m=M + 1), ValueError, "n_chains of latent is 2, of emission 3",
+    ),
+    "components of two sizes": (
+        lambda: coupled_model(k=K + 1), ValueError, "n_components of latent is 3, of emission 4",
+    ),
+    "rows edited": (lambda: visit_data(values=X[:, 0]), TypeError, ROWS_2D),
+    "rows edited to None": (lambda: visit_data(values=None), TypeError, "values", "None"),
+    "threads edited": (lambda: visit_data(n_threads=0), ValueError, "n_threads", "0"),
+    "weights edited": (lambda: visit_data(weights=ONES(3)), ValueError, "weights has length 3"),
+    "threads of a block": (
+        lambda: model(vbfast.Gaussian(D)).visit(
+            block(n_threads=-2), model().about(ZEROS((K, D))), EXACT
+        ),
+        ValueError, "n_threads is -2",
+    ),
+    "memory of one type": (
+        lambda: coupled_model(frame=None).visit(
+            block(memory=ZEROS((N, M * K), "f4")), coupled_theta(), Assignment("factorised")
+        ),
+        TypeError, "memory",
+    ),
+    "more chains than memory": (
+        lambda: vbfast.FactorialHMM(10**12, 2).fit(X), MemoryError, "n_chains=1000000000000",
+    ),
+    "more joint states than memory": (
+        lambda: vbfast.CoupledChains(10**12, 2).kind(EXACT), ValueError, "2**1000000000000 joint",
+    ),
+    "a layout of no size": (lambda: Layout((("a", (-1,)),)).stats(), ValueError, "negative"),
+    "chains of no sweep": (
+        lambda: model().chains(block(), [model().prior], [RNG], 0, 0, 0), ValueError, "n_sweeps",
+    ),
+    "chains of short statistics": (
+        lambda: model().chains(block(), [Stats(model().layout, ONES(3))], [RNG], 1, 1, 1),
+        ValueError, "posterior has shape (1, 3)",
+    ),
+    "short statistics": (
+        lambda: model().prior + pickle.loads(pickle.dumps(Stats(model().layout, ONES(2)))),
+        ValueError, "shapes",
+    ),
+}  # fmt: skip
+for name, emission in EMISSIONS.items():
+    for value, error in SIZES.items():
+        CASES[f"{value!r} features of {name}"] = (
+            lambda emission=emission, value=value: emission(value), error, "n_features", repr(value),
+        )  # fmt: skip
+for value, error in SIZES.items():
+    for name, call in {
+        "n_chains": lambda value: vbfast.AdditiveGaussian(D, value, K),
+        "n_components": lambda value: vbfast.AdditiveGaussian(D, M, value),
+    }.items():
+        CASES[f"{value!r} {name}"] = (
+            lambda call=call, value=value: call(value), error, name, repr(value),
+        )  # fmt: skip
 for name, (told, *expected) in BAD_SEQUENCES.items():
     CASES[f"sequences of a chain: {name}"] = (
         lambda told=told: chain(block(sequences=told)), *expected,
@@ -805,3 +899,58 @@ def test_is_refused(name):
     with pytest.raises(error, match=".*".join(map(re.escape, words)) or None) as raised:
         call()
     assert type(raised.value) is error
+
+
+def test_a_truncation_of_more_than_there_are_components_is_all_of_them():
+    """Room for what is kept of each row must not be worked out from it."""
+    fits = [
+        vbfast.GaussianMixture(
+            3, method=vbfast.VariationalEM(truncation=truncation, max_iter=5), random_state=0
+        ).fit(X)
+        for truncation in (3, 4, 10**6, 2**54, 2**61, 2**62 + 1, 2**63, 2**70)
+    ]
+    for one in fits[1:]:
+        np.testing.assert_array_equal(one.means_, fits[0].means_)
+
+
+def test_coupled_chains_of_no_rows():
+    rows = block(values=ZEROS((0, D)))
+    out = ONES(_kernels.factorial.statistics_size(M, K, D))
+    for kind in _kernels.factorial.KINDS:
+        memory = ZEROS((0, M * K))
+        _kernels.factorial.visit(
+            replace(rows, memory=memory), coupled_theta(), kind, statistics=out
+        )
+        np.testing.assert_array_equal(out, 0)
+    one = coupled_model(frame=None)
+    stats = one.visit(rows, coupled_theta(), EXACT)
+    assert stats["log_z"] == 0.0
+
+
+@pytest.mark.parametrize("kind", ["chain", "coupled"])
+def test_sequences_may_change_while_rows_are_visited(kind):
+    """Where they lie is copied: another thread writes to the arrays all the time."""
+    n = 3000
+    values = RNG.standard_normal((n, D))
+    told = sequences(np.arange(0, n + 1, 3), np.arange(n // 3))
+    right = told.offsets.copy(), told.order.copy()
+    stop = threading.Event()
+
+    def disturb():
+        while not stop.is_set():
+            told.offsets[:] = -(10**9)
+            told.order[:] = 10**9
+            told.offsets[:], told.order[:] = right
+
+    rows = block(values=values, sequences=told)
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        for _ in range(300):
+            try:
+                chain(rows) if kind == "chain" else coupled(rows)
+            except ValueError as error:
+                assert "offsets" in str(error) or "order" in str(error)
+    finally:
+        stop.set()
+        thread.join()

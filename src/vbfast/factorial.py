@@ -64,6 +64,10 @@ class FactorialModel:
     prior: Stats = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name in ("n_chains", "n_components"):
+            of_latent, of_emission = getattr(self.latent, name), getattr(self.emission, name)
+            if of_latent != of_emission:
+                raise ValueError(f"{name} of latent is {of_latent}, of emission {of_emission}")
         layout = Layout((("log_z", ()), *self.latent.fields(), *self.emission.fields()))
         object.__setattr__(self, "layout", layout)
         prior = layout.stats({**self.latent.prior(), **self.emission.prior()})

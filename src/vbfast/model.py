@@ -157,6 +157,7 @@ class Model:
             raise ValueError(
                 f"means must be ({n_components}, D), a row a component, not {np.shape(means)}"
             )
+        means = np.ascontiguousarray(means, dtype=np.float64)
         with np.errstate(divide="ignore"):
             log_weights = np.log(self.latent.equal)
         return self._theta(log_weights, self.emission.unit(means), 0.0, means)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..conjugate import MatrixNormalWishart, Regression
-from ..data import Frame
+from ..data import Frame, check_frame, check_size
 from ..stats import Stats
 
 __all__ = ["AdditiveCovariance", "AdditiveGaussian"]
@@ -67,6 +67,10 @@ class AdditiveGaussian:
     frame: Frame | None = None
 
     def __post_init__(self) -> None:
+        for name in ("n_features", "n_chains", "n_components"):
+            object.__setattr__(self, name, check_size(name, getattr(self, name)))
+        if self.frame is not None:
+            check_frame(self.frame)
         if self.covariance_type not in get_args(AdditiveCovariance):
             raise ValueError(
                 f"covariance_type must be 'full' or 'diag', not {self.covariance_type!r}"
