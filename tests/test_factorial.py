@@ -1121,6 +1121,29 @@ def test_rows_far_away():
     assert np.isfinite(far.objective_)
 
 
+@pytest.mark.parametrize(("value", "m", "k"), [
+    (4.27e278, 1, 3), (-2.66e216, 5, 3), (1.82e290, 5, 3), (-1.63e301, 2, 3), (-2.49e210, 2, 3),
+    (1.1e187, 12, 2), (0.1, 7, 2),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::vbfast.ConvergenceWarning")
+@pytest.mark.parametrize("kind", ["full", "diag"])
+def test_a_constant_column_says_nothing_however_large(kind, value, m, k):
+    """The last bit of what its means add up to may be 1e260 standard deviations."""
+    rng = np.random.default_rng(0)
+    X = np.c_[np.full(30, value), rng.standard_normal(30)]
+    plain = np.c_[np.zeros(30), X[:, 1]]
+    options = {"covariance_type": kind, "random_state": 0, "max_iter": 5, "tol": 0}
+    one = FactorialHMM(m, k, **options).fit(X)
+    other = FactorialHMM(m, k, **options).fit(plain)
+    assert one.objective_ == pytest.approx(other.objective_, rel=1e-9)
+    assert one.score(X) == pytest.approx(other.score(plain), rel=1e-6)
+    np.testing.assert_allclose(one.predict_proba(X), other.predict_proba(plain), atol=1e-6)
+    assert np.isfinite(one.sample(5)[0]).all()
+    one.means_ = one.means_ * 0.7  # whoever sets them
+    assert np.isfinite(one.score(X))
+    np.testing.assert_allclose(one.predict_proba(X).sum(axis=2), 1, rtol=1e-9)
+
+
 def test_shifted_and_scaled_data_give_the_shifted_and_scaled_fit():
     p = Problem(17, 2, 2, 2, [100])
     options = {"random_state": 0, "tol": 1e-7, "max_iter": 2000}

@@ -12,7 +12,7 @@
 
 from cpython.buffer cimport PyBuffer_Release
 from cython.parallel cimport prange
-from libc.math cimport INFINITY, exp, isnan, log, sqrt
+from libc.math cimport INFINITY, NAN, exp, isnan, log, sqrt
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -491,6 +491,8 @@ cdef double best_chain(Job* job, Chains* c, Py_ssize_t chain, bint* changed) noe
             best[k] += c.score[t * n + k]
     clear_pairs(job, c, chain)
     for t in range(c.n_rows - 1, -1, -1):
+        if t % job.check_rows == 0 and halted(job):
+            return 0.0
         best = c.filtered + t * n
         if t < c.n_rows - 1:
             for k in range(n):
@@ -553,12 +555,14 @@ cdef double settle_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
     return divergence
 
 
-cdef double free_energy(const Job* job, const Chains* c, double divergence) noexcept nogil:
+cdef double free_energy(Job* job, const Chains* c, double divergence) noexcept nogil:
     """E log p(X | T) - KL(q(T) || p(T)), residuals and spreads being of all chains' last q."""
     cdef double value = 0.0
     cdef double square
     cdef Py_ssize_t t, i
     for t in range(c.n_rows):
+        if t % job.check_rows == 0 and halted(job):
+            return 0.0
         square = 0.0
         for i in range(job.n_whitened):
             square += c.residual[t * job.n_whitened + i] * c.residual[t * job.n_whitened + i]
@@ -593,6 +597,8 @@ cdef double rounds(Job* job, Chains* c, Kind kind) noexcept nogil:
                     return 0.0
                 subtract_mean(job, c, chain, t, 1.0)
         value = free_energy(job, c, divergence)
+        if job.watch.stop:
+            return 0.0
         if kind == DRAW or (kind == BEST and not changed):
             break
         if kind != BEST and not value - last > SETTLED * c.n_rows:
@@ -610,12 +616,13 @@ cdef void visit_chains(
     cdef Chains c = chains_in(job, begin, n_rows, workspace)
     cdef bint fresh = isnan(c.q[0])
     cdef Py_ssize_t t, m, i
-    if fresh:
-        for i in range(n_rows * n):
-            c.q[i] = 1.0 / job.n_components
     for t in range(n_rows):
         if t % job.check_rows == 0 and halted(job):
+            if fresh:
+                c.q[0] = NAN  # of no value yet
             return
+        for i in range(n if fresh else 0):
+            c.q[t * n + i] = 1.0 / job.n_components
         read_row(job, begin + t, c.row)
         whiten(job, c.row, c.residual + t * job.n_whitened)
         for m in range(job.n_chains):
@@ -973,6 +980,8 @@ cdef void smooth_product(
     cdef Py_ssize_t block, t, first, s
     for block in range(blocks):
         statistics[0] += forward_block(job, p, begin, n_rows, block, True)
+        if job.watch.stop:
+            return
     for block in range(blocks - 1, -1, -1):
         if block < blocks - 1:
             # beta lies where this would work.
@@ -1022,6 +1031,8 @@ cdef void best_product(
     cdef Py_ssize_t following = -1
     for block in range(blocks):
         forward_block(job, p, begin, n_rows, block, True)
+        if job.watch.stop:
+            return
     for block in range(blocks - 1, -1, -1):
         if block < blocks - 1:
             forward_block(job, p, begin, n_rows, block, False)
