@@ -63,6 +63,43 @@ def refuses(estimator, error, *words, rows=X, sample_weight=None):
     fitted.set_params(covariance_type="full", n_threads=None).predict(X)
 
 
+# -- parameters whatever reads them -------------------------------------------------------------
+
+METHODS = {
+    "em": "em",
+    "mean_field": "mean_field",
+    "full": vbfast.FullInference(n_tune=2, n_draws=2, n_chains=1),
+}
+ESTIMATORS = {
+    "mixture": (MixtureModel, ("gaussian", "poisson", "bernoulli", "categorical")),
+    "chain": (vbfast.HiddenMarkovModel, ("gaussian", "poisson", "bernoulli", "categorical")),
+    "coupled": (vbfast.FactorialHMM, (None,)),
+    "gaussian": (GaussianMixture, (None,)),
+    "bayesian": (BayesianGaussianMixture, (None,)),
+}
+FITS = [
+    (name, emission, method)
+    for name, (_, emissions) in ESTIMATORS.items()
+    for emission in emissions
+    for method in METHODS
+]
+
+
+@pytest.mark.filterwarnings("ignore::vbfast.ConvergenceWarning")
+@pytest.mark.parametrize(("name", "emission", "method"), FITS)
+def test_every_parameter_is_checked_whether_or_not_it_is_read(name, emission, method):
+    kind, _ = ESTIMATORS[name]
+    rows = (X > 1).astype(float)
+    options = {"method": METHODS[method], "random_state": 0, "max_iter": 3}
+    if emission is not None:
+        options["emission"] = emission
+    kind(**options).fit(rows)
+    for parameter in kind().get_params():
+        for value in (object(), "a", [[["x"]]], -1.5):
+            with pytest.raises((TypeError, ValueError)):
+                kind(**(options | {parameter: value})).fit(rows)
+
+
 # -- X ------------------------------------------------------------------------------------------
 
 BAD_ROWS = {

@@ -152,6 +152,12 @@ class Model:
 
     def about(self, means: Array) -> Theta:
         """Theta of equal weights that statistics can be taken about: Gaussians of precision 1."""
+        n_components = self.latent.n_components
+        if np.ndim(means) != 2 or len(means) != n_components:
+            raise ValueError(
+                f"means must be ({n_components}, D), a row a component, not {np.shape(means)}"
+            )
+        means = np.ascontiguousarray(means, dtype=np.float64)
         with np.errstate(divide="ignore"):
             log_weights = np.log(self.latent.equal)
         return self._theta(log_weights, self.emission.unit(means), 0.0, means)

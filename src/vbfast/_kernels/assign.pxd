@@ -484,7 +484,8 @@ cdef inline Py_ssize_t assignment_size(
             multinomial_size(n_components) * <Py_ssize_t>sizeof(double) + <Py_ssize_t>sizeof(lanes)
             - 1
         ) // <Py_ssize_t>sizeof(lanes)
-    if assignment.kind != BEST:
+    # One that keeps them all is exact: see assign_block.
+    if assignment.kind != BEST or assignment.truncation >= n_components:
         return 0
     return best_size(n_components, assignment.truncation)
 

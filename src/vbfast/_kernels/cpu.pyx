@@ -70,7 +70,7 @@ cdef int threads_for(object wanted, Py_ssize_t n_pieces) except -1:
     """Threads for pieces of work: one each at most, and no more than the machine is good for."""
     cdef Py_ssize_t n = PyNumber_AsSsize_t(wanted, NULL)  # the largest there is, where it is larger
     if n < 1:
-        raise ValueError(f"n_threads must be >= 1, not {wanted!r}")
+        raise ValueError(f"n_threads is {wanted!r}; it must be >= 1")
     return <int>max(1, min(n, team_most, n_pieces))
 
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._kernels.inputs import LOWEST
 from ..conjugate import LEAST_CONCENTRATION, TINY, Probabilities, Tables
-from ..data import ArrayData, Frame
+from ..data import ArrayData, Frame, check_size
 from ..stats import Stats
 
 __all__ = ["Discrete", "Symbols", "as_hyperparameter"]
@@ -35,6 +35,9 @@ class Discrete:
 
     # What a value must be, for `check_rows`.
     _allowed: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n_features", check_size("n_features", self.n_features))
 
     @cached_property
     def units(self) -> Frame:

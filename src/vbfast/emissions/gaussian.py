@@ -19,7 +19,7 @@ from ..conjugate import (
     point,
     precision_factors,
 )
-from ..data import Frame
+from ..data import Frame, check_frame, check_size
 from ..stats import Moments, Stats
 
 __all__ = ["CovarianceType", "Gaussian", "draw_rows"]
@@ -109,6 +109,9 @@ class Gaussian:
     may_be_impossible: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "n_features", check_size("n_features", self.n_features))
+        if self.frame is not None:
+            check_frame(self.frame)
         if self.covariance_type not in get_args(CovarianceType):
             raise ValueError(
                 f"covariance_type must be one of {', '.join(map(repr, get_args(CovarianceType)))}, "

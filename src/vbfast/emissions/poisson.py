@@ -58,6 +58,7 @@ class Poisson(Discrete):
     _allowed: ClassVar[str] = "whole numbers from 0 to 2**53"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.shape is None) != (self.rate is None):
             raise ValueError("give shape and rate of the gamma prior, or neither")
         _ = self._hyperparameters

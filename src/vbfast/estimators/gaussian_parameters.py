@@ -293,9 +293,6 @@ class GaussianParameters:
     #: Attributes that say all of the parameters.
     _told_names: ClassVar[tuple[str, ...]] = ("means_", "precisions_cholesky_")
 
-    def _check_emission_parameters(self) -> None:
-        self._check_gaussian_parameters()
-
     def _read(self, X: ArrayLike, *, lengths: ArrayLike | None = None) -> ArrayData:
         """Rows to fit, checked."""
         return ArrayData.of(

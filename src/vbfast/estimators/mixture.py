@@ -278,6 +278,8 @@ class MixtureBase(FittedByMethod):
         )
         check_number("weight_concentration_prior", self.weight_concentration_prior, above=0,
                      optional=True)  # fmt: skip
+        if not isinstance(self.warm_start, (bool, np.bool_)):
+            raise TypeError(f"warm_start must be True or False, not {self.warm_start!r}")
         return self._check_fitting()
 
     def _given_weights(self) -> Array | None:

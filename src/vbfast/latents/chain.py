@@ -14,8 +14,9 @@ from scipy.special import xlogy
 from .. import _kernels
 from .._kernels.inputs import Assignment, Coefficients
 from ..conjugate import LEAST_CONCENTRATION, Dirichlet
+from ..data import check_size
 from ..stats import Stats
-from .mixture import EMPTY_SHARE, check_components, held
+from .mixture import EMPTY_SHARE, held
 
 __all__ = ["Chain", "Initial", "stationary_distribution"]
 
@@ -69,7 +70,7 @@ class Chain:
     compiled: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        k = check_components(self.n_components)
+        k = check_size("n_components", self.n_components)
         object.__setattr__(self, "n_components", k)
         if self.initial not in get_args(Initial):
             raise ValueError(f"initial must be 'free' or 'stationary', not {self.initial!r}")
