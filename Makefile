@@ -3,6 +3,8 @@
 # make dev     editable install in .venv: what is changed is compiled when vbfast is imported
 #              (make dev LEVELS=v4 for one SIMD level, which is quicker)
 # make lint    style and types
+# make sanitize  tests of the kernels under address and undefined-behaviour sanitizers
+# make fuzz    random data and parameters for every estimator (make fuzz CASES=20000 SEED=1)
 # make bench   time and memory beside other packages, in some minutes
 # make dist    wheel and source distribution, in dist/
 # make clean   remove what these made
@@ -10,11 +12,13 @@
 PYTHON ?= python3
 PYTEST ?=
 LEVELS ?= v2,v3,v4
+CASES ?= 2000
+SEED ?= 0
 VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := pyproject.toml meson.build $(shell find src -type f -not -name '*.pyc')
 
-.PHONY: demo test dev lint bench dist clean
+.PHONY: demo test dev sanitize fuzz lint bench dist clean
 
 demo: $(VENV)/installed
 	$(PY) -m vbfast compare
@@ -31,6 +35,30 @@ dev: $(VENV)/extra-test
 	BIN="$(CURDIR)/$(VENV)/bin"; CYTHON="$$BIN/cython" PATH="$$BIN:$$PATH" \
 		$(PY) -m pip install --quiet --no-build-isolation -Cbuild-dir=build -Csetup-args=-Dlevels=$(LEVELS) -e ".[plot]"
 
+# A build of its own. What a sanitizer reports ends the process; leaks are Python's business. The
+# sanitizers' libraries must come first, and hide what PYTHONMALLOC would take from them.
+SANITIZED := .venv-sanitize
+SANITIZE_TESTS ?= $(wildcard $(addprefix tests/test_, kernels.py visits.py chain.py factorial.py loop.py many.py degenerate.py))
+
+sanitize: $(SANITIZED)/installed
+	for level in $$(echo $(LEVELS) | tr , ' '); do \
+	  VBFAST_SIMD=$$level PYTHONMALLOC=malloc OPENBLAS_NUM_THREADS=1 \
+	  LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	  $(SANITIZED)/bin/python -m pytest -q -p no:cacheprovider -m "not slow" $(PYTEST) $(SANITIZE_TESTS) || exit 1; \
+	done
+
+$(SANITIZED)/installed: $(SOURCES)
+	$(PYTHON) -m venv $(SANITIZED)
+	$(SANITIZED)/bin/python -m pip install --quiet "meson-python>=0.18" meson "Cython>=3.1" ninja pytest hypothesis scikit-learn matplotlib
+	PATH="$(CURDIR)/$(SANITIZED)/bin:$$PATH" $(SANITIZED)/bin/python -m pip install --quiet --no-build-isolation \
+	  -Cbuild-dir=build-sanitize -Csetup-args=-Dlevels=$(LEVELS) -Csetup-args=-Dbuildtype=debugoptimized \
+	  -Csetup-args=-Doptimization=1 -Csetup-args=-Db_sanitize=address,undefined -Csetup-args=-Db_lundef=false .
+	touch $@
+
+fuzz: $(VENV)/installed $(VENV)/extra-test
+	$(PY) tests/fuzz.py --cases $(CASES) --seed $(SEED)
+
 lint: $(VENV)/extra-lint
 	$(VENV)/bin/ruff check src tests bench
 	$(VENV)/bin/ruff format --check src tests bench
@@ -42,7 +70,7 @@ dist: $(VENV)/extra-dist
 	$(PY) -m build
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SANITIZED) build build-sanitize dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(PY):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vbfast needs Python >= 3.11")'

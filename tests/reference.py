@@ -1025,6 +1025,50 @@ def factorial_statistics(q, X, pairs, n_chains, n_components):
     return start, steps, (z.T * q.sum(axis=0)) @ z, (q @ z).T @ X, X.T @ X
 
 
+def factorised_rounds(y, v, constant, start, transition, q, complete, n_rounds=50, settled=1e-7):
+    """Update chains' q one after another; return after each round value, q, starts and steps.
+
+    Of one sequence of white rows y (T, R) and states' means v (M, K, R); q (T, M, K).  "complete"
+    is rows' q one after another as well.  Ghahramani & Jordan (1997), 12 and 15.
+    """
+    n_rows, m, k = q.shape
+    q, rounds, last = q.copy(), [], -np.inf
+    log_start, log_transition = np.log(start), np.log(transition)
+    for _ in range(n_rounds):
+        starts, steps, divergence = np.zeros((m, k)), np.zeros((m, k, k)), 0.0
+        for chain in range(m):
+            others = np.einsum("tmk,mkr->tr", np.delete(q, chain, 1), np.delete(v, chain, 0))
+            scores = -0.5 * ((y - others)[:, None] - v[chain]) ** 2
+            scores = scores.sum(axis=2)
+            if complete:
+                for t in range(n_rows):
+                    each = scores[t] + (log_start[chain] if t == 0 else 0)
+                    if t > 0:
+                        each = each + q[t - 1, chain] @ log_transition[chain]
+                    if t < n_rows - 1:
+                        each = each + log_transition[chain] @ q[t + 1, chain]
+                    q[t, chain] = np.exp(each - logsumexp(each))
+                steps[chain] = q[:-1, chain].T @ q[1:, chain]
+                divergence += xlogy(q[:, chain], q[:, chain]).sum()
+                divergence -= q[0, chain] @ log_start[chain]
+                divergence -= (steps[chain] * log_transition[chain]).sum()
+            else:
+                log_z, _, q[:, chain], steps[chain] = forward_backward(
+                    scores, start[chain], transition[chain]
+                )
+                divergence += (q[:, chain] * scores).sum() - log_z.sum()
+            starts[chain] = q[0, chain]
+        mean = np.einsum("tmk,mkr->tr", q, v)
+        spread = np.einsum("tmk,mkr->t", q, v**2)
+        spread -= (np.einsum("tmk,mkr->tmr", q, v) ** 2).sum(axis=(1, 2))
+        value = n_rows * constant - 0.5 * (((y - mean) ** 2).sum() + spread.sum()) - divergence
+        rounds.append((value, q.copy(), starts, steps))
+        if not value - last > settled * n_rows or (m == 1 and not complete):
+            break
+        last = value
+    return rounds
+
+
 def factorised_free_energy(chains, start, transition, means, covariance, X):
     """Return E log p(X, T) - E log q(T) of independent chains, by all joint paths.
 

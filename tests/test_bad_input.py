@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import vbfast
+import vbfast.starts
 from vbfast import BayesianGaussianMixture, GaussianMixture, MixtureModel
 
 NAN, INF = np.nan, np.inf
@@ -60,6 +61,43 @@ def refuses(estimator, error, *words, rows=X, sample_weight=None):
     assert frozen(estimator) == {}
     # It still predicts, with the type of covariances that it was fitted with.
     fitted.set_params(covariance_type="full", n_threads=None).predict(X)
+
+
+# -- parameters whatever reads them -------------------------------------------------------------
+
+METHODS = {
+    "em": "em",
+    "mean_field": "mean_field",
+    "full": vbfast.FullInference(n_tune=2, n_draws=2, n_chains=1),
+}
+ESTIMATORS = {
+    "mixture": (MixtureModel, ("gaussian", "poisson", "bernoulli", "categorical")),
+    "chain": (vbfast.HiddenMarkovModel, ("gaussian", "poisson", "bernoulli", "categorical")),
+    "coupled": (vbfast.FactorialHMM, (None,)),
+    "gaussian": (GaussianMixture, (None,)),
+    "bayesian": (BayesianGaussianMixture, (None,)),
+}
+FITS = [
+    (name, emission, method)
+    for name, (_, emissions) in ESTIMATORS.items()
+    for emission in emissions
+    for method in METHODS
+]
+
+
+@pytest.mark.filterwarnings("ignore::vbfast.ConvergenceWarning")
+@pytest.mark.parametrize(("name", "emission", "method"), FITS)
+def test_every_parameter_is_checked_whether_or_not_it_is_read(name, emission, method):
+    kind, _ = ESTIMATORS[name]
+    rows = (X > 1).astype(float)
+    options = {"method": METHODS[method], "random_state": 0, "max_iter": 3}
+    if emission is not None:
+        options["emission"] = emission
+    kind(**options).fit(rows)
+    for parameter in kind().get_params():
+        for value in (object(), "a", [[["x"]]], -1.5):
+            with pytest.raises((TypeError, ValueError)):
+                kind(**(options | {parameter: value})).fit(rows)
 
 
 # -- X ------------------------------------------------------------------------------------------
@@ -499,9 +537,36 @@ def test_a_fit_that_is_interrupted_leaves_the_estimator_alone(monkeypatch):
 
 def test_more_copies_of_a_row_than_full_inference_draws():
     rows, weights = np.arange(6.0)[:, None], np.ones(6)
-    weights[2] = 100_001
-    with pytest.raises(ValueError, match=r"sample_weight\[2\] is 100001.*from 0 to 100000"):
-        GaussianMixture(2, method="full").fit(rows, sample_weight=weights)
+    for wrong in (2.0**53 + 2, 1e18, 0.5):
+        weights[2] = wrong
+        with pytest.raises(ValueError, match=r"sample_weight\[2\] is .*from 0 to 9007199254740992"):
+            GaussianMixture(2, method="full").fit(rows, sample_weight=weights)
+        # The parts are told so too.
+        data = vbfast.ArrayData.of(rows, weights)
+        model = vbfast.Model(vbfast.Mixture(2), vbfast.Gaussian(1, frame=data.frame))
+        start = vbfast.starts.from_labels(model, data, np.arange(6) % 2)
+        method = vbfast.FullInference(n_draws=1, n_tune=1, n_chains=1)
+        with pytest.raises(ValueError, match=r"weights\[2\] is .*from 0 to 9007199254740992"):
+            method.fit(model, data, [start], np.random.default_rng(0))
+        with pytest.raises(ValueError, match=r"weights\[2\] is .*from 0 to 9007199254740992"):
+            next(method.chain(model, data, start, np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("weight", [10**6, 10**12, 10**15])
+def test_full_inference_of_rows_that_are_many(weight):
+    """What a row stands for costs nothing: each draw is of the whole data."""
+    X = np.random.default_rng(0).standard_normal((60, 2)) + 4 * (np.arange(60) % 2)[:, None]
+    fitted = GaussianMixture(
+        2, method=vbfast.FullInference(n_draws=20, n_tune=20, n_chains=2), random_state=0
+    ).fit(X, sample_weight=np.full(60, float(weight)))
+    em = GaussianMixture(2, random_state=0, tol=1e-10).fit(X)
+    order = np.argsort(fitted.means_[:, 0])
+    # As precise as so many rows are, and EM.
+    np.testing.assert_allclose(
+        fitted.means_[order],
+        em.means_[np.argsort(em.means_[:, 0])],
+        atol=20 / np.sqrt(weight) + 1e-5,
+    )
 
 
 # -- counts and symbols -------------------------------------------------------------------------

@@ -1,13 +1,15 @@
 """Conjugate distributions: mode, mean, draws, KL and density, each against plain numerics."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
 import reference as ref
 from scipy import integrate, special, stats
-from scipy.special import digamma, logsumexp
+from scipy.special import digamma, gammaln, logsumexp
 
+import vbfast
 from vbfast import Mixture
 from vbfast.conjugate import (
     Dirichlet,
@@ -956,3 +958,112 @@ def test_tables_of_tiny_concentrations_can_be_drawn():
     np.testing.assert_allclose(share, 1 / 3, atol=0.1)
     assert (drawn.max(axis=1) > 1 - 1e-6).all()
     assert (drawn > 0).all()
+
+
+# Precisions of independent means ------------------------------------------------------------------
+
+
+def one_precision(dof, strength, scatter, gaps, pulls):
+    """One component; `gaps` of the rows' mean from the centre, on one precision."""
+    gaps, pulls = np.atleast_1d(gaps).astype(float), np.atleast_1d(pulls).astype(float)
+    return IndependentNormalGamma(
+        gaps[None], np.array([float(strength)]), np.array([float(dof)]),
+        np.array([[float(scatter)]]), np.zeros(len(gaps)), pulls,
+    )  # fmt: skip
+
+
+def density_on_grid(distribution):
+    """Points of u = log lambda, log density of u there less its largest, the largest, and steps.
+
+    Around each place where the density is stationary, found by sign changes of its slope: 40 widths
+    of the narrowest mode that there may be, in steps of a 50th.
+    """
+    d = distribution
+    a, b, s = 0.5 * d.dof[0, 0], 0.5 * d.scatter[0, 0], d.strength[0, 0]
+    squares = (d.rows_mean[0] - d.center) ** 2
+
+    def slope(u):
+        with np.errstate(over="ignore"):
+            w = s / d.pull * np.exp(u)[:, None]
+        v = 1 / (1 + 1 / np.maximum(w, 1e-300))
+        return a - b * np.exp(u) - (0.5 * v + 0.5 * d.pull * squares * v * (1 - v)).sum(axis=1)
+
+    low = 2 * a / (2 * b + s * (squares + 1 / d.pull).sum())
+    coarse = np.linspace(np.log(low) - 1e-3, np.log(a / b) + 1e-3, 200_001)
+    found = coarse[:-1][np.diff(np.sign(slope(coarse))) != 0]
+    width = 1 / np.sqrt(a)
+    for n in range(40):  # by halves
+        step = (coarse[1] - coarse[0]) / 2 ** (n + 1)
+        found = np.where(np.sign(slope(found)) == np.sign(slope(found + step)), found + step, found)
+    side = width * np.arange(-40, 40, 0.02)
+    side = np.concatenate([side, np.arange(-40 / a, 40 / a, 1 / a / 50)]) if a < 20 else side
+    u = np.unique(np.concatenate([x + side for x in [*found, coarse[0], coarse[-1]]]))
+    values = d._log_marginal(np.exp(u)[:, None, None])[:, 0, 0] + u
+    return u, values - values.max(), values.max()
+
+
+PRECISIONS = {
+    "plain": (5, 3, 2, 0.5, 1),
+    "no rows": (5, 0, 2, 0.5, 1),
+    "few degrees": (0.2, 1, 1e-3, 2.0, 1),
+    "far": (5, 3, 2, 1e5, 1),
+    "constant": (15, 13, 1e-6, 1e5, 1),
+    "far and loose": (15, 13, 1e-6, 1e5, 1e-9),
+    "far and tight": (15, 13, 1e-6, 30.0, 1e6),
+    "two modes": (30, 10, 1e-3, 5.0, 2.35),
+    "many degrees": (1e6, 3, 2e6, 0.5, 1),
+    "many degrees, far": (1e6, 3, 2, 1e5, 1),
+    "many degrees, two modes": (1e4, 1e4, 1.0, 100.0, 6.0),
+    "most degrees": (1e12, 3, 1e12, 0.1, 1),
+    "spherical": (9, 4, 2, [0.5, 3.0], [1, 0.1]),
+    "spherical, many modes": (400, 10, 1e-9, [30.0, 1e4, 2e8], [1e4, 1, 1e-6]),
+}
+
+
+@pytest.mark.parametrize("told", PRECISIONS.values(), ids=PRECISIONS)
+def test_precisions_of_independent_means(told):
+    """Integrals and draws are those of the density, by brute force."""
+    distribution = one_precision(*told)
+    u, values, top = density_on_grid(distribution)
+    steps = np.diff(u)
+    mass = 0.5 * steps * (np.exp(values[1:]) + np.exp(values[:-1]))
+    # A term of the density is known to so many digits.
+    digits = 1e-15 * (abs(top) + 0.5 * told[0] * np.abs(u).max())
+    expected = np.log(mass.sum()) + top
+    found = distribution._over_precisions(None)[0, 0]
+    assert found == pytest.approx(expected, rel=1e-12, abs=2e-4 + 10 * digits)
+    if digits > 1e-3:
+        return
+    rng = np.random.default_rng(1)
+    n = 4_000
+    draws = np.log(
+        [distribution._over_precisions(int(rng.integers(2**63)))[0, 0] for _ in range(n)]
+    )
+    chance = np.interp(draws, u, np.concatenate([[0], np.cumsum(mass)]) / mass.sum())
+    assert stats.kstest(chance, "uniform").pvalue > 1e-4
+
+
+def test_normaliser_of_a_gamma_precision():
+    for dof in (0.01, 1, 30, 1e5, 1e9, 1e14):
+        for scatter in (1e-200, 1e-6, 1.0, 1e9, 1e200):
+            distribution = one_precision(dof, 0, max(scatter, dof * 1e-25), 0.5, 1)
+            a, b = 0.5 * dof, 0.5 * distribution.scatter[0, 0]
+            found = distribution._over_precisions(None)[0, 0]
+            size = abs(gammaln(a)) + abs(a * np.log(b)) + 1
+            assert found == pytest.approx(gammaln(a) - a * np.log(b), abs=1e-10 + 1e-14 * size)
+
+
+@pytest.mark.parametrize("covariance_type", ["diag", "spherical"])
+def test_full_inference_of_constant_rows_far_from_the_prior_mean(covariance_type):
+    """Where two modes are far apart, a draw takes as long as any other."""
+    method = vbfast.FullInference(n_draws=5, n_tune=2, n_chains=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", vbfast.ConvergenceWarning)
+        for dof in (None, 1e6, 1e12):
+            fitted = vbfast.BayesianGaussianMixture(
+                2, method=method, covariance_type=covariance_type, mean_prior=[1e5, 1e5],
+                mean_variance_prior=1.0, degrees_of_freedom_prior=dof, random_state=0,
+            ).fit(np.ones((13, 2)))  # fmt: skip
+            assert np.isfinite(fitted.means_).all()
+            assert np.isfinite(fitted.covariances_).all()
+            assert np.all(fitted.covariances_ > 0)

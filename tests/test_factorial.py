@@ -11,11 +11,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import reference as ref
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 import vbfast
 from vbfast import EM, CrispEM, FactorialHMM, FullInference, MeanField, VariationalEM, _kernels
-from vbfast._kernels.inputs import Assignment
+from vbfast._kernels.inputs import Assignment, Block, CoupledCoefficients
 from vbfast.conjugate import MatrixNormalWishart, NormalWishart, point, regression
 from vbfast.data import ArrayData, Frame, as_sequences
 from vbfast.draws import chain_orders
@@ -113,6 +115,308 @@ def assert_statistics(found, q, pairs, problem, X):
         np.testing.assert_allclose(
             found[name].reshape(value.shape), value, rtol=1e-9, atol=1e-9, err_msg=name
         )
+
+
+# Statistics of a visit ---------------------------------------------------------------------------
+
+LEVELS = _kernels.available_levels()
+
+
+class Visit:
+    """What a kernel is told, drawn: theta, rows of several sequences, and what is remembered."""
+
+    def __init__(self, seed, m, k, d, more, lengths, far=1.0, layout="C", sparse=False):
+        rng = np.random.default_rng(seed)
+        self.rng, self.m, self.k, self.d, self.lengths = rng, m, k, d, lengths
+        n = sum(lengths)
+        self.start = rng.dirichlet(np.full(k, 2.0), m)
+        self.transition = rng.dirichlet(np.full(k, 2.0), (m, k))
+        if sparse:
+            possible = (rng.random((m, k, k)) < 0.5) | (np.eye(k, k=1) + np.eye(k) > 0)
+            self.transition = np.where(possible, self.transition, 0)
+            self.transition /= self.transition.sum(axis=2, keepdims=True)
+        self.v = rng.standard_normal((m, k, d + more)) / np.sqrt(d)
+        self.whitening = np.tril(rng.standard_normal((d, d)) / d) + np.eye(d)
+        self.constant = float(rng.standard_normal())
+        self.origin, self.scale = rng.standard_normal(d), rng.uniform(0.5, 2.0, d)
+        x = 1.5 * rng.standard_normal((n, d))
+        x[rng.random(n) < 0.1] *= far
+        values = self.origin + x / self.scale
+        if layout == "float32":
+            values = values.astype(np.float32)
+        elif layout == "strided":
+            values = np.repeat(np.repeat(values, 2, axis=0), 3, axis=1)[::2, ::3]
+        elif layout == "turned":
+            values = np.ascontiguousarray(values[::-1, ::-1])[::-1, ::-1]
+        elif layout == "columns":
+            values = np.asfortranarray(values)
+        self.values = values
+        self.x = (values.astype(np.float64) - self.origin) * self.scale
+        self.y = np.hstack([self.x @ self.whitening.T, np.zeros((n, more))])
+        ends = np.cumsum(lengths)
+        self.rows = [slice(end - each, end) for each, end in zip(lengths, ends, strict=True)]
+
+    def __call__(self, level, kind, memory=None):
+        """Statistics by name, and the memory (N, M, K) that is left."""
+        m, k, d = self.m, self.k, self.d
+        kernel = _kernels.load(level).factorial
+        memory = np.full((len(self.x), m * k), np.nan) if memory is None else memory.copy()
+        theta = CoupledCoefficients(
+            self.whitening, self.v.reshape(m * k, -1), self.constant, self.start, self.transition
+        )
+        block = Block(
+            self.values, None, None, self.origin, self.scale, 5, 2,
+            sequences=as_sequences(self.lengths, len(self.x)), memory=memory,
+        )  # fmt: skip
+        out = np.full(kernel.statistics_size(m, k, d), np.nan)
+        kernel.visit(block, theta, kind, statistics=out, seed=3, sweep=2)
+        shapes = {
+            "log_z": (), "start": (m, k), "transition": (m, k, k), "gram": (m * k, m * k),
+            "cross": (m * k, d), "square": (d, d),
+        }  # fmt: skip
+        ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
+        parts = np.split(out, ends[:-1])
+        stats = {name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
+        return stats, memory.reshape(-1, m, k)
+
+    @property
+    def product(self):
+        """Start, transitions and scores of the product chain."""
+        states = ref.joint_states(self.m, self.k)
+        centers = self.v[np.arange(self.m), states].sum(axis=1)
+        scores = self.constant - 0.5 * ((self.y[:, None] - centers) ** 2).sum(axis=2)
+        return (*ref.product_chain(self.start, self.transition), scores)
+
+    def rounding(self, scores):
+        return 1e-9 + 1e-15 * np.abs(scores).max() * len(self.x)
+
+    def sums(self, q, joint=None):
+        """gram, cross and square of marginals q (N, M, K), chains independent but for `joint`."""
+        z = q.reshape(len(q), -1)
+        gram = z.T @ z
+        for chain in range(self.m):
+            own = slice(chain * self.k, (chain + 1) * self.k)
+            gram[own, own] = np.diag(z[:, own].sum(axis=0))
+        gram = gram if joint is None else joint
+        return {"gram": gram, "cross": z.T @ self.x, "square": np.tril(self.x.T @ self.x)}
+
+    def path_sums(self, q):
+        """All statistics of the paths that q (N, M, K) is, and each sequence's log p(X, T)."""
+        paths = q.argmax(axis=2)
+        starts, steps = np.zeros((self.m, self.k)), np.zeros((self.m, self.k, self.k))
+        value = 0.0
+        for rows in self.rows:
+            for chain, path in enumerate(paths[rows].T):
+                starts[chain, path[0]] += 1
+                steps[chain] += ref.count_path(path, self.k)
+                value += np.log(self.start[chain, path[0]])
+                value += np.log(self.transition[chain][path[:-1], path[1:]]).sum()
+        mean = self.v[np.arange(self.m), paths].sum(axis=1)
+        value += len(q) * self.constant - 0.5 * ((self.y - mean) ** 2).sum()
+        return {"log_z": value, "start": starts, "transition": steps, **self.sums(q)}
+
+
+def assert_same(found, expected, atol):
+    # An error of q counts as often in sums of rows as these are large.
+    largest = 1 + np.sqrt(np.diagonal(expected["square"]).max())
+    for name, value in expected.items():
+        got = np.tril(found[name]) if name == "square" else found[name]
+        size = atol * largest if name == "cross" else atol
+        np.testing.assert_allclose(
+            got, value, rtol=1e-11, atol=max(size, 1e-12 * np.abs(value).max()), err_msg=name
+        )
+
+
+@st.composite
+def visits(draw, most_states=64, sparse=False):
+    k = draw(st.integers(1, 4))
+    m = draw(st.integers(1, 4).filter(lambda m: k**m <= most_states))
+    lengths = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 25])
+    # What is impossible and what is next to it are told apart where numbers don't underflow.
+    sparse = sparse and draw(st.booleans())
+    return Visit(
+        draw(st.integers(0, 2**32 - 1)),
+        m,
+        k,
+        draw(st.integers(1, 20)),
+        draw(st.sampled_from([0, 0, 1, 2, 3, 5, 8])),
+        draw(st.lists(lengths, min_size=1, max_size=4)),
+        1.0 if sparse else draw(st.sampled_from([1.0, 1.0, 10.0, 1e3])),
+        draw(st.sampled_from(["C", "float32", "strided", "turned", "columns"])),
+        sparse,
+    )
+
+
+def random_memory(visit, one_hot=False):
+    q = visit.rng.dirichlet(np.ones(visit.k), (len(visit.x), visit.m))
+    if one_hot:
+        q = np.eye(visit.k)[q.argmax(axis=2)]
+    return np.ascontiguousarray(q.reshape(len(q), -1))
+
+
+@settings(max_examples=60)
+@given(visit=visits(sparse=True), level=st.sampled_from(LEVELS), remembered=st.booleans())
+def test_exact_visits(visit, level, remembered):
+    start, transition, scores = visit.product
+    states = ref.joint_states(visit.m, visit.k)
+    z = np.concatenate([(states[:, [i]] == np.arange(visit.k)) for i in range(visit.m)], axis=1)
+    z = z.astype(float)
+    log_z, starts, joint, marginals = 0.0, 0.0, 0.0, []
+    pairs = np.zeros((len(states), len(states)))
+    for rows in visit.rows:
+        each, q, steps = hidden_markov(start, transition, scores[rows])
+        log_z += each
+        pairs += steps
+        starts = starts + q[0] @ z
+        joint = joint + (z.T * q.sum(axis=0)) @ z
+        marginals.append(q @ z)
+    q = np.concatenate(marginals).reshape(-1, visit.m, visit.k)
+    steps = np.stack([
+        np.eye(visit.k)[states[:, i]].T @ pairs @ np.eye(visit.k)[states[:, i]]
+        for i in range(visit.m)
+    ])  # fmt: skip
+    expected = {
+        "log_z": log_z, "start": starts.reshape(visit.m, visit.k), "transition": steps,
+        **visit.sums(q, joint),
+    }  # fmt: skip
+    found, memory = visit(level, "exact", random_memory(visit) if remembered else None)
+    assert_same(found, expected, visit.rounding(scores))
+    np.testing.assert_allclose(memory, q, atol=visit.rounding(scores))
+
+
+@settings(max_examples=40)
+@given(visit=visits(sparse=True), level=st.sampled_from(LEVELS), remembered=st.booleans())
+def test_visits_along_the_best_paths(visit, level, remembered):
+    start, transition, scores = visit.product
+    best = sum(viterbi(start, transition, scores[rows])[0] for rows in visit.rows)
+    memory = random_memory(visit) if remembered else None
+    found, q = visit(level, "joint_best", memory)
+    assert set(np.unique(q)) <= {0.0, 1.0}
+    assert (q.sum(axis=2) == 1).all()
+    assert_same(found, visit.path_sums(q), visit.rounding(scores))
+    assert found["log_z"] == pytest.approx(best, rel=1e-11, abs=visit.rounding(scores))
+
+
+@settings(max_examples=40)
+@given(visit=visits(most_states=256), level=st.sampled_from(LEVELS), remembered=st.booleans(),
+       kind=st.sampled_from(["best", "draw"]))  # fmt: skip
+def test_visits_a_path_at_a_time(visit, level, remembered, kind):
+    memory = random_memory(visit, one_hot=kind == "draw") if remembered else None
+    found, q = visit(level, kind, memory)
+    assert set(np.unique(q)) <= {0.0, 1.0}
+    assert (q.sum(axis=2) == 1).all()
+    away = visit.y - visit.v[np.arange(visit.m), q.argmax(axis=2)].sum(axis=1)
+    rounding = visit.rounding(away**2)
+    assert_same(found, visit.path_sums(q), rounding)
+    for chain in range(visit.m if kind == "best" else 0):
+        others = np.einsum("tmk,mkr->tr", np.delete(q, chain, 1), np.delete(visit.v, chain, 0))
+        scores = -0.5 * (((visit.y - others)[:, None] - visit.v[chain]) ** 2).sum(axis=2)
+        for rows in visit.rows:
+            # No chain's path can be bettered given those of the others.
+            best, _ = viterbi(visit.start[chain], visit.transition[chain], scores[rows])
+            path = q[rows, chain].argmax(axis=1)
+            value = scores[rows][np.arange(len(path)), path].sum()
+            value += np.log(visit.start[chain, path[0]])
+            value += np.log(visit.transition[chain][path[:-1], path[1:]]).sum()
+            assert value == pytest.approx(best, rel=1e-11, abs=rounding)
+
+
+@settings(max_examples=60)
+@given(visit=visits(most_states=256), level=st.sampled_from(LEVELS), remembered=st.booleans(),
+       family=st.sampled_from(FAMILIES))  # fmt: skip
+def test_factorised_visits(visit, level, remembered, family):
+    """q(T), its objective and its statistics are those after some round, where it has settled."""
+    memory = random_memory(visit) if remembered else None
+    found, q = visit(level, family, memory)
+    expected = {"log_z": 0.0, "start": 0.0, "transition": 0.0}
+    for rows in visit.rows:
+        y = visit.y[rows]
+        begin = np.full((len(y), visit.m, visit.k), 1 / visit.k)
+        of = y, visit.v, visit.constant, visit.start, visit.transition
+        rounding = visit.rounding(y**2)
+        if remembered:
+            begin = memory[rows].reshape(begin.shape)
+        elif family == "structured":
+            # Where exactly a round of many settles, rounding may say; the next ones start there.
+            begins = [one[1] for one in ref.factorised_rounds(*of, begin, True)[-2:]]
+        starts = [begin] if remembered or family == "complete" else begins
+        settled = []
+        for begin in starts:
+            rounds = ref.factorised_rounds(*of, begin, family == "complete")
+            gains = np.diff([one[0] for one in rounds], prepend=-np.inf)
+            small = gains < 1.01e-7 * len(y) + rounding
+            small[-1] = True
+            settled += [one for one, last in zip(rounds, small, strict=True) if last]
+        one = min(settled, key=lambda one: np.abs(one[1] - q[rows]).max())
+        np.testing.assert_allclose(q[rows], one[1], atol=1e-8 + rounding)
+        for name, value in zip(("log_z", "start", "transition"), (one[0], *one[2:]), strict=True):
+            expected[name] = expected[name] + value
+    assert_same(found, expected | visit.sums(q), 1e-7 + visit.rounding(visit.y**2))
+    np.testing.assert_allclose(q.sum(axis=2), 1, rtol=1e-12)
+
+
+@settings(max_examples=15)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    m=st.sampled_from([9, 10, 11, 12]),
+    lengths=st.lists(st.sampled_from([1, 2, 63, 64, 65, 127, 128, 129, 257]), min_size=1,
+                     max_size=3),
+    kind=st.sampled_from(["exact", "joint_best"]),
+    level=st.sampled_from(LEVELS),
+)  # fmt: skip
+def test_blocks_of_the_product_chain(seed, m, lengths, kind, level):
+    """Chains that move a feature each are so many hidden Markov models, whatever the blocks."""
+    visit = Visit(seed, m, 2, m, 0, lengths)
+    visit.v[:, :, :] = np.eye(m)[:, None] * visit.rng.standard_normal((m, 2, 1))
+    visit.whitening = np.diag(np.diagonal(visit.whitening)).copy()
+    visit.y = visit.x @ visit.whitening
+    found, memory = visit(level, kind)
+    value, q = len(visit.x) * visit.constant, np.empty((len(visit.x), m, 2))
+    starts, steps = np.zeros((m, 2)), np.zeros((m, 2, 2))
+    for chain in range(m):
+        scores = -0.5 * (visit.y[:, [chain]] - visit.v[chain, :, chain]) ** 2
+        for rows in visit.rows:
+            of = visit.start[chain], visit.transition[chain], scores[rows]
+            if kind == "exact":
+                each, own, pairs = hidden_markov(*of)
+            else:
+                each, path = viterbi(*of)
+                own, pairs = np.eye(2)[path], ref.count_path(path, 2)
+            value += each
+            q[rows, chain] = own
+            starts[chain] += own[0]
+            steps[chain] += pairs
+    expected = {"log_z": value, "start": starts, "transition": steps, **visit.sums(q)}
+    assert_same(found, expected, 1e-8)
+    np.testing.assert_allclose(memory, q, atol=1e-9)
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    sizes=st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5)),
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    far=st.sampled_from([1e5, 1e10, 1e50, 1e99, 1e140, 1e300]),
+    means=st.sampled_from([1.0, 1e20, 1e170]),
+    kind=st.sampled_from(list(_kernels.factorial.KINDS)),
+    level=st.sampled_from(LEVELS),
+)
+def test_visits_of_rows_far_away(seed, sizes, lengths, far, means, kind, level):
+    """Rounding decides which state a row is in that is far from all, but it is in one."""
+    visit = Visit(seed, *sizes, 1, lengths, far)
+    visit.v *= means
+    found, q = visit(level, kind)
+    assert all(np.isfinite(value).all() for value in found.values())
+    np.testing.assert_allclose(q.sum(axis=2), 1, rtol=1e-9)
+    assert (q >= 0).all()
+    n, n_sequences = len(visit.x), len(lengths)
+    np.testing.assert_allclose(found["start"].sum(axis=1), n_sequences, rtol=1e-9)
+    np.testing.assert_allclose(
+        found["transition"].sum(axis=(1, 2)), n - n_sequences, rtol=1e-9, atol=1e-9
+    )
+    gram = found["gram"]
+    np.testing.assert_allclose(np.diagonal(gram), q.reshape(n, -1).sum(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(gram, gram.T, rtol=1e-9)
 
 
 # Right answers -----------------------------------------------------------------------------------
@@ -638,8 +942,7 @@ def test_a_path_a_chain_at_a_time_is_one_that_no_chain_can_better():
     p = Problem(1, 3, 2, 2, [25], noise=1.5)
     data, theta = p.fresh, p.theta()
     raw = np.empty(_kernels.factorial.statistics_size(3, 2, 2))
-    offsets, order = np.array([0, 25]), np.array([0])
-    _kernels.factorial.visit(data.block, theta, "best", offsets, order, statistics=raw)
+    _kernels.factorial.visit(data.block, theta, "best", statistics=raw)
     q = data.memory.reshape(-1, 3, 2).copy()
     assert set(np.unique(q)) == {0.0, 1.0}
     for chain in range(3):
@@ -816,6 +1119,29 @@ def test_rows_far_away():
     assert found.predict(X).shape == (40, 2)
     far = FactorialHMM(2, 2, random_state=0, max_iter=300).fit(X * [1e-200, 1e-250])
     assert np.isfinite(far.objective_)
+
+
+@pytest.mark.parametrize(("value", "m", "k"), [
+    (4.27e278, 1, 3), (-2.66e216, 5, 3), (1.82e290, 5, 3), (-1.63e301, 2, 3), (-2.49e210, 2, 3),
+    (1.1e187, 12, 2), (0.1, 7, 2),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::vbfast.ConvergenceWarning")
+@pytest.mark.parametrize("kind", ["full", "diag"])
+def test_a_constant_column_says_nothing_however_large(kind, value, m, k):
+    """The last bit of what its means add up to may be 1e260 standard deviations."""
+    rng = np.random.default_rng(0)
+    X = np.c_[np.full(30, value), rng.standard_normal(30)]
+    plain = np.c_[np.zeros(30), X[:, 1]]
+    options = {"covariance_type": kind, "random_state": 0, "max_iter": 5, "tol": 0}
+    one = FactorialHMM(m, k, **options).fit(X)
+    other = FactorialHMM(m, k, **options).fit(plain)
+    assert one.objective_ == pytest.approx(other.objective_, rel=1e-9)
+    assert one.score(X) == pytest.approx(other.score(plain), rel=1e-6)
+    np.testing.assert_allclose(one.predict_proba(X), other.predict_proba(plain), atol=1e-6)
+    assert np.isfinite(one.sample(5)[0]).all()
+    one.means_ = one.means_ * 0.7  # whoever sets them
+    assert np.isfinite(one.score(X))
+    np.testing.assert_allclose(one.predict_proba(X).sum(axis=2), 1, rtol=1e-9)
 
 
 def test_shifted_and_scaled_data_give_the_shifted_and_scaled_fit():

@@ -6,7 +6,8 @@ import reference as ref
 from conftest import DISCRETE
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chisquare, multinomial
+from scipy.special import xlogy
+from scipy.stats import binom, chisquare, multinomial, norm
 
 import vbfast
 from vbfast import _kernels, starts
@@ -843,6 +844,83 @@ def test_draws_of_whole_weights_are_multinomial(level):
     expected = np.append(expected[likely], expected[~likely].sum() + 1e-9)
     observed = np.append(observed[likely], observed[~likely].sum())
     assert chisquare(observed, expected / expected.sum() * n).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("weight", [17, 40, 1_000, 10**6, 10**12, 2**53])
+def test_counts_of_many_copies_are_multinomial(level, weight):
+    """Each count is binomial, in its bins, mean and variance; two are negatively correlated."""
+    n = 4_000
+    for number, q in enumerate(
+        [[1.0], [0.3, 0.7], [1e-3, 0.999], [0.2, 0.05, 0.5, 0.25], [1e-13, 0.5, 0.5 - 1e-13, 0.0]]
+    ):
+        q = np.array(q)
+        with np.errstate(divide="ignore"):
+            theta = Offsets(np.log(q))
+        block = Block(
+            np.zeros((n, 1)), np.full(n, float(weight)), None, np.zeros(1), np.ones(1), 0, 1
+        )
+        out = visit(level, block, theta, Assignment("draw", seed=3, sweep=number))
+        counts = out["q"]
+        assert np.all(counts == np.floor(counts))
+        assert np.all(counts.sum(axis=1) == weight)
+        assert np.all(counts[:, q == 0] == 0)
+        scores = xlogy(counts, q).sum(axis=1)
+        np.testing.assert_allclose(out["log_z"], scores, rtol=1e-11, atol=1e-11 * weight)
+        for k in np.flatnonzero((q > 0) & (q < 1)):
+            spread = np.sqrt(weight * q[k] * (1 - q[k]))
+            off = (counts[:, k] - weight * q[k]).mean()
+            assert abs(off) <= 4.5 * spread / np.sqrt(n) + (spread < 1)
+            edges = weight * q[k] + spread * norm.ppf(np.linspace(0, 1, 31)[1:-1])
+            edges = np.unique(np.maximum(np.floor(edges), 0))
+            chance = np.diff(np.concatenate([[0], binom.cdf(edges, weight, q[k]), [1]]))
+            seen = np.bincount(np.searchsorted(edges, counts[:, k]), minlength=len(chance))
+            likely = chance * n > 5
+            chance = np.append(chance[likely], max(1 - chance[likely].sum(), 1e-12))
+            seen = np.append(seen[likely], seen[~likely].sum())
+            assert chisquare(seen, chance / chance.sum() * n).pvalue > 1e-5
+            if spread > 1:
+                # Of a variance, some sqrt(2 / n) of itself; more where the counts are few.
+                error = np.sqrt((2 + 1 / spread**2) / n)
+                assert abs(counts[:, k].var() / spread**2 - 1) < 5 * error
+        if len(q) == 4 and q[3] > 0:
+            both = np.corrcoef(counts[:, 0], counts[:, 2])[0, 1]
+            expected = -np.sqrt(q[0] * q[2] / (1 - q[0]) / (1 - q[2]))
+            assert abs(both - expected) < 5 / np.sqrt(n)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@PRECISIONS
+def test_counts_of_many_copies_do_not_depend_on_chunks(level, single):
+    n, k = 3_000, 70
+    rng = np.random.default_rng(0)
+    theta = Theta(rng, "diag", k, 2)
+    data = Data(rng, n, 2)
+    data.weights = 10.0 ** rng.integers(0, 7, n)
+    how = Assignment("draw", seed=2, sweep=9)
+    whole = visit(level, data.block(first_row=7, single=single), theta, how)
+    for n_threads in (2, 4):
+        many = visit(level, data.block(None, n_threads, 7, single=single), theta, how)
+        assert all(many[name].tobytes() == whole[name].tobytes() for name in whole)
+    rows = slice(1_024, 2_000)
+    part = visit(level, data.block(None, 1, 7 + 1_024, rows, single), theta, how)
+    np.testing.assert_array_equal(part["q"], whole["q"][rows])
+    # A row's counts are its own: those of rows that are the same differ.
+    data.values[:], data.weights[:] = data.values[0], 10.0**6
+    same = visit(level, data.block(single=single), theta, how)["q"]
+    assert len(np.unique(same, axis=0)) > n // 2
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@PRECISIONS
+@pytest.mark.parametrize("weight", [0.5, -1.0, np.nan, np.inf, 1e300, 2.0**53 + 2])
+def test_weights_that_no_row_is_drawn_by(level, single, weight):
+    rng = np.random.default_rng(0)
+    theta, data = Theta(rng, "diag", 2, 2), Data(rng, 100, 2)
+    data.weights = np.ones(100)
+    data.weights[41] = weight
+    with pytest.raises(ValueError, match=r"weights\[41\] is .* whole weights from 0 to"):
+        visit(level, data.block(single=single), theta, Assignment("draw"))
 
 
 @pytest.mark.parametrize("level", LEVELS)

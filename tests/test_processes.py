@@ -355,10 +355,10 @@ except KeyboardInterrupt:
 """
 
 
-@posix
-def test_interrupt_of_a_process():
+def interrupted(code, begun):
+    """Send Ctrl-C to a process soon after it says `begun`; what it then wrote, and how it ended."""
     process = subprocess.Popen(
-        [sys.executable, "-c", LONG_FIT],
+        [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -366,16 +366,61 @@ def test_interrupt_of_a_process():
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
-        assert process.stdout.readline() == "fitting\n"
+        assert process.stdout.readline() == f"{begun}\n"
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=TIMEOUT / 2)
     finally:
         process.kill()
         process.communicate()
-    assert out == "stopped []\n"
     assert "KeyboardInterrupt" in err
     assert process.returncode != 0
+    return out
+
+
+@posix
+def test_interrupt_of_a_process():
+    assert interrupted(LONG_FIT, "fitting") == "stopped []\n"
+
+
+# Rows that take no memory, and for ever.
+MANY_ROWS = """
+import numpy as np, vbfast
+from vbfast import _kernels
+from vbfast._kernels.inputs import Assignment, Block
+from vbfast.data import check_finite
+rows = np.broadcast_to(np.arange(4.0), (10**12, 4))
+units = np.zeros(4), np.ones(4)
+model = vbfast.Model(vbfast.Mixture(3), vbfast.Gaussian(4))
+coupled = vbfast.FactorialModel(vbfast.CoupledChains(1, 2), vbfast.AdditiveGaussian(4, 1, 2))
+few = np.random.default_rng(0).standard_normal((50, 4))
+start = coupled.around(
+    np.full((1, 2), 0.5), np.full((1, 2, 2), 0.5), few[:2], np.eye(4), 1, 50
+)
+fitted = vbfast.GaussianMixture(2, random_state=0).fit(few)
+print("begun", flush=True)
+{call}
+"""
+
+
+@posix
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "vbfast.ArrayData.of(rows, n_threads={n})",
+        "check_finite(rows, {n})",
+        "_kernels.columns.moments(rows, None, *units, {n})",
+        "fitted.set_params(n_threads={n}).predict(rows)",
+        "fitted.set_params(n_threads={n}).fit(rows)",
+        "model.visit("
+        "Block(rows, None, None, *units, 0, {n}), model.about(few[:3]), Assignment('exact'))",
+        "coupled.visit("
+        "Block(rows, None, None, *units, 0, {n}), coupled.mode(start), Assignment('exact'))",
+    ],
+)
+def test_interrupt_of_a_pass_over_the_rows(call, n_threads):
+    interrupted(MANY_ROWS.replace("{call}", call.format(n=n_threads)), "begun")
 
 
 # Environment variables ---------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from .exceptions import (
     ImpossibleRowError,
     NotFittedError,
     ObjectiveFellWarning,
+    ThreadsWarning,
 )
 from .factorial import FactorialModel
 from .ladders import Ladder, LadderRow, compare_factorial_hmm, compare_hmm
@@ -66,6 +67,7 @@ __all__ = [
     "ObjectiveFellWarning",
     "Poisson",
     "Stats",
+    "ThreadsWarning",
     "VariationalEM",
     "__version__",
     "compare",

@@ -12,21 +12,6 @@ from . import _kernels
 
 __all__ = ["available_threads", "resolve_threads"]
 
-# More than there are chunks of rows would stay idle.
-MOST_THREADS = 1024
-
-_forked = False
-
-
-def _after_fork() -> None:
-    # An OpenMP pool does not survive fork: a region in the child would wait for ever.
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
 
 @functools.cache
 def _cgroup_cpus() -> int:
@@ -48,7 +33,7 @@ def _cgroup_cpus() -> int:
 
 def available_threads() -> int:
     """The smallest of CPU affinity, cgroup quota and OMP_NUM_THREADS; 1 in a forked child."""
-    if _forked or not _kernels.cpu.openmp():
+    if _kernels.cpu.forked() or not _kernels.cpu.openmp():
         return 1
     affinity = getattr(os, "sched_getaffinity", None)
     cpus = len(affinity(0)) if affinity else (os.cpu_count() or 1)
@@ -56,11 +41,16 @@ def available_threads() -> int:
 
 
 def resolve_threads(n_threads: int | None) -> int:
-    """Threads for a call; raises where `n_threads` is neither None nor a whole number >= 1."""
+    """Threads for a call; raises where `n_threads` is neither None nor a whole number >= 1.
+
+    No more than some for each processor; kernels take fewer where there is little to do.
+    """
     if n_threads is None:
         return available_threads()
     if isinstance(n_threads, bool) or not hasattr(n_threads, "__index__"):
         raise TypeError(f"n_threads must be None or an integer >= 1, not {n_threads!r}")
     if n_threads < 1:
         raise ValueError(f"n_threads must be None or an integer >= 1, not {n_threads!r}")
-    return 1 if _forked or not _kernels.cpu.openmp() else min(int(n_threads), MOST_THREADS)
+    if _kernels.cpu.forked() or not _kernels.cpu.openmp():
+        return 1
+    return min(int(n_threads), _kernels.cpu.most_threads())

@@ -23,6 +23,7 @@ from . import _kernels
 from .exceptions import DegenerateError
 
 __all__ = [
+    "LEAST_CONCENTRATION",
     "Dirichlet",
     "Gamma",
     "Gaussians",
@@ -49,6 +50,9 @@ EMPTY = 1e-100
 VANISHING = 1e-10
 # Weights that are drawn are no smaller.
 TINY = 1e-300
+# Concentrations of a prior are no smaller: they are kept less 1, and of a smaller one too little is
+# left.
+LEAST_CONCENTRATION = 1e-10
 # What a sum of squares is divided by at least.
 SMALLEST = 1e-300
 # Variances below this, where those of the whole data are 1, are rounding.
@@ -790,8 +794,8 @@ class IndependentNormalGamma:
 
     # Steps at most to the precision of a mode or mean: of bisection, in logarithms, some 60 do.
     STEPS = 200
-    # Points of the rule that integrates over log lambda.
-    POINTS = 257
+    # Points of the grid that a solution is looked for on where pulls differ.
+    POINTS = 4113
 
     def __init__(
         self,
@@ -891,7 +895,7 @@ class IndependentNormalGamma:
         """
         n = self.means_per_precision
         if n > 1 and np.any(self.pull != self.pull[0]):
-            step = np.linspace(0, 1, self.POINTS * 16)[1:-1, None, None]
+            step = np.linspace(0, 1, self.POINTS)[1:-1, None, None]
             return np.asarray(least * (most / least) ** step)
         pull = self.pull[:1] if n > 1 else self.pull
         apart = self._pooled((self.rows_mean - self.center) ** 2)
@@ -987,71 +991,25 @@ class IndependentNormalGamma:
             (0.5 * self.dof - 1) * np.log(precision) - 0.5 * self.scatter * precision + more
         )
 
-    def _grid(self) -> tuple[Array, Array, Array]:
-        """Even points u (POINTS, K, G) in log lambda, their log densities, and the step (K, G).
-
-        They reach to where the density of u has fallen by exp(-40) on either side of its modes.
-        """
-        low, high, _, _ = self._solutions(np.maximum(self.dof, 1.0), 1.0)
-        a = 0.5 * np.broadcast_to(self.dof, low.shape)
-        left, right = _reach(a)
-        start, end = np.log(low) - left, np.log(high) + right
-        # Two modes far apart take a finer grid.
-        n = self.POINTS if np.all(high < 3 * low) else 4 * self.POINTS
-        step = (end - start) / (n - 1)
-        u = start + step * np.arange(n)[:, None, None]
-        return u, self._log_marginal(np.exp(u)) + u, step
-
-    def _log_integral(self) -> Array:
-        """Log of the integral of exp(_log_marginal) over lambda, (K, G).
-
-        By the trapezoidal rule in log lambda, whose error falls exponentially with the points.
-        """
-        _, values, step = self._grid()
-        top = values.max(axis=0)
-        return np.asarray(np.log(np.exp(values - top).sum(axis=0)) + top + np.log(step))
-
-    def _sample_precision(self, rng: np.random.Generator) -> Array:
-        """Draw lambda, (K, G), by rejection from the density interpolated between grid points.
-
-        Where log lambda's density is concave it exceeds its chords by less than 5%.
-        """
-        u, values, step = self._grid()
-        density = np.exp(values - values.max(axis=0))
-        mass = np.cumsum(density[1:] + density[:-1], axis=0)
-        out = np.empty_like(step)
-        for index in np.ndindex(out.shape):
-            f, c = density[:, *index], mass[:, *index]
-            while True:
-                cell = int(np.searchsorted(c, rng.random() * c[-1], side="right"))
-                # A linear density on the cell: its own quantile function.
-                low, high = f[cell], f[cell + 1]
-                v = rng.random()
-                t = v * (low + high) / (low + np.sqrt(low**2 + v * (high**2 - low**2)))
-                chord = low + t * (high - low)
-                x = u[cell, *index] + t * step[index]
-                log_f = self._log_marginal_at(np.exp(x), index) + x - values[:, *index].max()
-                if rng.random() * 1.05 * chord < np.exp(log_f):
-                    out[index] = np.exp(x)
-                    break
-        return out
-
-    def _log_marginal_at(self, precision: float, index: tuple[int, ...]) -> float:
-        k, group = index
-        features = slice(None) if self.means_per_precision > 1 else slice(group, group + 1)
-        weight = self.strength[k, 0] * precision
-        pull = self.pull[features]
-        gap = pull * weight / (pull + weight)
-        gap = gap * (self.rows_mean[k, features] - self.center[features]) ** 2
-        return float(
-            (0.5 * self.dof[k, 0] - 1) * np.log(precision)
-            - 0.5 * self.scatter[k, group] * precision
-            + 0.5 * (np.log(pull / (pull + weight)) - gap).sum()
+    def _over_precisions(self, seed: int | None) -> Array:
+        """Lambda drawn from its marginal density, or log of the integral of that, (K, G)."""
+        out = np.empty(self.scatter.shape)
+        bad = _kernels.precisions.of_independent_means(
+            np.ascontiguousarray(self.dof[:, 0]),
+            np.ascontiguousarray(self.strength[:, 0]),
+            np.ascontiguousarray(self.scatter),
+            self.rows_mean - self.center,
+            self.pull,
+            seed,
+            out,
         )
+        if bad >= 0:
+            raise degenerate_error(bad)
+        return out
 
     def sample(self, rng: np.random.Generator) -> Gaussians:
         """Draw lambda from its marginal density, then mu given lambda."""
-        precision = self._sample_precision(rng)
+        precision = self._over_precisions(int(rng.integers(2**63)))
         means, variance = self._given_precision(precision)
         z = rng.standard_normal(means.shape)
         return point(means + z * np.sqrt(variance), np.sqrt(precision))
@@ -1071,7 +1029,7 @@ class IndependentNormalGamma:
         Returns a number c and a matrix M (K, K): log p = c + sum_k M[sigma(k), k] where component
         sigma(k) plays theta's k.
         """
-        integral = self._log_integral()
+        integral = self._over_precisions(None)
         out = np.empty((len(self.rows_mean),) * 2)
         for k, (mean, factor) in enumerate(zip(theta.means, theta.factor, strict=True)):
             precision = np.broadcast_to(factor**2, self.scatter.shape)

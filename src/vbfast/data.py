@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -14,7 +15,16 @@ from ._kernels.inputs import Assignment, Block, Sequences
 from ._threads import resolve_threads
 from .stats import Stats
 
-__all__ = ["ArrayData", "Frame", "as_rows", "as_sequences", "check_finite", "check_weights"]
+__all__ = [
+    "ArrayData",
+    "Frame",
+    "as_rows",
+    "as_sequences",
+    "check_finite",
+    "check_frame",
+    "check_size",
+    "check_weights",
+]
 
 Array = NDArray[np.float64]
 ThetaT = TypeVar("ThetaT")
@@ -53,6 +63,16 @@ class Frame:
     scale: Array
     variance: Array
 
+    def __post_init__(self) -> None:
+        for name in ("origin", "scale", "variance"):
+            value = getattr(self, name)
+            if not isinstance(value, np.ndarray) or value.dtype != np.float64:
+                raise TypeError(f"{name} of a frame must be a float64 array, not {value!r}")
+            if value.ndim != 1 or len(value) != len(self.origin):
+                raise ValueError(
+                    f"{name} of a frame must have shape (D,), as its origin, got {value.shape}"
+                )
+
     def check(self, block: Block) -> None:
         """Raise ValueError if a block is in another frame than an emission that has this one."""
         for mine, theirs in ((self.origin, block.origin), (self.scale, block.scale)):
@@ -62,6 +82,22 @@ class Frame:
                     "Gaussian(..., frame=data.frame), or counts and symbols their own, "
                     "ArrayData.of(X, standardise=False)"
                 )
+
+
+def check_frame(frame: Any) -> None:
+    """Raise TypeError where it isn't one."""
+    if not isinstance(frame, Frame):
+        raise TypeError(f"frame must be a Frame, such as ArrayData.of(X).frame, not {frame!r}")
+
+
+def check_size(name: str, value: Any) -> int:
+    """Return a number of features, components or chains, >= 1; TypeError or ValueError names it."""
+    allowed = f"{name} must be an integer >= 1"
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{allowed}, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{allowed}, not {value!r}")
+    return int(value)  # narrow NumPy integers overflow
 
 
 def as_rows(X: ArrayLike, name: str = "X") -> NDArray[Any]:
@@ -174,6 +210,9 @@ class ArrayData:
     sequences: Sequences | None = None
     constant: float = 0.0
     memory: Array | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        check_frame(self.frame)
 
     @classmethod
     def of(

@@ -153,6 +153,8 @@ def evidence(log_joint: float, common: Array, terms: Array) -> tuple[float, floa
     parts = [log_permanents(flat[i : i + step]) for i in range(0, len(flat), step)]
     log_density = common + np.concatenate(parts).reshape(common.shape)
     log_mean = float(logsumexp(log_density) - np.log(log_density.size))
+    if log_mean == -np.inf:
+        return np.nan, np.nan
     if log_density.size < 8:
         return log_joint - log_mean, np.nan
     share = np.exp(log_density - log_mean)

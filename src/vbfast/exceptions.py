@@ -13,6 +13,7 @@ __all__ = [
     "ImpossibleRowError",
     "NotFittedError",
     "ObjectiveFellWarning",
+    "ThreadsWarning",
     "impossible_error",
     "not_fitted_error",
 ]
@@ -36,6 +37,10 @@ class ConvergenceWarning(UserWarning):
 
 class ObjectiveFellWarning(RuntimeWarning):
     """An objective that can't fall did: more rounding than expected, or a defect."""
+
+
+class ThreadsWarning(RuntimeWarning):
+    """The threads that a call may take can't be had: it goes on with one, to the same result."""
 
 
 def impossible_error(row: int) -> ImpossibleRowError:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _kernels
-from ._kernels.inputs import Assignment, Block, CoupledCoefficients, Sequences
+from ._kernels.inputs import Assignment, Block, CoupledCoefficients
 from .conjugate import Regression
 from .emissions.additive import AdditiveGaussian
 from .latents.coupled import CoupledChains
@@ -69,6 +69,10 @@ class FactorialModel:
     prior: Stats = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name in ("n_chains", "n_components"):
+            of_latent, of_emission = getattr(self.latent, name), getattr(self.emission, name)
+            if of_latent != of_emission:
+                raise ValueError(f"{name} of latent is {of_latent}, of emission {of_emission}")
         layout = Layout((("log_z", ()), *self.latent.fields(), *self.emission.fields()))
         object.__setattr__(self, "layout", layout)
         prior = layout.stats({**self.latent.prior(), **self.emission.prior()})
@@ -149,17 +153,12 @@ class FactorialModel:
                 f"{kind!r} q(T) is found from the last one: give the data a memory, "
                 "data.with_memory(model.memory_width)"
             )
-        sequences = block.sequences
-        if sequences is None:
-            sequences = Sequences(np.array([0, n_rows]), np.zeros(1, dtype=np.int64))
         m, k, d = self.latent.n_chains, self.latent.n_components, self.emission.n_features
         raw = np.empty(_kernels.factorial.statistics_size(m, k, d))
         _kernels.factorial.visit(
             block,
             theta,
             kind,
-            sequences.offsets,
-            sequences.order,
             statistics=raw,
             seed=assignment.seed,
             sweep=assignment.sweep,

@@ -184,6 +184,12 @@ class Model:
 
     def about(self, means: Array) -> Theta:
         """Theta of equal weights that statistics can be taken about: Gaussians of precision 1."""
+        n_components = self.latent.n_components
+        if np.ndim(means) != 2 or len(means) != n_components:
+            raise ValueError(
+                f"means must be ({n_components}, D), a row a component, not {np.shape(means)}"
+            )
+        means = np.ascontiguousarray(means, dtype=np.float64)
         with np.errstate(divide="ignore"):
             log_weights = np.log(self.latent.equal)
         return self._theta(log_weights, self.emission.unit(means), 0.0, means)
@@ -323,9 +329,13 @@ class Model:
         )
 
     def _precise_enough(self, block: Block, theta: Theta, assignment: Assignment) -> Assignment:
-        """The assignment; a precise one where float32 numbers can't resolve some component."""
+        """The assignment; a precise one where float32 numbers don't resolve some component.
+
+        Nor do they count many copies of a row, as draws do.
+        """
         single = block.single and not assignment.precise
-        if single and not self.emission.single_resolves(theta.parameters):
+        copies = assignment.kind == "draw" and block.weights is not None
+        if single and (copies or not self.emission.single_resolves(theta.parameters)):
             return replace(assignment, precise=True)
         return assignment
 

@@ -70,6 +70,11 @@ class Layout:
         assert moments is not None
         strength = self.places[moments.strength]
         mean, scatter = self.places[moments.mean], self.places[moments.scatter]
+        if strength[2] != mean[2][:1]:
+            raise ValueError(
+                f"{moments.strength} has shape {strength[2]}, which doesn't go with "
+                f"{moments.mean} {mean[2]}"
+            )
         return (strength[0], mean[0], scatter[0]), mean[2], scatter[2]
 
     def stats(self, values: Mapping[str, ArrayLike] | None = None) -> Stats:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         loop,
         mixture,
         parameters,
+        precisions,
         seeds,
         triangle,
     )
@@ -45,6 +46,7 @@ __all__ = [
     "mixture",
     "mixture_single",
     "parameters",
+    "precisions",
     "seeds",
     "triangle",
 ]
@@ -85,6 +87,7 @@ def load(level: str) -> SimpleNamespace:
         "mixture",
         "mixture_single",
         "parameters",
+        "precisions",
         "seeds",
         "triangle",
     )
@@ -106,4 +109,5 @@ if not TYPE_CHECKING:
     chain, columns, discrete = _loaded.chain, _loaded.columns, _loaded.discrete
     factorial, gaussian = _loaded.factorial, _loaded.gaussian
     loop, mixture, mixture_single = _loaded.loop, _loaded.mixture, _loaded.mixture_single
-    parameters, seeds, triangle = _loaded.parameters, _loaded.seeds, _loaded.triangle
+    parameters, precisions = _loaded.parameters, _loaded.precisions
+    seeds, triangle = _loaded.seeds, _loaded.triangle

@@ -4,6 +4,7 @@
 from libc.math cimport INFINITY, log
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from .random cimport Row, multinomial, multinomial_size
 from .tile cimport (
     LANES,
     ROW_BLOCK,
@@ -42,6 +43,8 @@ cdef enum Kind:
 cdef enum:
     # The largest ROW_BLOCK, and vectors that hold as many numbers at any level.
     MOST_ROWS = 64
+    # Copies of a row up to which each is drawn by itself, beyond which their counts are.
+    FEW_COPIES = 16
 
 
 # A row that is less of a component than this share of its rows so far brings it nothing.
@@ -397,11 +400,11 @@ cdef inline real mark_of(real total, double uniform) noexcept nogil:
 cdef inline void assign_draw(
     Assignment assignment, Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride,
     Py_ssize_t first_row, const real* weight, real* scores, real* log_z, real* total,
-    double* uniform, int64_t* counts,
+    double* uniform, int64_t* counts, lanes* room,
 ) noexcept nogil:
     """Weights are whole numbers: a row of weight w is w rows, each with a draw of its own.
 
-    log_z becomes the sum of the drawn components' scores.
+    Of many of them the counts are drawn. log_z becomes the sum of the drawn components' scores.
     """
     cdef Py_ssize_t n_vectors = n_rows // LANES
     cdef Py_ssize_t step = stride // LANES
@@ -411,6 +414,9 @@ cdef inline void assign_draw(
     cdef bint single = True
     cdef Py_ssize_t copy, copies, k, v, row
     cdef real cumulative, target
+    cdef double* mass = <double*>room
+    cdef double* drawn_counts
+    cdef Row place
     exponentials(n_components, n_rows, stride, scores, log_z, total)
     for row in range(n_rows):
         single = single and (weight[row] == 1.0 or weight[row] == 0.0)
@@ -434,6 +440,20 @@ cdef inline void assign_draw(
         mark_impossible(n_rows, log_z)
         return
     for row in range(n_rows):
+        if weight[row] > FEW_COPIES:
+            place.seed = assignment.seed
+            place.sweep = assignment.sweep
+            place.row = first_row + row
+            place.copy = 0
+            for k in range(n_components):
+                mass[n_components + k] = scores[k * stride + row]
+            drawn_counts = multinomial(&place, weight[row], n_components, mass)
+            log_z[row] = weight[row] * log_z[row]
+            for k in range(n_components):
+                if drawn_counts[k] > 0.0:
+                    log_z[row] += <real>(drawn_counts[k] * log(scores[k * stride + row]))
+                scores[k * stride + row] = <real>drawn_counts[k]
+            continue
         copies = <Py_ssize_t>weight[row]
         for k in range(n_components):
             counts[k] = 0
@@ -459,7 +479,13 @@ cdef inline Py_ssize_t assignment_size(
     Assignment assignment, Py_ssize_t n_components
 ) noexcept nogil:
     """Vectors that an assignment works in."""
-    if assignment.kind != BEST:
+    if assignment.kind == DRAW:
+        return (
+            multinomial_size(n_components) * <Py_ssize_t>sizeof(double) + <Py_ssize_t>sizeof(lanes)
+            - 1
+        ) // <Py_ssize_t>sizeof(lanes)
+    # One that keeps them all is exact: see assign_block.
+    if assignment.kind != BEST or assignment.truncation >= n_components:
         return 0
     return best_size(n_components, assignment.truncation)
 
@@ -470,8 +496,8 @@ cdef inline void assign_block(
 ) noexcept nogil:
     """The scores of ROW_BLOCK rows become q(T), by any kind of assignment.
 
-    HARD writes labels, GIVEN reads them in place of scores. DRAW works in counts (K), BEST in
-    assignment_size vectors of room.
+    HARD writes labels, GIVEN reads them in place of scores. DRAW works in counts (K), both it and
+    BEST in assignment_size vectors of room.
     """
     # Vectors, for their alignment; ROW_BLOCK numbers of them.
     cdef lanes[MOST_ROWS] total_vectors
@@ -490,7 +516,7 @@ cdef inline void assign_block(
     elif assignment.kind == DRAW:
         assign_draw(
             assignment, n_components, ROW_BLOCK, stride, first_row, weight, scores, log_z, total,
-            uniform, counts,
+            uniform, counts, room,
         )
 
 

@@ -30,6 +30,7 @@ from .assign cimport (
     add_counts,
     exponentials,
 )
+from .cpu cimport granted, threads_for
 from .tile cimport (
     BUNDLE,
     LANES,
@@ -55,34 +56,31 @@ from .tile cimport (
     lanes_replace_above,
     lanes_set,
     lines,
-    look_at,
     philox_uniform,
     products,
     read_spans,
     read_tile,
-    rest,
     rows_of_chunk,
     rows_of_tile,
-    seconds,
     stride_of,
     thread_index,
 )
 from .visit cimport (
     LITTLE_WORK,
     Watch,
+    check_least,
     check_length,
     check_signals,
     emission_of,
     open_rows,
     raise_pending,
     read_assignment,
+    read_sequences,
     shape_of,
+    times,
+    wait_for,
     watch_from_now,
 )
-
-
-cdef extern from "Python.h":
-    const Py_ssize_t PY_SSIZE_T_MAX
 
 
 cdef extern from *:
@@ -1484,19 +1482,13 @@ cdef void work(Job* job, Step step, Queue* queue) noexcept nogil:
 
     The thread that called then waits here for the others, for it alone can look for Ctrl-C.
     """
-    cdef double began
     cdef Py_ssize_t place = add_one(&queue.taken)
     while place < queue.n_tasks:
         take(job, step, queue.tasks + place, place)
         add_one(&queue.done)
         place = add_one(&queue.taken)
-    if thread_index() != 0:
-        return
-    began = seconds()
-    while look_at(&queue.done) < queue.n_tasks:
-        if seconds() - began > 0.001:
-            rest()
-            check_signals(&job.watch)
+    if thread_index() == 0:
+        wait_for(&queue.done, queue.n_tasks, &job.watch)
 
 
 cdef int drive(
@@ -1521,7 +1513,7 @@ cdef int drive(
         queue.n_tasks = end - first
         queue.taken = 0
         queue.done = 0
-        n_threads = min(most_threads, queue.n_tasks)
+        n_threads = granted(<int>min(<Py_ssize_t>most_threads, queue.n_tasks))
         with nogil:
             if n_threads == 1:
                 work(job, step, &queue)
@@ -1649,39 +1641,9 @@ def statistics_size(
 
     log_z, counts (K), start (K), transitions (K, K), the emission's own.
     """
-    return head_size(n_components) + emission_of(EMISSIONS, emission).statistics_size(
-        shape_of(n_components, n_features, n_categories)
-    )
-
-
-cdef int check_bounds(
-    const int64_t[::1] bounds, const int64_t[::1] order, Py_ssize_t n_rows
-) except -1:
-    """Everything that rows are found by."""
-    cdef Py_ssize_t n = order.shape[0]
-    cdef Py_ssize_t i, length
-    cdef Py_ssize_t previous = n_rows
-    check_length("offsets", bounds.shape[0], n + 1)
-    if bounds[0] != 0 or bounds[n] != n_rows:
-        raise ValueError(f"offsets go from {bounds[0]} to {bounds[n]}, not from 0 to {n_rows}")
-    for i in range(n):
-        if bounds[i + 1] <= bounds[i]:
-            raise ValueError(f"offsets[{i + 1}] is {bounds[i + 1]}; it must be > {bounds[i]}")
-    for i in range(n):
-        if not 0 <= order[i] < n:
-            raise ValueError(f"order[{i}] is {order[i]}; it must be >= 0 and < {n}")
-        length = bounds[order[i] + 1] - bounds[order[i]]
-        if length > previous:
-            raise ValueError(f"order[{i}] is of a longer sequence than order[{i - 1}]")
-        previous = length
-    return 0
-
-
-cdef Py_ssize_t times(Py_ssize_t a, Py_ssize_t b) except -1:
-    """a * b >= 0, or MemoryError where that is no size."""
-    if b > 0 and a > PY_SSIZE_T_MAX // 16 // b:
-        raise MemoryError(f"no memory for {a} times {b} numbers")
-    return a * b
+    cdef const Emission* of = emission_of(EMISSIONS, emission)
+    cdef Shape shape = shape_of(of, n_components, n_features, n_categories)
+    return head_size(n_components) + of.statistics_size(shape)
 
 
 cdef int read_theta(Job* job, const double[::1] latent, double* memory) except -1:
@@ -1766,11 +1728,10 @@ def visit(
     cdef const double[::1] coefficients = theta.coefficients
     cdef const double[::1] offsets = theta.offsets
     cdef const double[::1] latent
-    cdef const int64_t[::1] bounds, order, given
+    cdef const int64_t[::1] given
     cdef double[:, ::1] remembered
-    cdef int64_t[2] whole
-    cdef int64_t[1] only
-    cdef int n_threads = block.n_threads
+    cdef bytes _held  # what bounds and order are in
+    cdef int n_threads = threads_for(block.n_threads, MOST_TASKS)
     cdef Py_ssize_t n, i
     cdef Memory memory = Memory()
     cdef double* totals
@@ -1793,7 +1754,7 @@ def visit(
     latent = theta.latent
     job.emission = emission_of(EMISSIONS, theta.emission)
     n = offsets.shape[0]
-    job.shape = shape_of(n, origin.shape[0], theta.n_categories)
+    job.shape = shape_of(job.emission, n, origin.shape[0], theta.n_categories)
     if n > MOST_STATES:
         raise ValueError(f"offsets has length {n}; at most {MOST_STATES} states are allowed")
     check_length(
@@ -1806,6 +1767,7 @@ def visit(
     job.offsets = &offsets[0]
     job.columns = lines(n)
     job.first_row = block.first_row
+    check_least("first_row", job.first_row, 0)
     job.watch = watch_from_now()
     job.counting = statistics is not None
     job.statistics_size = (
@@ -1815,16 +1777,9 @@ def visit(
     try:
         job.n_rows = view.shape[0]
         check_length("a row of values", view.shape[1], job.shape.n_features)
-        if block.sequences is None:
-            whole[0], whole[1], only[0] = 0, job.n_rows, 0
-            job.bounds, job.order = whole, only
-            job.n_sequences = 1 if job.n_rows else 0
-        else:
-            bounds, order = block.sequences.offsets, block.sequences.order
-            check_bounds(bounds, order, job.n_rows)
-            job.n_sequences = order.shape[0]
-            if job.n_sequences:
-                job.bounds, job.order = &bounds[0], &order[0]
+        _held = read_sequences(
+            block.sequences, job.n_rows, &job.bounds, &job.order, &job.n_sequences
+        )
         if statistics is not None:
             check_length("statistics", statistics.shape[0], job.statistics_size)
         if log_z is not None:
@@ -1960,7 +1915,6 @@ cdef int visit_all(Job* job, Memory memory, int n_threads, double* totals) excep
     )
     job.stride = stride_of(job.tile_rows)
     room_at(job, NULL, &job.room_size)
-    n_threads = max(n_threads, 1)
     # What is padding is never written, and must not be slow to compute with.
     job.workspace = <double*>memory.zeros(times(n_threads, job.room_size * sizeof(double)))
     job.partials = <double*>memory.take(times(most, job.statistics_size * sizeof(double)))

@@ -12,113 +12,174 @@ from cpython.buffer cimport (
 )
 from cython.parallel cimport prange
 from libc.math cimport isfinite
-from libc.string cimport memcmp, strcmp
+from libc.string cimport memcmp, memset, strcmp
+
+from .arrays cimport doubles
+from .cpu cimport granted, threads_for
+from .tile cimport Source, add_one, thread_index
+from .visit cimport (
+    LITTLE_WORK,
+    Watch,
+    check_least,
+    check_signals,
+    open_rows,
+    raise_pending,
+    wait_for,
+    watch_from_now,
+)
 
 import numpy as np
 
-# Values below which waking other threads costs more than they save.
-cdef Py_ssize_t LITTLE_WORK = 100_000
-
 cdef enum:
     MOST_CHUNKS = 64
+    # Values from one look for Ctrl-C to the next.
+    MANY_VALUES = 65536
 
 
-cdef struct Columns:
-    const char* values
-    Py_ssize_t row_stride
-    Py_ssize_t column_stride
-    bint single
+cdef struct Job:
+    # IN
+    Source source
     Py_ssize_t n_rows
     Py_ssize_t n_features
-    const double* weights
+    const double* weights  # NULL: all 1
+    Py_ssize_t n_chunks
     Py_ssize_t chunk_rows
+    Py_ssize_t span  # rows from one look for Ctrl-C to the next
+    # OUT, per chunk; of what threads write, `apart` doubles from one to the next
+    Py_ssize_t[2 * MOST_CHUNKS] bad  # the first (row, column) that isn't finite, or -1
+    double* low
+    double* high
+    double* sums
+    Py_ssize_t apart
+    # Shared
+    Py_ssize_t taken
+    Py_ssize_t done
+    Watch watch
 
 
-cdef Columns columns_of(Py_buffer* view, const double[::1] weights) noexcept:
-    cdef Columns columns
-    columns.values = <const char*>view.buf
-    columns.row_stride = view.strides[0]
-    columns.column_stride = view.strides[1]
-    columns.single = view.itemsize == 4
-    columns.n_rows = view.shape[0]
-    columns.n_features = view.shape[1]
-    columns.weights = NULL if weights is None else &weights[0]
-    columns.chunk_rows = (columns.n_rows + MOST_CHUNKS - 1) // MOST_CHUNKS
-    return columns
+ctypedef void (*Step)(Job*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
 
 
-cdef inline double value_at(Columns columns, Py_ssize_t row, Py_ssize_t d) noexcept nogil:
+cdef inline double value_at(const Job* job, Py_ssize_t row, Py_ssize_t d) noexcept nogil:
     cdef const char* place = (
-        columns.values + row * columns.row_stride + d * columns.column_stride
+        job.source.values + row * job.source.row_stride + d * job.source.column_stride
     )
-    return (<const float*>place)[0] if columns.single else (<const double*>place)[0]
+    return (<const float*>place)[0] if job.source.single else (<const double*>place)[0]
 
 
-cdef inline double weight_at(Columns columns, Py_ssize_t row) noexcept nogil:
-    return 1.0 if columns.weights == NULL else columns.weights[row]
+cdef inline double weight_at(const Job* job, Py_ssize_t row) noexcept nogil:
+    return 1.0 if job.weights == NULL else job.weights[row]
 
 
-cdef void chunk_ranges(
-    Columns columns, Py_ssize_t chunk, double* low, double* high, Py_ssize_t* bad
+cdef void find_ranges(
+    Job* job, Py_ssize_t chunk, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
-    """low and high (D,) over rows of weight > 0; bad, the first (row, column) not finite, or -1."""
+    """low and high (D,) over rows of weight > 0; bad."""
+    cdef double* low = job.low + chunk * job.apart
+    cdef double* high = job.high + chunk * job.apart
     cdef Py_ssize_t row, d
     cdef double x
     cdef bint present
-    bad[0] = -1
-    for d in range(columns.n_features):
-        low[d] = 1.7976931348623157e308
-        high[d] = -1.7976931348623157e308
-    for row in range(
-        chunk * columns.chunk_rows, min((chunk + 1) * columns.chunk_rows, columns.n_rows)
-    ):
-        present = weight_at(columns, row) > 0.0
-        for d in range(columns.n_features):
-            x = value_at(columns, row, d)
+    for row in range(first, end):
+        present = weight_at(job, row) > 0.0
+        for d in range(job.n_features):
+            x = value_at(job, row, d)
             if not isfinite(x):
-                bad[0] = row
-                bad[1] = d
+                job.bad[2 * chunk] = row
+                job.bad[2 * chunk + 1] = d
                 return
             if present:
                 low[d] = min(low[d], x)
                 high[d] = max(high[d], x)
 
 
-cdef void chunk_finite(Columns columns, Py_ssize_t chunk, Py_ssize_t* bad) noexcept nogil:
-    """bad: the first (row, column) that isn't finite, or -1."""
+cdef void find_bad(Job* job, Py_ssize_t chunk, Py_ssize_t first, Py_ssize_t end) noexcept nogil:
     cdef Py_ssize_t row, d
-    bad[0] = -1
-    for row in range(
-        chunk * columns.chunk_rows, min((chunk + 1) * columns.chunk_rows, columns.n_rows)
-    ):
-        for d in range(columns.n_features):
-            if not isfinite(value_at(columns, row, d)):
-                bad[0] = row
-                bad[1] = d
+    for row in range(first, end):
+        for d in range(job.n_features):
+            if not isfinite(value_at(job, row, d)):
+                job.bad[2 * chunk] = row
+                job.bad[2 * chunk + 1] = d
                 return
 
 
-cdef void chunk_moments(
-    Columns columns, Py_ssize_t chunk, const double* origin, const double* scale, double* sums
-) noexcept nogil:
+cdef void find_moments(Job* job, Py_ssize_t chunk, Py_ssize_t first, Py_ssize_t end) noexcept nogil:
     """sums: total weight, then first and second moments (D,) of (x - origin) * scale."""
+    cdef double* sums = job.sums + chunk * job.apart
+    cdef double* firsts = sums + 1
+    cdef double* seconds = firsts + job.n_features
     cdef Py_ssize_t row, d
     cdef double x, w
-    cdef double* first = sums + 1
-    cdef double* second = first + columns.n_features
-    for d in range(1 + 2 * columns.n_features):
-        sums[d] = 0.0
-    for row in range(
-        chunk * columns.chunk_rows, min((chunk + 1) * columns.chunk_rows, columns.n_rows)
-    ):
-        w = weight_at(columns, row)
+    for row in range(first, end):
+        w = weight_at(job, row)
         if w == 0.0:
             continue
         sums[0] += w
-        for d in range(columns.n_features):
-            x = (value_at(columns, row, d) - origin[d]) * scale[d]
-            first[d] += w * x
-            second[d] += w * x * x
+        for d in range(job.n_features):
+            x = (value_at(job, row, d) - job.source.origin[d]) * job.source.scale[d]
+            firsts[d] += w * x
+            seconds[d] += w * x * x
+
+
+cdef void work(Job* job, Step step) noexcept nogil:
+    """Take chunks while there are any."""
+    cdef Py_ssize_t first, end
+    cdef bint calling = thread_index() == 0
+    cdef Py_ssize_t chunk = add_one(&job.taken)
+    while chunk < job.n_chunks:
+        first = chunk * job.chunk_rows
+        end = min(first + job.chunk_rows, job.n_rows)
+        while first < end and not job.watch.stop and job.bad[2 * chunk] < 0:
+            step(job, chunk, first, min(first + job.span, end))
+            first += job.span
+            if calling:
+                check_signals(&job.watch)
+        add_one(&job.done)
+        chunk = add_one(&job.taken)
+    if calling:
+        wait_for(&job.done, job.n_chunks, &job.watch)
+
+
+cdef int start(Job* job, view_weights, Py_buffer* view) except -1:
+    """Of the rows of a view."""
+    check_least("the number of rows", view.shape[0], 1)
+    job.n_rows = view.shape[0]
+    job.n_features = view.shape[1]
+    job.weights = NULL
+    if view_weights is not None:
+        job.weights = doubles("weights", view_weights, job.n_rows)
+    job.chunk_rows = (job.n_rows + MOST_CHUNKS - 1) // MOST_CHUNKS
+    job.n_chunks = (job.n_rows + job.chunk_rows - 1) // job.chunk_rows
+    job.span = max(1, MANY_VALUES // job.n_features)
+    memset(job.bad, 0xff, sizeof(job.bad))
+    job.taken = 0
+    job.done = 0
+    job.watch = watch_from_now()
+    return 0
+
+
+cdef int drive(Job* job, Step step, int n_threads) except -1:
+    """Visit all chunks."""
+    cdef int _thread
+    n_threads = threads_for(n_threads, job.n_chunks)
+    n_threads = granted(1 if job.n_rows <= LITTLE_WORK // job.n_features else n_threads)
+    with nogil:
+        if n_threads == 1:
+            work(job, step)
+        else:
+            for _thread in prange(
+                n_threads, schedule="static", chunksize=1, num_threads=n_threads
+            ):
+                work(job, step)
+    return raise_pending() if job.watch.stop else 0
+
+
+cdef tuple first_bad(const Job* job):
+    cdef Py_ssize_t chunk
+    for chunk in range(job.n_chunks):
+        if job.bad[2 * chunk] >= 0:
+            return job.bad[2 * chunk], job.bad[2 * chunk + 1]
+    return None
 
 
 cdef Py_ssize_t apart(Py_ssize_t size) noexcept:
@@ -126,41 +187,31 @@ cdef Py_ssize_t apart(Py_ssize_t size) noexcept:
     return (size + 7) // 8 * 8 + 8
 
 
-def ranges(values, const double[::1] weights, int n_threads):
+def ranges(values, weights, int n_threads):
     """Return low (D,), high (D,) over rows of weight > 0, and the first value that isn't finite.
 
     The last as (row, column), by rows and whatever the row's weight, or None.
     """
     cdef Py_buffer view
-    cdef Columns columns
-    cdef Py_ssize_t chunk, n_chunks
-    cdef double[:, ::1] low
-    cdef double[:, ::1] high
-    cdef Py_ssize_t[:, ::1] bad
-    PyObject_GetBuffer(values, &view, PyBUF_STRIDES)
+    cdef Job job
+    cdef double[:, ::1] low, high
+    open_rows(values, &view, &job.source)
     try:
-        columns = columns_of(&view, weights)
-        n_chunks = (columns.n_rows + columns.chunk_rows - 1) // columns.chunk_rows
-        if columns.n_rows * columns.n_features < LITTLE_WORK:
-            n_threads = 1
-        low = np.empty((n_chunks, apart(columns.n_features)))
-        high = np.empty_like(low)
-        bad = np.empty((n_chunks, 2), dtype=np.intp)
-        with nogil:
-            if n_threads == 1:
-                for chunk in range(n_chunks):
-                    chunk_ranges(columns, chunk, &low[chunk, 0], &high[chunk, 0], &bad[chunk, 0])
-            else:
-                for chunk in prange(n_chunks, schedule="dynamic", num_threads=n_threads):
-                    chunk_ranges(columns, chunk, &low[chunk, 0], &high[chunk, 0], &bad[chunk, 0])
+        start(&job, weights, &view)
+        job.apart = apart(job.n_features)
+        low = np.full((job.n_chunks, job.apart), np.finfo(float).max)
+        high = np.full((job.n_chunks, job.apart), np.finfo(float).min)
+        job.low = &low[0, 0]
+        job.high = &high[0, 0]
+        drive(&job, find_ranges, n_threads)
     finally:
         PyBuffer_Release(&view)
-    for chunk in range(n_chunks):
-        if bad[chunk, 0] >= 0:
-            return None, None, (bad[chunk, 0], bad[chunk, 1])
+    bad = first_bad(&job)
+    if bad is not None:
+        return None, None, bad
     return (
-        np.asarray(low)[:, :columns.n_features].min(axis=0),
-        np.asarray(high)[:, :columns.n_features].max(axis=0),
+        np.asarray(low)[:, :job.n_features].min(axis=0),
+        np.asarray(high)[:, :job.n_features].max(axis=0),
         None,
     )
 
@@ -168,26 +219,14 @@ def ranges(values, const double[::1] weights, int n_threads):
 def first_not_finite(values, int n_threads):
     """Return the first value that isn't finite as (row, column), by rows, or None."""
     cdef Py_buffer view
-    cdef Columns columns
-    cdef Py_ssize_t chunk, n_chunks
-    cdef Py_ssize_t bad[2 * MOST_CHUNKS]
-    PyObject_GetBuffer(values, &view, PyBUF_STRIDES)
+    cdef Job job
+    open_rows(values, &view, &job.source)
     try:
-        columns = columns_of(&view, None)
-        n_chunks = (columns.n_rows + columns.chunk_rows - 1) // columns.chunk_rows
-        with nogil:
-            if n_threads == 1 or columns.n_rows * columns.n_features < LITTLE_WORK:
-                for chunk in range(n_chunks):
-                    chunk_finite(columns, chunk, bad + 2 * chunk)
-            else:
-                for chunk in prange(n_chunks, schedule="dynamic", num_threads=n_threads):
-                    chunk_finite(columns, chunk, bad + 2 * chunk)
+        start(&job, None, &view)
+        drive(&job, find_bad, n_threads)
     finally:
         PyBuffer_Release(&view)
-    for chunk in range(n_chunks):
-        if bad[2 * chunk] >= 0:
-            return bad[2 * chunk], bad[2 * chunk + 1]
-    return None
+    return first_bad(&job)
 
 
 def same(first, second):
@@ -197,6 +236,7 @@ def same(first, second):
     """
     cdef Py_buffer one, other
     cdef bint equal
+    cdef int i
     if not (PyObject_CheckBuffer(first) and PyObject_CheckBuffer(second)):
         return False
     PyObject_GetBuffer(first, &one, PyBUF_STRIDES | PyBUF_FORMAT)
@@ -205,45 +245,39 @@ def same(first, second):
         equal = (
             one.ndim == other.ndim
             and one.len == other.len
-            and memcmp(one.shape, other.shape, one.ndim * sizeof(Py_ssize_t)) == 0
+            and one.format != NULL and other.format != NULL
             and strcmp(one.format, other.format) == 0
             and PyBuffer_IsContiguous(&one, c"C")
             and PyBuffer_IsContiguous(&other, c"C")
-            and memcmp(one.buf, other.buf, one.len) == 0
         )
+        for i in range(one.ndim if equal else 0):
+            equal = equal and one.shape[i] == other.shape[i]
+        if equal and one.len > 0:
+            equal = memcmp(one.buf, other.buf, one.len) == 0
         PyBuffer_Release(&other)
     finally:
         PyBuffer_Release(&one)
     return equal
 
 
-def moments(
-    values, const double[::1] weights, const double[::1] origin, const double[::1] scale,
-    int n_threads,
-):
+def moments(values, weights, origin, scale, int n_threads):
     """Return mean (D,) and variance (D,) of (x - origin) * scale."""
     cdef Py_buffer view
-    cdef Columns columns
-    cdef Py_ssize_t chunk, n_chunks
+    cdef Job job
     cdef double[:, ::1] sums
-    PyObject_GetBuffer(values, &view, PyBUF_STRIDES)
+    open_rows(values, &view, &job.source)
     try:
-        columns = columns_of(&view, weights)
-        n_chunks = (columns.n_rows + columns.chunk_rows - 1) // columns.chunk_rows
-        if columns.n_rows * columns.n_features < LITTLE_WORK:
-            n_threads = 1
-        sums = np.empty((n_chunks, apart(1 + 2 * columns.n_features)))
-        with nogil:
-            if n_threads == 1:
-                for chunk in range(n_chunks):
-                    chunk_moments(columns, chunk, &origin[0], &scale[0], &sums[chunk, 0])
-            else:
-                for chunk in prange(n_chunks, schedule="dynamic", num_threads=n_threads):
-                    chunk_moments(columns, chunk, &origin[0], &scale[0], &sums[chunk, 0])
+        start(&job, weights, &view)
+        job.source.origin = doubles("origin", origin, job.n_features)
+        job.source.scale = doubles("scale", scale, job.n_features)
+        job.apart = apart(1 + 2 * job.n_features)
+        sums = np.zeros((job.n_chunks, job.apart))
+        job.sums = &sums[0, 0]
+        drive(&job, find_moments, n_threads)
     finally:
         PyBuffer_Release(&view)
     total, first, second = np.split(
-        np.asarray(sums)[:, :1 + 2 * columns.n_features].sum(axis=0), [1, 1 + columns.n_features]
+        np.asarray(sums)[:, :1 + 2 * job.n_features].sum(axis=0), [1, 1 + job.n_features]
     )
     mean = first / total
     return mean, np.maximum(second / total - mean**2, 0.0)

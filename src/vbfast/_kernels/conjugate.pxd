@@ -774,8 +774,12 @@ cdef inline void collect(
             scratch[i] = value / counts[k] if value != 0.0 else 0.0
             stats.mean[k * n + i] = reference[k * n + i] + scratch[i]
         spread(family, k, -counts[k], scratch, stats.scatter)
+        scatter = stats.scatter + (0 if family.n_groups == 1 else k * family.per_group)
+        if not has_matrices(family):
+            # Rows far from the reference leave nothing but rounding, of either sign.
+            for i in range(family.per_group):
+                scatter[i] = max(scatter[i], 0.0)
         if reg_covar > 0.0:
-            scatter = stats.scatter + (0 if family.n_groups == 1 else k * family.per_group)
             for i in range(n):
                 value = counts[k] * (reg_covar * variance[i])
                 if has_matrices(family):

@@ -10,8 +10,6 @@ def visit(
     block: Block,
     theta: CoupledCoefficients,
     kind: str,
-    offsets: NDArray[np.int64],
-    order: NDArray[np.int64],
     *,
     statistics: NDArray[np.float64],
     seed: int = 0,

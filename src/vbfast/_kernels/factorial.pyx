@@ -10,41 +10,47 @@
 # Sequences are dealt out to chunks whose number depends on the shapes only, and statistics added up
 # in chunk order, so the result has the same bits for every number of threads.
 
-from cpython.buffer cimport (
-    PyBUF_FORMAT,
-    PyBUF_STRIDES,
-    PyBuffer_Release,
-    PyObject_GetBuffer,
-)
+from cpython.buffer cimport PyBuffer_Release
 from cython.parallel cimport prange
-from libc.math cimport INFINITY, exp, isnan, log, sqrt
+from libc.math cimport INFINITY, NAN, exp, isnan, log, sqrt
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from .arrays cimport Doubles, doubles, look, shape_told, shaped
+from .cpu cimport granted, threads_for
 from .tile cimport (
     LANES,
     Source,
+    add_one,
     aligned_memory,
     free_aligned,
     lanes,
     lanes_exp,
     lines,
     philox_uniform,
-    seconds,
     thread_index,
+)
+from .visit cimport (
+    Watch,
+    check_least,
+    check_length,
+    check_signals,
+    open_rows,
+    raise_pending,
+    read_sequences,
+    times,
+    wait_for,
+    watch_from_now,
 )
 
 
-cdef extern from "Python.h":
-    int PyErr_CheckSignals() noexcept
-    void* PyErr_Occurred() noexcept
-
-
-# How often the calling thread looks for Ctrl-C, in seconds.
-cdef double SIGNAL_INTERVAL = 0.03
 # Rows times coefficients below which waking other threads costs more than they save.
 cdef Py_ssize_t LITTLE_WORK = 2_000_000
 cdef Py_ssize_t MOST_CHUNKS = 64
+# Steps of a recursion, some ns each, from one look for Ctrl-C to the next; and states of the
+# product chain that there may be at most.
+cdef Py_ssize_t MANY_STEPS = 2**20
+cdef Py_ssize_t MOST_STATES = 2**40
 # Numbers of a block of the product chain that are kept whatever the length of the sequence.
 cdef Py_ssize_t BLOCK_NUMBERS = 2**18
 # Rounds over the chains end when the free energy gains less, in nats a row, or after so many.
@@ -53,6 +59,8 @@ cdef Py_ssize_t MOST_ROUNDS = 50
 # Standard deviations of the data, further than which a row is taken to lie at this distance:
 # squares would overflow.
 cdef double FAR = 1e100
+# And whitened means, further than which they are taken to lie at this distance.
+cdef double FARTHEST_MEAN = 1e140
 # Stands for log 0, so that 0 log 0 is 0.
 cdef double LOG_ZERO = -1e300
 
@@ -86,7 +94,7 @@ cdef struct Job:
     Py_ssize_t n_states  # S = K^M, 1 where chains are visited one by one
     Py_ssize_t padded  # S in whole cache lines
     const double* whitening  # (D, D), lower triangular: y = whitening x
-    const double* means  # (P, R)
+    const double* given_means  # (P, R)
     double constant  # of each row's log density
     const double* start  # (M, K)
     const double* transition  # (M, K, K)
@@ -98,6 +106,7 @@ cdef struct Job:
     uint64_t seed
     uint32_t sweep
     # Tables made of these
+    double* means  # (P, R)
     double* log_start
     double* log_transition
     double* reverse  # (M, K, K): transition, transposed
@@ -113,22 +122,18 @@ cdef struct Job:
     Py_ssize_t workspace_size
     Py_ssize_t block_rows  # of the product chain
     Py_ssize_t check_rows  # from one look for signals to the next
+    Py_ssize_t check_tables  # the same, of a table's rows
     # Shared
-    double checked
-    int stop
+    Py_ssize_t taken
+    Py_ssize_t done
+    Watch watch
 
 
 cdef bint halted(Job* job) noexcept nogil:
     """Whether to leave. Only the calling thread may look for signals."""
-    cdef double now
     if thread_index() == 0:
-        now = seconds()
-        if now - job.checked >= SIGNAL_INTERVAL:
-            job.checked = now
-            with gil:
-                if PyErr_CheckSignals() != 0:
-                    job.stop = 1
-    return job.stop
+        check_signals(&job.watch)
+    return job.watch.stop
 
 
 cdef void read_row(const Job* job, Py_ssize_t row, double* x) noexcept nogil:
@@ -214,9 +219,9 @@ cdef struct Chains:
     double* pairs  # (M, K, K)
 
 
-cdef Py_ssize_t chains_size(const Job* job, Py_ssize_t n_rows) noexcept nogil:
+cdef Py_ssize_t chains_size(const Job* job, Py_ssize_t n_rows) except -1:
     return (
-        n_rows * (job.n_whitened + job.n_chains + 3 * job.n_components) + job.n_whitened
+        times(n_rows, job.n_whitened + job.n_chains + 3 * job.n_components) + job.n_whitened
         + max(job.n_features, job.n_components) + job.n_indicators * (1 + job.n_components)
     )
 
@@ -487,6 +492,8 @@ cdef double best_chain(Job* job, Chains* c, Py_ssize_t chain, bint* changed) noe
             best[k] += c.score[t * n + k]
     clear_pairs(job, c, chain)
     for t in range(c.n_rows - 1, -1, -1):
+        if t % job.check_rows == 0 and halted(job):
+            return 0.0
         best = c.filtered + t * n
         if t < c.n_rows - 1:
             for k in range(n):
@@ -549,12 +556,14 @@ cdef double settle_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
     return divergence
 
 
-cdef double free_energy(const Job* job, const Chains* c, double divergence) noexcept nogil:
+cdef double free_energy(Job* job, const Chains* c, double divergence) noexcept nogil:
     """E log p(X | T) - KL(q(T) || p(T)), residuals and spreads being of all chains' last q."""
     cdef double value = 0.0
     cdef double square
     cdef Py_ssize_t t, i
     for t in range(c.n_rows):
+        if t % job.check_rows == 0 and halted(job):
+            return 0.0
         square = 0.0
         for i in range(job.n_whitened):
             square += c.residual[t * job.n_whitened + i] * c.residual[t * job.n_whitened + i]
@@ -589,6 +598,8 @@ cdef double rounds(Job* job, Chains* c, Kind kind) noexcept nogil:
                     return 0.0
                 subtract_mean(job, c, chain, t, 1.0)
         value = free_energy(job, c, divergence)
+        if job.watch.stop:
+            return 0.0
         if kind == DRAW or (kind == BEST and not changed):
             break
         if kind != BEST and not value - last > SETTLED * c.n_rows:
@@ -606,22 +617,23 @@ cdef void visit_chains(
     cdef Chains c = chains_in(job, begin, n_rows, workspace)
     cdef bint fresh = isnan(c.q[0])
     cdef Py_ssize_t t, m, i
-    if fresh:
-        for i in range(n_rows * n):
-            c.q[i] = 1.0 / job.n_components
     for t in range(n_rows):
         if t % job.check_rows == 0 and halted(job):
+            if fresh:
+                c.q[0] = NAN  # of no value yet
             return
+        for i in range(n if fresh else 0):
+            c.q[t * n + i] = 1.0 / job.n_components
         read_row(job, begin + t, c.row)
         whiten(job, c.row, c.residual + t * job.n_whitened)
         for m in range(job.n_chains):
             subtract_mean(job, &c, m, t, 1.0)
     if fresh and job.kind != COMPLETE:
         rounds(job, &c, COMPLETE)
-    if job.stop:
+    if job.watch.stop:
         return
     statistics[0] += rounds(job, &c, job.kind)
-    if job.stop:
+    if job.watch.stop:
         return
     for i in range(n * (1 + job.n_components)):  # start, and pairs behind it
         statistics[1 + i] += c.start[i]
@@ -651,9 +663,9 @@ cdef struct Product:
     double* q  # (P)
 
 
-cdef Py_ssize_t product_size(const Job* job, Py_ssize_t n_rows) noexcept nogil:
+cdef Py_ssize_t product_size(const Job* job, Py_ssize_t n_rows) except -1:
     cdef Py_ssize_t blocks = (n_rows + job.block_rows - 1) // job.block_rows
-    return job.padded * (2 * job.block_rows + blocks + job.n_chains + 4) + lines(
+    return times(job.padded, 2 * job.block_rows + blocks + job.n_chains + 4) + lines(
         job.n_features + job.n_whitened + job.n_indicators
     )
 
@@ -969,6 +981,8 @@ cdef void smooth_product(
     cdef Py_ssize_t block, t, first, s
     for block in range(blocks):
         statistics[0] += forward_block(job, p, begin, n_rows, block, True)
+        if job.watch.stop:
+            return
     for block in range(blocks - 1, -1, -1):
         if block < blocks - 1:
             # beta lies where this would work.
@@ -1000,7 +1014,7 @@ cdef void smooth_product(
             else:
                 last = p.filtered + (t - 1 - first) * job.padded
                 if t == first:
-                    last = p.kept + block * job.padded
+                    last = p.kept + max(block - 1, 0) * job.padded
                 backward_row(
                     job, p, last, p.predicted + (t - first) * job.padded, joint, pairs, beta
                 )
@@ -1018,6 +1032,8 @@ cdef void best_product(
     cdef Py_ssize_t following = -1
     for block in range(blocks):
         forward_block(job, p, begin, n_rows, block, True)
+        if job.watch.stop:
+            return
     for block in range(blocks - 1, -1, -1):
         if block < blocks - 1:
             forward_block(job, p, begin, n_rows, block, False)
@@ -1104,7 +1120,7 @@ cdef void visit_chunk(Job* job, Py_ssize_t chunk) noexcept nogil:
             best_product(job, &p, begin, n_rows, statistics)
         else:
             visit_chains(job, begin, n_rows, statistics, workspace)
-        if job.stop:
+        if job.watch.stop:
             return
         number += job.n_chunks
     if joint:
@@ -1116,15 +1132,17 @@ cdef void make_tables(Job* job) noexcept nogil:
     cdef Py_ssize_t n = job.n_components
     cdef Py_ssize_t m, j, k, s, i, rest
     cdef double value
+    for j in range(job.n_indicators * job.n_whitened):
+        job.means[j] = min(max(job.given_means[j], -FARTHEST_MEAN), FARTHEST_MEAN)
     for j in range(job.n_indicators):
         job.log_start[j] = log(job.start[j]) if job.start[j] > 0.0 else LOG_ZERO
-    for j in range(job.n_indicators * n):
-        value = job.transition[j]
-        job.log_transition[j] = log(value) if value > 0.0 else LOG_ZERO
-    for m in range(job.n_chains):
-        for j in range(n):
-            for k in range(n):
-                job.reverse[(m * n + k) * n + j] = job.transition[(m * n + j) * n + k]
+    for j in range(job.n_indicators):
+        if j % job.check_tables == 0 and halted(job):
+            return
+        for k in range(n):
+            value = job.transition[j * n + k]
+            job.log_transition[j * n + k] = log(value) if value > 0.0 else LOG_ZERO
+            job.reverse[(j // n * n + k) * n + j % n] = value
     if job.padded == 0:
         return
     for s in range(job.n_states):
@@ -1140,25 +1158,75 @@ cdef void make_tables(Job* job) noexcept nogil:
                 job.joint_base[s] -= 0.5 * value * value
 
 
-cdef int raise_pending() except -1:
-    return -1 if PyErr_Occurred() != NULL else 0
+cdef void work(Job* job) noexcept nogil:
+    """Take chunks while there are any."""
+    cdef Py_ssize_t chunk = add_one(&job.taken)
+    while chunk < job.n_chunks:
+        visit_chunk(job, chunk)
+        add_one(&job.done)
+        chunk = add_one(&job.taken)
+    if thread_index() == 0:
+        wait_for(&job.done, job.n_chunks, &job.watch)
 
 
-cdef int check_length(str name, Py_ssize_t length, Py_ssize_t expected) except -1:
-    if length != expected:
-        raise ValueError(f"{name} has length {length}, not {expected}")
-    return 0
+cdef Py_ssize_t size_of_statistics(
+    Py_ssize_t n_chains, Py_ssize_t n_components, Py_ssize_t n_features
+) except -1:
+    check_least("n_chains", n_chains, 1)
+    check_least("n_components", n_components, 1)
+    check_least("n_features", n_features, 1)
+    cdef Py_ssize_t p = times(n_chains, n_components)
+    return (
+        1 + times(p, 1 + n_components) + times(p, p + n_features) + times(n_features, n_features)
+    )
 
 
 def statistics_size(Py_ssize_t n_chains, Py_ssize_t n_components, Py_ssize_t n_features):
     """Length of the statistics that `visit` fills."""
-    cdef Py_ssize_t p = n_chains * n_components
-    return 1 + p * (1 + n_components) + p * (p + n_features) + n_features * n_features
+    return size_of_statistics(n_chains, n_components, n_features)
+
+
+cdef int read_theta(Job* job, tuple held) except -1:
+    """Everything but where rows lie: see `visit`."""
+    cdef Doubles origin, means, start
+    cdef Py_ssize_t d, k, m, p, _i
+    look("start", held[4], &start)
+    if start.ndim != 2:
+        raise ValueError(f"start must be (M, K), not {shape_told(&start)}")
+    look("origin", held[0], &origin)
+    m, k, d = start.shape[0], start.shape[1], origin.size
+    job.statistics_size = size_of_statistics(m, k, d)
+    p = m * k
+    look("means", held[3], &means)
+    if means.ndim != 2 or means.shape[0] != p or means.shape[1] < d:
+        raise ValueError(
+            f"means must have a row for each of {p} states and {d} columns at least, not shape "
+            f"{shape_told(&means)}"
+        )
+    job.n_chains = m
+    job.n_components = k
+    job.n_indicators = p
+    job.n_features = d
+    job.n_whitened = means.shape[1]
+    job.source.origin = origin.data
+    job.source.scale = doubles("scale", held[1], d)
+    job.whitening = shaped("whitening", held[2], (d, d))
+    job.given_means = means.data
+    job.start = start.data
+    job.transition = shaped("transition", held[5], (m, k, k))
+    job.n_states = 1
+    job.padded = 0
+    if job.kind == EXACT or job.kind == JOINT_BEST:
+        for _i in range(m):
+            if job.n_states > MOST_STATES // k:
+                raise MemoryError(f"no memory for {k}**{m} states of the product chain")
+            job.n_states *= k
+        job.padded = lines(job.n_states)
+    return 0
 
 
 def visit(
-    block, theta, str kind, const int64_t[::1] offsets, const int64_t[::1] order, *,
-    double[::1] statistics, uint64_t seed=0, uint32_t sweep=0,
+    block, theta, str kind, *, double[::1] statistics not None, uint64_t seed=0, uint32_t sweep=0,
 ):
     """Assign states to the rows of all sequences and add up what they bring.
 
@@ -1167,129 +1235,102 @@ def visit(
     block, theta : IN, as in inputs.py (theta: CoupledCoefficients); block.memory : IN/OUT, (N, P),
         of no value where NaN; may be None for "exact" and "joint_best", which only write it
     kind : IN, one of KINDS
-    offsets, order : IN, of the sequences
     statistics : OUT, (statistics_size,): log_z, start (M, K), transition (M, K, K), gram (P, P),
         cross (P, D), the lower triangle of square (D, D)
     """
     cdef Job job
     cdef Py_buffer view
-    cdef const double[::1] origin = block.origin
-    cdef const double[::1] scale = block.scale
-    cdef const double[:, ::1] whitening = theta.whitening
-    cdef const double[:, ::1] means = theta.means
-    cdef const double[:, ::1] start = theta.start
-    cdef const double[:, :, ::1] transition = theta.transition
-    cdef double[:, ::1] memory
-    cdef Py_ssize_t chunk, i, _i, longest, tables, size, d, p
-    cdef int n_threads = block.n_threads
+    # So that they stay where they are.
+    cdef tuple held = (
+        block.origin, block.scale, theta.whitening, theta.means, theta.start, theta.transition,
+        block.memory,
+    )
+    cdef bytes _sequences  # what offsets and order are in
+    cdef Py_ssize_t chunk, i, longest, tables, size, work_of_row
+    cdef int n_threads
+    cdef int _thread
     cdef double* room
 
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
     job.kind = KINDS[kind]
-    job.n_chains = start.shape[0]
-    job.n_components = start.shape[1]
-    p = job.n_chains * job.n_components
-    d = origin.shape[0]
-    job.n_indicators = p
-    job.n_features = d
-    job.n_whitened = means.shape[1]
-    check_length("scale", scale.shape[0], d)
-    check_length("whitening", whitening.shape[0], d)
-    check_length("a row of whitening", whitening.shape[1], d)
-    check_length("means", means.shape[0], p)
-    check_length("transition", transition.shape[0], job.n_chains)
-    check_length("a row of transition", transition.shape[1], job.n_components)
-    check_length("a column of transition", transition.shape[2], job.n_components)
-    if job.n_whitened < d:
-        raise ValueError(f"means have {job.n_whitened} columns, fewer than {d} features")
-    job.n_states = 1
-    job.padded = 0
-    if job.kind == EXACT or job.kind == JOINT_BEST:
-        for _i in range(job.n_chains):
-            if job.n_states > 2**40 // job.n_components:
-                raise MemoryError("the product chain has too many states")
-            job.n_states *= job.n_components
-        job.padded = lines(job.n_states)
-    job.source.origin = &origin[0]
-    job.source.scale = &scale[0]
-    job.whitening = &whitening[0, 0]
-    job.means = &means[0, 0]
+    read_theta(&job, held)
     job.constant = theta.constant
-    job.start = &start[0, 0]
-    job.transition = &transition[0, 0, 0]
     job.first_row = block.first_row
+    check_least("first_row", job.first_row, 0)
+    check_length("statistics", statistics.shape[0], job.statistics_size)
     job.seed = seed
     job.sweep = sweep
-    job.n_sequences = order.shape[0]
-    check_length("offsets", offsets.shape[0], job.n_sequences + 1)
-    job.offsets = &offsets[0]
-    job.order = &order[0]
-    # Asking for the time may take as long as a row does.
-    job.check_rows = max(1, 32768 // job.padded) if job.padded > 0 else 256
-    job.checked = seconds()
-    job.stop = 0
+    job.taken = 0
+    job.done = 0
+    job.watch = watch_from_now()
 
-    PyObject_GetBuffer(block.values, &view, PyBUF_STRIDES | PyBUF_FORMAT)
+    open_rows(block.values, &view, &job.source)
     try:
-        job.source.values = <const char*>view.buf
-        job.source.row_stride = view.strides[0]
-        job.source.column_stride = view.strides[1]
-        job.source.single = view.itemsize == 4
-        if view.format[0] != c"d" and view.format[0] != c"f":
-            raise TypeError(f"values must be float64 or float32, not {view.format.decode()!r}")
-        check_length("a row of values", view.shape[1], d)
-        check_length("the sequences together", offsets[job.n_sequences], view.shape[0])
+        check_length("a row of values", view.shape[1], job.n_features)
+        _sequences = read_sequences(
+            block.sequences, view.shape[0], &job.offsets, &job.order, &job.n_sequences
+        )
         job.memory = NULL
-        if block.memory is not None:
-            memory = block.memory
-            check_length("memory", memory.shape[0], view.shape[0])
-            check_length("a row of memory", memory.shape[1], p)
-            job.memory = &memory[0, 0]
+        if held[6] is not None:
+            job.memory = shaped("memory", held[6], (view.shape[0], job.n_indicators), True)
         elif job.padded == 0:
             raise ValueError(f"{kind!r} needs a memory")
-        job.statistics_size = statistics_size(job.n_chains, job.n_components, d)
-        check_length("statistics", statistics.shape[0], job.statistics_size)
-        longest = offsets[order[0] + 1] - offsets[order[0]]
+        if job.n_sequences == 0:
+            statistics[:] = 0.0
+            return
+        longest = job.offsets[job.order[0] + 1] - job.offsets[job.order[0]]
         job.n_chunks = min(
             job.n_sequences, max(8, min(MOST_CHUNKS, 2097152 // job.statistics_size))
         )
-        n_threads = min(n_threads, job.n_chunks)
-        if view.shape[0] * p * max(job.n_whitened, job.padded) < LITTLE_WORK:
+        n_threads = threads_for(block.n_threads, job.n_chunks)
+        if <double>view.shape[0] * job.n_indicators * max(job.n_whitened, job.padded) < LITTLE_WORK:
             n_threads = 1
         if job.padded > 0:
             job.block_rows = max(BLOCK_NUMBERS // job.padded, <Py_ssize_t>sqrt(<double>longest) + 1)
             job.block_rows = min(job.block_rows, longest)
             job.workspace_size = product_size(&job, longest)
+            work_of_row = job.padded * (job.n_indicators + job.n_features)
         else:
             job.workspace_size = lines(chains_size(&job, longest))
-        tables = lines(p) + 2 * lines(p * job.n_components) + job.padded * (d + 1)
-        size = 8 * (
-            tables + n_threads * job.workspace_size + job.n_chunks * job.statistics_size
+            work_of_row = job.n_components * (job.n_components + job.n_whitened)
+        # Asking for the time may take as long as a row does.
+        job.check_rows = max(1, min(256, MANY_STEPS // work_of_row))
+        job.check_tables = max(1, MANY_STEPS // 8 // job.n_components)
+        tables = (
+            lines(job.n_indicators) + 2 * lines(job.n_indicators * job.n_components)
+            + lines(times(job.n_indicators, job.n_whitened))
+            + times(job.padded, job.n_features + 1)
+        )
+        size = times(
+            8,
+            tables + times(n_threads, job.workspace_size)
+            + times(job.n_chunks, job.statistics_size),
         )
         room = <double*>aligned_memory(size)
         if room == NULL:
             raise MemoryError(f"no {size} bytes for the workspace of {n_threads} threads")
         memset(room, 0, 8 * (tables + n_threads * job.workspace_size))
         job.log_start = room
-        job.log_transition = job.log_start + lines(p)
-        job.reverse = job.log_transition + lines(p * job.n_components)
-        job.joint_means = job.reverse + lines(p * job.n_components)
-        job.joint_base = job.joint_means + job.padded * d
+        job.log_transition = job.log_start + lines(job.n_indicators)
+        job.reverse = job.log_transition + lines(job.n_indicators * job.n_components)
+        job.means = job.reverse + lines(job.n_indicators * job.n_components)
+        job.joint_means = job.means + lines(job.n_indicators * job.n_whitened)
+        job.joint_base = job.joint_means + job.padded * job.n_features
         job.workspace = room + tables
         job.statistics = job.workspace + n_threads * job.workspace_size
         try:
+            n_threads = granted(n_threads)
             with nogil:
                 make_tables(&job)
                 if n_threads == 1:
-                    for chunk in range(job.n_chunks):
-                        visit_chunk(&job, chunk)
+                    work(&job)
                 else:
-                    # Sequences were dealt out by decreasing length and chunks are dealt out in
-                    # turn: the calling thread, which looks for Ctrl-C, has the most to do.
-                    for chunk in prange(
-                        job.n_chunks, schedule="static", chunksize=1, num_threads=n_threads
+                    for _thread in prange(
+                        n_threads, schedule="static", chunksize=1, num_threads=n_threads
                     ):
-                        visit_chunk(&job, chunk)
-            if job.stop:
+                        work(&job)
+            if job.watch.stop:
                 raise_pending()
             for i in range(job.statistics_size):
                 statistics[i] = 0.0

@@ -6,19 +6,15 @@
 # SLICE seconds, for the calling one to look for Ctrl-C; a problem that isn't done then goes on
 # from its posterior.
 
-from cpython.buffer cimport (
-    PyBUF_FORMAT,
-    PyBUF_STRIDES,
-    PyBuffer_Release,
-    PyObject_GetBuffer,
-)
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBuffer_Release
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, fabs, isfinite, log, sqrt
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strcmp
 
+from .arrays cimport open_array
 from .assign cimport (
     DRAW,
     EXACT,
@@ -36,6 +32,7 @@ from .conjugate cimport (
     SPHERICAL,
     TIED,
     Constants,
+    CovarianceType,
     Family,
     Fields,
     Theta,
@@ -64,6 +61,7 @@ from .conjugate cimport (
     write_coefficients,
     write_offsets,
 )
+from .cpu cimport granted, threads_for
 from .random cimport Stream, stream_of, uniform
 from .tile cimport (
     LANES,
@@ -89,7 +87,15 @@ from .tile cimport (
     stride_of,
     thread_index,
 )
-from .visit cimport emission_of, open_rows, read_assignment
+from .visit cimport (
+    check_least,
+    check_whole,
+    emission_of,
+    open_rows,
+    read_assignment,
+    shape_of,
+    times,
+)
 
 import numpy as np
 
@@ -145,6 +151,12 @@ cdef enum Status:
     NO_MEMORY = 4
 
 
+cdef int choose(str name, dict choices, object chosen) except -1:
+    if chosen not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {chosen!r}")
+    return choices[chosen]
+
+
 cdef int check_shape(str name, tuple shape, tuple expected) except -1:
     if shape != expected:
         raise ValueError(f"{name} has shape {shape}, not {expected}")
@@ -161,6 +173,7 @@ cdef class Rows:
     ----------
     values : list of ndarray of shape (N, D)
         float64 or float32, of any strides; N of any size, the same D.
+        One row and one feature at least.
     weights : list of ndarray of shape (N,), optional
 
     Attributes
@@ -188,6 +201,8 @@ cdef class Rows:
         cdef Py_ssize_t n = len(values)
         cdef Py_ssize_t p
         cdef Py_buffer* view
+        if weights is not None:
+            check_shape("weights", (len(weights),), (n,))
         self.n_problems = n
         self.views = <Py_buffer*>calloc(2 * n, sizeof(Py_buffer))
         self.sources = <Source*>calloc(n, sizeof(Source))
@@ -202,15 +217,17 @@ cdef class Rows:
             if p == 0:
                 self.n_features = view.shape[1]
             check_shape("a row of values", (view.shape[1],), (self.n_features,))
+            check_least("the number of rows", view.shape[0], 1)
             self.n_rows[p] = view.shape[0]
             self.longest = max(self.longest, view.shape[0])
             if weights is None:
                 continue
             view = self.views + self.n_views
-            PyObject_GetBuffer(weights[p], view, PyBUF_STRIDES | PyBUF_FORMAT)
+            allowed = "contiguous one-dimensional float64"
+            open_array("weights", weights[p], PyBUF_C_CONTIGUOUS, allowed, view)
             self.n_views += 1
-            if view.ndim != 1 or view.format[0] != c"d" or view.strides[0] != sizeof(double):
-                raise TypeError("weights must be contiguous one-dimensional float64")
+            if view.ndim != 1 or view.format == NULL or strcmp(view.format, "d") != 0:
+                raise TypeError(f"weights must be {allowed}")
             check_shape("weights", (view.shape[0],), (self.n_rows[p],))
             self.weights[p] = <const double*>view.buf
 
@@ -226,10 +243,14 @@ cdef class Rows:
     def set_frames(self, origin, scale, variance):
         """Let rows be read as (x - origin) * scale, each (problem, D)."""
         cdef Py_ssize_t p
+        cdef double[:, ::1] origins, scales, variances
         for name, value in (("origin", origin), ("scale", scale), ("variance", variance)):
+            if value is None:
+                raise TypeError(f"{name} must be (problem, D), not None")
             check_shape(name, value.shape, (self.n_problems, self.n_features))
+        origins, scales, variances = origin, scale, variance
         self.origin, self.scale, self.variance = origin, scale, variance
-        self.origins, self.scales, self.variances = origin, scale, variance
+        self.origins, self.scales, self.variances = origins, scales, variances
         for p in range(self.n_problems):
             self.sources[p].origin = &self.origins[p, 0]
             self.sources[p].scale = &self.scales[p, 0]
@@ -251,7 +272,7 @@ cdef class Rows:
         cdef Py_ssize_t n = self.n_problems
         cdef Py_ssize_t d = self.n_features
         cdef Job job
-        cdef double[:, ::1] sums = np.empty((n, 3 + d * d))
+        cdef double[:, ::1] sums = np.empty((n, 3 + times(d, d)))
         self.set_frames(np.zeros((n, d)), np.ones((n, d)), np.ones((n, d)))
         start_job(&job, self, "spherical", 1)
         job.out = &sums[0, 0]
@@ -1006,9 +1027,11 @@ cdef int drive(Job* job, Step step, int n_threads) except -1:
     cdef Py_ssize_t n = job.n_problems
     cdef Py_ssize_t left = n
     cdef Py_ssize_t bytes_, p, room
-    n_threads = <int>min(n_threads, n)
+    n_threads = threads_for(n_threads, n)
+    if n == 0:
+        return 0
     room_at(job, NULL, &room)
-    bytes_ = n_threads * room * sizeof(double)
+    bytes_ = times(n_threads, times(room, sizeof(double)))
     job.memory = <char*>aligned_memory(bytes_)
     job.done = <char*>calloc(n, 1)
     try:
@@ -1017,6 +1040,7 @@ cdef int drive(Job* job, Step step, int n_threads) except -1:
         # What is padding is never written, and must not be slow to compute with.
         memset(job.memory, 0, bytes_)
         while left > 0:
+            n_threads = granted(n_threads)
             with nogil:
                 job.deadline = seconds() + SLICE
                 if n_threads == 1:
@@ -1043,34 +1067,40 @@ cdef int start_job(Job* job, Rows rows, str covariance_type, Py_ssize_t n_compon
     job.weights = rows.weights
     job.longest = rows.longest
     if rows.n_problems:
+        if rows.origin is None:
+            raise ValueError("rows have no frames yet: set_frames or find_frames")
         job.origin = &rows.origins[0, 0]
         job.scale = &rows.scales[0, 0]
         job.variance = &rows.variances[0, 0]
-    job.family = family_of(FAMILIES[covariance_type], n_components, rows.n_features)
-    job.shape.n_components = n_components
-    job.shape.n_features = rows.n_features
+    job.family = family_of(
+        <CovarianceType>choose("covariance_type", FAMILIES, covariance_type), n_components,
+        rows.n_features,
+    )
     job.emission = emission_of(EMISSIONS, covariance_type)
+    job.shape = shape_of(job.emission, n_components, max(rows.n_features, 1), 0)
     job.centroids = emission_of(EMISSIONS, "spherical")
     job.size = fields_size(job.family)
     return 0
 
 
 cdef int set_prior(Job* job, models) except -1:
+    if models.prior is None:
+        raise TypeError("prior must be (problem, size) or (1, size), not None")
     cdef double[:, ::1] prior = models.prior
     job.reg_covar = models.reg_covar
     job.flat_weights = models.flat_weights
-    if prior.shape[0] != 1:
-        check_shape("prior", models.prior.shape, (job.n_problems, job.size))
-        job.prior_step = job.size
-    else:
-        check_shape("prior", models.prior.shape, (1, job.size))
+    check_shape(
+        "prior", (prior.shape[0], prior.shape[1]),
+        (1 if prior.shape[0] == 1 else job.n_problems, job.size),
+    )
+    job.prior_step = 0 if prior.shape[0] == 1 else job.size
     job.prior = &prior[0, 0]
     return 0
 
 
 def begin_all(
-    Rows rows, models, str init, const uint64_t[::1] seeds, double[:, ::1] posterior,
-    int n_threads,
+    Rows rows not None, models, str init, const uint64_t[::1] seeds not None,
+    double[:, ::1] posterior not None, int n_threads,
 ):
     """Write the posterior that each problem starts from.
 
@@ -1086,16 +1116,17 @@ def begin_all(
     set_prior(&job, models)
     check_shape("seeds", (seeds.shape[0],), (job.n_problems,))
     check_shape("posterior", (posterior.shape[0], posterior.shape[1]), (job.n_problems, job.size))
-    job.init = INITS[init]
+    job.init = <Init>choose("init", INITS, init)
     job.seeds = &seeds[0]
     job.posterior = &posterior[0, 0]
     drive(&job, begin, n_threads)
 
 
 def run(
-    Rows rows, models, str read, assignment, double[:, ::1] posterior, Py_ssize_t n_sweeps,
-    int n_threads, *, int64_t[:, ::1] state, double[:, :, ::1] log_weights,
-    double[:, :, ::1] means, double[:, :, ::1] factors, double tol=0.0,
+    Rows rows not None, models, str read, assignment, double[:, ::1] posterior not None,
+    Py_ssize_t n_sweeps, int n_threads, *, int64_t[:, ::1] state not None,
+    double[:, :, ::1] log_weights not None, double[:, :, ::1] means not None,
+    double[:, :, ::1] factors not None, double tol=0.0,
     const uint64_t[::1] seeds=None, uint64_t first_sweep=0, Py_ssize_t thin=0, tuple best=None,
     double[:, ::1] common=None, double[:, :, ::1] terms=None,
 ):
@@ -1140,12 +1171,14 @@ def run(
     set_prior(&job, models)
     family = job.family
     n = job.n_problems
-    job.read = READS[read]
+    job.read = <Read>choose("read", READS, read)
     read_assignment(assignment, KINDS, &job.assignment)
     if job.assignment.kind == FACTORISED:
         job.assignment.kind = EXACT  # over rows: as they are
     if (job.read == SAMPLE) != (job.assignment.kind == DRAW):
         raise ValueError("'sample' goes with 'draw'")
+    check_least("n_sweeps", n_sweeps, 1)
+    check_least("thin", thin, 0)
     job.tol = tol
     job.thin = thin
     job.first_sweep = first_sweep
@@ -1160,15 +1193,22 @@ def run(
     ):
         check_shape(name, (array.shape[0], array.shape[1], array.shape[2]), (n, n_kept, length))
     job.posterior = &posterior[0, 0]
-    state[:] = 0
     job.state = &state[0, 0]
     job.log_weights = &log_weights[0, 0, 0]
     job.means = &means[0, 0, 0]
     job.factors = &factors[0, 0, 0]
     if job.read == SAMPLE:
+        if seeds is None:
+            raise TypeError("seeds must be (problem,) to sample, not None")
         check_shape("seeds", (seeds.shape[0],), (n,))
         job.seeds = &seeds[0]
+        for p in range(n):
+            if job.weights[p] != NULL:
+                check_whole(job.weights[p], job.n_rows[p])
     if thin:
+        for name, value in (("best", best), ("common", common), ("terms", terms)):
+            if value is None:
+                raise TypeError(f"{name} must be given with thin={thin}, not None")
         check_shape("common", (common.shape[0], common.shape[1]), (n, n_kept))
         check_shape(
             "terms", (terms.shape[0], terms.shape[1], terms.shape[2]),
@@ -1181,6 +1221,7 @@ def run(
         job.best = &packed[0]
         job.common = &common[0, 0]
         job.terms = &terms[0, 0, 0]
+    state[:] = 0
     job.objectives = <double**>calloc(n, sizeof(double*))
     job.lengths = <Py_ssize_t*>calloc(n, sizeof(Py_ssize_t))
     try:

@@ -10,7 +10,7 @@ from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from .arrays cimport Doubles, doubles, look
+from .arrays cimport Doubles, doubles, integers, look, shape_told
 from .assign cimport (
     DRAW,
     EXACT,
@@ -22,6 +22,7 @@ from .assign cimport (
     assign_block,
     assignment_size,
 )
+from .cpu cimport granted, threads_for
 from .tile cimport (
     ROW_BLOCK,
     SCORES_PADDING,
@@ -43,13 +44,16 @@ from .tile cimport (
 from .visit cimport (
     LITTLE_WORK,
     Watch,
+    check_least,
     check_length,
     check_signals,
+    check_whole,
     emission_of,
     open_rows,
     raise_pending,
     read_assignment,
     shape_of,
+    times,
     watch_from_now,
 )
 
@@ -253,9 +257,9 @@ def statistics_size(
     str emission, Py_ssize_t n_components, Py_ssize_t n_features, Py_ssize_t n_categories=0
 ):
     """Length of the statistics that `visit` fills: log_z, counts (K), the emission's own."""
-    return 1 + n_components + emission_of(EMISSIONS, emission).statistics_size(
-        shape_of(n_components, n_features, n_categories)
-    )
+    cdef const Emission* of = emission_of(EMISSIONS, emission)
+    cdef Shape shape = shape_of(of, n_components, n_features, n_categories)
+    return 1 + n_components + of.statistics_size(shape)
 
 
 def visit(
@@ -275,11 +279,11 @@ def visit(
     cdef Py_buffer view
     cdef Doubles coefficients, offsets, origin
     # So that they stay where they are.
-    cdef tuple held = (theta.coefficients, theta.offsets, block.origin, block.scale)
-    cdef const double[::1] weights
-    cdef const int64_t[::1] given
-    cdef Py_ssize_t n_chunks, chunk, i, size, coefficients_start, statistics_start
-    cdef int n_threads = block.n_threads
+    cdef tuple held = (
+        theta.coefficients, theta.offsets, block.origin, block.scale, block.weights, block.labels
+    )
+    cdef Py_ssize_t n_chunks, n_labels, chunk, i, size, coefficients_start, statistics_start
+    cdef int n_threads
     cdef char* memory
     cdef real* converted
     cdef double* common
@@ -293,22 +297,19 @@ def visit(
     look("offsets", held[1], &offsets)
     look("origin", held[2], &origin)
     job.n_thetas = offsets.shape[0] if offsets.ndim == 2 else 1
-    job.shape = shape_of(offsets.size // job.n_thetas, origin.size, theta.n_categories)
+    if not 1 <= offsets.ndim <= 2 or job.n_thetas == 0:
+        raise ValueError(f"offsets must be (K,) or (n_thetas, K), not {shape_told(&offsets)}")
+    job.shape = shape_of(
+        job.emission, offsets.size // job.n_thetas, origin.size, theta.n_categories
+    )
     check_length(
         "coefficients", coefficients.size,
-        job.n_thetas * job.emission.coefficients_size(job.shape),
+        times(job.n_thetas, job.emission.coefficients_size(job.shape)),
     )
     job.source.origin = origin.data
     job.source.scale = doubles("scale", held[3], job.shape.n_features)
     job.first_row = block.first_row
-    job.weights = NULL
-    if block.weights is not None:
-        weights = block.weights
-        job.weights = &weights[0]
-    job.labels_given = NULL
-    if job.assignment.kind == GIVEN:
-        given = block.labels
-        job.labels_given = &given[0]
+    check_least("first_row", job.first_row, 0)
     job.log_z = NULL if log_z is None else &log_z[0]
     job.labels = NULL if labels is None else &labels[0]
     job.q = NULL if q is None else &q[0, 0]
@@ -320,12 +321,25 @@ def visit(
         job.statistics_size = 1 + job.shape.n_components + job.emission.statistics_size(job.shape)
         # Everything that is read or written row by row, or feature by feature.
         check_length("a row of values", view.shape[1], job.shape.n_features)
-        if job.weights != NULL:
-            check_length("weights", weights.shape[0], job.n_rows)
-        if job.labels_given != NULL:
-            check_length("labels", given.shape[0], job.n_rows)
+        job.weights = NULL
+        if held[4] is not None:
+            job.weights = doubles("weights", held[4], job.n_rows)
+            if job.assignment.kind == DRAW:
+                check_whole(job.weights, job.n_rows)
+        job.labels_given = NULL
+        if job.assignment.kind == GIVEN:
+            job.labels_given = integers("labels", held[5], &n_labels)
+            check_length("labels", n_labels, job.n_rows)
+            for i in range(n_labels):
+                if not 0 <= job.labels_given[i] < job.shape.n_components:
+                    raise ValueError(
+                        f"labels[{i}] is {job.labels_given[i]}; it must be >= 0 and "
+                        f"< {job.shape.n_components}"
+                    )
         if statistics is not None:
-            check_length("statistics", statistics.shape[0], job.n_thetas * job.statistics_size)
+            check_length(
+                "statistics", statistics.shape[0], times(job.n_thetas, job.statistics_size)
+            )
         if log_z is not None:
             check_length("log_z", log_z.shape[0], job.n_rows)
         if labels is not None:
@@ -339,8 +353,8 @@ def visit(
         )
         job.chunk_rows = rows_of_chunk(max(job.n_rows, 1), job.tile_rows, job.statistics_size)
         n_chunks = (job.n_rows + job.chunk_rows - 1) // job.chunk_rows
-        n_threads = min(n_threads, n_chunks)
-        if job.n_rows * coefficients.size < LITTLE_WORK:
+        n_threads = threads_for(block.n_threads, n_chunks)
+        if job.n_rows <= LITTLE_WORK // coefficients.size:
             n_threads = 1
         # Tile, scores, the emission's workspace, weights and log_z; labels; draws and limits.
         job.workspace_size = (
@@ -357,14 +371,14 @@ def visit(
             ) // <Py_ssize_t>sizeof(real)
             + 15
         ) // 16 * 16
-        size = n_threads * job.workspace_size * <Py_ssize_t>sizeof(real)
+        size = times(n_threads, job.workspace_size * <Py_ssize_t>sizeof(real))
         coefficients_start = size
         if sizeof(real) < 8:
             size += 8 * lines(coefficients.size + offsets.size)
             size += 8 * lines(job.n_thetas)
         statistics_start = size
         if statistics is not None:
-            size += n_chunks * job.n_thetas * job.statistics_size * 8
+            size += 8 * times(n_chunks, statistics.shape[0])
         memory = <char*>aligned_memory(size)
         if memory == NULL:
             raise MemoryError(f"no {size} bytes for the workspace of {n_threads} threads")
@@ -393,6 +407,7 @@ def visit(
         partial = <double*>(memory + statistics_start)
         job.statistics = NULL if statistics is None else partial
         try:
+            n_threads = granted(n_threads)
             with nogil:
                 if n_threads == 1:
                     for chunk in range(n_chunks):

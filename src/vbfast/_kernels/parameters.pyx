@@ -17,12 +17,13 @@ from libc.math cimport log
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from .arrays cimport Doubles, doubles, look
+from .arrays cimport Doubles, doubles, look, shape_told
 from .conjugate cimport (
     DIAG,
     FULL,
     SPHERICAL,
     TIED,
+    CovarianceType,
     Family,
     Fields,
     Theta,
@@ -45,13 +46,16 @@ from .conjugate cimport log_density as log_density_of
 from .conjugate cimport log_normalizer as log_normalizer_of
 from .conjugate cimport mode_of_weights as weights_of_mode
 from .tile cimport Shape
-from .visit cimport emission_of, shape_of
+from .visit cimport emission_of, shape_within
+
+import math
 
 import numpy as np
 
 # Emissions by name: filled in when the level is loaded.
 EMISSIONS = {}
 
+cdef object prod = math.prod
 cdef object empty = np.empty
 cdef object zeros = np.zeros
 cdef dict FAMILIES = {"full": FULL, "tied": TIED, "diag": DIAG, "spherical": SPHERICAL}
@@ -62,14 +66,50 @@ cdef enum:
     LITTLE = 128
 
 
-cdef Family family_like(Py_ssize_t n_components, Py_ssize_t n_features, Doubles scatter):
-    """Of a scatter, or factor, of this shape."""
+cdef Family family_with(CovarianceType covariance_type, str name, Doubles* means) except *:
+    """Of means (K, D), and what an error calls them."""
+    cdef Shape shape
+    if means.ndim != 2:
+        raise ValueError(f"{name} must be (K, D), not {shape_told(means)}")
+    shape = shape_within(means.shape[0], means.shape[1], 0)
+    return family_of(covariance_type, shape.n_components, shape.n_features)
+
+
+cdef Family family_named(str kernel, str name, Doubles* means) except *:
+    if kernel not in FAMILIES:
+        raise ValueError(f"kernel must be one of {', '.join(FAMILIES)}, not {kernel!r}")
+    return family_with(FAMILIES[kernel], name, means)
+
+
+cdef Family family_like(Doubles* means, Doubles* scatter) except *:
+    """Of means (K, D) and a scatter, or factor."""
+    cdef Family family
+    cdef Py_ssize_t n_columns
     if scatter.ndim == 3:
-        return family_of(
-            FULL if scatter.shape[0] == n_components else TIED, n_components, n_features
+        family = family_with(
+            FULL if scatter.shape[0] == means.shape[0] else TIED, "means", means
         )
-    return family_of(
-        DIAG if scatter.shape[1] == n_features else SPHERICAL, n_components, n_features
+    else:
+        family = family_with(
+            DIAG if scatter.shape[1] == means.shape[1] else SPHERICAL, "means", means
+        )
+    n_columns = family.n_features if has_matrices(family) else family.per_group
+    if (
+        scatter.ndim < 2 or scatter.shape[0] != family.n_groups
+        or scatter.shape[1] != n_columns
+        or scatter.ndim == 3 and scatter.shape[2] != n_columns
+    ):
+        raise ValueError(
+            f"scatter has shape {shape_told(scatter)}, which doesn't go with means "
+            f"{shape_told(means)}"
+        )
+    return family
+
+
+cdef Py_ssize_t statistics_size(str kernel, Family family) except -1:
+    """Of what a kernel leaves."""
+    return emission_of(EMISSIONS, kernel).statistics_size(
+        shape_within(family.n_components, family.n_features, 0)
     )
 
 
@@ -77,9 +117,7 @@ cdef int read_distribution(q, Family* family, Fields* fields) except -1:
     cdef Doubles mean, scatter
     look("means", q.means, &mean)
     look("scatter", q.scatter, &scatter)
-    family[0] = family_like(mean.shape[0], mean.shape[1], scatter)
-    if scatter.size != family.n_groups * family.per_group:
-        raise ValueError(f"scatter has {scatter.size} numbers, which do not go with the means")
+    family[0] = family_like(&mean, &scatter)
     fields.mean = mean.data
     fields.scatter = scatter.data
     fields.strength = doubles("strength", q.strength, family.n_components)
@@ -347,6 +385,8 @@ def joined(dict places, Py_ssize_t size, values):
     cdef double* buffer = doubles("fields", out, size)
     for name, value in values.items():
         start, end, shape = places[name]
+        if not 0 <= start <= end <= size or end - start != prod(shape):
+            raise ValueError(f"places[{name!r}] is {places[name]}, of {size} numbers")
         done = False
         if PyObject_CheckBuffer(value):
             PyObject_GetBuffer(value, &view, PyBUF_STRIDES | PyBUF_FORMAT)
@@ -361,6 +401,16 @@ def joined(dict places, Py_ssize_t size, values):
     return out
 
 
+cdef int take_shape(str name, tuple shape, Doubles* out) except -1:
+    cdef int i
+    if not 1 <= len(shape) <= 3:
+        raise ValueError(f"{name} must be of one dimension to three, not {shape}")
+    out.ndim = len(shape)
+    for i in range(3):
+        out.shape[i] = shape[i] if i < out.ndim else 0
+    return 0
+
+
 def add(a, b, out, tuple places, tuple mean_shape, tuple scatter_shape):
     """Let strength, mean and scatter in `out` be those of `a` and `b` together.
 
@@ -373,27 +423,23 @@ def add(a, b, out, tuple places, tuple mean_shape, tuple scatter_shape):
     """
     cdef Doubles mine, theirs, both
     cdef Fields first, second, total
-    cdef Doubles scatter
+    cdef Doubles mean, scatter
     cdef Scratch scratch
     cdef double* room
     cdef Py_ssize_t strength_at, mean_at, scatter_at
-    cdef Py_ssize_t i
     cdef Family family
-    scatter.ndim = len(scatter_shape)
-    for i in range(scatter.ndim):
-        scatter.shape[i] = scatter_shape[i]
-    family = family_like(mean_shape[0], mean_shape[1], scatter)
+    take_shape("mean", mean_shape, &mean)
+    take_shape("scatter", scatter_shape, &scatter)
+    family = family_like(&mean, &scatter)
     strength_at, mean_at, scatter_at = places
     look("a", a, &mine)
     look("b", b, &theirs)
-    look("out", out, &both)
+    look("out", out, &both, True)
     if (
         mine.size != theirs.size or mine.size != both.size
-        or max(
-            strength_at + family.n_components,
-            mean_at + family.n_components * family.n_features,
-            scatter_at + family.n_groups * family.per_group,
-        ) > mine.size
+        or not 0 <= strength_at <= mine.size - family.n_components
+        or not 0 <= mean_at <= mine.size - family.n_components * family.n_features
+        or not 0 <= scatter_at <= mine.size - family.n_groups * family.per_group
     ):
         raise ValueError("a, b, out and the places in them do not go together")
     first.strength = mine.data + strength_at
@@ -418,7 +464,7 @@ cdef int read_points(str kernel, given, Family* family, Theta* theta) except -1:
     """Means and factor."""
     cdef Doubles means
     look("means", given.means, &means)
-    family[0] = family_of(FAMILIES[kernel], means.shape[0], means.shape[1])
+    family[0] = family_named(kernel, "means", &means)
     theta.means = means.data
     theta.factor = doubles("factor", given.factor, family.n_groups * family.per_group)
     return 0
@@ -440,13 +486,9 @@ def collect(str kernel, raw, counts, reference, double reg_covar, variance):
     cdef Fields fields
     cdef Scratch scratch
     cdef double* room
-    cdef Shape shape
     look("reference", reference, &about)
-    family = family_of(FAMILIES[kernel], about.shape[0], about.shape[1])
-    shape = shape_of(family.n_components, family.n_features, 0)
-    cdef double* sums = doubles(
-        "raw", raw, emission_of(EMISSIONS, kernel).statistics_size(shape)
-    )
+    family = family_named(kernel, "reference", &about)
+    cdef double* sums = doubles("raw", raw, statistics_size(kernel, family))
     cdef double* rows = doubles("counts", counts, family.n_components)
     cdef double* each = doubles("variance", variance, family.n_features)
     means = empty((family.n_components, family.n_features))
@@ -481,7 +523,7 @@ def coefficients(str kernel, theta, reference):
     cdef Py_ssize_t size
     read_points(kernel, theta, &family, &at)
     size = emission_of(EMISSIONS, kernel).coefficients_size(
-        shape_of(family.n_components, family.n_features, 0)
+        shape_within(family.n_components, family.n_features, 0)
     )
     out = empty(size)
     write_coefficients(

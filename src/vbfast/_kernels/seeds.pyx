@@ -26,8 +26,8 @@ cdef inline void squared_distances(
 
 
 def choose(
-    const double[:, ::1] columns, const double[::1] weights, const double[:, ::1] candidates,
-    double[::1] nearest,
+    const double[:, ::1] columns not None, const double[::1] weights not None,
+    const double[:, ::1] candidates not None, double[::1] nearest not None,
 ):
     """Return the candidate that leaves the least sum of w * (squared distance to the nearest).
 

@@ -5,8 +5,8 @@ from .triangle cimport cholesky, invert
 
 
 def precision_factors(
-    const double[:, :, ::1] matrices, const double[::1] scale, double tiny, double[:, ::1] room,
-    double[:, :, ::1] out,
+    const double[:, :, ::1] matrices not None, const double[::1] scale not None, double tiny,
+    double[:, ::1] room not None, double[:, :, ::1] out not None,
 ):
     """Write A with A'A = scale * matrix^-1, lower triangular, for each symmetric matrix.
 

@@ -1,27 +1,36 @@
 # What every kernel that visits rows does with its arguments, and how it looks for Ctrl-C.
 
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_STRIDES, PyBuffer_Release
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.math cimport floor
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy, memset, strcmp
 
+from .arrays cimport integers, open_array
 from .assign cimport BEST, DRAW, EXACT, FACTORISED, FILTER, GIVEN, HARD, SCORES, Assignment
-from .tile cimport Emission, Shape, Source, seconds
+from .tile cimport Emission, Shape, Source, look_at, rest, seconds
 
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() noexcept
     void* PyErr_Occurred() noexcept
+    const Py_ssize_t PY_SSIZE_T_MAX
 
 
 cdef extern from *:
     """
     #define SIGNAL_INTERVAL 0.03
     #define LITTLE_WORK 100000
+    #define MOST_COPIES (sizeof(real) < 8 ? 16777216.0 : 9007199254740992.0)
     """
     # How often the calling thread looks for Ctrl-C, in seconds.
     const double SIGNAL_INTERVAL
     # Rows times numbers to be looked at for each, below which waking other threads costs more than
     # they save.
     const Py_ssize_t LITTLE_WORK
+    # Rows that one stands for at most where they are drawn: `real` counts no further.
+    const double MOST_COPIES
 
 
 cdef struct Watch:
@@ -47,21 +56,68 @@ cdef inline void check_signals(Watch* watch) noexcept nogil:
             watch.stop = 1
 
 
+cdef inline void wait_for(
+    const Py_ssize_t* done, Py_ssize_t n, Watch* watch
+) noexcept nogil:
+    """Let the calling thread wait until others are done, for it alone can look for Ctrl-C."""
+    cdef double began = seconds()
+    while look_at(done) < n:
+        if seconds() - began > 0.001:
+            rest()
+            check_signals(watch)
+
+
 cdef inline int raise_pending() except -1:
     return -1 if PyErr_Occurred() != NULL else 0
 
 
 cdef inline const Emission* emission_of(dict emissions, str name) except NULL:
+    if name not in emissions:
+        raise ValueError(f"emission must be one of {', '.join(emissions)}, not {name!r}")
     return <const Emission*>PyCapsule_GetPointer(emissions[name], "vbfast.Emission")
 
 
-cdef inline Shape shape_of(
+cdef inline int check_least(str name, Py_ssize_t value, Py_ssize_t least) except -1:
+    if value < least:
+        raise ValueError(f"{name} is {value}; it must be >= {least}")
+    return 0
+
+
+cdef inline Py_ssize_t times(Py_ssize_t a, Py_ssize_t b) except -1:
+    """a * b >= 0, or MemoryError where that is no size."""
+    if b > 0 and a > PY_SSIZE_T_MAX // 16 // b:
+        raise MemoryError(f"no memory for {a} times {b} numbers")
+    return a * b
+
+
+cdef inline Shape shape_within(
     Py_ssize_t n_components, Py_ssize_t n_features, Py_ssize_t n_categories
-) noexcept:
+) except *:
+    """The shape, of which no size that an emission or a kernel works out overflows."""
     cdef Shape shape
+    cdef double largest = max(n_components, n_features, n_categories) + 8.0
+    check_least("n_components", n_components, 1)
+    check_least("n_features", n_features, 1)
+    check_least("n_categories", n_categories, 0)
+    if n_components * (n_features + 8.0) * largest > 2.0**55:
+        raise MemoryError(
+            f"no memory for n_components={n_components}, n_features={n_features}, "
+            f"n_categories={n_categories}"
+        )
     shape.n_components = n_components
     shape.n_features = n_features
     shape.n_categories = n_categories
+    return shape
+
+
+cdef inline Shape shape_of(
+    const Emission* emission, Py_ssize_t n_components, Py_ssize_t n_features,
+    Py_ssize_t n_categories,
+) except *:
+    """The shape that an emission has."""
+    cdef Shape shape = shape_within(n_components, n_features, n_categories)
+    if emission.coefficients_size(shape) == 0:
+        raise ValueError(f"n_categories is {n_categories}; for symbols it must be >= 1")
     return shape
 
 
@@ -86,9 +142,25 @@ cdef inline int read_assignment(object told, tuple allowed, Assignment* assignme
         "filter": FILTER,
         "factorised": FACTORISED,
     }[kind]
-    assignment.truncation = told.truncation
+    assignment.truncation = 0
+    if assignment.kind == BEST:
+        # As many as there are is all that can be meant by more.
+        assignment.truncation = min(told.truncation, PY_SSIZE_T_MAX)
+        check_least("truncation", assignment.truncation, 1)
     assignment.seed = told.seed
     assignment.sweep = told.sweep
+    return 0
+
+
+cdef inline int check_whole(const double* weights, Py_ssize_t n_rows) except -1:
+    """Weights that rows are drawn by: a row of weight w is w rows."""
+    cdef Py_ssize_t row
+    for row in range(n_rows):
+        if not (0.0 <= weights[row] <= MOST_COPIES and weights[row] == floor(weights[row])):
+            raise ValueError(
+                f"weights[{row}] is {weights[row]}; draws take whole weights from 0 to "
+                f"{<int64_t>MOST_COPIES} only: a row of weight w is w rows, each drawn"
+            )
     return 0
 
 
@@ -97,13 +169,73 @@ cdef inline int open_rows(object values, Py_buffer* view, Source* source) except
 
     Where it raises, there is no view.
     """
-    PyObject_GetBuffer(values, view, PyBUF_STRIDES | PyBUF_FORMAT)
-    if view.ndim != 2 or view.format[0] != c"d" and view.format[0] != c"f":
-        told = f"{view.ndim}-dimensional {view.format.decode()!r}"
+    cdef str allowed = "two-dimensional float64 or float32"
+    open_array("values", values, PyBUF_STRIDES, allowed, view)
+    if view.ndim != 2 or view.format == NULL or (
+        strcmp(view.format, "d") != 0 and strcmp(view.format, "f") != 0
+    ):
+        told = f"{view.ndim}-dimensional {(view.format or b'').decode()!r}"
         PyBuffer_Release(view)
-        raise TypeError(f"values must be two-dimensional float64 or float32, not {told}")
+        raise TypeError(f"values must be {allowed}, not {told}")
+    if view.shape[1] == 0:
+        PyBuffer_Release(view)
+        raise ValueError("values must have one feature at least, not 0 columns")
     source.values = <const char*>view.buf
     source.row_stride = view.strides[0]
     source.column_stride = view.strides[1]
     source.single = view.itemsize == 4
     return 0
+
+
+cdef inline bytes read_sequences(
+    told, Py_ssize_t n_rows, const int64_t** offsets, const int64_t** order, Py_ssize_t* n
+):
+    """Check what says where sequences are; offsets and order last as long as what is returned.
+
+    That is a copy: another thread may write to the arrays while rows are visited. One sequence of
+    all rows where nothing is told.
+    """
+    cdef const int64_t* given_offsets
+    cdef const int64_t* given_order
+    cdef Py_ssize_t i, length, n_offsets
+    cdef Py_ssize_t previous = n_rows
+    cdef int64_t[2] whole
+    cdef int64_t[1] first
+    cdef int64_t* bounds
+    cdef int64_t* longest
+    cdef char* seen
+    if told is None:
+        whole[0], whole[1], first[0] = 0, n_rows, 0
+        given_offsets, given_order = whole, first
+        n[0] = 1 if n_rows else 0
+    else:
+        # So that they stay where they are.
+        arrays = told.offsets, told.order
+        given_offsets = integers("offsets", arrays[0], &n_offsets)
+        given_order = integers("order", arrays[1], n)
+        check_length("offsets", n_offsets, n[0] + 1)
+    cdef bytes held = PyBytes_FromStringAndSize(NULL, 16 * n[0] + 8 + n[0])
+    bounds = <int64_t*>PyBytes_AS_STRING(held)
+    longest = bounds + n[0] + 1
+    seen = <char*>(longest + n[0])
+    memcpy(bounds, given_offsets, (n[0] + 1) * sizeof(int64_t))
+    memcpy(longest, given_order, n[0] * sizeof(int64_t))
+    memset(seen, 0, n[0])
+    if bounds[0] != 0 or bounds[n[0]] != n_rows:
+        raise ValueError(f"offsets go from {bounds[0]} to {bounds[n[0]]}, not from 0 to {n_rows}")
+    for i in range(n[0]):
+        if bounds[i + 1] <= bounds[i]:
+            raise ValueError(f"offsets[{i + 1}] is {bounds[i + 1]}; it must be > {bounds[i]}")
+    for i in range(n[0]):
+        if not 0 <= longest[i] < n[0]:
+            raise ValueError(f"order[{i}] is {longest[i]}; it must be >= 0 and < {n[0]}")
+        if seen[longest[i]]:
+            raise ValueError(f"order[{i}] is {longest[i]}, which is there twice")
+        seen[longest[i]] = 1
+        length = bounds[longest[i] + 1] - bounds[longest[i]]
+        if length > previous:
+            raise ValueError(f"order[{i}] is of a longer sequence than order[{i - 1}]")
+        previous = length
+    offsets[0] = bounds
+    order[0] = longest
+    return held

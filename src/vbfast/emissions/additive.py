@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..conjugate import MatrixNormalWishart, Regression
-from ..data import Frame
+from ..data import Frame, check_frame, check_size
 from ..stats import Stats
 
 __all__ = ["AdditiveCovariance", "AdditiveGaussian"]
@@ -67,6 +67,10 @@ class AdditiveGaussian:
     frame: Frame | None = None
 
     def __post_init__(self) -> None:
+        for name in ("n_features", "n_chains", "n_components"):
+            object.__setattr__(self, name, check_size(name, getattr(self, name)))
+        if self.frame is not None:
+            check_frame(self.frame)
         if self.covariance_type not in get_args(AdditiveCovariance):
             raise ValueError(
                 f"covariance_type must be 'full' or 'diag', not {self.covariance_type!r}"
@@ -86,6 +90,16 @@ class AdditiveGaussian:
     def n_indicators(self) -> int:
         """P = M K."""
         return self.n_chains * self.n_components
+
+    @cached_property
+    def _origins(self) -> Array:
+        """A summand of the frame's origin for each chain, (M, D): their sum is it to the last bit.
+
+        In a column that is all but constant the last bit may be many standard deviations.
+        """
+        each = np.tile(self.units.origin / self.n_chains, (self.n_chains, 1))
+        each[-1] = self.units.origin - sum(each[:-1])
+        return each
 
     def fields(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Names and shapes of this emission's statistics: n, sums of zz', zx', xx'."""
@@ -209,11 +223,11 @@ class AdditiveGaussian:
         units = self.units
         shape = (*means.shape[:-2], self.n_chains, self.n_components, self.n_features)
         root = np.linalg.inv(factor * units.scale)
-        raw = units.origin / self.n_chains + means.reshape(shape) / units.scale
+        raw = self._origins[:, None] + means.reshape(shape) / units.scale
         return raw, np.asarray(root @ np.swapaxes(root, -1, -2), dtype=np.float64)
 
     def in_frame(self, means: Array, covariance: Array) -> tuple[Array, Array]:
         """Means (P, D) and covariance (D, D) of those in the units of the data."""
         units = self.units
-        scaled = (means - units.origin / self.n_chains) * units.scale
+        scaled = (means - self._origins[:, None]) * units.scale
         return scaled.reshape(-1, self.n_features), covariance * np.outer(units.scale, units.scale)

@@ -51,6 +51,7 @@ class Bernoulli(Symbols):
     _allowed: ClassVar[str] = "0 and 1"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.a is None) != (self.b is None):
             raise ValueError("give a and b of the beta prior, or neither")
         _ = self._concentrations

@@ -56,6 +56,7 @@ class Categorical(Symbols):
     kernel: ClassVar[str] = "categorical"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         given = np.asarray(self.n_categories)
         allowed = f"n_categories must be an integer >= 1, or {self.n_features} of them"
         if given.dtype.kind not in "iu":

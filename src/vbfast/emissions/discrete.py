@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._kernels.inputs import LOWEST
-from ..conjugate import TINY, Probabilities, Tables
-from ..data import ArrayData, Frame
+from ..conjugate import LEAST_CONCENTRATION, TINY, Probabilities, Tables
+from ..data import ArrayData, Frame, check_size
 from ..stats import Stats
 
 __all__ = ["Discrete", "Symbols", "as_hyperparameter"]
@@ -35,6 +35,9 @@ class Discrete:
 
     # What a value must be, for `check_rows`.
     _allowed: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n_features", check_size("n_features", self.n_features))
 
     @cached_property
     def units(self) -> Frame:
@@ -245,13 +248,15 @@ class Symbols(Discrete):
         return rows
 
 
-def as_hyperparameter(name: str, value: ArrayLike, *shapes: tuple[int, ...]) -> Array:
-    """Return a hyperparameter as an array of one of these shapes, or of none; all > 0.
+def as_hyperparameter(
+    name: str, value: ArrayLike, *shapes: tuple[int, ...], least: float = LEAST_CONCENTRATION
+) -> Array:
+    """Return a hyperparameter as an array of one of these shapes, or of none; all >= least.
 
     Raises
     ------
     TypeError, ValueError
-        If it is no number, not > 0 or not finite, or of another shape.
+        If it is no number, below `least` or not finite, or of another shape.
     """
     array = np.asarray(value)
     if array.dtype.kind not in "iuf":
@@ -260,8 +265,10 @@ def as_hyperparameter(name: str, value: ArrayLike, *shapes: tuple[int, ...]) -> 
     if array.shape not in ((), *shapes):
         allowed = " or ".join(map(str, shapes))
         raise ValueError(f"{name} must be a number, or of shape {allowed}, got {array.shape}")
-    bad = np.argwhere(~((array > 0) & np.isfinite(array)))
+    bad = np.argwhere(~((array >= least) & np.isfinite(array)))
     if len(bad):
         where = name + (str([int(i) for i in bad[0]]) if array.ndim else "")
-        raise ValueError(f"{where} is {array[tuple(bad[0])]}; finite numbers > 0 are allowed")
+        raise ValueError(
+            f"{where} is {array[tuple(bad[0])]}; finite numbers > 0 are allowed, {least} at least"
+        )
     return array

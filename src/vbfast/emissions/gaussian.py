@@ -19,7 +19,7 @@ from ..conjugate import (
     point,
     precision_factors,
 )
-from ..data import Frame
+from ..data import Frame, check_frame, check_size
 from ..stats import Moments, Stats
 
 __all__ = ["CovarianceType", "Gaussian", "draw_rows"]
@@ -34,6 +34,20 @@ CovarianceType = Literal["full", "tied", "diag", "spherical"]
 
 def _packed(*parts: ArrayLike) -> Array:
     return np.concatenate([np.ravel(part) for part in parts], dtype=np.float64)
+
+
+# A prior's variances, in units in which those of the data are 1.
+NARROWEST_PRIOR, WIDEST_PRIOR = 1e-100, 1e100
+
+
+def _check_range(what: str, values: Array) -> None:
+    """Raise ValueError where a prior's variance leaves no room for arithmetic."""
+    bad = values[~((values >= NARROWEST_PRIOR) & (values <= WIDEST_PRIOR))]
+    if bad.size:
+        raise ValueError(
+            f"{what} is {bad.flat[0]:.3g} in units in which the data have variance 1; from "
+            f"{NARROWEST_PRIOR} to {WIDEST_PRIOR} are allowed"
+        )
 
 
 @dataclass(frozen=True)
@@ -95,6 +109,9 @@ class Gaussian:
     may_be_impossible: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "n_features", check_size("n_features", self.n_features))
+        if self.frame is not None:
+            check_frame(self.frame)
         if self.covariance_type not in get_args(CovarianceType):
             raise ValueError(
                 f"covariance_type must be one of {', '.join(map(repr, get_args(CovarianceType)))}, "
@@ -170,7 +187,10 @@ class Gaussian:
         units, d = self.units, self.n_features
         mean = np.zeros(d) if self.mean_prior is None else np.asarray(self.mean_prior)
         variance = np.broadcast_to(np.asarray(self.mean_variance, dtype=float), (d,))
-        return (mean - units.origin) * units.scale, 1 / (variance * units.scale**2)
+        with np.errstate(all="ignore"):
+            share = variance * units.scale**2
+        _check_range("the prior variance of the means", share)
+        return (mean - units.origin) * units.scale, 1 / share
 
     def prior(self, n_components: int) -> dict[str, ArrayLike]:
         """Hyperparameters, in the units of the frame."""
@@ -201,12 +221,17 @@ class Gaussian:
         `scatter` is (..., D, D), (..., D) if diagonal, (...) if spherical; it is returned in
         a shape that goes with a posterior's, (..., 1, D, D), (..., 1, D) or (..., 1, 1).
         """
-        if self.covariance_type in ("full", "tied"):
-            scatter = scatter * scale[..., :, None] * scale[..., None, :]
-            return np.asarray(scatter[..., None, :, :])
-        if self.covariance_type == "diag":
-            return np.asarray((scatter * scale**2)[..., None, :])
-        return np.asarray((scatter * scale[..., 0] ** 2 * self.n_features)[..., None, None])
+        with np.errstate(all="ignore"):
+            if self.covariance_type in ("full", "tied"):
+                scatter = scatter * scale[..., :, None] * scale[..., None, :]
+                _check_range("the prior scatter", np.diagonal(scatter, axis1=-2, axis2=-1))
+                return np.asarray(scatter[..., None, :, :])
+            if self.covariance_type == "diag":
+                scatter = (scatter * scale**2)[..., None, :]
+            else:
+                scatter = (scatter * scale[..., 0] ** 2 * self.n_features)[..., None, None]
+        _check_range("the prior scatter", scatter)
+        return np.asarray(scatter)
 
     def distribution(self, stats: Stats | Mapping[str, Array]) -> Distribution:
         """Statistics read as a distribution over (mu, Lambda)."""

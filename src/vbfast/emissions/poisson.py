@@ -58,6 +58,7 @@ class Poisson(Discrete):
     _allowed: ClassVar[str] = "whole numbers from 0 to 2**53"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.shape is None) != (self.rate is None):
             raise ValueError("give shape and rate of the gamma prior, or neither")
         _ = self._hyperparameters
@@ -73,7 +74,7 @@ class Poisson(Discrete):
             return np.ones(()), np.zeros(())
         one_each = (self.n_features,)
         shape = as_hyperparameter("shape", self.shape, one_each)
-        return shape, as_hyperparameter("rate", self.rate, one_each)
+        return shape, as_hyperparameter("rate", self.rate, one_each, least=1e-100)
 
     def fields(self, n_components: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Names and shapes of this emission's statistics."""

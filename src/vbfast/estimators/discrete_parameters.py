@@ -87,9 +87,6 @@ class DiscreteParameters(ABC):
         """Attributes that say all of the parameters."""
         return (f"{self._parameter}_",)
 
-    def _check_emission_parameters(self) -> None:  # noqa: B027
-        """Nothing, until there are rows."""
-
     def _read(
         self,
         X: ArrayLike,

@@ -37,7 +37,10 @@ _FOR = {
 
 
 def check_emission(estimator: Any) -> None:
-    """Raise ValueError where the emission is unknown, or a parameter is for another one."""
+    """Raise ValueError where the emission is unknown, or a parameter is for another one.
+
+    Parameters that are there for every emission are checked whether or not it reads them.
+    """
     emission = estimator.emission
     check_choice("emission", emission, tuple(EMISSIONS))
     for name, emissions in _FOR.items():
@@ -45,3 +48,4 @@ def check_emission(estimator: Any) -> None:
             raise ValueError(
                 f"{name} is for emission {' or '.join(map(repr, emissions))}, not {emission!r}"
             )
+    GaussianParameters._check_gaussian_parameters(estimator)

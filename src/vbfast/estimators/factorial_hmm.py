@@ -24,6 +24,7 @@ from .base import FittedByMethod, MethodName, feature_names
 from .checks import (
     as_array,
     as_generator,
+    available_memory,
     check_choice,
     check_distance,
     check_ignored,
@@ -37,6 +38,8 @@ Array = NDArray[np.float64]
 
 COVARIANCE_TYPES = ("full", "diag")
 FACTORISATIONS = ("structured", "complete")
+# Bytes for which nobody asks how many there are.
+LITTLE_MEMORY = 2.0**26
 # What predictions are made from.
 _PARAMETER_NAMES = ("startprob_", "transmat_", "means_", "covariance_")
 # Priors that are not given, where a method needs proper ones: rows that a state's mean is worth,
@@ -250,6 +253,7 @@ class FactorialHMM(FittedByMethod):
         check_ignored(y, data.n_rows)
         # Recursions are in float64 arithmetic whatever the data.
         data = replace(data, single=False)
+        self._check_memory(data)
         model, priors = self._model(data.frame, method)
         if not isinstance(method, FullInference):
             model.latent.kind(method.assign(0))
@@ -404,6 +408,17 @@ class FactorialHMM(FittedByMethod):
         if isinstance(self.method, str) and isinstance(method, MeanField):
             return replace(method, factorised=True)
         return method
+
+    def _check_memory(self, data: ArrayData) -> None:
+        m, k, d = int(self.n_chains), int(self.n_components), data.values.shape[1]
+        # Statistics, some posteriors and thetas, and what solves for the means; a memory of rows.
+        needed = 8.0 * (20 * m * k * (m * k + k + d) + data.n_rows * m * k)
+        available = np.inf if needed < LITTLE_MEMORY else available_memory()
+        if needed > available:
+            raise MemoryError(
+                f"n_chains={m} of n_components={k} with {d} features and {data.n_rows} rows would "
+                f"need about {needed / 2**30:.1f} GiB; {available / 2**30:.1f} GiB are available"
+            )
 
     # -- model, priors, starts ----------------------------------------------------------------
 
@@ -579,7 +594,9 @@ class FactorialHMM(FittedByMethod):
         sequences = as_sequences(lengths, len(values))
         covariance = np.diag(covariance) if covariance.ndim == 1 else covariance
         # Units in which the noise has variance 1, whatever data these parameters are from.
-        origin = means.mean(axis=1).sum(axis=0)
+        # About a state's, so that equal means average to themselves.
+        away = means - means[:, :1]
+        origin = np.asarray(sum(means[:, 0] + away.mean(axis=1)))
         frame = Frame(origin, np.diagonal(covariance) ** -0.5, np.ones(d))
         emission = AdditiveGaussian(d, m, k, frame=frame)
         model = FactorialModel(CoupledChains(m, k, self.factorisation), emission)

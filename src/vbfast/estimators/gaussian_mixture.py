@@ -117,8 +117,6 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
 
     def _check_parameters(self) -> Method:
         self._check_gaussian_parameters()
-        if not isinstance(self.warm_start, (bool, np.bool_)):
-            raise TypeError(f"warm_start must be True or False, not {self.warm_start!r}")
         return self._check_mixture()
 
     def _check_memory(self, data: ArrayData, method: Method) -> None:

@@ -178,7 +178,7 @@ class GaussianParameters:
         d = scale.shape[-1]
         # Less than a row stands for itself.
         each = np.maximum(total_weight - 1, np.minimum(total_weight, 1))[..., None]
-        part = max(self.reg_covar, 1e-12)
+        part = max(float(self.reg_covar), 1e-12)
         if self.covariance_type in ("full", "tied"):
             scatter = scatter / each[..., None]
             smallest = np.linalg.eigvalsh(scatter)[..., 0]
@@ -317,9 +317,6 @@ class GaussianParameters:
 
     #: Attributes that say all of the parameters.
     _told_names: ClassVar[tuple[str, ...]] = ("means_", "precisions_cholesky_")
-
-    def _check_emission_parameters(self) -> None:
-        self._check_gaussian_parameters()
 
     def _read(self, X: ArrayLike, *, lengths: ArrayLike | None = None) -> ArrayData:
         """Rows to fit, checked."""

@@ -302,7 +302,6 @@ class HiddenMarkovModel(FittedByMethod):
         check_emission(self)
         check_choice("init_params", self.init_params, INITS)
         check_choice("initial", self.initial, ("free", "stationary"))
-        self._face._check_emission_parameters()
         method = self._check_fitting()
         if isinstance(method, VariationalEM) and method.truncation is not None:
             raise ValueError(

@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 INITS = ("kmeans", "k-means++", "random", "random_from_data")
 WEIGHT_PRIORS = ("dirichlet_distribution", "dirichlet_process")
 # Rows that one weight may stand for in full inference, each with a draw of its own.
-MOST_COPIES = 100_000
+MOST_COPIES = 2**53
 
 
 class MixtureBase(FittedByMethod):
@@ -278,6 +278,8 @@ class MixtureBase(FittedByMethod):
         )
         check_number("weight_concentration_prior", self.weight_concentration_prior, above=0,
                      optional=True)  # fmt: skip
+        if not isinstance(self.warm_start, (bool, np.bool_)):
+            raise TypeError(f"warm_start must be True or False, not {self.warm_start!r}")
         return self._check_fitting()
 
     def _given_weights(self) -> Array | None:

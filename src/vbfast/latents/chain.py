@@ -13,9 +13,10 @@ from scipy.special import xlogy
 
 from .. import _kernels
 from .._kernels.inputs import Assignment, Coefficients
-from ..conjugate import Dirichlet
+from ..conjugate import LEAST_CONCENTRATION, Dirichlet
+from ..data import check_size
 from ..stats import Stats
-from .mixture import EMPTY_SHARE, check_components, held
+from .mixture import EMPTY_SHARE, held
 
 __all__ = ["Chain", "Initial", "stationary_distribution"]
 
@@ -69,7 +70,7 @@ class Chain:
     compiled: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        k = check_components(self.n_components)
+        k = check_size("n_components", self.n_components)
         object.__setattr__(self, "n_components", k)
         if self.initial not in get_args(Initial):
             raise ValueError(f"initial must be 'free' or 'stationary', not {self.initial!r}")
@@ -105,10 +106,11 @@ class Chain:
             if value.shape not in ((), shape):
                 raise ValueError(f"{name} must be a number or of shape {shape}, got {value.shape}")
             rows[...] = value
-            bad = np.argwhere(~((rows > 0) & (rows < np.inf)))
+            bad = np.argwhere(~((rows >= LEAST_CONCENTRATION) & (rows < np.inf)))
             if len(bad):
                 raise ValueError(
-                    f"{name} has {rows[tuple(bad[0])]}; finite numbers > 0 are allowed"
+                    f"{name} has {rows[tuple(bad[0])]}; finite numbers > 0 are allowed, "
+                    f"{LEAST_CONCENTRATION} at least"
                 )
         return np.asarray(concentration * self._possible - 1.0)
 

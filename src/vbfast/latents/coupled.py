@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._kernels.inputs import Assignment
-from ..conjugate import Dirichlet
+from ..conjugate import LEAST_CONCENTRATION, Dirichlet
+from ..data import check_size
 from ..stats import Stats
 from .chain import LEAST_LOG
 
@@ -49,20 +49,18 @@ class CoupledChains:
 
     def __post_init__(self) -> None:
         for name in ("n_chains", "n_components"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-                raise TypeError(f"{name} must be an integer >= 1, not {value!r}")
-            if value < 1:
-                raise ValueError(f"{name} must be an integer >= 1, not {value!r}")
-            object.__setattr__(self, name, int(value))  # narrow NumPy integers overflow
+            object.__setattr__(self, name, check_size(name, getattr(self, name)))
         if self.factorisation not in get_args(Factorisation):
             raise ValueError(
                 f"factorisation must be 'structured' or 'complete', not {self.factorisation!r}"
             )
         for name in ("start_concentration", "transition_concentration"):
             alpha = getattr(self, name)
-            if alpha is not None and not 0 < alpha < np.inf:
-                raise ValueError(f"{name} must be None or a finite number > 0, not {alpha!r}")
+            if alpha is not None and not LEAST_CONCENTRATION <= alpha < np.inf:
+                raise ValueError(
+                    f"{name} must be None or a finite number > 0, {LEAST_CONCENTRATION} at least, "
+                    f"not {alpha!r}"
+                )
 
     @property
     def n_states(self) -> int:
@@ -72,7 +70,9 @@ class CoupledChains:
     @property
     def tractable(self) -> bool:
         """Whether the product chain is computed with."""
-        return self.n_states <= MOST_STATES
+        # Of many chains the power itself would take all memory.
+        few = self.n_components == 1 or self.n_chains <= MOST_STATES.bit_length()
+        return few and self.n_states <= MOST_STATES
 
     def kind(self, assignment: Assignment) -> str:
         """What the kernel calls an assignment.
@@ -85,9 +85,12 @@ class CoupledChains:
         match assignment.kind:
             case "exact":
                 if not self.tractable:
+                    told = f"{self.n_components}**{self.n_chains}"
+                    if self.n_chains < 64:
+                        told = str(self.n_states)
                     raise ValueError(
                         f"{self.n_chains} chains of {self.n_components} components have "
-                        f"{self.n_states} joint states: exact q(T) takes {MOST_STATES} at most. "
+                        f"{told} joint states: exact q(T) takes {MOST_STATES} at most. "
                         "Use variational EM, method='variational_em', or mean field with a "
                         "factorised q(T), method='mean_field'"
                     )

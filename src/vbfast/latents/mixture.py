@@ -16,6 +16,7 @@ from scipy.special import betaln, gammaln, xlogy
 from .. import _kernels
 from .._kernels.inputs import Assignment, Coefficients
 from ..conjugate import Dirichlet, StickBreaking
+from ..data import check_size
 from ..stats import Stats
 
 __all__ = ["Mixture", "WeightPrior"]
@@ -47,7 +48,7 @@ class Mixture:
     concentration: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "n_components", check_components(self.n_components))
+        object.__setattr__(self, "n_components", check_size("n_components", self.n_components))
         choices = get_args(WeightPrior)
         if not isinstance(self.weight_prior, str) or self.weight_prior not in choices:
             raise ValueError(
@@ -236,16 +237,6 @@ class Mixture:
             step[before == 0] = 0.0
             total[sets] = np.logaddexp.reduce(total[before] + step, axis=1)
         return float(total[-1])
-
-
-def check_components(n_components: Any) -> int:
-    """Return a number of components; TypeError or ValueError where it isn't one."""
-    allowed = "n_components must be an integer >= 1"
-    if isinstance(n_components, bool) or not isinstance(n_components, numbers.Integral):
-        raise TypeError(f"{allowed}, not {n_components!r}")
-    if n_components < 1:
-        raise ValueError(f"{allowed}, not {n_components!r}")
-    return int(n_components)  # narrow NumPy integers overflow
 
 
 def held(counts: Array) -> NDArray[np.bool_]:
