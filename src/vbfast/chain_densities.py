@@ -73,6 +73,7 @@ class PointChain:
             self.emission.offsets(self.parameters) + scores,
             latent,
             self.emission.width,
+            self.emission.may_be_impossible,
         )
 
     def _visit(

@@ -144,6 +144,7 @@ class Model:
             self.emission.offsets(parameters) + scores,
             latent,
             self.emission.width,
+            self.emission.may_be_impossible,
             log_prior=log_prior,
             weights=weights,
             parameters=parameters,

@@ -54,6 +54,7 @@ from .tile cimport (
     lanes_min,
     lanes_replace_above,
     lanes_set,
+    lanes_sum,
     lines,
     look_at,
     philox_uniform,
@@ -72,11 +73,11 @@ from .visit cimport (
     Watch,
     check_length,
     check_signals,
+    checked_shape,
     emission_of,
     open_rows,
     raise_pending,
     read_assignment,
-    shape_of,
     watch_from_now,
 )
 
@@ -122,6 +123,8 @@ EMISSIONS = {}
 cdef enum:
     # Tasks whose statistics are held at a time.
     MOST_TASKS = 64
+    # Rows of a recursion between looks for Ctrl-C.
+    MOST_BETWEEN = 256
     # That find_best can note.
     MOST_STATES = 65536
 
@@ -164,7 +167,7 @@ cdef struct Job:
     const Emission* emission
     const double* coefficients
     const double* offsets
-    const double* start  # (K)
+    double* start  # (K)
     # Transitions (K, columns), their transpose, logarithms; padded with 0, -inf.
     Py_ssize_t columns
     double* forward
@@ -175,8 +178,12 @@ cdef struct Job:
     double least
     bint dense  # no probability is below LEAST_TRANSITION
     bint mild   # or those that are are 0
+    bint alike  # each state is followed by the same ones
     bint by_labels  # rows are counted by labels rather than by q
     bint remembered  # q is there from the last visit, for coordinate ascent to go on from
+    bint may_be_impossible  # a row; if not, one of no probability is too far away for float64
+    Py_ssize_t between  # rows of a recursion that may go by without a look for Ctrl-C
+    bint wide  # one row is too many
     Py_ssize_t n_rows
     Py_ssize_t first_row
     Py_ssize_t n_sequences
@@ -350,19 +357,37 @@ cdef inline void look(Job* job) noexcept nogil:
         check_signals(&job.watch)
 
 
+cdef inline bint look_at_row(Job* job, Py_ssize_t row) noexcept nogil:
+    """Look for Ctrl-C at one row in `between`; whether to stop."""
+    if row % job.between == 0:
+        look(job)
+    return job.watch.stop
+
+
+cdef inline bint look_within(Job* job, Py_ssize_t column) noexcept nogil:
+    """Look for Ctrl-C at some of a row's columns, where they are many; whether to stop."""
+    if job.wide and column % 64 == 0:
+        look(job)
+        return job.watch.stop
+    return False
+
+
 # Recursions of a bundle ---------------------------------------------------------------------------
 
 
 cdef inline void multiply(
-    Py_ssize_t n, const double* matrix, Py_ssize_t columns, const lanes* x, Py_ssize_t step,
-    lanes* out,
+    Job* job, const double* matrix, const lanes* x, Py_ssize_t step, lanes* out
 ) noexcept nogil:
     """out[j] = sum_i x[i] matrix[i, j] for each lane; states of x are step vectors apart."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t columns = job.columns
     cdef Py_ssize_t j
     cdef const double* row
     cdef const lanes* from_
     cdef lanes a0, a1, a2, a3, y
     for j in range(0, n, 4):
+        if look_within(job, j):
+            return
         a0 = lanes_set(0.0)
         a1 = a0
         a2 = a0
@@ -384,7 +409,7 @@ cdef inline void multiply(
 
 
 cdef void forward_steps(
-    const Job* job, const lanes* b, lanes* alpha, const lanes* top, lanes* inverse,
+    Job* job, const lanes* b, lanes* alpha, const lanes* top, lanes* inverse,
     Py_ssize_t n_steps, lanes* predicted, lanes* inverse_now, lanes* lost,
 ) noexcept nogil:
     """alpha[t, j] = b[t, j] sum_i alpha[t - 1, i] A[i, j] / (sum of alpha[t - 1]), in one vector.
@@ -395,7 +420,7 @@ cdef void forward_steps(
     cdef Py_ssize_t step = job.stride // LANES
     cdef Py_ssize_t k
     cdef lanes least = lanes_set(job.least)
-    cdef lanes lowest = lanes_set(LOWEST)
+    cdef lanes lowest = lanes_set(LOWEST if job.may_be_impossible else -INFINITY)
     cdef lanes none = lanes_set(0.0)
     cdef lanes one = lanes_set(1.0)
     cdef lanes tiny = lanes_set(TINY)
@@ -413,7 +438,7 @@ cdef void forward_steps(
         flags = flags + lanes_keep_from(one, lowest, top[0]) + lanes_keep_from(one, tiny, s)
         scale = one / lanes_max(s, tiny)
         inverse[0] = scale
-        multiply(n, job.forward, job.columns, alpha, step, predicted)
+        multiply(job, job.forward, alpha, step, predicted)
         b = b + VECTORS
         alpha = alpha + VECTORS
         top = top + VECTORS
@@ -423,7 +448,7 @@ cdef void forward_steps(
 
 
 cdef void forward(
-    const Job* job, const Bundle* bundle, const Room* room, const double* entry, Py_ssize_t begin,
+    Job* job, const Bundle* bundle, const Room* room, const double* entry, Py_ssize_t begin,
     double* end,
 ) noexcept nogil:
     """From what is predicted for each span's row `begin` to what is for the row after its last.
@@ -442,7 +467,7 @@ cdef void forward(
         lost[i] = 0.0
     while t < bundle.length[0]:
         tile = t // tile_steps
-        stop = (tile + 1) * tile_steps
+        stop = min((tile + 1) * tile_steps, t + job.between)
         for i in range(BUNDLE):
             if bundle.length[i] > t:
                 stop = min(stop, bundle.length[i])
@@ -456,6 +481,8 @@ cdef void forward(
                 <lanes*>room.lost + v,
             )
         t = stop
+        if job.between < MOST_BETWEEN and look_at_row(job, 0):
+            return
         for i in range(BUNDLE):
             if bundle.length[i] == t:
                 lost[i] = room.lost[i]
@@ -465,7 +492,7 @@ cdef void forward(
 
 
 cdef void backward_steps(
-    const Job* job, lanes* b, lanes* alpha, const lanes* inverse, lanes* q, Py_ssize_t n_steps,
+    Job* job, lanes* b, lanes* alpha, const lanes* inverse, lanes* q, Py_ssize_t n_steps,
     lanes* beta, lanes* arriving, lanes counted,
 ) noexcept nogil:
     """beta[t - 1, i] = sum_j A[i, j] b[t, j] beta[t, j] / (sum of alpha[t]), in one vector.
@@ -499,7 +526,7 @@ cdef void backward_steps(
             for k in range(n):
                 x = b[k * step + t * VECTORS] * beta[k * VECTORS]
                 arriving[k * VECTORS] = lanes_min(x * scale, huge)
-        multiply(n, job.backward, job.columns, arriving, VECTORS, beta)
+        multiply(job, job.backward, arriving, VECTORS, beta)
 
 
 cdef void backward(
@@ -524,10 +551,10 @@ cdef void backward(
         tile = (t - 1) // tile_steps
         b = emissions_at(job, room, tile)
         alpha = alpha_at(job, room, tile)
-        begin = tile * tile_steps
+        begin = max(tile * tile_steps, t - job.between)
         for i in range(BUNDLE):
             if bundle.length[i] == t:
-                enter(job, room, alpha + (t - 1 - begin) * BUNDLE + i, t, i)
+                enter(job, room, alpha + (t - 1 - tile * tile_steps) * BUNDLE + i, t, i)
             elif bundle.length[i] < t:
                 begin = max(begin, bundle.length[i])
         place = (begin - tile * tile_steps) * VECTORS
@@ -539,10 +566,12 @@ cdef void backward(
                 <lanes*>room.arriving + v, (<lanes*>room.counted)[v],
             )
         t = begin
+        if job.between < MOST_BETWEEN:
+            look(job)
         if keep and t == tile * tile_steps:
             count_tile(job, bundle, room, tile, statistics)
-            if job.watch.stop:
-                return
+        if job.watch.stop:
+            return
 
 
 cdef inline void enter(
@@ -576,6 +605,8 @@ cdef void count_tile(
     cdef Py_ssize_t n_used = (n_rows + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK
     cdef double* b = emissions_at(job, room, tile)
     cdef double* alpha = alpha_at(job, room, tile)
+    # States at a time: a few milliseconds.
+    cdef Py_ssize_t many = even(max(2, 262144 // n))
     cdef Py_ssize_t k
     look(job)
     give_rows(job, bundle, room, tile, room.q, NULL)
@@ -584,10 +615,18 @@ cdef void count_tile(
     for k in range(n):
         memset(b + k * job.stride + n_rows, 0, (n_used - n_rows) * sizeof(double))
         memset(room.q + k * job.stride + n_rows, 0, (n_used - n_rows) * sizeof(double))
-    products(
-        n, n, False, n_used // LANES, job.stride // LANES, <const lanes*>alpha, <const lanes*>b,
-        room.pairs, fours(n),
-    )
+    k = 0
+    while k < n:
+        products(
+            min(many, n - k), n, False, n_used // LANES, job.stride // LANES,
+            <const lanes*>(alpha + k * job.stride), <const lanes*>b, room.pairs + k * fours(n),
+            fours(n),
+        )
+        k += many
+        if job.wide:
+            look(job)
+            if job.watch.stop:
+                return
     read_bundle(job, bundle, room, tile * job.tile_rows, n_used)
     count_rows(job, room, n_used, statistics)
 
@@ -692,6 +731,8 @@ cdef void visit_bundle(
         passes = forward_parts(job, bundle, &room)
     else:
         forward(job, bundle, &room, room.entry, 0, room.end)
+    if job.watch.stop:
+        return
     for i in range(BUNDLE):
         if bundle.length[i] > 0 and room.lost[i] > 0.0:
             job.failed[bundle.sequence[i]] = 1
@@ -710,6 +751,8 @@ cdef void visit_bundle(
         backward_parts(job, bundle, &room, passes, statistics)
     else:
         backward(job, bundle, &room, bundle.length[0], True, statistics)
+    if job.watch.stop:
+        return
     for k in range(n):
         for j in range(n):
             statistics[1 + 2 * n + k * n + j] += (
@@ -726,12 +769,16 @@ cdef void visit_bundle(
 cdef void find_log_z(
     Job* job, const Bundle* bundle, const Room* room, double* statistics
 ) noexcept nogil:
-    """log p(row | rows before it), in place of top."""
+    """log p(row | rows before it), in place of top; -inf of a row too far away."""
     cdef lanes* top = <lanes*>room.top
+    cdef lanes lowest = lanes_set(LOWEST)
+    cdef lanes never = lanes_set(-INFINITY)
     cdef Py_ssize_t i, t, v
     cdef double total
     for v in range(bundle.length[0] * VECTORS):
-        top[v] = top[v] - lanes_log((<lanes*>room.inverse)[v])
+        top[v] = lanes_replace_above(
+            never, top[v] - lanes_log((<lanes*>room.inverse)[v]), top[v], lowest
+        )
     for i in range(BUNDLE):
         if room.lost[i] > 0.0:
             continue
@@ -762,7 +809,7 @@ cdef Py_ssize_t forward_parts(Job* job, Bundle* bundle, const Room* room) noexce
     if not bundle.opens:
         look_before(job, bundle, room)
     settled = False
-    while not settled and passes < BUNDLE:
+    while not settled and passes < BUNDLE and not job.watch.stop:
         for k in range(n):
             for i in range(1, BUNDLE):
                 room.entry[k * BUNDLE + i] = room.end[k * BUNDLE + i - 1]
@@ -813,12 +860,16 @@ cdef void backward_parts(
 
 
 cdef inline void multiply_states(
-    Py_ssize_t n, const double* matrix, Py_ssize_t columns, const double* x, double* out
+    Job* job, const double* matrix, const double* x, double* out
 ) noexcept nogil:
     """out[j] = sum_i x[i] matrix[i, j]."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t columns = job.columns
     cdef Py_ssize_t i, j
     cdef lanes s
     for j in range(columns // LANES):
+        if look_within(job, j):
+            return
         s = lanes_set(0.0)
         for i in range(n):
             s = s + lanes_set(x[i]) * (<const lanes*>(matrix + i * columns))[j]
@@ -864,7 +915,9 @@ cdef void look_before(Job* job, const Bundle* bundle, const Room* room) noexcept
             s = 1.0 / max(s, TINY)
             for k in range(n):
                 x[k] *= s
-            multiply_states(n, job.forward, job.columns, x, predicted)
+            multiply_states(job, job.forward, x, predicted)
+            if look_at_row(job, row):
+                return
         first += n_rows
     for k in range(n):
         room.entry[k * BUNDLE] = predicted[k]
@@ -893,7 +946,9 @@ cdef void look_after(Job* job, const Bundle* bundle, const Room* room) noexcept 
             s = 1.0 / max(s, TINY)
             for k in range(n):
                 arriving[k] *= s
-            multiply_states(n, job.backward, job.columns, arriving, beta)
+            multiply_states(job, job.backward, arriving, beta)
+            if look_at_row(job, row):
+                return
         end -= n_rows
     for k in range(n):
         room.beta_entry[k * BUNDLE + last] = beta[k]
@@ -923,8 +978,8 @@ cdef void check_edges(const Job* job, const Task* task) noexcept nogil:
 # One sequence at a time, in logarithms ------------------------------------------------------------
 
 
-cdef inline double log_sum(Py_ssize_t n, const double* x) noexcept nogil:
-    """log sum exp x; -inf if all are."""
+cdef inline double normalise(Py_ssize_t n, double* x) noexcept nogil:
+    """x = x - log sum exp x; returns log sum exp x, which is -inf if all are."""
     cdef double high = -INFINITY
     cdef double s = 0.0
     cdef Py_ssize_t k
@@ -933,8 +988,39 @@ cdef inline double log_sum(Py_ssize_t n, const double* x) noexcept nogil:
     if high == -INFINITY:
         return high
     for k in range(n):
-        s += exp(x[k] - high)
-    return high + log(s)
+        # First what may be so large that it takes all digits, then what is between 0 and log n.
+        x[k] -= high
+        s += exp(x[k])
+    s = log(s)
+    for k in range(n):
+        x[k] -= s
+    return high + s
+
+
+cdef inline bint weigh_row(
+    const Job* job, const double* prior, double* x, double* level
+) noexcept nogil:
+    """x = log prior + scores x - level, the best score of states that are possible by the prior.
+
+    Scores of 1e20 would take all digits of what the prior says. Returns whether the row is possible
+    at all: one that is too far away for float64 numbers is, its level is -inf and its scores tell
+    nothing.
+    """
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t k
+    cdef bint possible = False
+    level[0] = -INFINITY
+    for k in range(n):
+        if prior[k] > -INFINITY:
+            possible = True
+            level[0] = max(level[0], x[k])
+    if level[0] == -INFINITY:
+        memcpy(x, prior, n * sizeof(double))
+        return possible and not job.may_be_impossible
+    for k in range(n):
+        # What is not possible may have any score, and must not come in again by inf - inf.
+        x[k] = prior[k] + (x[k] - level[0]) if prior[k] > -INFINITY else -INFINITY
+    return True
 
 
 cdef inline Py_ssize_t first_largest(Py_ssize_t n, const double* x) noexcept nogil:
@@ -947,13 +1033,17 @@ cdef inline Py_ssize_t first_largest(Py_ssize_t n, const double* x) noexcept nog
 
 
 cdef inline void log_multiply(
-    Py_ssize_t n, const double* matrix, Py_ssize_t columns, const double* x, double* out
+    Job* job, const double* matrix, const double* x, double* out
 ) noexcept nogil:
     """out[j] = log sum_i exp(x[i] + matrix[i, j])."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t columns = job.columns
     cdef lanes lowest = lanes_set(LOWEST)
     cdef lanes high, m, s
     cdef Py_ssize_t i, j
     for j in range(columns // LANES):
+        if look_within(job, j):
+            return
         # Never -inf, so that -inf - high is -inf and not NaN.
         high = lowest
         for i in range(n):
@@ -996,10 +1086,10 @@ cdef void log_scores(
             return
 
 
-cdef double* rows_of_states(Job* job, Py_ssize_t n_rows, Py_ssize_t n_arrays) noexcept nogil:
-    """Arrays (n_rows, columns), to be freed; NULL where there is no memory, which is noted."""
+cdef double* rows_of_states(Job* job, Py_ssize_t n_rows) noexcept nogil:
+    """An array (n_rows, columns), to be freed; NULL where there is no memory, which is noted."""
     cdef double* memory = <double*>aligned_memory(
-        <size_t>(n_arrays * n_rows * job.columns) * sizeof(double)
+        <size_t>(n_rows * job.columns) * sizeof(double)
     )
     if memory == NULL:
         job.no_memory = 1
@@ -1028,7 +1118,7 @@ cdef void give_up(Job* job, Py_ssize_t s, Py_ssize_t row, double* statistics) no
 cdef void visit_failed(
     Job* job, Py_ssize_t item, double* statistics, double* memory
 ) noexcept nogil:
-    """Forward-backward of a sequence in logarithms: q, start and transitions.
+    """Filter a sequence in logarithms, then smooth it: q, start and transitions.
 
     With "draw" states are drawn in place of the second recursion.
     """
@@ -1036,94 +1126,116 @@ cdef void visit_failed(
     cdef Py_ssize_t first = job.bounds[s]
     cdef Py_ssize_t n_rows = job.bounds[s + 1] - first
     cdef Py_ssize_t n = job.shape.n_components
-    cdef Py_ssize_t columns = job.columns
-    cdef Py_ssize_t size, k, row
+    cdef Py_ssize_t size, row
     cdef Room room = room_at(job, memory, &size)
-    cdef double* score = rows_of_states(job, n_rows, 2)
-    cdef double* alpha = score + n_rows * columns
+    # Scores, in whose place come the logarithms of filtered probabilities.
+    cdef double* alpha = rows_of_states(job, n_rows)
+    cdef double* here = alpha
+    cdef double* predicted = room.states
     cdef double log_z
     cdef double total = 0.0
-    if score == NULL:
+    if alpha == NULL:
         return
-    log_scores(job, &room, first, n_rows, score)
+    log_scores(job, &room, first, n_rows, alpha)
+    memcpy(predicted, job.log_start, n * sizeof(double))
     for row in range(n_rows):
-        if row % 256 == 0:
-            look(job)
-            if job.watch.stop:
-                break
-        if row == 0:
-            memcpy(alpha, job.log_start, columns * sizeof(double))
-        else:
-            log_multiply(
-                n, job.log_forward, columns, alpha + (row - 1) * columns, alpha + row * columns
-            )
-        for k in range(n):
-            alpha[row * columns + k] += score[row * columns + k]
-        log_z = log_sum(n, alpha + row * columns)
-        if log_z == -INFINITY:
+        if look_at_row(job, row):
+            break
+        if row > 0:
+            log_multiply(job, job.log_forward, here, predicted)
+            here += job.columns
+        if not weigh_row(job, predicted, here, &log_z):
             give_up(job, s, first + row, statistics)
             break
+        log_z += normalise(n, here)
         total += log_z
-        for k in range(n):
-            alpha[row * columns + k] -= log_z
         if job.log_z != NULL:
             job.log_z[first + row] = log_z
     if job.impossible[s] < 0 and not job.watch.stop:
         if job.assignment.kind == DRAW:
             total += log_draw(job, first, n_rows, alpha, room.states, statistics)
         else:
-            log_backward(job, &room, first, n_rows, score, alpha, statistics)
+            smooth(job, &room, first, n_rows, alpha, statistics)
         statistics[0] += total
-    free_aligned(score)
+    free_aligned(alpha)
 
 
-cdef void log_backward(
-    Job* job, const Room* room, Py_ssize_t first, Py_ssize_t n_rows, const double* score,
-    const double* alpha, double* statistics,
+cdef void smooth(
+    Job* job, const Room* room, Py_ssize_t first, Py_ssize_t n_rows, const double* alpha,
+    double* statistics,
 ) noexcept nogil:
-    """From alpha to q of a sequence's rows, in logarithms."""
+    """From filtered probabilities, in logarithms, to q of a sequence's rows (Kitagawa 1987).
+
+    q[t, i] = sum_j q[t + 1, j] p(state i at t | state j at t + 1, rows up to t). Whatever rounding
+    does to scores, pairs of states sum over i to q[t + 1, j] and over j to q[t, i].
+    """
     cdef Py_ssize_t n = job.shape.n_components
-    cdef Py_ssize_t columns = job.columns
-    cdef Py_ssize_t i, j, k, row
-    cdef const double* a
-    cdef double* arriving = room.states
-    cdef double* beta = room.states + columns
-    cdef double* q = room.limits
-    cdef double* pairs = room.predicted
-    cdef double* transitions = statistics + 1 + 2 * n
-    cdef double norm
-    memset(room.states, 0, 2 * columns * sizeof(double))
+    cdef Py_ssize_t k, row
+    cdef double total
+    cdef double* q = room.states
+    memset(q, 0, job.columns * sizeof(double))
     for row in range(n_rows - 1, -1, -1):
-        if row % 256 == 0:
-            look(job)
-            if job.watch.stop:
-                return
-        a = alpha + row * columns
+        if look_at_row(job, row):
+            return
+        if row + 1 < n_rows and job.assignment.kind != FILTER:
+            step_back(job, room, alpha + row * job.columns, q, statistics + 1 + 2 * n)
+        else:
+            for k in range(n):
+                q[k] = exp(alpha[row * job.columns + k])
+        total = 0.0
         for k in range(n):
-            q[k] = a[k] + beta[k]
-        norm = log_sum(n, q)
+            total += q[k]
         for k in range(n):
-            q[k] = exp(q[k] - norm)
-            if job.q != NULL:
-                job.q[(first + row) * n + k] = q[k]
+            q[k] /= total
             if row == 0:
                 statistics[1 + n + k] += q[k]
+        if job.q != NULL:
+            memcpy(job.q + (first + row) * n, q, n * sizeof(double))
         if job.labels != NULL:
             job.labels[first + row] = first_largest(n, q)
-        if job.counting and row + 1 < n_rows:
-            for i in range(n):
-                for j in range(columns // LANES):
-                    (<lanes*>pairs)[j] = lanes_exp(
-                        lanes_set(a[i] - norm) + (<lanes*>arriving)[j]
-                        + (<lanes*>(job.log_forward + i * columns))[j]
-                    )
-                for j in range(n):
-                    transitions[i * n + j] += pairs[j]
-        if job.assignment.kind == FILTER:
+
+
+cdef void step_back(
+    Job* job, const Room* room, const double* alpha, double* q, double* transitions
+) noexcept nogil:
+    """q of the row after becomes q of this one, whose pairs are counted."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef lanes* share = <lanes*>room.predicted
+    cdef lanes* sums = <lanes*>room.beta
+    cdef double* pairs
+    cdef const lanes* matrix
+    cdef lanes lowest = lanes_set(LOWEST)
+    cdef lanes one = lanes_set(1.0)
+    cdef lanes after, high, s
+    cdef Py_ssize_t i, j, k
+    for i in range(n):
+        sums[i] = lanes_set(0.0)
+    for j in range(job.columns // LANES):
+        if look_within(job, j):
+            return
+        after = (<lanes*>q)[j]
+        if lanes_sum(after) == 0.0:
             continue
-        for k in range(n):
-            arriving[k] = score[row * columns + k] + beta[k] - norm
-        log_multiply(n, job.log_backward, columns, arriving, beta)
+        matrix = <const lanes*>job.log_forward + j
+        high = lowest
+        for i in range(n):
+            share[i] = lanes_set(alpha[i]) + matrix[i * job.columns // LANES]
+            high = lanes_max(share[i], high)
+        s = lanes_set(0.0)
+        for i in range(n):
+            share[i] = lanes_exp(share[i] - high)
+            s = s + share[i]
+        # 1 or more, but 0 for a state that nothing leads to.
+        after = after / lanes_max(s, one)
+        for i in range(n):
+            share[i] = share[i] * after
+            sums[i] = sums[i] + share[i]
+            if job.counting:
+                pairs = <double*>(share + i)
+                for k in range(min(LANES, n - j * LANES)):
+                    transitions[i * n + j * LANES + k] += pairs[k]
+    for i in range(n):
+        q[i] = lanes_sum(sums[i])
 
 
 cdef double log_draw(
@@ -1138,6 +1250,8 @@ cdef double log_draw(
     cdef double high
     cdef double total = 0.0
     for row in range(n_rows - 1, -1, -1):
+        if look_at_row(job, row):
+            return total
         for k in range(n):
             chance[k] = alpha[row * columns + k]
             if row + 1 < n_rows:
@@ -1178,7 +1292,7 @@ cdef inline Py_ssize_t draw_state(
 
 
 cdef void count_path(
-    const Job* job, Py_ssize_t first, Py_ssize_t n_rows, double* statistics
+    Job* job, Py_ssize_t first, Py_ssize_t n_rows, double* statistics
 ) noexcept nogil:
     """Start and transitions of a sequence of labels."""
     cdef Py_ssize_t n = job.shape.n_components
@@ -1186,6 +1300,10 @@ cdef void count_path(
     statistics[1 + n + job.labels[first]] += 1.0
     for row in range(first + 1, first + n_rows):
         statistics[1 + 2 * n + job.labels[row - 1] * n + job.labels[row]] += 1.0
+        if row % 65536 == 0:
+            look(job)
+            if job.watch.stop:
+                return
 
 
 # Other assignments, one sequence at a time --------------------------------------------------------
@@ -1211,10 +1329,8 @@ cdef void visit_drawn(
     cdef Room room = room_at(job, memory, &size)
     cdef double* chance = room.states
     for row in range(n_rows - 1, -1, -1):
-        if row % 1024 == 0:
-            look(job)
-            if job.watch.stop:
-                return
+        if look_at_row(job, row):
+            return
         for k in range(n):
             chance[k] = job.q[(first + row) * n + k]
             if row + 1 < n_rows:
@@ -1222,6 +1338,27 @@ cdef void visit_drawn(
         after = draw_state(job, first + row, chance, statistics)
         job.labels[first + row] = after
     count_path(job, first, n_rows, statistics)
+
+
+cdef inline void best_ways(
+    Job* job, const double* best, double* arrived, double* origins
+) noexcept nogil:
+    """arrived[j] = max_i best[i] + log A[i, j], and the first i that reaches it."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef const lanes* matrix = <const lanes*>job.log_forward
+    cdef lanes high, origin, x
+    cdef Py_ssize_t i, j
+    for j in range(job.columns // LANES):
+        if look_within(job, j):
+            return
+        high = lanes_set(best[0]) + matrix[j]
+        origin = lanes_set(0.0)
+        for i in range(1, n):
+            x = lanes_set(best[i]) + matrix[i * job.columns // LANES + j]
+            origin = lanes_replace_above(origin, lanes_set(i), x, high)
+            high = lanes_max(x, high)
+        (<lanes*>arrived)[j] = high
+        (<lanes*>origins)[j] = origin
 
 
 cdef bint find_best(
@@ -1235,57 +1372,58 @@ cdef bint find_best(
     cdef Py_ssize_t n_rows = job.bounds[s + 1] - first
     cdef Py_ssize_t n = job.shape.n_components
     cdef Py_ssize_t columns = job.columns
-    cdef Py_ssize_t size, i, j, k, row, tile, begin, n_tile
+    cdef Py_ssize_t size, i, j, k, row
     cdef Room room = room_at(job, memory, &size)
     cdef uint16_t* origins = <uint16_t*>malloc(<size_t>(n_rows * n) * sizeof(uint16_t))
+    # Logarithms of the best ways' probabilities, less that of the best of all.
     cdef double* best = room.states
-    cdef double* scores = room.predicted
     cdef double* arrived = room.beta
     cdef double* from_ = room.arriving
-    cdef const lanes* matrix = <const lanes*>job.log_forward
-    cdef lanes high, origin, x
+    cdef double* scores
+    cdef double high
+    cdef double total = 0.0
     cdef int64_t state
     cdef bint found
     if origins == NULL:
         job.no_memory = 1
         return False
-    for tile in range((n_rows + job.tile_rows - 1) // job.tile_rows):
-        begin = tile * job.tile_rows
-        n_tile = min(job.tile_rows, n_rows - begin)
-        log_scores(job, &room, first + begin, n_tile, room.span)
-        if job.watch.stop:
+    memset(from_, 0, columns * sizeof(double))
+    for row in range(n_rows):
+        if row % job.tile_rows == 0:
+            log_scores(
+                job, &room, first + row, min(job.tile_rows, n_rows - row), room.span
+            )
+        if look_at_row(job, row):
             break
-        for row in range(begin, begin + n_tile):
-            scores = room.span + (row - begin) * columns
-            for j in range(columns // LANES):
-                if row == 0:
-                    (<lanes*>arrived)[j] = (<lanes*>job.log_start)[j] + (<lanes*>scores)[j]
-                    continue
-                high = lanes_set(best[0]) + matrix[j]
-                origin = lanes_set(0.0)
-                for i in range(1, n):
-                    x = lanes_set(best[i]) + matrix[i * columns // LANES + j]
-                    origin = lanes_replace_above(origin, lanes_set(i), x, high)
-                    high = lanes_max(x, high)
-                (<lanes*>arrived)[j] = high + (<lanes*>scores)[j]
-                (<lanes*>from_)[j] = origin
-            memcpy(best, arrived, columns * sizeof(double))
-            if row > 0:
-                for k in range(n):
-                    origins[row * n + k] = <uint16_t>from_[k]
-            if best[first_largest(n, best)] == -INFINITY:
-                give_up(job, s, first + row, statistics)
-                break
-        if job.impossible[s] >= 0:
+        if row == 0:
+            memcpy(arrived, job.log_start, columns * sizeof(double))
+        elif job.alike:
+            # As where a fit starts.
+            i = first_largest(n, best)
+            for j in range(columns):
+                arrived[j] = best[i] + job.log_forward[j]
+                from_[j] = i
+        else:
+            best_ways(job, best, arrived, from_)
+        scores = room.span + row % job.tile_rows * columns
+        if not weigh_row(job, arrived, scores, &high):
+            give_up(job, s, first + row, statistics)
             break
+        total += high
+        high = scores[first_largest(n, scores)]
+        total += high
+        for k in range(n):
+            best[k] = scores[k] - high
+            origins[row * n + k] = <uint16_t>from_[k]
     found = job.impossible[s] < 0 and not job.watch.stop
     if found:
         state = first_largest(n, best)
-        statistics[0] += best[state]
+        statistics[0] += total
         for row in range(n_rows - 1, -1, -1):
             job.labels[first + row] = state
-            if row > 0:
-                state = origins[row * n + state]
+            state = origins[row * n + state]
+            if row % 65536 == 0:
+                look(job)
     free(origins)
     return found
 
@@ -1322,7 +1460,7 @@ cdef void ascend(
     """q of one row given its neighbours': Bishop 10.9."""
     cdef Py_ssize_t n = job.shape.n_components
     cdef Py_ssize_t k
-    cdef double norm
+    cdef double level
     if row > 0:
         expect(n, job.log_forward, job.columns, q + (row - 1) * n, before)
     else:
@@ -1332,12 +1470,43 @@ cdef void ascend(
     else:
         memset(after, 0, n * sizeof(double))
     for k in range(n):
-        field[k] = score[row * job.columns + k] + before[k] + after[k]
-    norm = log_sum(n, field)
-    if norm == -INFINITY:
+        field[k] = score[row * job.columns + k]
+        before[k] += after[k]
+    if not weigh_row(job, before, field, &level):
         return
+    normalise(n, field)
     for k in range(n):
-        q[row * n + k] = exp(field[k] - norm)
+        q[row * n + k] = exp(field[k])
+
+
+cdef double take_levels(
+    Job* job, const double* q, Py_ssize_t n_rows, double* score
+) noexcept nogil:
+    """Take each row's best score of those that count from all, so that nothing is rounded away.
+
+    Returns their sum. A row that is too far away is left with scores of 0.
+    """
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t k, row
+    cdef double level
+    cdef double total = 0.0
+    for row in range(n_rows):
+        if look_at_row(job, row):
+            break
+        level = -INFINITY
+        for k in range(n):
+            if q[k] > 0.0:
+                level = max(level, score[k])
+        if level > -INFINITY:
+            for k in range(n):
+                score[k] -= level
+            total += level
+        elif not job.may_be_impossible:
+            memset(score, 0, n * sizeof(double))
+            total = -INFINITY
+        q += n
+        score += job.columns
+    return total
 
 
 cdef double free_energy(
@@ -1352,10 +1521,8 @@ cdef double free_energy(
     for row in range(n_rows):
         if row > 0:
             expect(n, job.log_forward, job.columns, q + (row - 1) * n, before)
-        if row % 256 == 0:
-            look(job)
-            if job.watch.stop:
-                break
+        if look_at_row(job, row):
+            break
         for k in range(n):
             x = q[row * n + k]
             if x > 0.0:
@@ -1381,7 +1548,7 @@ cdef void visit_factorised(
     cdef double* score
     cdef double* transitions = statistics + 1 + 2 * n
     cdef double energy = -INFINITY
-    cdef double previous
+    cdef double levels, previous
     if not job.dense and not job.remembered:
         if not find_best(job, s, &energy, memory):
             statistics[0] += energy
@@ -1391,10 +1558,11 @@ cdef void visit_factorised(
                 q[row * n + j] = 1.0 if j == job.labels[first + row] else 0.0
     if job.impossible[s] >= 0:
         return
-    score = rows_of_states(job, n_rows, 1)
+    score = rows_of_states(job, n_rows)
     if score == NULL:
         return
     log_scores(job, &room, first, n_rows, score)
+    levels = take_levels(job, q, n_rows, score)
     energy = free_energy(job, score, n_rows, q, room.limits)
     for _ in range(MOST_ROUNDS):
         for parity in range(2):
@@ -1403,10 +1571,8 @@ cdef void visit_factorised(
                     job, score, n_rows, row, q, room.limits, room.states,
                     room.states + job.columns,
                 )
-                if row % 256 == parity:
-                    look(job)
-            if job.watch.stop:
-                break
+                if look_at_row(job, row - parity):
+                    break
         previous = energy
         energy = free_energy(job, score, n_rows, q, room.limits)
         if job.watch.stop or (
@@ -1414,10 +1580,12 @@ cdef void visit_factorised(
         ):
             break
     free_aligned(score)
-    statistics[0] += energy
+    statistics[0] += levels + energy
     for i in range(n):
         statistics[1 + n + i] += q[i]
     for row in range(1, n_rows):
+        if look_at_row(job, row):
+            return
         for i in range(n):
             for j in range(n):
                 transitions[i * n + j] += q[(row - 1) * n + i] * q[row * n + j]
@@ -1538,6 +1706,8 @@ cdef int drive(
             if tasks[task].sequence >= 0:
                 check_edges(job, tasks + task)
         for task in range(first, end):
+            look(job)
+            raise_pending()
             if totals == NULL or tasks[task].sequence >= 0 and job.failed[tasks[task].sequence]:
                 continue
             partial = job.partials + (task - first) * job.statistics_size
@@ -1649,19 +1819,18 @@ def statistics_size(
 
     log_z, counts (K), start (K), transitions (K, K), the emission's own.
     """
-    return head_size(n_components) + emission_of(EMISSIONS, emission).statistics_size(
-        shape_of(n_components, n_features, n_categories)
+    cdef const Emission* functions = emission_of(EMISSIONS, emission)
+    return head_size(n_components) + functions.statistics_size(
+        checked_shape(functions, n_components, n_features, n_categories)
     )
 
 
 cdef int check_bounds(
-    const int64_t[::1] bounds, const int64_t[::1] order, Py_ssize_t n_rows
+    const int64_t* bounds, const int64_t* order, Py_ssize_t n, Py_ssize_t n_rows, char* seen
 ) except -1:
-    """Everything that rows are found by."""
-    cdef Py_ssize_t n = order.shape[0]
+    """Everything that rows are found by; works in n zeros of `seen`, and leaves them so."""
     cdef Py_ssize_t i, length
     cdef Py_ssize_t previous = n_rows
-    check_length("offsets", bounds.shape[0], n + 1)
     if bounds[0] != 0 or bounds[n] != n_rows:
         raise ValueError(f"offsets go from {bounds[0]} to {bounds[n]}, not from 0 to {n_rows}")
     for i in range(n):
@@ -1670,10 +1839,14 @@ cdef int check_bounds(
     for i in range(n):
         if not 0 <= order[i] < n:
             raise ValueError(f"order[{i}] is {order[i]}; it must be >= 0 and < {n}")
+        if seen[order[i]]:
+            raise ValueError(f"order[{i}] is {order[i]}, which comes before it already")
+        seen[order[i]] = 1
         length = bounds[order[i] + 1] - bounds[order[i]]
         if length > previous:
             raise ValueError(f"order[{i}] is of a longer sequence than order[{i - 1}]")
         previous = length
+    memset(seen, 0, n)
     return 0
 
 
@@ -1689,34 +1862,42 @@ cdef int read_theta(Job* job, const double[::1] latent, double* memory) except -
     cdef Py_ssize_t n = job.shape.n_components
     cdef Py_ssize_t columns = job.columns
     cdef Py_ssize_t i, j
-    cdef double x
+    cdef double x, logarithm
     check_length("latent", latent.shape[0], n + n * n)
-    job.start = &latent[0]
     job.forward = memory
     job.backward = job.forward + n * columns
     job.log_forward = job.backward + n * columns
     job.log_backward = job.log_forward + n * columns
     job.log_start = job.log_backward + n * columns
+    job.start = job.log_start + columns
     memset(job.forward, 0, 2 * n * columns * sizeof(double))
     for i in range((2 * n + 1) * columns):
         job.log_forward[i] = -INFINITY
     job.dense = True
     job.mild = True
-    for i in range(n + n * n):
-        x = latent[i]
-        if not 0.0 <= x <= 1.0 + 1e-9:
-            raise ValueError(f"latent[{i}] is {x}; it must be >= 0 and <= 1")
-        job.dense = job.dense and x >= LEAST_TRANSITION
-        job.mild = job.mild and (x >= LEAST_TRANSITION or x == 0.0)
-    for i in range(n):
-        job.log_start[i] = log(latent[i]) if latent[i] > 0.0 else -INFINITY
+    job.alike = True
+    for i in range(n + 1):
         for j in range(n):
-            x = latent[n + i * n + j]
-            job.forward[i * columns + j] = x
-            job.backward[j * columns + i] = x
-            if x > 0.0:
-                job.log_forward[i * columns + j] = log(x)
-                job.log_backward[j * columns + i] = log(x)
+            x = latent[i * n + j]
+            if not 0.0 <= x <= 1.0 + 1e-9:
+                raise ValueError(f"latent[{i * n + j}] is {x}; it must be >= 0 and <= 1")
+            job.dense = job.dense and x >= LEAST_TRANSITION
+            job.mild = job.mild and (x >= LEAST_TRANSITION or x == 0.0)
+            logarithm = log(x) if x > 0.0 else -INFINITY
+            if i == 0:
+                job.start[j] = x
+                job.log_start[j] = logarithm
+                continue
+            job.alike = job.alike and x == job.forward[j]
+            job.forward[(i - 1) * columns + j] = x
+            job.backward[j * columns + i - 1] = x
+            job.log_forward[(i - 1) * columns + j] = logarithm
+            job.log_backward[j * columns + i - 1] = logarithm
+            if i == 1:
+                job.alike = True
+        if i % job.between == 0:
+            check_signals(&job.watch)
+            raise_pending()
     # Where all states follow one another nothing that underflows is missed.
     job.least = 0.0 if job.dense else LEAST
     return 0
@@ -1752,12 +1933,14 @@ def visit(
     impossible : int
         -1, or the first row of the block that has probability 0 given the rows before it: log_z is
         then -inf from there to the end of its sequence, and in all. Rows of other sequences are
-        visited all the same.
+        visited all the same. Unless theta.may_be_impossible such a row is too far away for
+        float64 numbers: log_z is -inf there and in all, and it tells nothing of its state.
 
     Raises
     ------
-    ValueError
-        If an argument has another length, is out of range or doesn't go with the kind.
+    ValueError, TypeError
+        If an argument has another length or type, is out of range or doesn't go with the kind.
+    MemoryError
     """
     cdef Job job
     cdef Py_buffer view
@@ -1768,9 +1951,8 @@ def visit(
     cdef const double[::1] latent
     cdef const int64_t[::1] bounds, order, given
     cdef double[:, ::1] remembered
-    cdef int64_t[2] whole
-    cdef int64_t[1] only
-    cdef int n_threads = block.n_threads
+    cdef int64_t* held
+    cdef int n_threads = max(1, min(<Py_ssize_t>block.n_threads, MOST_TASKS))
     cdef Py_ssize_t n, i
     cdef Memory memory = Memory()
     cdef double* totals
@@ -1793,9 +1975,10 @@ def visit(
     latent = theta.latent
     job.emission = emission_of(EMISSIONS, theta.emission)
     n = offsets.shape[0]
-    job.shape = shape_of(n, origin.shape[0], theta.n_categories)
     if n > MOST_STATES:
         raise ValueError(f"offsets has length {n}; at most {MOST_STATES} states are allowed")
+    job.shape = checked_shape(job.emission, n, origin.shape[0], theta.n_categories)
+    job.may_be_impossible = theta.may_be_impossible
     check_length(
         "coefficients", coefficients.shape[0], job.emission.coefficients_size(job.shape)
     )
@@ -1806,6 +1989,10 @@ def visit(
     job.offsets = &offsets[0]
     job.columns = lines(n)
     job.first_row = block.first_row
+    if job.first_row < 0:
+        raise ValueError(f"block.first_row is {job.first_row}; it must be >= 0")
+    job.between = max(1, min(MOST_BETWEEN, 2097152 // (n * n)))
+    job.wide = n > 2048
     job.watch = watch_from_now()
     job.counting = statistics is not None
     job.statistics_size = (
@@ -1815,16 +2002,27 @@ def visit(
     try:
         job.n_rows = view.shape[0]
         check_length("a row of values", view.shape[1], job.shape.n_features)
+        # So that no product of rows and states overflows, wherever it stands.
+        times(times(job.n_rows, job.columns), sizeof(Bundle))
+        # Numbers that rows are found by are our own: nobody changes them after they are checked.
         if block.sequences is None:
-            whole[0], whole[1], only[0] = 0, job.n_rows, 0
-            job.bounds, job.order = whole, only
             job.n_sequences = 1 if job.n_rows else 0
+            held = <int64_t*>memory.zeros(3 * sizeof(int64_t))
+            held[1] = job.n_rows
         else:
             bounds, order = block.sequences.offsets, block.sequences.order
-            check_bounds(bounds, order, job.n_rows)
             job.n_sequences = order.shape[0]
+            check_length("offsets", bounds.shape[0], job.n_sequences + 1)
+            held = <int64_t*>memory.take((2 * job.n_sequences + 1) * sizeof(int64_t))
+            memcpy(held, &bounds[0], (job.n_sequences + 1) * sizeof(int64_t))
             if job.n_sequences:
-                job.bounds, job.order = &bounds[0], &order[0]
+                memcpy(
+                    held + job.n_sequences + 1, &order[0], job.n_sequences * sizeof(int64_t)
+                )
+        job.bounds, job.order = held, held + job.n_sequences + 1
+        job.failed = <char*>memory.zeros(job.n_sequences)
+        if block.sequences is not None:
+            check_bounds(job.bounds, job.order, job.n_sequences, job.n_rows, job.failed)
         if statistics is not None:
             check_length("statistics", statistics.shape[0], job.statistics_size)
         if log_z is not None:
@@ -1835,13 +2033,17 @@ def visit(
             check_length("q", q.shape[0], job.n_rows)
             check_length("a row of q", q.shape[1], n)
         if job.assignment.kind == GIVEN:
+            if block.labels is None:
+                raise ValueError("block.labels must hold each row's state with 'given', not None")
             given = block.labels
             check_length("labels", given.shape[0], job.n_rows)
+            job.labels = <int64_t*>memory.take(job.n_rows * sizeof(int64_t))
             for i in range(job.n_rows):
-                if not 0 <= given[i] < n:
-                    raise ValueError(f"labels[{i}] is {given[i]}; it must be >= 0 and < {n}")
+                job.labels[i] = given[i]
+                if not 0 <= job.labels[i] < n:
+                    raise ValueError(f"labels[{i}] is {job.labels[i]}; it must be >= 0 and < {n}")
         read_theta(
-            &job, latent, <double*>memory.take((4 * n + 1) * times(job.columns, sizeof(double)))
+            &job, latent, <double*>memory.take((4 * n + 2) * times(job.columns, sizeof(double)))
         )
         if job.n_rows == 0:
             if statistics is not None:
@@ -1859,8 +2061,6 @@ def visit(
             check_length("a row of memory", remembered.shape[1], n)
             job.q = &remembered[0, 0]
             job.remembered = not isnan(job.q[0])
-        if job.assignment.kind == GIVEN:
-            job.labels = <int64_t*>&given[0]
         totals = <double*>memory.zeros(job.statistics_size * sizeof(double))
         if job.n_rows * (n * n + coefficients.shape[0]) < LITTLE_WORK:
             n_threads = 1
@@ -1930,7 +2130,6 @@ cdef int visit_all(Job* job, Memory memory, int n_threads, double* totals) excep
     most = max(8, min(MOST_TASKS, 2097152 // job.statistics_size))
     job.tile_rows = rows_of_tile(job.shape.n_features)
     job.most_steps = 1
-    job.failed = <char*>memory.zeros(job.n_sequences)
     job.impossible = <int64_t*>memory.take(job.n_sequences * sizeof(int64_t))
     sequences = <Py_ssize_t*>memory.take(job.n_sequences * sizeof(Py_ssize_t))
     for s in range(job.n_sequences):
@@ -1960,7 +2159,6 @@ cdef int visit_all(Job* job, Memory memory, int n_threads, double* totals) excep
     )
     job.stride = stride_of(job.tile_rows)
     room_at(job, NULL, &job.room_size)
-    n_threads = max(n_threads, 1)
     # What is padding is never written, and must not be slow to compute with.
     job.workspace = <double*>memory.zeros(times(n_threads, job.room_size * sizeof(double)))
     job.partials = <double*>memory.take(times(most, job.statistics_size * sizeof(double)))

@@ -65,6 +65,33 @@ cdef inline Shape shape_of(
     return shape
 
 
+cdef inline Shape checked_shape(
+    const Emission* emission, Py_ssize_t n_components, Py_ssize_t n_features,
+    Py_ssize_t n_categories,
+) except *:
+    """A shape of which every size that follows from it is a number, and not 0."""
+    for name, size in (
+        ("the number of components", n_components), ("the number of features", n_features)
+    ):
+        if size < 1:
+            raise ValueError(f"{name} is {size}; it must be >= 1")
+    if n_categories < 0:
+        raise ValueError(f"n_categories is {n_categories}; it must be >= 0")
+    # Sizes are a few times components, padded, times features times features or categories.
+    if (
+        16.0 * (<double>n_components + 8) * (<double>n_features + 8)
+        * max(<double>n_features + 8, <double>n_categories) > 2.0**56
+    ):
+        raise MemoryError(
+            f"no memory for {n_components} components, {n_features} features and "
+            f"{n_categories} categories"
+        )
+    cdef Shape shape = shape_of(n_components, n_features, n_categories)
+    if emission.coefficients_size(shape) == 0:
+        raise ValueError("n_categories is 0; an emission of symbols must have 1 or more")
+    return shape
+
+
 cdef inline int check_length(str name, Py_ssize_t length, Py_ssize_t expected) except -1:
     if length != expected:
         raise ValueError(f"{name} has length {length}, not {expected}")
