@@ -168,7 +168,7 @@ cdef struct Job:
     const double* coefficients
     const double* offsets
     double* start  # (K)
-    # Transitions (K, columns), their transpose, logarithms; padded with 0, -inf.
+    # Transitions, their transpose, logarithms, as `place_of` says; padded with 0, -inf.
     Py_ssize_t columns
     double* forward
     double* backward
@@ -352,6 +352,21 @@ cdef inline void read_bundle(
     )
 
 
+cdef inline Py_ssize_t place_of(const Job* job, Py_ssize_t i, Py_ssize_t j) noexcept nogil:
+    """Where a matrix (K, columns) has entry i, j.
+
+    By strips of 8 columns, so that what is read for some columns of all rows lies together.
+    """
+    return (j // 8 * job.shape.n_components + i) * 8 + j % 8
+
+
+cdef inline const lanes* strip(
+    const Job* job, const double* matrix, Py_ssize_t vector
+) noexcept nogil:
+    """A vector of columns of a matrix's first row; those of the others are VECTORS apart."""
+    return <const lanes*>(matrix + place_of(job, 0, vector * LANES))
+
+
 cdef inline void look(Job* job) noexcept nogil:
     if thread_index() == 0:
         check_signals(&job.watch)
@@ -380,7 +395,6 @@ cdef inline void multiply(
 ) noexcept nogil:
     """out[j] = sum_i x[i] matrix[i, j] for each lane; states of x are step vectors apart."""
     cdef Py_ssize_t n = job.shape.n_components
-    cdef Py_ssize_t columns = job.columns
     cdef Py_ssize_t j
     cdef const double* row
     cdef const lanes* from_
@@ -392,7 +406,7 @@ cdef inline void multiply(
         a1 = a0
         a2 = a0
         a3 = a0
-        row = matrix + j
+        row = matrix + place_of(job, 0, j)
         from_ = x
         for _ in range(n):
             y = lanes_load(from_)
@@ -400,7 +414,7 @@ cdef inline void multiply(
             a1 = a1 + lanes_set(row[1]) * y
             a2 = a2 + lanes_set(row[2]) * y
             a3 = a3 + lanes_set(row[3]) * y
-            row = row + columns
+            row = row + 8
             from_ = from_ + step
         out[j * VECTORS] = a0
         out[(j + 1) * VECTORS] = a1
@@ -756,7 +770,7 @@ cdef void visit_bundle(
     for k in range(n):
         for j in range(n):
             statistics[1 + 2 * n + k * n + j] += (
-                room.pairs[k * fours(n) + j] * job.forward[k * job.columns + j]
+                room.pairs[k * fours(n) + j] * job.forward[place_of(job, k, j)]
             )
     for i in range(BUNDLE):
         if bundle.length[i] > 0 and room.lost[i] == 0.0 and (
@@ -863,16 +877,16 @@ cdef inline void multiply_states(
     Job* job, const double* matrix, const double* x, double* out
 ) noexcept nogil:
     """out[j] = sum_i x[i] matrix[i, j]."""
-    cdef Py_ssize_t n = job.shape.n_components
-    cdef Py_ssize_t columns = job.columns
+    cdef const lanes* entries
     cdef Py_ssize_t i, j
     cdef lanes s
-    for j in range(columns // LANES):
+    for j in range(job.columns // LANES):
         if look_within(job, j):
             return
+        entries = strip(job, matrix, j)
         s = lanes_set(0.0)
-        for i in range(n):
-            s = s + lanes_set(x[i]) * (<const lanes*>(matrix + i * columns))[j]
+        for i in range(job.shape.n_components):
+            s = s + lanes_set(x[i]) * entries[i * VECTORS]
         (<lanes*>out)[j] = s
 
 
@@ -1037,20 +1051,21 @@ cdef inline void log_multiply(
 ) noexcept nogil:
     """out[j] = log sum_i exp(x[i] + matrix[i, j])."""
     cdef Py_ssize_t n = job.shape.n_components
-    cdef Py_ssize_t columns = job.columns
+    cdef const lanes* entries
     cdef lanes lowest = lanes_set(LOWEST)
     cdef lanes high, m, s
     cdef Py_ssize_t i, j
-    for j in range(columns // LANES):
+    for j in range(job.columns // LANES):
         if look_within(job, j):
             return
+        entries = strip(job, matrix, j)
         # Never -inf, so that -inf - high is -inf and not NaN.
         high = lowest
         for i in range(n):
-            high = lanes_max(lanes_set(x[i]) + (<const lanes*>(matrix + i * columns))[j], high)
+            high = lanes_max(lanes_set(x[i]) + entries[i * VECTORS], high)
         s = lanes_set(0.0)
         for i in range(n):
-            m = lanes_set(x[i]) + (<const lanes*>(matrix + i * columns))[j]
+            m = lanes_set(x[i]) + entries[i * VECTORS]
             s = s + lanes_exp(m - high)
         (<lanes*>out)[j] = lanes_replace_above(
             lanes_set(-INFINITY), high + lanes_log(s), high, lowest
@@ -1203,7 +1218,7 @@ cdef void step_back(
     cdef lanes* share = <lanes*>room.predicted
     cdef lanes* sums = <lanes*>room.beta
     cdef double* pairs
-    cdef const lanes* matrix
+    cdef const lanes* entries
     cdef lanes lowest = lanes_set(LOWEST)
     cdef lanes one = lanes_set(1.0)
     cdef lanes after, high, s
@@ -1216,10 +1231,10 @@ cdef void step_back(
         after = (<lanes*>q)[j]
         if lanes_sum(after) == 0.0:
             continue
-        matrix = <const lanes*>job.log_forward + j
+        entries = strip(job, job.log_forward, j)
         high = lowest
         for i in range(n):
-            share[i] = lanes_set(alpha[i]) + matrix[i * job.columns // LANES]
+            share[i] = lanes_set(alpha[i]) + entries[i * VECTORS]
             high = lanes_max(share[i], high)
         s = lanes_set(0.0)
         for i in range(n):
@@ -1255,7 +1270,7 @@ cdef double log_draw(
         for k in range(n):
             chance[k] = alpha[row * columns + k]
             if row + 1 < n_rows:
-                chance[k] += job.log_forward[k * columns + after]
+                chance[k] += job.log_forward[place_of(job, k, after)]
         high = chance[first_largest(n, chance)]
         for k in range(n):
             chance[k] = exp(chance[k] - high)
@@ -1334,7 +1349,7 @@ cdef void visit_drawn(
         for k in range(n):
             chance[k] = job.q[(first + row) * n + k]
             if row + 1 < n_rows:
-                chance[k] *= job.backward[after * job.columns + k]
+                chance[k] *= job.backward[place_of(job, after, k)]
         after = draw_state(job, first + row, chance, statistics)
         job.labels[first + row] = after
     count_path(job, first, n_rows, statistics)
@@ -1345,16 +1360,17 @@ cdef inline void best_ways(
 ) noexcept nogil:
     """arrived[j] = max_i best[i] + log A[i, j], and the first i that reaches it."""
     cdef Py_ssize_t n = job.shape.n_components
-    cdef const lanes* matrix = <const lanes*>job.log_forward
+    cdef const lanes* entries
     cdef lanes high, origin, x
     cdef Py_ssize_t i, j
     for j in range(job.columns // LANES):
         if look_within(job, j):
             return
-        high = lanes_set(best[0]) + matrix[j]
+        entries = strip(job, job.log_forward, j)
+        high = lanes_set(best[0]) + entries[0]
         origin = lanes_set(0.0)
         for i in range(1, n):
-            x = lanes_set(best[i]) + matrix[i * job.columns // LANES + j]
+            x = lanes_set(best[i]) + entries[i * VECTORS]
             origin = lanes_replace_above(origin, lanes_set(i), x, high)
             high = lanes_max(x, high)
         (<lanes*>arrived)[j] = high
@@ -1400,8 +1416,8 @@ cdef bint find_best(
         elif job.alike:
             # As where a fit starts.
             i = first_largest(n, best)
-            for j in range(columns):
-                arrived[j] = best[i] + job.log_forward[j]
+            for j in range(n):
+                arrived[j] = best[i] + job.log_forward[place_of(job, 0, j)]
                 from_[j] = i
         else:
             best_ways(job, best, arrived, from_)
@@ -1440,21 +1456,25 @@ cdef void visit_hard(
 
 
 cdef inline void expect(
-    Py_ssize_t n, const double* matrix, Py_ssize_t columns, const double* q, double* out
+    Job* job, const double* matrix, const double* q, double* out
 ) noexcept nogil:
     """out[j] = sum_i q[i] matrix[i, j] with 0 * -inf = 0."""
+    cdef const lanes* entries
     cdef lanes s
     cdef Py_ssize_t i, j
-    for j in range(columns // LANES):
+    for j in range(job.columns // LANES):
+        if look_within(job, j):
+            return
+        entries = strip(job, matrix, j)
         s = lanes_set(0.0)
-        for i in range(n):
+        for i in range(job.shape.n_components):
             if q[i] > 0.0:
-                s = s + lanes_set(q[i]) * (<const lanes*>(matrix + i * columns))[j]
+                s = s + lanes_set(q[i]) * entries[i * VECTORS]
         (<lanes*>out)[j] = s
 
 
 cdef void ascend(
-    const Job* job, const double* score, Py_ssize_t n_rows, Py_ssize_t row, double* q,
+    Job* job, const double* score, Py_ssize_t n_rows, Py_ssize_t row, double* q,
     double* field, double* before, double* after,
 ) noexcept nogil:
     """q of one row given its neighbours': Bishop 10.9."""
@@ -1462,11 +1482,11 @@ cdef void ascend(
     cdef Py_ssize_t k
     cdef double level
     if row > 0:
-        expect(n, job.log_forward, job.columns, q + (row - 1) * n, before)
+        expect(job, job.log_forward, q + (row - 1) * n, before)
     else:
         memcpy(before, job.log_start, n * sizeof(double))
     if row + 1 < n_rows:
-        expect(n, job.log_backward, job.columns, q + (row + 1) * n, after)
+        expect(job, job.log_backward, q + (row + 1) * n, after)
     else:
         memset(after, 0, n * sizeof(double))
     for k in range(n):
@@ -1520,7 +1540,7 @@ cdef double free_energy(
     memcpy(before, job.log_start, n * sizeof(double))
     for row in range(n_rows):
         if row > 0:
-            expect(n, job.log_forward, job.columns, q + (row - 1) * n, before)
+            expect(job, job.log_forward, q + (row - 1) * n, before)
         if look_at_row(job, row):
             break
         for k in range(n):
@@ -1861,7 +1881,7 @@ cdef int read_theta(Job* job, const double[::1] latent, double* memory) except -
     """Lay out start and transitions, and their logarithms, at memory."""
     cdef Py_ssize_t n = job.shape.n_components
     cdef Py_ssize_t columns = job.columns
-    cdef Py_ssize_t i, j
+    cdef Py_ssize_t i, j, other, place
     cdef double x, logarithm
     check_length("latent", latent.shape[0], n + n * n)
     job.forward = memory
@@ -1888,13 +1908,12 @@ cdef int read_theta(Job* job, const double[::1] latent, double* memory) except -
                 job.start[j] = x
                 job.log_start[j] = logarithm
                 continue
-            job.alike = job.alike and x == job.forward[j]
-            job.forward[(i - 1) * columns + j] = x
-            job.backward[j * columns + i - 1] = x
-            job.log_forward[(i - 1) * columns + j] = logarithm
-            job.log_backward[j * columns + i - 1] = logarithm
-            if i == 1:
-                job.alike = True
+            place, other = place_of(job, i - 1, j), place_of(job, j, i - 1)
+            job.forward[place] = x
+            job.backward[other] = x
+            job.log_forward[place] = logarithm
+            job.log_backward[other] = logarithm
+            job.alike = job.alike and x == job.forward[place_of(job, 0, j)]
         if i % job.between == 0:
             check_signals(&job.watch)
             raise_pending()
