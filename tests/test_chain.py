@@ -9,7 +9,7 @@ import pytest
 import reference as ref
 from scipy.special import logsumexp
 from scipy.stats import chisquare
-from test_kernels import Data, Theta, assert_statistics
+from test_kernels import Data, Theta, assert_statistics, assert_tally
 
 from vbfast import _kernels
 from vbfast._kernels.inputs import Assignment, Block, Coefficients, Sequences
@@ -53,14 +53,21 @@ class Chain:
     @classmethod
     def of_gaussians(cls, rng, covariance_type, k, d, lengths, stay=2.0, **layout):
         theta = Theta(rng, covariance_type, k, d)
-        data = Data(rng, sum(lengths), d, **layout)
-        scores = theta.scores(data.rows) - np.log(theta.weights)
+        return cls.of(rng, theta, Data(rng, sum(lengths), d, **layout), lengths, stay)
+
+    @classmethod
+    def of(cls, rng, theta, data, lengths, stay=2.0):
+        """States with the components of a Theta or DiscreteTheta."""
+        told = theta.kernel()
         offsets = theta.offsets - np.log(theta.weights)
+        scores = theta.scores(data.rows) - np.log(theta.weights)
+        scores -= np.reshape(theta.emission.log_base(data.rows), (-1, 1))
         chain = cls(
-            scores, *random_chain(rng, k, stay), lengths, data, covariance_type,
-            theta.coefficients, offsets,
+            scores, *random_chain(rng, len(offsets), stay), lengths, data, told.emission,
+            told.coefficients, offsets,
         )  # fmt: skip
-        chain.gaussians = theta
+        chain.theta.n_categories = told.n_categories
+        chain.components = theta
         return chain
 
     @classmethod
@@ -94,7 +101,9 @@ class Chain:
         out = {}
         for name in KINDS[kind] if wanted is None else wanted:
             out[name] = {
-                "statistics": lambda: np.full(kernel.statistics_size(self.emission, k, d), np.nan),
+                "statistics": lambda: np.full(
+                    kernel.statistics_size(self.emission, k, d, self.theta.n_categories), np.nan
+                ),
                 "log_z": lambda: np.full(n, np.nan),
                 "labels": lambda: np.full(n, -7, dtype=np.int64),
                 "q": lambda: np.full((n, k), np.nan),
@@ -172,9 +181,13 @@ class Chain:
         """What the emission got are the moments of rows weighted by q."""
         raw = np.concatenate([[0.0], found["counts"], found["emission"]])
         n = len(q)
-        if hasattr(self, "gaussians"):
+        if not hasattr(self, "components"):
+            return
+        if self.emission in EMISSIONS:
             rows, weight = self.data.rows, np.ones(n)
-            assert_statistics(self.gaussians, raw, rows, weight, q, np.zeros(n), 1e-10)
+            assert_statistics(self.components, raw, rows, weight, q, np.zeros(n), 1e-10)
+        else:
+            assert_tally(self.components, raw, self.data.rows, q)
 
 
 # Against the references ---------------------------------------------------------------------------
