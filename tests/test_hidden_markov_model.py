@@ -548,3 +548,67 @@ def test_statistics_of_a_long_chain_have_the_same_bits_on_any_number_of_threads(
         stats = data.sum(model.visit, theta, vbfast.EM().assign(0))
         found.add(stats.buffer.tobytes())
     assert len(found) == 1
+
+
+# Wrong once --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied"])
+@pytest.mark.parametrize("method", ["em", "crisp_em"])
+@pytest.mark.parametrize("d", [4, 6, 12, 16, 33])
+def test_covariances_are_those_of_the_states_rows(covariance_type, method, d):
+    """States are plain to see; tiles are never full."""
+    rng = np.random.default_rng(0)
+    k, n = 5, 430
+    states = np.repeat(rng.integers(0, k, n // 5), 5)
+    X = 10 * rng.normal(size=(k, d))[states] + rng.normal(size=(n, d))
+    model = HiddenMarkovModel(
+        k, method=method, covariance_type=covariance_type, reg_covar=0, random_state=0
+    ).fit(X)
+    found = model.predict(X)
+    scatter = np.zeros((k, d, d))
+    for state in range(k):
+        rows = X[found == state]
+        np.testing.assert_allclose(model.means_[state], rows.mean(axis=0), atol=1e-11)
+        scatter[state] = len(rows) * np.cov(rows.T, bias=True)
+    if covariance_type == "tied":
+        np.testing.assert_allclose(model.covariances_, scatter.sum(axis=0) / n, atol=1e-11)
+    else:
+        counts = np.bincount(found)[:, None, None]
+        np.testing.assert_allclose(model.covariances_, scatter / counts, atol=1e-11)
+
+
+@pytest.mark.parametrize("method", [*POINTS, "mean_field", "full"])
+@pytest.mark.parametrize("far", [1e6, 1e8, 1e10, 1e100, 1e160, 1e300])
+def test_probabilities_sum_to_one_however_far_a_row_lies(method, far):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(150, 2))
+    X[50:100] += 5
+    if method == "full":
+        method = vbfast.FullInference(n_draws=10, n_tune=5, n_chains=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # so few draws have not mixed
+        model = HiddenMarkovModel(3, method=method, random_state=0).fit(X)
+    away = X.copy()
+    away[40], away[75], away[76] = far, -far, far
+    for q in (model.predict_proba(away), model.filter(away)):
+        np.testing.assert_allclose(q.sum(axis=1), 1, rtol=0, atol=1e-14)
+    assert np.all(model.predict(away) == model.predict_proba(away).argmax(axis=1))
+    each = model.score_samples(away)
+    # Too far for float64 numbers: no more is said of it, as by mixtures; others are as they were.
+    gone = [40, 75, 76] if far > 1e153 else []
+    np.testing.assert_array_equal(np.flatnonzero(np.isneginf(each)), gone)
+    assert model.score(away) == each.sum()
+    value, path = model.decode(away)
+    assert path.shape == (150,)
+    assert (value == -np.inf) == (far > 1e153)
+
+
+@pytest.mark.parametrize("count", [1e6, 1e12, 9e15])
+def test_probabilities_of_huge_counts(count):
+    rng = np.random.default_rng(0)
+    X = rng.poisson(5.0, (200, 2)).astype(float)
+    X[100:] += 10
+    model = HiddenMarkovModel(3, emission="poisson", random_state=0).fit(X)
+    X[50], X[120] = count, [0, count]
+    np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1, rtol=0, atol=1e-14)

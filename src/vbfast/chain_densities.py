@@ -109,7 +109,8 @@ class PointChain:
     def log_density(self, rows: Rows) -> Array:
         """log p(x_t | x_1, ..., x_(t-1)) in the units of the data, (N,).
 
-        -inf from an impossible row of a sequence on.
+        -inf from an impossible row of a sequence on; of a row too far away for float64 numbers,
+        which tells nothing of its state, alone.
         """
         out = np.empty(len(rows.values))
         self._visit(rows, FILTER, log_z=out)
@@ -181,18 +182,22 @@ class DrawnChain:
 
     def log_density(self, rows: Rows) -> Array:
         """log p(x_t | x_1, ..., x_(t-1), X), (N,): theta is learnt of along the sequence."""
-        each = [draw.log_density(rows) for draw in self.draws]
+        each = np.array([draw.log_density(rows) for draw in self.draws])
+        # Rows too far away tell nothing of states, nor of theta.
+        gone = np.isneginf(each).all(axis=0) & (not self.emission.may_be_impossible)
+        each[:, gone] = 0.0
         offsets = [0, len(rows.values)]
         if rows.sequences is not None:
             offsets = rows.sequences.offsets.tolist()
         out = np.empty(len(rows.values))
         for first, end in pairwise(offsets):
-            so_far = np.cumsum([row[first:end] for row in each], axis=1)
+            so_far = np.cumsum(each[:, first:end], axis=1)
             total = logsumexp(so_far, axis=0) - np.log(len(each))
             possible = total > -np.inf
             steps = np.diff(total[possible], prepend=0.0)
             out[first:end] = -np.inf
             out[first:end][possible] = steps
+        out[gone] = -np.inf
         return out
 
     def _mean(self, of: Callable[[PointChain], Array]) -> Array:
