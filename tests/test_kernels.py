@@ -175,7 +175,7 @@ def check(level, theta, data, kind, rng, n_threads=1, truncation=2, single=False
     present = weight > 0
     if kind != "scores":
         own = visit(level, block, theta, Assignment("scores"))["q"]
-        if single and theta.covariance_type in ("tied", "spherical"):
+        if theta.covariance_type in ("tied", "spherical"):
             # Linear in A x where near: rounding is of |A x|^2, whatever the distance.
             size = size + theta.squares(data.rows)
         assert np.all(np.abs(own - scores)[present] <= tolerance * size[present])
@@ -610,6 +610,16 @@ def test_best_components_where_scores_are_nan(level, single, truncation):
     out = Offsets(np.full(10, np.nan)).visit(level, "best", 40, single, truncation=truncation)
     assert np.all(out["log_z"] == -np.inf)
     np.testing.assert_allclose(out["q"], 1 / 10, rtol=1e-7)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_some_impossible_scores_are_lower_than_others(level):
+    """As many as are kept are the lowest number that stands for log 0, the rest -inf."""
+    theta = Offsets([-1.7e308, -np.inf, -1.7e308])
+    for truncation in (1, 2):
+        out = theta.visit(level, "best", 40, truncation=truncation)
+        assert np.all(out["log_z"] == -np.inf)
+        np.testing.assert_allclose(out["q"], 1 / 3, rtol=1e-7)
 
 
 @pytest.mark.parametrize("level", LEVELS)
