@@ -356,13 +356,12 @@ def test_parameters_set_by_hand_are_checked(emission, name, values, message):
 
 
 def test_impossible_rows_are_named():
-    """State 1 follows state 0 alone, and rows so far away have probability 0 under both."""
-    model = HiddenMarkovModel(2)
+    """State 1 follows state 0 alone, and neither can make the other's rows."""
+    model = HiddenMarkovModel(2, emission="bernoulli")
     model.startprob_ = np.array([1.0, 0.0])
     model.transmat_ = np.array([[0.0, 1.0], [1.0, 0.0]])
-    model.means_ = np.array([[0.0], [1.0]])
-    model.precisions_cholesky_ = np.full((2, 1), 1e153)
-    X = np.array([[0.0], [1.0], [0.0], [100.0], [0.0]])
+    model.probabilities_ = np.array([[0.0], [1.0]])
+    X = np.array([[0.0], [1.0], [0.0], [0.0], [0.0]])
     assert model.score(X) == -np.inf
     np.testing.assert_array_equal(np.isneginf(model.score_samples(X)), [0, 0, 0, 1, 1])
     assert np.isfinite(model.score(X[:3]))
@@ -371,6 +370,18 @@ def test_impossible_rows_are_named():
             ask(X)
         with pytest.raises(ImpossibleRowError, match="row 3 of X"):
             ask(X, [2, 3])
+
+
+def test_rows_out_of_reach_are_answered_as_by_mixtures():
+    model = HiddenMarkovModel(2)
+    model.startprob_, model.transmat_ = np.array([0.5, 0.5]), np.full((2, 2), 0.5)
+    model.means_, model.precisions_cholesky_ = np.array([[0.0], [5.0]]), np.ones((2, 1))
+    mixture = vbfast.GaussianMixture(2, covariance_type="diag").fit(np.arange(10.0)[:, None])
+    mixture.weights_, mixture.means_ = np.array([0.5, 0.5]), model.means_
+    mixture.precisions_cholesky_ = model.precisions_cholesky_
+    X = np.array([[0.0], [1e160], [5.0], [-1e300], [1e160], [4.0]])
+    for ask in ("predict_proba", "score_samples"):
+        np.testing.assert_allclose(getattr(model, ask)(X), getattr(mixture, ask)(X), rtol=1e-12)
 
 
 NAN = float("nan")
