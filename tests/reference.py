@@ -725,6 +725,12 @@ def viterbi(scores, start, transitions):
     return np.array(path[::-1]), total
 
 
+def path_value(path, scores, start, transitions):
+    """log p(X, path | theta), but for each row's best score, which may be as large as any."""
+    each = (scores - scores.max(axis=1, keepdims=True))[np.arange(len(path)), path]
+    return each.sum() + _log(start)[path[0]] + _log(transitions)[path[:-1], path[1:]].sum()
+
+
 def count_path(path, n_states):
     """Return the transitions (K, K) along a path."""
     counts = np.zeros((n_states, n_states))

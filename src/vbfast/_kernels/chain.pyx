@@ -110,6 +110,8 @@ cdef double LEAST = 1e-200
 cdef double LEAST_TRANSITION = 1e-100
 cdef double TINY = 1e-290
 cdef double HUGE = 1e300
+# Nats of a path from which on they are kept apart, so that they take no digits.
+cdef double MOST_NATS = 1000.0
 # Coordinate ascent ends when the free energy changes by less than these, relative and a row.
 cdef double SETTLED = 1e-12
 cdef double SETTLED_ROW = 1e-14
@@ -182,7 +184,7 @@ cdef struct Job:
     bint by_labels  # rows are counted by labels rather than by q
     bint remembered  # q is there from the last visit, for coordinate ascent to go on from
     bint may_be_impossible  # a row; if not, one of no probability is too far away for float64
-    Py_ssize_t between  # rows of a recursion that may go by without a look for Ctrl-C
+    Py_ssize_t between  # rows of a recursion without a look for Ctrl-C, a power of 2
     bint wide  # one row is too many
     Py_ssize_t n_rows
     Py_ssize_t first_row
@@ -374,7 +376,7 @@ cdef inline void look(Job* job) noexcept nogil:
 
 cdef inline bint look_at_row(Job* job, Py_ssize_t row) noexcept nogil:
     """Look for Ctrl-C at one row in `between`; whether to stop."""
-    if row % job.between == 0:
+    if row & (job.between - 1) == 0:
         look(job)
     return job.watch.stop
 
@@ -400,7 +402,7 @@ cdef inline void multiply(
     cdef const lanes* from_
     cdef lanes a0, a1, a2, a3, y
     for j in range(0, n, 4):
-        if look_within(job, j):
+        if j and look_within(job, j):
             return
         a0 = lanes_set(0.0)
         a1 = a0
@@ -1391,11 +1393,11 @@ cdef bint find_best(
     cdef Py_ssize_t size, i, j, k, row
     cdef Room room = room_at(job, memory, &size)
     cdef uint16_t* origins = <uint16_t*>malloc(<size_t>(n_rows * n) * sizeof(uint16_t))
-    # Logarithms of the best ways' probabilities, less that of the best of all.
+    # Logarithms of the best ways' probabilities, less `total`.
     cdef double* best = room.states
     cdef double* arrived = room.beta
     cdef double* from_ = room.arriving
-    cdef double* scores
+    cdef double* scores = room.span
     cdef double high
     cdef double total = 0.0
     cdef int64_t state
@@ -1403,12 +1405,12 @@ cdef bint find_best(
     if origins == NULL:
         job.no_memory = 1
         return False
-    memset(from_, 0, columns * sizeof(double))
     for row in range(n_rows):
         if row % job.tile_rows == 0:
             log_scores(
                 job, &room, first + row, min(job.tile_rows, n_rows - row), room.span
             )
+            scores = room.span
         if look_at_row(job, row):
             break
         if row == 0:
@@ -1421,23 +1423,29 @@ cdef bint find_best(
                 from_[j] = i
         else:
             best_ways(job, best, arrived, from_)
-        scores = room.span + row % job.tile_rows * columns
-        if not weigh_row(job, arrived, scores, &high):
-            give_up(job, s, first + row, statistics)
-            break
-        total += high
-        high = scores[first_largest(n, scores)]
-        total += high
-        for k in range(n):
-            best[k] = scores[k] - high
-            origins[row * n + k] = <uint16_t>from_[k]
+        for j in range(columns // LANES):
+            (<lanes*>best)[j] = (<lanes*>arrived)[j] + (<lanes*>scores)[j]
+        if not fabs(best[first_largest(n, best)]) < MOST_NATS:
+            if not weigh_row(job, arrived, scores, &high):
+                give_up(job, s, first + row, statistics)
+                break
+            total += high
+            high = scores[first_largest(n, scores)]
+            total += high
+            for k in range(n):
+                best[k] = scores[k] - high
+        if row > 0:
+            for k in range(n):
+                origins[row * n + k] = <uint16_t>from_[k]
+        scores += columns
     found = job.impossible[s] < 0 and not job.watch.stop
     if found:
         state = first_largest(n, best)
-        statistics[0] += total
+        statistics[0] += total + best[state]
         for row in range(n_rows - 1, -1, -1):
             job.labels[first + row] = state
-            state = origins[row * n + state]
+            if row > 0:
+                state = origins[row * n + state]
             if row % 65536 == 0:
                 look(job)
     free(origins)
@@ -2010,7 +2018,9 @@ def visit(
     job.first_row = block.first_row
     if job.first_row < 0:
         raise ValueError(f"block.first_row is {job.first_row}; it must be >= 0")
-    job.between = max(1, min(MOST_BETWEEN, 2097152 // (n * n)))
+    job.between = MOST_BETWEEN
+    while job.between > 1 and job.between * n * n > 2097152:
+        job.between //= 2
     job.wide = n > 2048
     job.watch = watch_from_now()
     job.counting = statistics is not None
