@@ -644,6 +644,14 @@ def enumerate_chain(scores, start, transitions):
     return paths, log_joint
 
 
+def take_level(row, prior):
+    """Return a row's best score among states that its prior's logarithm leaves possible, and the
+    scores less that: where they are 1e20 nothing else would keep a digit.
+    """
+    level = np.max(row, where=prior > -np.inf, initial=-np.inf)
+    return level, row - (level if level > -np.inf else 0.0)
+
+
 def forward_backward(scores, start, transitions):
     """Forward-backward in logarithms.  Bishop 13.36, 13.38, 13.33, 13.43, all normalised.
 
@@ -653,17 +661,22 @@ def forward_backward(scores, start, transitions):
     n_rows = len(scores)
     with np.errstate(invalid="ignore"):
         log_transitions = _log(transitions)
+        scores = scores.copy()
         log_z = np.full(n_rows, -np.inf)
         alpha, beta = np.zeros_like(scores), np.zeros_like(scores)
         for t in range(n_rows):
             predicted = _log(start)
             if t > 0:
                 predicted = np.logaddexp.reduce(alpha[t - 1][:, None] + log_transitions)
+            level, scores[t] = take_level(scores[t], predicted)
+            # What is not possible may have a score as large as any.
+            scores[t, predicted == -np.inf] = -np.inf
             alpha[t] = predicted + scores[t]
-            log_z[t] = np.logaddexp.reduce(alpha[t])
-            if log_z[t] == -np.inf:
+            norm = np.logaddexp.reduce(alpha[t])
+            if norm == -np.inf:
                 return log_z, None, None, None
-            alpha[t] -= log_z[t]
+            log_z[t] = level + norm
+            alpha[t] -= norm
         pairs = np.zeros_like(transitions)
         for t in range(n_rows - 1, 0, -1):
             step = log_transitions + scores[t] + beta[t]
@@ -696,15 +709,26 @@ def precise_log_likelihood(scores, start, transitions, digits=30):
 
 def viterbi(scores, start, transitions):
     """Return the most likely path, the first one among equal states, and log p(X, path | theta)."""
-    best, origins = _log(start) + scores[0], []
-    for row in scores[1:]:
-        through = best[:, None] + _log(transitions)
-        origins.append(through.argmax(axis=0))
-        best = through.max(axis=0) + row
+    best, total, origins = _log(start), 0.0, []
+    for t, row in enumerate(scores):
+        if t > 0:
+            through = best[:, None] + _log(transitions)
+            origins.append(through.argmax(axis=0))
+            best = through.max(axis=0)
+        level, row = take_level(row, best)
+        best = best + row
+        total += level + best.max()
+        best -= best.max()
     path = [best.argmax()]
     for origin in reversed(origins):
         path.append(origin[path[-1]])
-    return np.array(path[::-1]), best.max()
+    return np.array(path[::-1]), total
+
+
+def path_value(path, scores, start, transitions):
+    """log p(X, path | theta), but for each row's best score, which may be as large as any."""
+    each = (scores - scores.max(axis=1, keepdims=True))[np.arange(len(path)), path]
+    return each.sum() + _log(start)[path[0]] + _log(transitions)[path[:-1], path[1:]].sum()
 
 
 def count_path(path, n_states):

@@ -13,6 +13,7 @@ import pytest
 
 import vbfast
 import vbfast.starts
+from vbfast.estimators import checks
 from vbfast import BayesianGaussianMixture, GaussianMixture, MixtureModel
 
 NAN, INF = np.nan, np.inf
@@ -477,16 +478,12 @@ def test_mixture_takes_numbers_of_numpy():
 def test_more_components_than_memory_for_them(covariance_type, monkeypatch):
     # All the same number in memory: rows of zero strides.
     rows = np.broadcast_to(np.linspace(0, 1, 300)[:, None], (300, 1000))
-    from vbfast.estimators import gaussian_mixture
-
-    monkeypatch.setattr(gaussian_mixture, "available_memory", lambda: 2.0**20)
+    monkeypatch.setattr(checks, "available_memory", lambda: 2.0**20)
     words = ["n_components=300 with 1000 features", covariance_type, "would need about", "GiB"]
     refuses(GaussianMixture(300, covariance_type=covariance_type), MemoryError, *words, rows=rows)
 
 
 def test_page_cache_is_available(tmp_path, monkeypatch):
-    from vbfast.estimators import checks
-
     monkeypatch.setattr(checks, "_CGROUP", tmp_path)
     free = checks.available_memory()
     assert free > 2.0**20
@@ -673,8 +670,28 @@ def test_emissions_check_their_own(make, words):
         make()
 
 
-def test_more_categories_than_memory_for_them(monkeypatch):
-    monkeypatch.setattr("vbfast.estimators.mixture_model.available_memory", lambda: 1e8)
-    rows = np.array([[0.0], [1e9]])
-    with pytest.raises(MemoryError, match="1000000001 categories"):
-        MixtureModel(2, emission="categorical").fit(rows)
+@pytest.mark.parametrize("estimator", [MixtureModel, vbfast.HiddenMarkovModel])
+def test_more_categories_than_memory_for_them(monkeypatch, estimator):
+    monkeypatch.setattr(checks, "available_memory", lambda: 1e8)
+    with pytest.raises(MemoryError, match="GiB are available"):
+        estimator(2, emission="categorical", n_categories=1_000_000_001).fit(BITS)
+    with pytest.raises(MemoryError, match="GiB are available"):
+        estimator(2000, emission="categorical", n_categories=200).fit(np.tile(BITS, (2000, 1)))
+
+
+@pytest.mark.parametrize("estimator", [MixtureModel, vbfast.HiddenMarkovModel])
+@pytest.mark.parametrize("largest", [10_000, 1e8, 1e9])
+def test_symbols_of_which_few_are_there(estimator, largest):
+    rows = np.tile(BITS.astype(float), (4, 1))
+    rows[5, 1] = largest
+    model = estimator(2, emission="categorical", random_state=0)
+    before = dict(vars(model))
+    with pytest.raises(ValueError, match=rf"column 1 of X has 3 .* largest is {largest:.0f}:"):
+        model.fit(rows)
+    assert vars(model) == before
+    model.set_params(n_categories=[2, 10_001])
+    if largest == 10_000:
+        assert model.fit(rows).n_categories_[1] == 10_001
+    # Of many that are there none is too large.
+    many = np.arange(0, 6000, 3.0)[:, None]
+    assert estimator(1, emission="categorical", random_state=0).fit(many).n_categories_[0] == 5998

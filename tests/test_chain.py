@@ -1,15 +1,20 @@
 """The compiled recursions of hidden Markov chains against plain references."""
 
+import dataclasses
 import functools
+import os
 import re
 import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 import reference as ref
 from scipy.special import logsumexp
 from scipy.stats import chisquare
-from test_kernels import Data, Theta, assert_statistics
+from test_kernels import Data, Theta, assert_statistics, assert_tally
 
 from vbfast import _kernels
 from vbfast._kernels.inputs import Assignment, Block, Coefficients, Sequences
@@ -53,14 +58,21 @@ class Chain:
     @classmethod
     def of_gaussians(cls, rng, covariance_type, k, d, lengths, stay=2.0, **layout):
         theta = Theta(rng, covariance_type, k, d)
-        data = Data(rng, sum(lengths), d, **layout)
-        scores = theta.scores(data.rows) - np.log(theta.weights)
+        return cls.of(rng, theta, Data(rng, sum(lengths), d, **layout), lengths, stay)
+
+    @classmethod
+    def of(cls, rng, theta, data, lengths, stay=2.0):
+        """States with the components of a Theta or DiscreteTheta."""
+        told = theta.kernel()
         offsets = theta.offsets - np.log(theta.weights)
+        scores = theta.scores(data.rows) - np.log(theta.weights)
+        scores -= np.reshape(theta.emission.log_base(data.rows), (-1, 1))
         chain = cls(
-            scores, *random_chain(rng, k, stay), lengths, data, covariance_type,
-            theta.coefficients, offsets,
+            scores, *random_chain(rng, len(offsets), stay), lengths, data, told.emission,
+            told.coefficients, offsets,
         )  # fmt: skip
-        chain.gaussians = theta
+        chain.theta.n_categories = told.n_categories
+        chain.components = theta
         return chain
 
     @classmethod
@@ -94,7 +106,9 @@ class Chain:
         out = {}
         for name in KINDS[kind] if wanted is None else wanted:
             out[name] = {
-                "statistics": lambda: np.full(kernel.statistics_size(self.emission, k, d), np.nan),
+                "statistics": lambda: np.full(
+                    kernel.statistics_size(self.emission, k, d, self.theta.n_categories), np.nan
+                ),
                 "log_z": lambda: np.full(n, np.nan),
                 "labels": lambda: np.full(n, -7, dtype=np.int64),
                 "q": lambda: np.full((n, k), np.nan),
@@ -130,6 +144,11 @@ class Chain:
                 if kind == "hard":
                     path, value = ref.viterbi(*part)
                     objective += value
+                    if labels is not None and np.any(labels[rows] != path):
+                        # Equal but for rounding.
+                        other = ref.path_value(labels[rows], *part)
+                        assert other == pytest.approx(ref.path_value(path, *part), rel=1e-12)
+                        path = labels[rows]
                 q[rows] = ref.one_hot(path, k)
                 pairs = ref.count_path(path, k)
             start += q[rows][0]
@@ -146,7 +165,7 @@ class Chain:
 
     def assert_as_expected(self, kind, tolerance=1e-10, **more):
         found = self.visit(kind, **more)
-        expected = self.expected(kind, more.get("labels"))
+        expected = self.expected(kind, found["labels"] if kind == "hard" else more.get("labels"))
         assert found["impossible"] == -1
         n, size = len(self.scores), 1 + np.abs(expected["log_z"])
         if "log_z" in found:
@@ -172,9 +191,13 @@ class Chain:
         """What the emission got are the moments of rows weighted by q."""
         raw = np.concatenate([[0.0], found["counts"], found["emission"]])
         n = len(q)
-        if hasattr(self, "gaussians"):
+        if not hasattr(self, "components"):
+            return
+        if self.emission in EMISSIONS:
             rows, weight = self.data.rows, np.ones(n)
-            assert_statistics(self.gaussians, raw, rows, weight, q, np.zeros(n), 1e-10)
+            assert_statistics(self.components, raw, rows, weight, q, np.zeros(n), 1e-10)
+        else:
+            assert_tally(self.components, raw, self.data.rows, q)
 
 
 # Against the references ---------------------------------------------------------------------------
@@ -630,6 +653,7 @@ def test_no_rows():
         ("order", [0, 2], "order[1] is 2; it must be >= 0 and < 2"),
         ("order", [-1, 0], "order[0] is -1; it must be >= 0 and < 2"),
         ("order", [1, 0], "order[1] is of a longer sequence than order[0]"),
+        ("order", [0, 0], "order[1] is 0, which comes before it already"),
         ("latent", [0.5, 0.5, 0.5, 0.5, 0.5], "latent has length 5, not 6"),
         ("latent", [0.5, 0.5, -0.1, 0.5, 0.5, 0.5], "latent[2] is -0.1; it must be >= 0 and <= 1"),
         ("latent", [0.5, 0.5, np.nan, 0.5, 0.5, 0.5], "latent[2] is nan"),
@@ -667,6 +691,125 @@ def test_arguments_that_are_refused(name, value, message):
         assert np.all(out["statistics"] == 7)
 
 
+REFUSED = [
+    # Of the block, of theta, of the assignment: a name, what it is, the error and its words.
+    ("block", {"first_row": -1}, ValueError, "block.first_row is -1; it must be >= 0"),
+    ("block", {"first_row": 2**63}, OverflowError, ""),
+    ("block", {"n_threads": 2**70}, OverflowError, ""),
+    ("block", {"n_threads": "two"}, TypeError, ""),
+    ("block", {"labels": None}, ValueError, "block.labels must hold each row's state"),
+    ("block", {"labels": np.zeros(10)}, ValueError, "Buffer dtype mismatch"),
+    ("block", {"origin": np.zeros(0), "scale": np.zeros(0)}, ValueError, "number of features is 0"),
+    ("block", {"scale": np.ones(3)}, ValueError, "scale has length 3, not 2"),
+    ("block", {"scale": None}, ValueError, "scale has length 0, not 2"),
+    ("block", {"values": np.zeros(10)}, TypeError, "two-dimensional"),
+    ("block", {"values": np.zeros((10, 2), int)}, TypeError, "float64 or float32"),
+    ("block", {"values": np.zeros((10, 3))}, ValueError, "a row of values has length 3, not 2"),
+    ("block", {"values": None}, TypeError, ""),
+    ("block", {"values": np.broadcast_to(np.zeros(2), (2**58, 2)), "sequences": None}, MemoryError,
+     "no memory for"),
+    ("block", {"sequences": Sequences(np.zeros(0, int), np.zeros(0, int))}, ValueError,
+     "offsets has length 0, not 1"),
+    ("block", {"sequences": Sequences(None, None)}, ValueError, "offsets has length 0, not 1"),
+    ("block", {"sequences": Sequences(np.array([0.0, 10]), np.zeros(1))}, ValueError, "Buffer dtype"),
+    ("block", {"sequences": Sequences(np.array([0, -10, 10]), np.array([0, 1]))}, ValueError,
+     "offsets[1] is -10; it must be > 0"),
+    ("block", {"sequences": Sequences(np.array([0, 10]), np.array([10**9]))}, ValueError,
+     "order[0] is 1000000000"),
+    ("theta", {"offsets": np.zeros(0)}, ValueError, "number of components is 0"),
+    ("theta", {"offsets": np.zeros((0, 2))}, ValueError, "Buffer has wrong number of dimensions"),
+    ("theta", {"offsets": None}, ValueError, "number of components is 0"),
+    ("theta", {"offsets": np.zeros(65_537)}, ValueError, "at most 65536 states"),
+    ("theta", {"coefficients": np.zeros(0)}, ValueError, "coefficients has length 0"),
+    ("theta", {"coefficients": None}, ValueError, "coefficients has length 0"),
+    ("theta", {"n_categories": -1}, ValueError, "n_categories is -1"),
+    ("theta", {"emission": "categorical", "coefficients": np.zeros(0)}, ValueError,
+     "n_categories is 0"),
+    ("theta", {"emission": "categorical", "n_categories": 2**60}, MemoryError, "categories"),
+    ("theta", {"emission": "categorical", "n_categories": 2**62}, MemoryError, "categories"),
+    ("theta", {"emission": "none"}, KeyError, "none"),
+    ("theta", {"latent": np.full(6, np.inf)}, ValueError, "latent[0] is inf"),
+    ("assignment", {"seed": -1}, OverflowError, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("of", "changed", "error", "words"), REFUSED)
+def test_whatever_else_a_visit_is_told(of, changed, error, words):
+    """An error before anything is written, whoever made the objects."""
+    chain = Chain.of_gaussians(np.random.default_rng(0), "full", 2, 2, [6, 4])
+    told = {
+        "block": chain.block(labels=np.zeros(10, dtype=np.int64)),
+        "theta": chain.theta,
+        "assignment": Assignment("given"),
+    }
+    told[of] = dataclasses.replace(told[of], **changed)
+    statistics = np.full(_kernels.chain.statistics_size("full", 2, 2), 7.0)
+    with pytest.raises(error, match=re.escape(words) or None):
+        _kernels.chain.visit(*told.values(), statistics=statistics)
+    assert np.all(statistics == 7)
+
+
+@pytest.mark.parametrize("n_threads", [-1, 0, 1000, 2**31 - 1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_number_of_threads_will_do(kind, n_threads):
+    chain = Chain.of_gaussians(np.random.default_rng(0), "full", 4, 8, [900, 800])
+    labels = np.zeros(1700, dtype=np.int64)
+    expected = chain.visit(kind, labels=labels)
+    found = chain.visit(kind, n_threads=n_threads, labels=labels)
+    for name in KINDS[kind]:
+        np.testing.assert_array_equal(found[name], expected[name])
+
+
+@pytest.mark.parametrize(
+    ("shape", "error"),
+    [
+        ((0, 2, 0), ValueError), ((2, 0, 0), ValueError), ((2, -1, 0), ValueError),
+        ((2, 2, -1), ValueError), ((2, 2, 0), ValueError), ((2**40, 2**20, 2), MemoryError),
+        ((2**62, 1, 2), MemoryError), ((1, 1, 2**62), MemoryError),
+    ],
+)  # fmt: skip
+def test_sizes_that_are_none(shape, error):
+    with pytest.raises(error):
+        _kernels.chain.statistics_size("categorical", *shape)
+
+
+def test_sequences_and_labels_may_change_during_a_visit():
+    """Rows are found by numbers of the kernel's own, which it has checked."""
+    code = """
+import threading, numpy as np
+from test_chain import Chain, Assignment, _kernels, sequences
+chain = Chain.of_gaussians(np.random.default_rng(0), "full", 3, 2, [50] * 4000)
+told = chain.sequences
+labels = np.zeros(200_000, dtype=np.int64)
+block, done = chain.block(labels=labels), threading.Event()
+good = told.offsets.copy(), told.order.copy()
+def change():
+    while not done.is_set():
+        for wrong in (10**12, -(10**12)):
+            told.offsets[1:-1], told.order[:], labels[:] = wrong, wrong, wrong
+            told.offsets[:], told.order[:], labels[:] = *good, 0
+thread = threading.Thread(target=change)
+thread.start()
+n = 0
+for kind in ("hard", "given", "exact", "draw") * 50:
+    statistics = np.empty(_kernels.chain.statistics_size("full", 3, 2))
+    try:
+        _kernels.chain.visit(block, chain.theta, Assignment(kind), statistics=statistics)
+        assert abs(statistics[1:4].sum() - 200_000) < 1e-6, statistics[1:4]
+        n += 1
+    except ValueError:
+        pass
+done.set()
+thread.join()
+"""
+    path = {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | path, capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+
+
 def test_mixtures_refuse_what_is_for_chains():
     block = Block(np.zeros((4, 1)), None, None, np.zeros(1), np.ones(1), 0, 1)
     theta = Coefficients("diag", np.zeros(4), np.zeros(1))
@@ -702,3 +845,32 @@ def test_interrupt(kind, leak):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert chain.visit("filter", wanted=[])["impossible"] == -1
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
+@pytest.mark.parametrize("kind", ["exact", "filter", "hard", "draw", "factorised"])
+@pytest.mark.parametrize("leak", [1e-150, 0.1])
+def test_interrupt_within_rows_of_many_states(kind, leak):
+    """Where a visit takes half a minute or more, it ends long before."""
+
+    class Interrupt(Exception):
+        pass
+
+    def interrupt(*_):
+        raise Interrupt
+
+    rng = np.random.default_rng(0)
+    n, k = 20_000, 1500
+    chain = Chain.of_gaussians(rng, "diag", k, 2, [n])
+    if leak < 0.05:
+        chain.theta.latent[k:] = (np.full((k, k), leak) + np.eye(k) * (1 - k * leak)).ravel()
+    before = signal.signal(signal.SIGALRM, interrupt)
+    began = time.monotonic()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1.0)
+        with pytest.raises(Interrupt):
+            chain.visit(kind, n_threads=2, wanted={"statistics", "log_z"} & KINDS[kind])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - began < 20

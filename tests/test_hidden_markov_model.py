@@ -356,13 +356,12 @@ def test_parameters_set_by_hand_are_checked(emission, name, values, message):
 
 
 def test_impossible_rows_are_named():
-    """State 1 follows state 0 alone, and rows so far away have probability 0 under both."""
-    model = HiddenMarkovModel(2)
+    """State 1 follows state 0 alone, and neither can make the other's rows."""
+    model = HiddenMarkovModel(2, emission="bernoulli")
     model.startprob_ = np.array([1.0, 0.0])
     model.transmat_ = np.array([[0.0, 1.0], [1.0, 0.0]])
-    model.means_ = np.array([[0.0], [1.0]])
-    model.precisions_cholesky_ = np.full((2, 1), 1e153)
-    X = np.array([[0.0], [1.0], [0.0], [100.0], [0.0]])
+    model.probabilities_ = np.array([[0.0], [1.0]])
+    X = np.array([[0.0], [1.0], [0.0], [0.0], [0.0]])
     assert model.score(X) == -np.inf
     np.testing.assert_array_equal(np.isneginf(model.score_samples(X)), [0, 0, 0, 1, 1])
     assert np.isfinite(model.score(X[:3]))
@@ -371,6 +370,18 @@ def test_impossible_rows_are_named():
             ask(X)
         with pytest.raises(ImpossibleRowError, match="row 3 of X"):
             ask(X, [2, 3])
+
+
+def test_rows_out_of_reach_are_answered_as_by_mixtures():
+    model = HiddenMarkovModel(2)
+    model.startprob_, model.transmat_ = np.array([0.5, 0.5]), np.full((2, 2), 0.5)
+    model.means_, model.precisions_cholesky_ = np.array([[0.0], [5.0]]), np.ones((2, 1))
+    mixture = vbfast.GaussianMixture(2, covariance_type="diag").fit(np.arange(10.0)[:, None])
+    mixture.weights_, mixture.means_ = np.array([0.5, 0.5]), model.means_
+    mixture.precisions_cholesky_ = model.precisions_cholesky_
+    X = np.array([[0.0], [1e160], [5.0], [-1e300], [1e160], [4.0]])
+    for ask in ("predict_proba", "score_samples"):
+        np.testing.assert_allclose(getattr(model, ask)(X), getattr(mixture, ask)(X), rtol=1e-12)
 
 
 NAN = float("nan")
@@ -548,3 +559,67 @@ def test_statistics_of_a_long_chain_have_the_same_bits_on_any_number_of_threads(
         stats = data.sum(model.visit, theta, vbfast.EM().assign(0))
         found.add(stats.buffer.tobytes())
     assert len(found) == 1
+
+
+# Wrong once --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied"])
+@pytest.mark.parametrize("method", ["em", "crisp_em"])
+@pytest.mark.parametrize("d", [4, 6, 12, 16, 33])
+def test_covariances_are_those_of_the_states_rows(covariance_type, method, d):
+    """States are plain to see; tiles are never full."""
+    rng = np.random.default_rng(0)
+    k, n = 5, 430
+    states = np.repeat(rng.integers(0, k, n // 5), 5)
+    X = 10 * rng.normal(size=(k, d))[states] + rng.normal(size=(n, d))
+    model = HiddenMarkovModel(
+        k, method=method, covariance_type=covariance_type, reg_covar=0, random_state=0
+    ).fit(X)
+    found = model.predict(X)
+    scatter = np.zeros((k, d, d))
+    for state in range(k):
+        rows = X[found == state]
+        np.testing.assert_allclose(model.means_[state], rows.mean(axis=0), atol=1e-11)
+        scatter[state] = len(rows) * np.cov(rows.T, bias=True)
+    if covariance_type == "tied":
+        np.testing.assert_allclose(model.covariances_, scatter.sum(axis=0) / n, atol=1e-11)
+    else:
+        counts = np.bincount(found)[:, None, None]
+        np.testing.assert_allclose(model.covariances_, scatter / counts, atol=1e-11)
+
+
+@pytest.mark.parametrize("method", [*POINTS, "mean_field", "full"])
+@pytest.mark.parametrize("far", [1e6, 1e8, 1e10, 1e100, 1e160, 1e300])
+def test_probabilities_sum_to_one_however_far_a_row_lies(method, far):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(150, 2))
+    X[50:100] += 5
+    if method == "full":
+        method = vbfast.FullInference(n_draws=10, n_tune=5, n_chains=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # so few draws have not mixed
+        model = HiddenMarkovModel(3, method=method, random_state=0).fit(X)
+    away = X.copy()
+    away[40], away[75], away[76] = far, -far, far
+    for q in (model.predict_proba(away), model.filter(away)):
+        np.testing.assert_allclose(q.sum(axis=1), 1, rtol=0, atol=1e-14)
+    assert np.all(model.predict(away) == model.predict_proba(away).argmax(axis=1))
+    each = model.score_samples(away)
+    # Too far for float64 numbers: no more is said of it, as by mixtures; others are as they were.
+    gone = [40, 75, 76] if far > 1e153 else []
+    np.testing.assert_array_equal(np.flatnonzero(np.isneginf(each)), gone)
+    assert model.score(away) == each.sum()
+    value, path = model.decode(away)
+    assert path.shape == (150,)
+    assert (value == -np.inf) == (far > 1e153)
+
+
+@pytest.mark.parametrize("count", [1e6, 1e12, 9e15])
+def test_probabilities_of_huge_counts(count):
+    rng = np.random.default_rng(0)
+    X = rng.poisson(5.0, (200, 2)).astype(float)
+    X[100:] += 10
+    model = HiddenMarkovModel(3, emission="poisson", random_state=0).fit(X)
+    X[50], X[120] = count, [0, count]
+    np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1, rtol=0, atol=1e-14)

@@ -160,8 +160,8 @@ def assert_statistics(theta, raw, rows, weight, q, log_z, tolerance=TOLERANCE[Fa
 def check(level, theta, data, kind, rng, n_threads=1, truncation=2, single=False):
     """One visit agrees with the reference.
 
-    In single precision assignments are those of the kernel's own scores, so that a pair of almost
-    equal ones may come in either order.
+    Assignments are those of the kernel's own scores: where these are large, or single precision
+    rounds them, a pair of almost equal ones may come in either order.
     """
     n, k = len(data.rows), len(theta.weights)
     tolerance = TOLERANCE[single]
@@ -174,7 +174,7 @@ def check(level, theta, data, kind, rng, n_threads=1, truncation=2, single=False
     scores = theta.scores(data.rows)
     size = 1 + np.abs(scores)
     present = weight > 0
-    if single and kind != "scores":
+    if kind != "scores":
         own = visit(level, block, theta, Assignment("scores"))["q"]
         if theta.covariance_type in ("tied", "spherical"):
             # Linear in A x where near: rounding is of |A x|^2, whatever the distance.
@@ -192,7 +192,7 @@ def check(level, theta, data, kind, rng, n_threads=1, truncation=2, single=False
         log_z = weight * np.where(q > 0, q * scores, 0.0).sum(axis=1)
         size = size * np.where(present, weight, 1)[:, None]
     else:
-        log_z, q = ref.assign(scores, kind, truncation)
+        log_z, q = ref.assign(scores, "exact" if kind == "factorised" else kind, truncation)
     np.testing.assert_allclose(out["q"], weight[:, None] * q, rtol=0, atol=3 * tolerance)
     assert np.all(np.abs(out["log_z"] - log_z)[present] <= tolerance * size.max(axis=1)[present])
     if kind == "hard":
@@ -611,6 +611,16 @@ def test_best_components_where_scores_are_nan(level, single, truncation):
     out = Offsets(np.full(10, np.nan)).visit(level, "best", 40, single, truncation=truncation)
     assert np.all(out["log_z"] == -np.inf)
     np.testing.assert_allclose(out["q"], 1 / 10, rtol=1e-7)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_some_impossible_scores_are_lower_than_others(level):
+    """As many as are kept are the lowest number that stands for log 0, the rest -inf."""
+    theta = Offsets([-1.7e308, -np.inf, -1.7e308])
+    for truncation in (1, 2):
+        out = theta.visit(level, "best", 40, truncation=truncation)
+        assert np.all(out["log_z"] == -np.inf)
+        np.testing.assert_allclose(out["q"], 1 / 3, rtol=1e-7)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -1143,14 +1153,14 @@ def test_precision_factors_name_the_first_matrix_that_has_none(level):
 
 
 class DiscreteTheta:
-    """Random parameters of a row of DISCRETE, some of them 0."""
+    """Random parameters of a row of DISCRETE, a share of them 0."""
 
-    def __init__(self, rng, row, n_components, n_features):
+    def __init__(self, rng, row, n_components, n_features, zeros=0.2):
         self.row = row
         self.emission = row.of(n_features)
         weights, values = row.draw_prior(1, n_components, n_features, rng)
         self.weights, self.values = weights[0], values[0]
-        self.values[rng.random(self.values.shape) < 0.2] = 0.0
+        self.values[rng.random(self.values.shape) < zeros] = 0.0
         if row.emission != "poisson":
             self.values[..., 0] += self.values.sum(axis=-1) == 0
             self.values /= self.values.sum(axis=-1, keepdims=True)
@@ -1181,6 +1191,81 @@ def discrete_tally(row, X, weighted):
     return np.einsum("nk,ndc->kdc", weighted, (X[:, :, None] == np.arange(n)).astype(float))
 
 
+def check_discrete(level, theta, X, kind, rng, weight=None, truncation=2):
+    """`check` of counts and symbols, rows X of any layout and dtype."""
+    (n, d), k = X.shape, len(theta.weights)
+    kernel, coefficients = _kernels.load(level).mixture, theta.kernel()
+    labels = rng.integers(k, size=n)
+    truncation = min(truncation, k)
+    assignment = Assignment(kind, truncation=truncation, seed=3, sweep=1)
+    results = []
+    for n_threads in (1, 2):
+        block = Block(X, weight, labels, np.zeros(d), np.ones(d), 0, n_threads)
+        out = {"q": np.full((n, k), np.nan)}
+        if kind != "scores":
+            size = kernel.statistics_size(coefficients.emission, k, d, coefficients.n_categories)
+            out |= {"log_z": np.full(n, np.nan), "statistics": np.full(size, np.nan)}
+        kernel.visit(block, coefficients, assignment, **out)
+        results.append(out)
+    rows = X.astype(np.float64)
+    w = np.ones(n) if weight is None else weight
+    present = w > 0
+    scores = theta.scores(rows) - theta.emission.log_base(rows)[:, None]
+    q = own = results[0]["q"]
+    if kind != "scores":
+        own = np.full((n, k), np.nan)
+        kernel.visit(block, coefficients, Assignment("scores"), q=own)
+    possible = present[:, None] & (scores > -np.inf)
+    np.testing.assert_array_equal((own > -1.7e308)[present], possible[present])
+    np.testing.assert_allclose(own[possible], scores[possible], rtol=1e-11, atol=1e-13)
+    if kind == "scores":
+        return
+    # As in `check`: where two are equal but for rounding either may be the better one.
+    scores[possible] = own[possible]
+    log_z = results[0]["log_z"]
+    if kind == "given":
+        np.testing.assert_array_equal(q, w[:, None] * ref.one_hot(labels, k))
+        expected_log_z = np.zeros(n)
+    elif kind == "draw":  # what is drawn is tested elsewhere
+        np.testing.assert_array_equal(q.sum(axis=1), w)
+        expected_log_z = np.where(q > 0, q * np.where(q > 0, scores, 0.0), 0.0).sum(axis=1)
+    else:
+        kept = "exact" if kind == "factorised" else kind
+        expected_log_z, expected = ref.assign(scores, kept, truncation)
+        finite = present & (expected_log_z > -np.inf)
+        np.testing.assert_allclose(q[finite], (w[:, None] * expected)[finite], atol=1e-11)
+    finite = present & (expected_log_z > -np.inf)
+    np.testing.assert_array_equal(log_z[present] > -np.inf, finite[present])
+    np.testing.assert_allclose(log_z[finite], expected_log_z[finite], rtol=1e-11, atol=1e-13)
+    raw = results[0]["statistics"]
+    # A draw's log_z is of all the rows that a weight stands for.
+    of_row = np.where(present, log_z, 0.0) * (1.0 if kind == "draw" else w)
+    assert raw[0] == pytest.approx(of_row.sum(), rel=1e-12, abs=1e-12 * n)
+    counts = raw[1 : 1 + k].copy()
+    np.testing.assert_allclose(counts, q.sum(axis=0), rtol=1e-12, atol=1e-12)
+    fields = theta.emission.collect(raw[1 + k :], counts, theta.reference)
+    other = results[1]["statistics"]  # by two threads
+    more = theta.emission.collect(other[1 + k :], other[1 : 1 + k], theta.reference)
+    for name, value in fields.items():
+        np.testing.assert_array_equal(value, more[name])
+    assert raw[0] == other[0]
+    tally = assert_tally(theta, raw, rows, q)
+    # What no row of a component is stays exactly 0: it is impossible from then on.
+    if kind == "given":
+        np.testing.assert_array_equal(tally == 0, discrete_tally(theta.row, rows, q) == 0)
+
+
+def assert_tally(theta, raw, rows, weighted):
+    """Raw statistics have the sums of these rows, or what was seen of each symbol."""
+    k = len(theta.weights)
+    fields = theta.emission.collect(raw[1 + k :], raw[1 : 1 + k], theta.reference)
+    (tally,) = (value for name, value in fields.items() if name != "strength")
+    expected = discrete_tally(theta.row, rows, weighted)
+    size = np.abs(rows).max(initial=1)
+    np.testing.assert_allclose(tally, expected, rtol=1e-12, atol=1e-12 * size)
+    return tally
+
+
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("row", DISCRETE[1::4], ids=str)
 @pytest.mark.parametrize("kind", ["scores", "exact", "best", "hard", "given", "draw"])
@@ -1197,55 +1282,7 @@ def test_discrete_kernels_agree_with_reference(level, row, kind, n, d, k, weight
     # Every other row of a wider array, from the second column on.
     wide = np.full((2 * n, d + 1), np.nan, dtype)
     wide[::2, 1:] = X
-    labels = rng.integers(k, size=n)
-    results = []
-    for n_threads in (1, 2):
-        block = Block(
-            wide[::2, 1:], weight, labels, np.zeros(d), np.ones(d), 0, n_threads
-        )  # fmt: skip
-        kernel, coefficients = _kernels.load(level).mixture, theta.kernel()
-        out = {"q": np.full((n, k), np.nan)}
-        if kind != "scores":
-            size = kernel.statistics_size(coefficients.emission, k, d, coefficients.n_categories)
-            out |= {"log_z": np.full(n, np.nan), "statistics": np.full(size, np.nan)}
-        assignment = Assignment(kind, truncation=2, seed=3, sweep=1)
-        kernel.visit(block, coefficients, assignment, **out)
-        results.append(out)
-    w = np.ones(n) if weight is None else weight
-    base = theta.emission.log_base(X)
-    scores = theta.scores(X) - base[:, None]
-    q = results[0]["q"]
-    if kind == "scores":
-        possible = scores > -np.inf
-        possible, present = possible[w > 0], w > 0
-        np.testing.assert_array_equal(q[present] > -1.7e308, possible)
-        np.testing.assert_allclose(
-            q[present][possible], scores[present][possible], rtol=1e-11, atol=1e-13
-        )
-        return
-    present = w > 0
-    if kind in ("exact", "best", "hard"):
-        log_z, expected = ref.assign(scores, kind, min(2, k))
-        found, finite = results[0]["log_z"], present & (log_z > -np.inf)
-        np.testing.assert_array_equal(found[present] > -np.inf, finite[present])
-        np.testing.assert_allclose(found[finite], log_z[finite], rtol=1e-11, atol=1e-13)
-        np.testing.assert_allclose(q[finite], (w[:, None] * expected)[finite], atol=1e-11)
-    elif kind == "given":
-        np.testing.assert_array_equal(q, w[:, None] * ref.one_hot(labels, k))
-    raw = results[0]["statistics"]
-    counts = raw[1 : 1 + k].copy()
-    np.testing.assert_allclose(counts, q.sum(axis=0), rtol=1e-12, atol=1e-12)
-    fields = theta.emission.collect(raw[1 + k :], counts, theta.reference)
-    (tally,) = (value for name, value in fields.items() if name != "strength")
-    other = results[1]["statistics"]  # by two threads
-    more = theta.emission.collect(other[1 + k :], other[1 : 1 + k], theta.reference)
-    for name, value in fields.items():
-        np.testing.assert_array_equal(value, more[name])
-    assert raw[0] == other[0]
-    np.testing.assert_allclose(tally, discrete_tally(row, X, q), rtol=1e-12, atol=1e-12)
-    # What no row of a component is stays exactly 0: it is impossible from then on.
-    if kind == "given":
-        np.testing.assert_array_equal(tally == 0, discrete_tally(row, X, q) == 0)
+    check_discrete(level, theta, wide[::2, 1:], kind, rng, weight)
 
 
 @pytest.mark.parametrize("level", LEVELS)

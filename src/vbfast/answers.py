@@ -83,7 +83,8 @@ class Known(Answers):
     Notes
     -----
     A row may be impossible: its log density is -inf, in a chain like that of those after it, and
-    its component is not to be had.
+    its component is not to be had. A row too far away for float64 numbers has -inf alone, and tells
+    nothing of its component.
     """
 
     latent: Mixture | Chain
@@ -378,16 +379,20 @@ class AveragedChain(Answers):
         self, values: NDArray[Any], n_threads: int, sequences: Sequences | None = None
     ) -> Array:
         """log p(x_t | x_1, ..., x_(t-1), X), (N,): theta is learnt of along the sequence."""
-        each = [draw.log_density(values, n_threads, sequences) for draw in self.draws]
+        each = np.array([draw.log_density(values, n_threads, sequences) for draw in self.draws])
+        # Rows too far away tell nothing of states, nor of theta.
+        gone = np.isneginf(each).all(axis=0) & (not self.emission.may_be_impossible)
+        each[:, gone] = 0.0
         offsets = [0, len(values)] if sequences is None else sequences.offsets.tolist()
         out = np.empty(len(values))
         for first, end in pairwise(offsets):
-            so_far = np.cumsum([row[first:end] for row in each], axis=1)
+            so_far = np.cumsum(each[:, first:end], axis=1)
             total = logsumexp(so_far, axis=0) - np.log(len(each))
             possible = total > -np.inf
             steps = np.diff(total[possible], prepend=0.0)
             out[first:end] = -np.inf
             out[first:end][possible] = steps
+        out[gone] = -np.inf
         return out
 
     def _mean(self, of: Callable[[Known], Array]) -> Array:

@@ -339,7 +339,8 @@ def as_sequences(lengths: ArrayLike | None, n_rows: int) -> Sequences | None:
     """
     if lengths is None:
         return None
-    each = np.asarray(lengths)
+    # Of our own, so that what is checked stays.
+    each = np.array(lengths)
     if each.ndim != 1:
         raise ValueError(f"lengths must be one-dimensional, got shape {each.shape}")
     if each.dtype.kind not in "iuf":

@@ -61,7 +61,7 @@ def packed(
     weights: Array,
     parameters: Any,
     reference: Array | None = None,
-) -> tuple[str, Array, Array, Array | None, int]:
+) -> tuple[str, Array, Array, Array | None, int, bool]:
     """Return theta as kernels read it: what `Coefficients` is made of.
 
     Parameters
@@ -83,6 +83,7 @@ def packed(
         emission.offsets(parameters) + scores,
         more,
         emission.width,
+        emission.may_be_impossible,
     )
 
 

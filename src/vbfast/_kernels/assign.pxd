@@ -257,7 +257,7 @@ cdef inline bint give(
     cdef lanes more = lanes_set(truncation + 0.5)
     cdef lanes n0 = none, n1 = none, n2 = none, n3 = none
     cdef lanes* at
-    cdef lanes s0, s1, s2, s3, q0, q1, q2, q3, most, fewest
+    cdef lanes s0, s1, s2, s3, q0, q1, q2, q3, most, best
     cdef Py_ssize_t least = 4 * (truncation - 1)
     cdef Py_ssize_t c, k
     for k in range(n_components):
@@ -285,9 +285,10 @@ cdef inline bint give(
         at[2] = q2
         at[3] = q3
     most = lanes_max(lanes_max(n0, n1), lanes_max(n2, n3))
-    fewest = lanes_min(lanes_min(n0, n1), lanes_min(n2, n3))
+    # Not by how many: of scores that are all impossible some may be LOWEST and others -inf.
+    best = lanes_min(lanes_min(kept[0], kept[1]), lanes_min(kept[2], kept[3]))
     return lanes_sum(
-        lanes_keep_from(one, most, more) + lanes_keep_from(one, none, fewest)
+        lanes_keep_from(one, most, more) + lanes_keep_from(one, lanes_set(LOWEST), best)
     ) > 0.0
 
 

@@ -55,6 +55,7 @@ from .tile cimport (
     lanes_min,
     lanes_replace_above,
     lanes_set,
+    lanes_sum,
     lines,
     philox_uniform,
     products,
@@ -107,6 +108,8 @@ cdef double LEAST = 1e-200
 cdef double LEAST_TRANSITION = 1e-100
 cdef double TINY = 1e-290
 cdef double HUGE = 1e300
+# Nats of a path from which on they are kept apart, so that they take no digits.
+cdef double MOST_NATS = 1000.0
 # Coordinate ascent ends when the free energy changes by less than these, relative and a row.
 cdef double SETTLED = 1e-12
 cdef double SETTLED_ROW = 1e-14
@@ -120,6 +123,8 @@ EMISSIONS = {}
 cdef enum:
     # Tasks whose statistics are held at a time.
     MOST_TASKS = 64
+    # Rows of a recursion between looks for Ctrl-C.
+    MOST_BETWEEN = 256
     # That find_best can note.
     MOST_STATES = 65536
 
@@ -162,8 +167,8 @@ cdef struct Job:
     const Emission* emission
     const double* coefficients
     const double* offsets
-    const double* start  # (K)
-    # Transitions (K, columns), their transpose, logarithms; padded with 0, -inf.
+    double* start  # (K)
+    # Transitions, their transpose, logarithms, as `place_of` says; padded with 0, -inf.
     Py_ssize_t columns
     double* forward
     double* backward
@@ -173,8 +178,12 @@ cdef struct Job:
     double least
     bint dense  # no probability is below LEAST_TRANSITION
     bint mild   # or those that are are 0
+    bint alike  # each state is followed by the same ones
     bint by_labels  # rows are counted by labels rather than by q
     bint remembered  # q is there from the last visit, for coordinate ascent to go on from
+    bint may_be_impossible  # a row; if not, one of no probability is too far away for float64
+    Py_ssize_t between  # rows of a recursion without a look for Ctrl-C, a power of 2
+    bint wide  # one row is too many
     Py_ssize_t n_rows
     Py_ssize_t first_row
     Py_ssize_t n_sequences
@@ -343,29 +352,61 @@ cdef inline void read_bundle(
     )
 
 
+cdef inline Py_ssize_t place_of(const Job* job, Py_ssize_t i, Py_ssize_t j) noexcept nogil:
+    """Where a matrix (K, columns) has entry i, j.
+
+    By strips of 8 columns, so that what is read for some columns of all rows lies together.
+    """
+    return (j // 8 * job.shape.n_components + i) * 8 + j % 8
+
+
+cdef inline const lanes* strip(
+    const Job* job, const double* matrix, Py_ssize_t vector
+) noexcept nogil:
+    """A vector of columns of a matrix's first row; those of the others are VECTORS apart."""
+    return <const lanes*>(matrix + place_of(job, 0, vector * LANES))
+
+
 cdef inline void look(Job* job) noexcept nogil:
     if thread_index() == 0:
         check_signals(&job.watch)
+
+
+cdef inline bint look_at_row(Job* job, Py_ssize_t row) noexcept nogil:
+    """Look for Ctrl-C at one row in `between`; whether to stop."""
+    if row & (job.between - 1) == 0:
+        look(job)
+    return job.watch.stop
+
+
+cdef inline bint look_within(Job* job, Py_ssize_t column) noexcept nogil:
+    """Look for Ctrl-C at some of a row's columns, where they are many; whether to stop."""
+    if job.wide and column % 64 == 0:
+        look(job)
+        return job.watch.stop
+    return False
 
 
 # Recursions of a bundle ---------------------------------------------------------------------------
 
 
 cdef inline void multiply(
-    Py_ssize_t n, const double* matrix, Py_ssize_t columns, const lanes* x, Py_ssize_t step,
-    lanes* out,
+    Job* job, const double* matrix, const lanes* x, Py_ssize_t step, lanes* out
 ) noexcept nogil:
     """out[j] = sum_i x[i] matrix[i, j] for each lane; states of x are step vectors apart."""
+    cdef Py_ssize_t n = job.shape.n_components
     cdef Py_ssize_t j
     cdef const double* row
     cdef const lanes* from_
     cdef lanes a0, a1, a2, a3, y
     for j in range(0, n, 4):
+        if j and look_within(job, j):
+            return
         a0 = lanes_set(0.0)
         a1 = a0
         a2 = a0
         a3 = a0
-        row = matrix + j
+        row = matrix + place_of(job, 0, j)
         from_ = x
         for _ in range(n):
             y = lanes_load(from_)
@@ -373,7 +414,7 @@ cdef inline void multiply(
             a1 = a1 + lanes_set(row[1]) * y
             a2 = a2 + lanes_set(row[2]) * y
             a3 = a3 + lanes_set(row[3]) * y
-            row = row + columns
+            row = row + 8
             from_ = from_ + step
         out[j * VECTORS] = a0
         out[(j + 1) * VECTORS] = a1
@@ -382,7 +423,7 @@ cdef inline void multiply(
 
 
 cdef void forward_steps(
-    const Job* job, const lanes* b, lanes* alpha, const lanes* top, lanes* inverse,
+    Job* job, const lanes* b, lanes* alpha, const lanes* top, lanes* inverse,
     Py_ssize_t n_steps, lanes* predicted, lanes* inverse_now, lanes* lost,
 ) noexcept nogil:
     """alpha[t, j] = b[t, j] sum_i alpha[t - 1, i] A[i, j] / (sum of alpha[t - 1]), in one vector.
@@ -393,7 +434,7 @@ cdef void forward_steps(
     cdef Py_ssize_t step = job.stride // LANES
     cdef Py_ssize_t k
     cdef lanes least = lanes_set(job.least)
-    cdef lanes lowest = lanes_set(LOWEST)
+    cdef lanes lowest = lanes_set(LOWEST if job.may_be_impossible else -INFINITY)
     cdef lanes none = lanes_set(0.0)
     cdef lanes one = lanes_set(1.0)
     cdef lanes tiny = lanes_set(TINY)
@@ -411,7 +452,7 @@ cdef void forward_steps(
         flags = flags + lanes_keep_from(one, lowest, top[0]) + lanes_keep_from(one, tiny, s)
         scale = one / lanes_max(s, tiny)
         inverse[0] = scale
-        multiply(n, job.forward, job.columns, alpha, step, predicted)
+        multiply(job, job.forward, alpha, step, predicted)
         b = b + VECTORS
         alpha = alpha + VECTORS
         top = top + VECTORS
@@ -421,7 +462,7 @@ cdef void forward_steps(
 
 
 cdef void forward(
-    const Job* job, const Bundle* bundle, const Room* room, const double* entry, Py_ssize_t begin,
+    Job* job, const Bundle* bundle, const Room* room, const double* entry, Py_ssize_t begin,
     double* end,
 ) noexcept nogil:
     """From what is predicted for each span's row `begin` to what is for the row after its last.
@@ -440,7 +481,7 @@ cdef void forward(
         lost[i] = 0.0
     while t < bundle.length[0]:
         tile = t // tile_steps
-        stop = (tile + 1) * tile_steps
+        stop = min((tile + 1) * tile_steps, t + job.between)
         for i in range(BUNDLE):
             if bundle.length[i] > t:
                 stop = min(stop, bundle.length[i])
@@ -454,6 +495,8 @@ cdef void forward(
                 <lanes*>room.lost + v,
             )
         t = stop
+        if job.between < MOST_BETWEEN and look_at_row(job, 0):
+            return
         for i in range(BUNDLE):
             if bundle.length[i] == t:
                 lost[i] = room.lost[i]
@@ -463,7 +506,7 @@ cdef void forward(
 
 
 cdef void backward_steps(
-    const Job* job, lanes* b, lanes* alpha, const lanes* inverse, lanes* q, Py_ssize_t n_steps,
+    Job* job, lanes* b, lanes* alpha, const lanes* inverse, lanes* q, Py_ssize_t n_steps,
     lanes* beta, lanes* arriving, lanes counted,
 ) noexcept nogil:
     """beta[t - 1, i] = sum_j A[i, j] b[t, j] beta[t, j] / (sum of alpha[t]), in one vector.
@@ -497,7 +540,7 @@ cdef void backward_steps(
             for k in range(n):
                 x = b[k * step + t * VECTORS] * beta[k * VECTORS]
                 arriving[k * VECTORS] = lanes_min(x * scale, huge)
-        multiply(n, job.backward, job.columns, arriving, VECTORS, beta)
+        multiply(job, job.backward, arriving, VECTORS, beta)
 
 
 cdef void backward(
@@ -522,10 +565,10 @@ cdef void backward(
         tile = (t - 1) // tile_steps
         b = emissions_at(job, room, tile)
         alpha = alpha_at(job, room, tile)
-        begin = tile * tile_steps
+        begin = max(tile * tile_steps, t - job.between)
         for i in range(BUNDLE):
             if bundle.length[i] == t:
-                enter(job, room, alpha + (t - 1 - begin) * BUNDLE + i, t, i)
+                enter(job, room, alpha + (t - 1 - tile * tile_steps) * BUNDLE + i, t, i)
             elif bundle.length[i] < t:
                 begin = max(begin, bundle.length[i])
         place = (begin - tile * tile_steps) * VECTORS
@@ -537,10 +580,12 @@ cdef void backward(
                 <lanes*>room.arriving + v, (<lanes*>room.counted)[v],
             )
         t = begin
+        if job.between < MOST_BETWEEN:
+            look(job)
         if keep and t == tile * tile_steps:
             count_tile(job, bundle, room, tile, statistics)
-            if job.watch.stop:
-                return
+        if job.watch.stop:
+            return
 
 
 cdef inline void enter(
@@ -574,6 +619,8 @@ cdef void count_tile(
     cdef Py_ssize_t n_used = (n_rows + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK
     cdef double* b = emissions_at(job, room, tile)
     cdef double* alpha = alpha_at(job, room, tile)
+    # States at a time: a few milliseconds.
+    cdef Py_ssize_t many = even(max(2, 262144 // n))
     cdef Py_ssize_t k
     look(job)
     give_rows(job, bundle, room, tile, room.q, NULL)
@@ -582,10 +629,18 @@ cdef void count_tile(
     for k in range(n):
         memset(b + k * job.stride + n_rows, 0, (n_used - n_rows) * sizeof(double))
         memset(room.q + k * job.stride + n_rows, 0, (n_used - n_rows) * sizeof(double))
-    products(
-        n, n, False, n_used // LANES, job.stride // LANES, <const lanes*>alpha, <const lanes*>b,
-        room.pairs, fours(n),
-    )
+    k = 0
+    while k < n:
+        products(
+            min(many, n - k), n, False, n_used // LANES, job.stride // LANES,
+            <const lanes*>(alpha + k * job.stride), <const lanes*>b, room.pairs + k * fours(n),
+            fours(n),
+        )
+        k += many
+        if job.wide:
+            look(job)
+            if job.watch.stop:
+                return
     read_bundle(job, bundle, room, tile * job.tile_rows, n_used)
     count_rows(job, room, n_used, statistics)
 
@@ -690,6 +745,8 @@ cdef void visit_bundle(
         passes = forward_parts(job, bundle, &room)
     else:
         forward(job, bundle, &room, room.entry, 0, room.end)
+    if job.watch.stop:
+        return
     for i in range(BUNDLE):
         if bundle.length[i] > 0 and room.lost[i] > 0.0:
             job.failed[bundle.sequence[i]] = 1
@@ -708,10 +765,12 @@ cdef void visit_bundle(
         backward_parts(job, bundle, &room, passes, statistics)
     else:
         backward(job, bundle, &room, bundle.length[0], True, statistics)
+    if job.watch.stop:
+        return
     for k in range(n):
         for j in range(n):
             statistics[1 + 2 * n + k * n + j] += (
-                room.pairs[k * fours(n) + j] * job.forward[k * job.columns + j]
+                room.pairs[k * fours(n) + j] * job.forward[place_of(job, k, j)]
             )
     for i in range(BUNDLE):
         if bundle.length[i] > 0 and room.lost[i] == 0.0 and (
@@ -724,12 +783,16 @@ cdef void visit_bundle(
 cdef void find_log_z(
     Job* job, const Bundle* bundle, const Room* room, double* statistics
 ) noexcept nogil:
-    """log p(row | rows before it), in place of top."""
+    """log p(row | rows before it), in place of top; -inf of a row too far away."""
     cdef lanes* top = <lanes*>room.top
+    cdef lanes lowest = lanes_set(LOWEST)
+    cdef lanes never = lanes_set(-INFINITY)
     cdef Py_ssize_t i, t, v
     cdef double total
     for v in range(bundle.length[0] * VECTORS):
-        top[v] = top[v] - lanes_log((<lanes*>room.inverse)[v])
+        top[v] = lanes_replace_above(
+            never, top[v] - lanes_log((<lanes*>room.inverse)[v]), top[v], lowest
+        )
     for i in range(BUNDLE):
         if room.lost[i] > 0.0:
             continue
@@ -760,7 +823,7 @@ cdef Py_ssize_t forward_parts(Job* job, Bundle* bundle, const Room* room) noexce
     if not bundle.opens:
         look_before(job, bundle, room)
     settled = False
-    while not settled and passes < BUNDLE:
+    while not settled and passes < BUNDLE and not job.watch.stop:
         for k in range(n):
             for i in range(1, BUNDLE):
                 room.entry[k * BUNDLE + i] = room.end[k * BUNDLE + i - 1]
@@ -811,15 +874,19 @@ cdef void backward_parts(
 
 
 cdef inline void multiply_states(
-    Py_ssize_t n, const double* matrix, Py_ssize_t columns, const double* x, double* out
+    Job* job, const double* matrix, const double* x, double* out
 ) noexcept nogil:
     """out[j] = sum_i x[i] matrix[i, j]."""
+    cdef const lanes* entries
     cdef Py_ssize_t i, j
     cdef lanes s
-    for j in range(columns // LANES):
+    for j in range(job.columns // LANES):
+        if look_within(job, j):
+            return
+        entries = strip(job, matrix, j)
         s = lanes_set(0.0)
-        for i in range(n):
-            s = s + lanes_set(x[i]) * (<const lanes*>(matrix + i * columns))[j]
+        for i in range(job.shape.n_components):
+            s = s + lanes_set(x[i]) * entries[i * VECTORS]
         (<lanes*>out)[j] = s
 
 
@@ -862,7 +929,9 @@ cdef void look_before(Job* job, const Bundle* bundle, const Room* room) noexcept
             s = 1.0 / max(s, TINY)
             for k in range(n):
                 x[k] *= s
-            multiply_states(n, job.forward, job.columns, x, predicted)
+            multiply_states(job, job.forward, x, predicted)
+            if look_at_row(job, row):
+                return
         first += n_rows
     for k in range(n):
         room.entry[k * BUNDLE] = predicted[k]
@@ -891,7 +960,9 @@ cdef void look_after(Job* job, const Bundle* bundle, const Room* room) noexcept 
             s = 1.0 / max(s, TINY)
             for k in range(n):
                 arriving[k] *= s
-            multiply_states(n, job.backward, job.columns, arriving, beta)
+            multiply_states(job, job.backward, arriving, beta)
+            if look_at_row(job, row):
+                return
         end -= n_rows
     for k in range(n):
         room.beta_entry[k * BUNDLE + last] = beta[k]
@@ -921,8 +992,8 @@ cdef void check_edges(const Job* job, const Task* task) noexcept nogil:
 # One sequence at a time, in logarithms ------------------------------------------------------------
 
 
-cdef inline double log_sum(Py_ssize_t n, const double* x) noexcept nogil:
-    """log sum exp x; -inf if all are."""
+cdef inline double normalise(Py_ssize_t n, double* x) noexcept nogil:
+    """x = x - log sum exp x; returns log sum exp x, which is -inf if all are."""
     cdef double high = -INFINITY
     cdef double s = 0.0
     cdef Py_ssize_t k
@@ -931,8 +1002,39 @@ cdef inline double log_sum(Py_ssize_t n, const double* x) noexcept nogil:
     if high == -INFINITY:
         return high
     for k in range(n):
-        s += exp(x[k] - high)
-    return high + log(s)
+        # First what may be so large that it takes all digits, then what is between 0 and log n.
+        x[k] -= high
+        s += exp(x[k])
+    s = log(s)
+    for k in range(n):
+        x[k] -= s
+    return high + s
+
+
+cdef inline bint weigh_row(
+    const Job* job, const double* prior, double* x, double* level
+) noexcept nogil:
+    """x = log prior + scores x - level, the best score of states that are possible by the prior.
+
+    Scores of 1e20 would take all digits of what the prior says. Returns whether the row is possible
+    at all: one that is too far away for float64 numbers is, its level is -inf and its scores tell
+    nothing.
+    """
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t k
+    cdef bint possible = False
+    level[0] = -INFINITY
+    for k in range(n):
+        if prior[k] > -INFINITY:
+            possible = True
+            level[0] = max(level[0], x[k])
+    if level[0] == -INFINITY:
+        memcpy(x, prior, n * sizeof(double))
+        return possible and not job.may_be_impossible
+    for k in range(n):
+        # What is not possible may have any score, and must not come in again by inf - inf.
+        x[k] = prior[k] + (x[k] - level[0]) if prior[k] > -INFINITY else -INFINITY
+    return True
 
 
 cdef inline Py_ssize_t first_largest(Py_ssize_t n, const double* x) noexcept nogil:
@@ -945,20 +1047,25 @@ cdef inline Py_ssize_t first_largest(Py_ssize_t n, const double* x) noexcept nog
 
 
 cdef inline void log_multiply(
-    Py_ssize_t n, const double* matrix, Py_ssize_t columns, const double* x, double* out
+    Job* job, const double* matrix, const double* x, double* out
 ) noexcept nogil:
     """out[j] = log sum_i exp(x[i] + matrix[i, j])."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef const lanes* entries
     cdef lanes lowest = lanes_set(LOWEST)
     cdef lanes high, m, s
     cdef Py_ssize_t i, j
-    for j in range(columns // LANES):
+    for j in range(job.columns // LANES):
+        if look_within(job, j):
+            return
+        entries = strip(job, matrix, j)
         # Never -inf, so that -inf - high is -inf and not NaN.
         high = lowest
         for i in range(n):
-            high = lanes_max(lanes_set(x[i]) + (<const lanes*>(matrix + i * columns))[j], high)
+            high = lanes_max(lanes_set(x[i]) + entries[i * VECTORS], high)
         s = lanes_set(0.0)
         for i in range(n):
-            m = lanes_set(x[i]) + (<const lanes*>(matrix + i * columns))[j]
+            m = lanes_set(x[i]) + entries[i * VECTORS]
             s = s + lanes_exp(m - high)
         (<lanes*>out)[j] = lanes_replace_above(
             lanes_set(-INFINITY), high + lanes_log(s), high, lowest
@@ -994,10 +1101,10 @@ cdef void log_scores(
             return
 
 
-cdef double* rows_of_states(Job* job, Py_ssize_t n_rows, Py_ssize_t n_arrays) noexcept nogil:
-    """Arrays (n_rows, columns), to be freed; NULL where there is no memory, which is noted."""
+cdef double* rows_of_states(Job* job, Py_ssize_t n_rows) noexcept nogil:
+    """An array (n_rows, columns), to be freed; NULL where there is no memory, which is noted."""
     cdef double* memory = <double*>aligned_memory(
-        <size_t>(n_arrays * n_rows * job.columns) * sizeof(double)
+        <size_t>(n_rows * job.columns) * sizeof(double)
     )
     if memory == NULL:
         job.no_memory = 1
@@ -1026,7 +1133,7 @@ cdef void give_up(Job* job, Py_ssize_t s, Py_ssize_t row, double* statistics) no
 cdef void visit_failed(
     Job* job, Py_ssize_t item, double* statistics, double* memory
 ) noexcept nogil:
-    """Forward-backward of a sequence in logarithms: q, start and transitions.
+    """Filter a sequence in logarithms, then smooth it: q, start and transitions.
 
     With "draw" states are drawn in place of the second recursion.
     """
@@ -1034,94 +1141,116 @@ cdef void visit_failed(
     cdef Py_ssize_t first = job.bounds[s]
     cdef Py_ssize_t n_rows = job.bounds[s + 1] - first
     cdef Py_ssize_t n = job.shape.n_components
-    cdef Py_ssize_t columns = job.columns
-    cdef Py_ssize_t size, k, row
+    cdef Py_ssize_t size, row
     cdef Room room = room_at(job, memory, &size)
-    cdef double* score = rows_of_states(job, n_rows, 2)
-    cdef double* alpha = score + n_rows * columns
+    # Scores, in whose place come the logarithms of filtered probabilities.
+    cdef double* alpha = rows_of_states(job, n_rows)
+    cdef double* here = alpha
+    cdef double* predicted = room.states
     cdef double log_z
     cdef double total = 0.0
-    if score == NULL:
+    if alpha == NULL:
         return
-    log_scores(job, &room, first, n_rows, score)
+    log_scores(job, &room, first, n_rows, alpha)
+    memcpy(predicted, job.log_start, n * sizeof(double))
     for row in range(n_rows):
-        if row % 256 == 0:
-            look(job)
-            if job.watch.stop:
-                break
-        if row == 0:
-            memcpy(alpha, job.log_start, columns * sizeof(double))
-        else:
-            log_multiply(
-                n, job.log_forward, columns, alpha + (row - 1) * columns, alpha + row * columns
-            )
-        for k in range(n):
-            alpha[row * columns + k] += score[row * columns + k]
-        log_z = log_sum(n, alpha + row * columns)
-        if log_z == -INFINITY:
+        if look_at_row(job, row):
+            break
+        if row > 0:
+            log_multiply(job, job.log_forward, here, predicted)
+            here += job.columns
+        if not weigh_row(job, predicted, here, &log_z):
             give_up(job, s, first + row, statistics)
             break
+        log_z += normalise(n, here)
         total += log_z
-        for k in range(n):
-            alpha[row * columns + k] -= log_z
         if job.log_z != NULL:
             job.log_z[first + row] = log_z
     if job.impossible[s] < 0 and not job.watch.stop:
         if job.assignment.kind == DRAW:
             total += log_draw(job, first, n_rows, alpha, room.states, statistics)
         else:
-            log_backward(job, &room, first, n_rows, score, alpha, statistics)
+            smooth(job, &room, first, n_rows, alpha, statistics)
         statistics[0] += total
-    free_aligned(score)
+    free_aligned(alpha)
 
 
-cdef void log_backward(
-    Job* job, const Room* room, Py_ssize_t first, Py_ssize_t n_rows, const double* score,
-    const double* alpha, double* statistics,
+cdef void smooth(
+    Job* job, const Room* room, Py_ssize_t first, Py_ssize_t n_rows, const double* alpha,
+    double* statistics,
 ) noexcept nogil:
-    """From alpha to q of a sequence's rows, in logarithms."""
+    """From filtered probabilities, in logarithms, to q of a sequence's rows (Kitagawa 1987).
+
+    q[t, i] = sum_j q[t + 1, j] p(state i at t | state j at t + 1, rows up to t). Whatever rounding
+    does to scores, pairs of states sum over i to q[t + 1, j] and over j to q[t, i].
+    """
     cdef Py_ssize_t n = job.shape.n_components
-    cdef Py_ssize_t columns = job.columns
-    cdef Py_ssize_t i, j, k, row
-    cdef const double* a
-    cdef double* arriving = room.states
-    cdef double* beta = room.states + columns
-    cdef double* q = room.limits
-    cdef double* pairs = room.predicted
-    cdef double* transitions = statistics + 1 + 2 * n
-    cdef double norm
-    memset(room.states, 0, 2 * columns * sizeof(double))
+    cdef Py_ssize_t k, row
+    cdef double total
+    cdef double* q = room.states
+    memset(q, 0, job.columns * sizeof(double))
     for row in range(n_rows - 1, -1, -1):
-        if row % 256 == 0:
-            look(job)
-            if job.watch.stop:
-                return
-        a = alpha + row * columns
+        if look_at_row(job, row):
+            return
+        if row + 1 < n_rows and job.assignment.kind != FILTER:
+            step_back(job, room, alpha + row * job.columns, q, statistics + 1 + 2 * n)
+        else:
+            for k in range(n):
+                q[k] = exp(alpha[row * job.columns + k])
+        total = 0.0
         for k in range(n):
-            q[k] = a[k] + beta[k]
-        norm = log_sum(n, q)
+            total += q[k]
         for k in range(n):
-            q[k] = exp(q[k] - norm)
-            if job.q != NULL:
-                job.q[(first + row) * n + k] = q[k]
+            q[k] /= total
             if row == 0:
                 statistics[1 + n + k] += q[k]
+        if job.q != NULL:
+            memcpy(job.q + (first + row) * n, q, n * sizeof(double))
         if job.labels != NULL:
             job.labels[first + row] = first_largest(n, q)
-        if job.counting and row + 1 < n_rows:
-            for i in range(n):
-                for j in range(columns // LANES):
-                    (<lanes*>pairs)[j] = lanes_exp(
-                        lanes_set(a[i] - norm) + (<lanes*>arriving)[j]
-                        + (<lanes*>(job.log_forward + i * columns))[j]
-                    )
-                for j in range(n):
-                    transitions[i * n + j] += pairs[j]
-        if job.assignment.kind == FILTER:
+
+
+cdef void step_back(
+    Job* job, const Room* room, const double* alpha, double* q, double* transitions
+) noexcept nogil:
+    """q of the row after becomes q of this one, whose pairs are counted."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef lanes* share = <lanes*>room.predicted
+    cdef lanes* sums = <lanes*>room.beta
+    cdef double* pairs
+    cdef const lanes* entries
+    cdef lanes lowest = lanes_set(LOWEST)
+    cdef lanes one = lanes_set(1.0)
+    cdef lanes after, high, s
+    cdef Py_ssize_t i, j, k
+    for i in range(n):
+        sums[i] = lanes_set(0.0)
+    for j in range(job.columns // LANES):
+        if look_within(job, j):
+            return
+        after = (<lanes*>q)[j]
+        if lanes_sum(after) == 0.0:
             continue
-        for k in range(n):
-            arriving[k] = score[row * columns + k] + beta[k] - norm
-        log_multiply(n, job.log_backward, columns, arriving, beta)
+        entries = strip(job, job.log_forward, j)
+        high = lowest
+        for i in range(n):
+            share[i] = lanes_set(alpha[i]) + entries[i * VECTORS]
+            high = lanes_max(share[i], high)
+        s = lanes_set(0.0)
+        for i in range(n):
+            share[i] = lanes_exp(share[i] - high)
+            s = s + share[i]
+        # 1 or more, but 0 for a state that nothing leads to.
+        after = after / lanes_max(s, one)
+        for i in range(n):
+            share[i] = share[i] * after
+            sums[i] = sums[i] + share[i]
+            if job.counting:
+                pairs = <double*>(share + i)
+                for k in range(min(LANES, n - j * LANES)):
+                    transitions[i * n + j * LANES + k] += pairs[k]
+    for i in range(n):
+        q[i] = lanes_sum(sums[i])
 
 
 cdef double log_draw(
@@ -1136,10 +1265,12 @@ cdef double log_draw(
     cdef double high
     cdef double total = 0.0
     for row in range(n_rows - 1, -1, -1):
+        if look_at_row(job, row):
+            return total
         for k in range(n):
             chance[k] = alpha[row * columns + k]
             if row + 1 < n_rows:
-                chance[k] += job.log_forward[k * columns + after]
+                chance[k] += job.log_forward[place_of(job, k, after)]
         high = chance[first_largest(n, chance)]
         for k in range(n):
             chance[k] = exp(chance[k] - high)
@@ -1176,7 +1307,7 @@ cdef inline Py_ssize_t draw_state(
 
 
 cdef void count_path(
-    const Job* job, Py_ssize_t first, Py_ssize_t n_rows, double* statistics
+    Job* job, Py_ssize_t first, Py_ssize_t n_rows, double* statistics
 ) noexcept nogil:
     """Start and transitions of a sequence of labels."""
     cdef Py_ssize_t n = job.shape.n_components
@@ -1184,6 +1315,10 @@ cdef void count_path(
     statistics[1 + n + job.labels[first]] += 1.0
     for row in range(first + 1, first + n_rows):
         statistics[1 + 2 * n + job.labels[row - 1] * n + job.labels[row]] += 1.0
+        if row % 65536 == 0:
+            look(job)
+            if job.watch.stop:
+                return
 
 
 # Other assignments, one sequence at a time --------------------------------------------------------
@@ -1209,17 +1344,37 @@ cdef void visit_drawn(
     cdef Room room = room_at(job, memory, &size)
     cdef double* chance = room.states
     for row in range(n_rows - 1, -1, -1):
-        if row % 1024 == 0:
-            look(job)
-            if job.watch.stop:
-                return
+        if look_at_row(job, row):
+            return
         for k in range(n):
             chance[k] = job.q[(first + row) * n + k]
             if row + 1 < n_rows:
-                chance[k] *= job.backward[after * job.columns + k]
+                chance[k] *= job.backward[place_of(job, after, k)]
         after = draw_state(job, first + row, chance, statistics)
         job.labels[first + row] = after
     count_path(job, first, n_rows, statistics)
+
+
+cdef inline void best_ways(
+    Job* job, const double* best, double* arrived, double* origins
+) noexcept nogil:
+    """arrived[j] = max_i best[i] + log A[i, j], and the first i that reaches it."""
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef const lanes* entries
+    cdef lanes high, origin, x
+    cdef Py_ssize_t i, j
+    for j in range(job.columns // LANES):
+        if look_within(job, j):
+            return
+        entries = strip(job, job.log_forward, j)
+        high = lanes_set(best[0]) + entries[0]
+        origin = lanes_set(0.0)
+        for i in range(1, n):
+            x = lanes_set(best[i]) + entries[i * VECTORS]
+            origin = lanes_replace_above(origin, lanes_set(i), x, high)
+            high = lanes_max(x, high)
+        (<lanes*>arrived)[j] = high
+        (<lanes*>origins)[j] = origin
 
 
 cdef bint find_best(
@@ -1233,57 +1388,64 @@ cdef bint find_best(
     cdef Py_ssize_t n_rows = job.bounds[s + 1] - first
     cdef Py_ssize_t n = job.shape.n_components
     cdef Py_ssize_t columns = job.columns
-    cdef Py_ssize_t size, i, j, k, row, tile, begin, n_tile
+    cdef Py_ssize_t size, i, j, k, row
     cdef Room room = room_at(job, memory, &size)
     cdef uint16_t* origins = <uint16_t*>malloc(<size_t>(n_rows * n) * sizeof(uint16_t))
+    # Logarithms of the best ways' probabilities, less `total`.
     cdef double* best = room.states
-    cdef double* scores = room.predicted
     cdef double* arrived = room.beta
     cdef double* from_ = room.arriving
-    cdef const lanes* matrix = <const lanes*>job.log_forward
-    cdef lanes high, origin, x
+    cdef double* scores = room.span
+    cdef double high
+    cdef double total = 0.0
     cdef int64_t state
     cdef bint found
     if origins == NULL:
         job.no_memory = 1
         return False
-    for tile in range((n_rows + job.tile_rows - 1) // job.tile_rows):
-        begin = tile * job.tile_rows
-        n_tile = min(job.tile_rows, n_rows - begin)
-        log_scores(job, &room, first + begin, n_tile, room.span)
-        if job.watch.stop:
+    for row in range(n_rows):
+        if row % job.tile_rows == 0:
+            log_scores(
+                job, &room, first + row, min(job.tile_rows, n_rows - row), room.span
+            )
+            scores = room.span
+        if look_at_row(job, row):
             break
-        for row in range(begin, begin + n_tile):
-            scores = room.span + (row - begin) * columns
-            for j in range(columns // LANES):
-                if row == 0:
-                    (<lanes*>arrived)[j] = (<lanes*>job.log_start)[j] + (<lanes*>scores)[j]
-                    continue
-                high = lanes_set(best[0]) + matrix[j]
-                origin = lanes_set(0.0)
-                for i in range(1, n):
-                    x = lanes_set(best[i]) + matrix[i * columns // LANES + j]
-                    origin = lanes_replace_above(origin, lanes_set(i), x, high)
-                    high = lanes_max(x, high)
-                (<lanes*>arrived)[j] = high + (<lanes*>scores)[j]
-                (<lanes*>from_)[j] = origin
-            memcpy(best, arrived, columns * sizeof(double))
-            if row > 0:
-                for k in range(n):
-                    origins[row * n + k] = <uint16_t>from_[k]
-            if best[first_largest(n, best)] == -INFINITY:
+        if row == 0:
+            memcpy(arrived, job.log_start, columns * sizeof(double))
+        elif job.alike:
+            # As where a fit starts.
+            i = first_largest(n, best)
+            for j in range(n):
+                arrived[j] = best[i] + job.log_forward[place_of(job, 0, j)]
+                from_[j] = i
+        else:
+            best_ways(job, best, arrived, from_)
+        for j in range(columns // LANES):
+            (<lanes*>best)[j] = (<lanes*>arrived)[j] + (<lanes*>scores)[j]
+        if not fabs(best[first_largest(n, best)]) < MOST_NATS:
+            if not weigh_row(job, arrived, scores, &high):
                 give_up(job, s, first + row, statistics)
                 break
-        if job.impossible[s] >= 0:
-            break
+            total += high
+            high = scores[first_largest(n, scores)]
+            total += high
+            for k in range(n):
+                best[k] = scores[k] - high
+        if row > 0:
+            for k in range(n):
+                origins[row * n + k] = <uint16_t>from_[k]
+        scores += columns
     found = job.impossible[s] < 0 and not job.watch.stop
     if found:
         state = first_largest(n, best)
-        statistics[0] += best[state]
+        statistics[0] += total + best[state]
         for row in range(n_rows - 1, -1, -1):
             job.labels[first + row] = state
             if row > 0:
                 state = origins[row * n + state]
+            if row % 65536 == 0:
+                look(job)
     free(origins)
     return found
 
@@ -1300,42 +1462,77 @@ cdef void visit_hard(
 
 
 cdef inline void expect(
-    Py_ssize_t n, const double* matrix, Py_ssize_t columns, const double* q, double* out
+    Job* job, const double* matrix, const double* q, double* out
 ) noexcept nogil:
     """out[j] = sum_i q[i] matrix[i, j] with 0 * -inf = 0."""
+    cdef const lanes* entries
     cdef lanes s
     cdef Py_ssize_t i, j
-    for j in range(columns // LANES):
+    for j in range(job.columns // LANES):
+        if look_within(job, j):
+            return
+        entries = strip(job, matrix, j)
         s = lanes_set(0.0)
-        for i in range(n):
+        for i in range(job.shape.n_components):
             if q[i] > 0.0:
-                s = s + lanes_set(q[i]) * (<const lanes*>(matrix + i * columns))[j]
+                s = s + lanes_set(q[i]) * entries[i * VECTORS]
         (<lanes*>out)[j] = s
 
 
 cdef void ascend(
-    const Job* job, const double* score, Py_ssize_t n_rows, Py_ssize_t row, double* q,
+    Job* job, const double* score, Py_ssize_t n_rows, Py_ssize_t row, double* q,
     double* field, double* before, double* after,
 ) noexcept nogil:
     """q of one row given its neighbours': Bishop 10.9."""
     cdef Py_ssize_t n = job.shape.n_components
     cdef Py_ssize_t k
-    cdef double norm
+    cdef double level
     if row > 0:
-        expect(n, job.log_forward, job.columns, q + (row - 1) * n, before)
+        expect(job, job.log_forward, q + (row - 1) * n, before)
     else:
         memcpy(before, job.log_start, n * sizeof(double))
     if row + 1 < n_rows:
-        expect(n, job.log_backward, job.columns, q + (row + 1) * n, after)
+        expect(job, job.log_backward, q + (row + 1) * n, after)
     else:
         memset(after, 0, n * sizeof(double))
     for k in range(n):
-        field[k] = score[row * job.columns + k] + before[k] + after[k]
-    norm = log_sum(n, field)
-    if norm == -INFINITY:
+        field[k] = score[row * job.columns + k]
+        before[k] += after[k]
+    if not weigh_row(job, before, field, &level):
         return
+    normalise(n, field)
     for k in range(n):
-        q[row * n + k] = exp(field[k] - norm)
+        q[row * n + k] = exp(field[k])
+
+
+cdef double take_levels(
+    Job* job, const double* q, Py_ssize_t n_rows, double* score
+) noexcept nogil:
+    """Take each row's best score of those that count from all, so that nothing is rounded away.
+
+    Returns their sum. A row that is too far away is left with scores of 0.
+    """
+    cdef Py_ssize_t n = job.shape.n_components
+    cdef Py_ssize_t k, row
+    cdef double level
+    cdef double total = 0.0
+    for row in range(n_rows):
+        if look_at_row(job, row):
+            break
+        level = -INFINITY
+        for k in range(n):
+            if q[k] > 0.0:
+                level = max(level, score[k])
+        if level > -INFINITY:
+            for k in range(n):
+                score[k] -= level
+            total += level
+        elif not job.may_be_impossible:
+            memset(score, 0, n * sizeof(double))
+            total = -INFINITY
+        q += n
+        score += job.columns
+    return total
 
 
 cdef double free_energy(
@@ -1349,11 +1546,9 @@ cdef double free_energy(
     memcpy(before, job.log_start, n * sizeof(double))
     for row in range(n_rows):
         if row > 0:
-            expect(n, job.log_forward, job.columns, q + (row - 1) * n, before)
-        if row % 256 == 0:
-            look(job)
-            if job.watch.stop:
-                break
+            expect(job, job.log_forward, q + (row - 1) * n, before)
+        if look_at_row(job, row):
+            break
         for k in range(n):
             x = q[row * n + k]
             if x > 0.0:
@@ -1379,7 +1574,7 @@ cdef void visit_factorised(
     cdef double* score
     cdef double* transitions = statistics + 1 + 2 * n
     cdef double energy = -INFINITY
-    cdef double previous
+    cdef double levels, previous
     if not job.dense and not job.remembered:
         if not find_best(job, s, &energy, memory):
             statistics[0] += energy
@@ -1389,10 +1584,11 @@ cdef void visit_factorised(
                 q[row * n + j] = 1.0 if j == job.labels[first + row] else 0.0
     if job.impossible[s] >= 0:
         return
-    score = rows_of_states(job, n_rows, 1)
+    score = rows_of_states(job, n_rows)
     if score == NULL:
         return
     log_scores(job, &room, first, n_rows, score)
+    levels = take_levels(job, q, n_rows, score)
     energy = free_energy(job, score, n_rows, q, room.limits)
     for _ in range(MOST_ROUNDS):
         for parity in range(2):
@@ -1401,10 +1597,8 @@ cdef void visit_factorised(
                     job, score, n_rows, row, q, room.limits, room.states,
                     room.states + job.columns,
                 )
-                if row % 256 == parity:
-                    look(job)
-            if job.watch.stop:
-                break
+                if look_at_row(job, row - parity):
+                    break
         previous = energy
         energy = free_energy(job, score, n_rows, q, room.limits)
         if job.watch.stop or (
@@ -1412,10 +1606,12 @@ cdef void visit_factorised(
         ):
             break
     free_aligned(score)
-    statistics[0] += energy
+    statistics[0] += levels + energy
     for i in range(n):
         statistics[1 + n + i] += q[i]
     for row in range(1, n_rows):
+        if look_at_row(job, row):
+            return
         for i in range(n):
             for j in range(n):
                 transitions[i * n + j] += q[(row - 1) * n + i] * q[row * n + j]
@@ -1530,6 +1726,8 @@ cdef int drive(
             if tasks[task].sequence >= 0:
                 check_edges(job, tasks + task)
         for task in range(first, end):
+            look(job)
+            raise_pending()
             if totals == NULL or tasks[task].sequence >= 0 and job.failed[tasks[task].sequence]:
                 continue
             partial = job.partials + (task - first) * job.statistics_size
@@ -1650,35 +1848,42 @@ cdef int read_theta(Job* job, const double[::1] latent, double* memory) except -
     """Lay out start and transitions, and their logarithms, at memory."""
     cdef Py_ssize_t n = job.shape.n_components
     cdef Py_ssize_t columns = job.columns
-    cdef Py_ssize_t i, j
-    cdef double x
+    cdef Py_ssize_t i, j, other, place
+    cdef double x, logarithm
     check_length("latent", latent.shape[0], n + n * n)
-    job.start = &latent[0]
     job.forward = memory
     job.backward = job.forward + n * columns
     job.log_forward = job.backward + n * columns
     job.log_backward = job.log_forward + n * columns
     job.log_start = job.log_backward + n * columns
+    job.start = job.log_start + columns
     memset(job.forward, 0, 2 * n * columns * sizeof(double))
     for i in range((2 * n + 1) * columns):
         job.log_forward[i] = -INFINITY
     job.dense = True
     job.mild = True
-    for i in range(n + n * n):
-        x = latent[i]
-        if not 0.0 <= x <= 1.0 + 1e-9:
-            raise ValueError(f"latent[{i}] is {x}; it must be >= 0 and <= 1")
-        job.dense = job.dense and x >= LEAST_TRANSITION
-        job.mild = job.mild and (x >= LEAST_TRANSITION or x == 0.0)
-    for i in range(n):
-        job.log_start[i] = log(latent[i]) if latent[i] > 0.0 else -INFINITY
+    job.alike = True
+    for i in range(n + 1):
         for j in range(n):
-            x = latent[n + i * n + j]
-            job.forward[i * columns + j] = x
-            job.backward[j * columns + i] = x
-            if x > 0.0:
-                job.log_forward[i * columns + j] = log(x)
-                job.log_backward[j * columns + i] = log(x)
+            x = latent[i * n + j]
+            if not 0.0 <= x <= 1.0 + 1e-9:
+                raise ValueError(f"latent[{i * n + j}] is {x}; it must be >= 0 and <= 1")
+            job.dense = job.dense and x >= LEAST_TRANSITION
+            job.mild = job.mild and (x >= LEAST_TRANSITION or x == 0.0)
+            logarithm = log(x) if x > 0.0 else -INFINITY
+            if i == 0:
+                job.start[j] = x
+                job.log_start[j] = logarithm
+                continue
+            place, other = place_of(job, i - 1, j), place_of(job, j, i - 1)
+            job.forward[place] = x
+            job.backward[other] = x
+            job.log_forward[place] = logarithm
+            job.log_backward[other] = logarithm
+            job.alike = job.alike and x == job.forward[place_of(job, 0, j)]
+        if i % job.between == 0:
+            check_signals(&job.watch)
+            raise_pending()
     # Where all states follow one another nothing that underflows is missed.
     job.least = 0.0 if job.dense else LEAST
     return 0
@@ -1714,12 +1919,14 @@ def visit(
     impossible : int
         -1, or the first row of the block that has probability 0 given the rows before it: log_z is
         then -inf from there to the end of its sequence, and in all. Rows of other sequences are
-        visited all the same.
+        visited all the same. Unless theta.may_be_impossible such a row is too far away for
+        float64 numbers: log_z is -inf there and in all, and it tells nothing of its state.
 
     Raises
     ------
-    ValueError
-        If an argument has another length, is out of range or doesn't go with the kind.
+    ValueError, TypeError
+        If an argument has another length or type, is out of range or doesn't go with the kind.
+    MemoryError
     """
     cdef Job job
     cdef Py_buffer view
@@ -1754,9 +1961,10 @@ def visit(
     latent = theta.latent
     job.emission = emission_of(EMISSIONS, theta.emission)
     n = offsets.shape[0]
-    job.shape = shape_of(job.emission, n, origin.shape[0], theta.n_categories)
     if n > MOST_STATES:
         raise ValueError(f"offsets has length {n}; at most {MOST_STATES} states are allowed")
+    job.shape = shape_of(job.emission, n, origin.shape[0], theta.n_categories)
+    job.may_be_impossible = theta.may_be_impossible
     check_length(
         "coefficients", coefficients.shape[0], job.emission.coefficients_size(job.shape)
     )
@@ -1768,6 +1976,10 @@ def visit(
     job.columns = lines(n)
     job.first_row = block.first_row
     check_least("first_row", job.first_row, 0)
+    job.between = MOST_BETWEEN
+    while job.between > 1 and job.between * n * n > 2097152:
+        job.between //= 2
+    job.wide = n > 2048
     job.watch = watch_from_now()
     job.counting = statistics is not None
     job.statistics_size = (
@@ -1780,6 +1992,9 @@ def visit(
         _held = read_sequences(
             block.sequences, job.n_rows, &job.bounds, &job.order, &job.n_sequences
         )
+        # So that no product of rows and states overflows, wherever it stands.
+        times(times(job.n_rows, job.columns), sizeof(Bundle))
+        job.failed = <char*>memory.zeros(job.n_sequences)
         if statistics is not None:
             check_length("statistics", statistics.shape[0], job.statistics_size)
         if log_z is not None:
@@ -1790,13 +2005,17 @@ def visit(
             check_length("q", q.shape[0], job.n_rows)
             check_length("a row of q", q.shape[1], n)
         if job.assignment.kind == GIVEN:
+            if block.labels is None:
+                raise ValueError("block.labels must hold each row's state with 'given', not None")
             given = block.labels
             check_length("labels", given.shape[0], job.n_rows)
+            job.labels = <int64_t*>memory.take(job.n_rows * sizeof(int64_t))
             for i in range(job.n_rows):
-                if not 0 <= given[i] < n:
-                    raise ValueError(f"labels[{i}] is {given[i]}; it must be >= 0 and < {n}")
+                job.labels[i] = given[i]
+                if not 0 <= job.labels[i] < n:
+                    raise ValueError(f"labels[{i}] is {job.labels[i]}; it must be >= 0 and < {n}")
         read_theta(
-            &job, latent, <double*>memory.take((4 * n + 1) * times(job.columns, sizeof(double)))
+            &job, latent, <double*>memory.take((4 * n + 2) * times(job.columns, sizeof(double)))
         )
         if job.n_rows == 0:
             if statistics is not None:
@@ -1814,8 +2033,6 @@ def visit(
             check_length("a row of memory", remembered.shape[1], n)
             job.q = &remembered[0, 0]
             job.remembered = not isnan(job.q[0])
-        if job.assignment.kind == GIVEN:
-            job.labels = <int64_t*>&given[0]
         totals = <double*>memory.zeros(job.statistics_size * sizeof(double))
         if job.n_rows * (n * n + coefficients.shape[0]) < LITTLE_WORK:
             n_threads = 1
@@ -1885,7 +2102,6 @@ cdef int visit_all(Job* job, Memory memory, int n_threads, double* totals) excep
     most = max(8, min(MOST_TASKS, 2097152 // job.statistics_size))
     job.tile_rows = rows_of_tile(job.shape.n_features)
     job.most_steps = 1
-    job.failed = <char*>memory.zeros(job.n_sequences)
     job.impossible = <int64_t*>memory.take(job.n_sequences * sizeof(int64_t))
     sequences = <Py_ssize_t*>memory.take(job.n_sequences * sizeof(Py_ssize_t))
     for s in range(job.n_sequences):

@@ -148,14 +148,14 @@ cdef inline Py_ssize_t second_size(Shape shape) noexcept nogil:
     return even(shape.n_features) * fours(shape.n_features)
 
 
-cdef inline Py_ssize_t panel_size(Py_ssize_t n_rows) noexcept nogil:
-    """Numbers of a panel's rows, with padding."""
-    return (PANEL + 3) * stride_of(n_rows)
+cdef inline Py_ssize_t panel_size(Py_ssize_t stride) noexcept nogil:
+    """Numbers of a panel's features, with padding, `stride` apart as in the tile."""
+    return (PANEL + 3) * stride
 
 
-cdef inline Py_ssize_t rows_size(Shape shape, Py_ssize_t n_rows) noexcept nogil:
-    """Numbers of a tile's rows, with padding."""
-    return (shape.n_features + 3) * stride_of(n_rows)
+cdef inline Py_ssize_t rows_size(Shape shape, Py_ssize_t stride) noexcept nogil:
+    """Numbers of all features, with padding, `stride` apart as in the tile."""
+    return (shape.n_features + 3) * stride
 
 
 # Coefficients: far (K), means m (K, D), shifts A (m - r) (K, D), factors A (K, D, D).
@@ -168,7 +168,8 @@ cdef Py_ssize_t full_coefficients_size(Shape shape) noexcept nogil:
 
 cdef Py_ssize_t full_workspace_size(Shape shape, Py_ssize_t n_rows) noexcept nogil:
     # Differences, the same of some rows only, and a panel of them weighted.
-    return 2 * rows_size(shape, n_rows) + panel_size(n_rows)
+    cdef Py_ssize_t stride = stride_of(n_rows)
+    return 2 * rows_size(shape, stride) + panel_size(stride)
 
 
 cdef Py_ssize_t full_statistics_size(Shape shape) noexcept nogil:
@@ -335,8 +336,8 @@ cdef void accumulate_each(
     cdef Py_ssize_t n_features = shape.n_features
     cdef const real* far = coefficients
     cdef const real* means = far + shape.n_components
-    cdef real* gathered = workspace + rows_size(shape, n_rows)
-    cdef real* weighted = gathered + rows_size(shape, n_rows)
+    cdef real* gathered = workspace + rows_size(shape, stride)
+    cdef real* weighted = gathered + rows_size(shape, stride)
     cdef const real* rows
     cdef const real* weight
     cdef Py_ssize_t k, n_taken
@@ -624,7 +625,7 @@ cdef void tied_accumulate(
             total = total + (<const lanes*>q)[k * step + v]
         weight[v] = total
     accumulate_triangle(
-        n_features, tile, n_rows, stride, workspace, workspace + 2 * rows_size(shape, n_rows),
+        n_features, tile, n_rows, stride, workspace, workspace + 2 * rows_size(shape, stride),
         NULL, statistics + first_size(shape),
     )
 
@@ -638,7 +639,7 @@ cdef Py_ssize_t diag_coefficients_size(Shape shape) noexcept nogil:
 
 cdef Py_ssize_t diag_workspace_size(Shape shape, Py_ssize_t n_rows) noexcept nogil:
     # A panel of squares.
-    return panel_size(n_rows)
+    return panel_size(stride_of(n_rows))
 
 
 cdef Py_ssize_t diag_statistics_size(Shape shape) noexcept nogil:

@@ -99,6 +99,10 @@ class Coefficients:
         matrix (K, K), one after the other.
     n_categories : int
         Symbols that a feature may be, 0 where features are numbers.
+    may_be_impossible : bool
+        Whether a row may have probability 0. If not, one whose scores are all -inf or NaN is too
+        far away for float64 numbers, and tells nothing of its component. For chains: of independent
+        rows it is all the same.
 
     Notes
     -----
@@ -110,6 +114,7 @@ class Coefficients:
     offsets: Array
     latent: Array | None = None
     n_categories: int = 0
+    may_be_impossible: bool = True
 
 
 @dataclass(frozen=True)

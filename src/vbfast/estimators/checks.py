@@ -20,6 +20,7 @@ __all__ = [
     "check_choice",
     "check_distance",
     "check_ignored",
+    "check_memory",
     "check_number",
     "check_positive",
 ]
@@ -27,6 +28,8 @@ __all__ = [
 Array = NDArray[np.float64]
 
 _CGROUP = Path("/sys/fs/cgroup")
+# Bytes that no fit is refused for.
+LITTLE_MEMORY = 2.0**26
 
 
 def as_generator(random_state: Any) -> np.random.Generator:
@@ -175,6 +178,16 @@ def check_positive(name: str, values: Array, matrices: bool) -> None:
                 f"{which} must be positive definite; its smallest eigenvalue is "
                 f"{np.linalg.eigvalsh(matrix)[0]:g}"
             ) from None
+
+
+def check_memory(needed: float, what: str) -> None:
+    """Raise MemoryError where a fit needs more bytes than there are."""
+    available = np.inf if needed < LITTLE_MEMORY else available_memory()
+    if needed > available:
+        raise MemoryError(
+            f"{what} would need about {needed / 2**30:.1f} GiB; {available / 2**30:.1f} GiB are "
+            "available"
+        )
 
 
 def available_memory() -> float:

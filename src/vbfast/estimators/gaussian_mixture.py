@@ -21,8 +21,8 @@ from ..stats import Stats
 from .base import MethodName
 from .checks import (
     as_probabilities,
-    available_memory,
     check_distance,
+    check_memory,
 )
 from .gaussian_parameters import (
     FARTHEST_START,
@@ -38,8 +38,6 @@ Array = NDArray[np.float64]
 
 # What predictions are made from, and somebody may set by hand.
 _PARAMETER_NAMES = ("weights_", "means_", "precisions_cholesky_")
-# Bytes that no fit is refused for.
-LITTLE_MEMORY = 2.0**26
 
 
 class _GaussianMixtureBase(MixtureBase, GaussianParameters):
@@ -128,13 +126,9 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
         needed = 8.0 * k * (per_component + 2 * d) * n_copies
         if isinstance(method, FullInference):
             needed += 8.0 * method.n_chains * method.n_draws * k * (3 * per_component + 2 * k)
-        available = np.inf if needed < LITTLE_MEMORY else available_memory()
-        if needed > available:
-            raise MemoryError(
-                f"n_components={k} with {d} features and covariance_type="
-                f"{self.covariance_type!r} would need about {needed / 2**30:.1f} GiB; "
-                f"{available / 2**30:.1f} GiB are available"
-            )
+        check_memory(
+            needed, f"n_components={k} with {d} features and covariance_type={self.covariance_type!r}"
+        )
 
     # -- model, priors, starts ----------------------------------------------------------------
 

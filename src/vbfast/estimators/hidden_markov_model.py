@@ -22,7 +22,14 @@ from ..methods import Fit, FullInference, Method, VariationalEM
 from ..model import Model, Theta
 from ..stats import Stats
 from .base import FittedByMethod, MethodName, feature_names
-from .checks import as_generator, as_probabilities, check_choice, check_ignored, check_number
+from .checks import (
+    as_generator,
+    as_probabilities,
+    check_choice,
+    check_ignored,
+    check_memory,
+    check_number,
+)
 from .emission_parameters import EMISSIONS, EmissionName, check_emission
 
 __all__ = ["HiddenMarkovModel"]
@@ -230,6 +237,8 @@ class HiddenMarkovModel(FittedByMethod):
             If a row has probability zero at the start given.
         DegenerateError
             If the likelihood has no bound and neither `reg_covar` nor a prior gives it one.
+        MemoryError
+            If the fit would need more memory than there is.
 
         Warns
         -----
@@ -245,6 +254,7 @@ class HiddenMarkovModel(FittedByMethod):
             raise ValueError(
                 f"n_components={self.n_components} is more than the {data.n_rows} rows of X"
             )
+        self._check_memory(data)
         given: dict[str, Array | None] = {**self._given_probabilities(), **face._given_for(data)}
         proper = method.read != "mode"
         emission, priors = face._emission_with_prior(data, method, proper)
@@ -268,6 +278,20 @@ class HiddenMarkovModel(FittedByMethod):
         )
         self._keep(fitted | priors, method)
         return self
+
+    def _check_memory(self, data: ArrayData) -> None:
+        """Raise MemoryError where there is too little."""
+        k, d = self.n_components, data.values.shape[1]
+        width = 2
+        if self.emission == "categorical":
+            width = self._face._plain(data.values).width
+        elif self.emission == "gaussian" and self.covariance_type in ("full", "tied"):
+            width = d
+        # Statistics of the fewest tasks, some posteriors and thetas, what acceleration remembers.
+        check_memory(
+            8.0 * k * (k + width * d) * 40,
+            f"n_components={k} with {d} features, of {width} numbers for each state,",
+        )
 
     def _best_climb(
         self, model: Model, data: ArrayData, posteriors: Iterable[Stats], method: Any
@@ -600,7 +624,8 @@ class HiddenMarkovModel(FittedByMethod):
         """Log density of each row given those before it in its sequence, in nats, (N,).
 
         At `startprob_`, `transmat_` and so on; averaged over draws for full inference. -inf from
-        an impossible row of a sequence on.
+        an impossible row of a sequence on. No row is impossible for Gaussians: of one so far away
+        that its distances are no float64 numbers it is -inf, and other rows alone tell of its state.
 
         Parameters
         ----------

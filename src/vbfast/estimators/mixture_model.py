@@ -17,7 +17,7 @@ from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
 from ..stats import Stats
 from .base import Estimator, MethodName
-from .checks import as_probabilities, available_memory
+from .checks import as_probabilities, check_memory
 from .discrete_parameters import (
     BernoulliParameters,
     CategoricalParameters,
@@ -25,7 +25,7 @@ from .discrete_parameters import (
     PoissonParameters,
 )
 from .emission_parameters import EmissionName, check_emission
-from .gaussian_mixture import LITTLE_MEMORY, _GaussianMixtureBase
+from .gaussian_mixture import _GaussianMixtureBase
 from .mixture import MixtureBase
 
 __all__ = ["EmissionName", "MixtureModel"]
@@ -63,13 +63,11 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         needed = 8.0 * k * size * 40
         if isinstance(method, FullInference):
             needed += 8.0 * method.n_chains * method.n_draws * k * (3 * size + 2 * k)
-        available = np.inf if needed < LITTLE_MEMORY else available_memory()
-        if needed > available:
-            raise MemoryError(
-                f"n_components={k} with {data.values.shape[1]} features of up to {emission.width} "
-                f"categories would need about {needed / 2**30:.1f} GiB; "
-                f"{available / 2**30:.1f} GiB are available"
-            )
+        check_memory(
+            needed,
+            f"n_components={k} with {data.values.shape[1]} features of up to {emission.width} "
+            "categories",
+        )
 
     def _model_of(self, data: ArrayData, method: Method) -> tuple[Model, dict[str, Any]]:
         concentration = self._concentration(method, method.read != "mode")
