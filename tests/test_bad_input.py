@@ -13,8 +13,8 @@ import pytest
 
 import vbfast
 import vbfast.starts
-from vbfast.estimators import checks
 from vbfast import BayesianGaussianMixture, GaussianMixture, MixtureModel
+from vbfast.estimators import checks
 
 NAN, INF = np.nan, np.inf
 RNG = np.random.default_rng(0)

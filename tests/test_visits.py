@@ -114,9 +114,7 @@ def cases(emission, most=513):
 
 
 @pytest.mark.parametrize("emission", EMISSIONS)
-@pytest.mark.parametrize(
-    "kind", ["scores", "exact", "factorised", "best", "hard", "draw", "given"]
-)
+@pytest.mark.parametrize("kind", ["scores", "exact", "factorised", "best", "hard", "draw", "given"])
 def test_mixture(emission, kind):
     @examples(emission, kind)
     @given(
@@ -132,17 +130,13 @@ def test_mixture(emission, kind):
             if case.gaussian:
                 check(level, theta, data, kind, case.rng, 2, truncation)
             else:
-                check_discrete(
-                    level, theta, data.values, kind, case.rng, data.weights, truncation
-                )
+                check_discrete(level, theta, data.values, kind, case.rng, data.weights, truncation)
 
     run()
 
 
 @pytest.mark.parametrize("emission", COVARIANCE_TYPES)
-@pytest.mark.parametrize(
-    "kind", ["scores", "exact", "factorised", "best", "hard", "draw", "given"]
-)
+@pytest.mark.parametrize("kind", ["scores", "exact", "factorised", "best", "hard", "draw", "given"])
 def test_mixture_in_single_precision(emission, kind):
     @examples(emission, kind, "single")
     @given(
@@ -267,7 +261,7 @@ def test_long_chain(emission, kind, d, lengths):
     check_chain(case, kind, lengths, 2.0)
 
 
-# Rows so far away that scores are numbers of 1e20, or none ------------------------------------------
+# Rows so far away that scores are numbers of 1e20, or none ----------------------------------------
 
 
 def assert_consistent(chain, kind, level, n_threads=1):

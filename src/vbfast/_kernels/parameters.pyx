@@ -215,7 +215,7 @@ def rounding(theta):
     cdef double value
     look("means", theta.means, &means)
     look("factor", theta.factor, &factor)
-    family = family_like(means.shape[0], means.shape[1], factor)
+    family = family_like(&means, &factor)
     read_theta(theta, family, &parts)
     room = take(&scratch, family)
     with nogil:

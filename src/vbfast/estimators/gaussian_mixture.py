@@ -126,9 +126,8 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
         needed = 8.0 * k * (per_component + 2 * d) * n_copies
         if isinstance(method, FullInference):
             needed += 8.0 * method.n_chains * method.n_draws * k * (3 * per_component + 2 * k)
-        check_memory(
-            needed, f"n_components={k} with {d} features and covariance_type={self.covariance_type!r}"
-        )
+        what = f"n_components={k} with {d} features and covariance_type={self.covariance_type!r}"
+        check_memory(needed, what)
 
     # -- model, priors, starts ----------------------------------------------------------------
 

@@ -625,7 +625,7 @@ class HiddenMarkovModel(FittedByMethod):
 
         At `startprob_`, `transmat_` and so on; averaged over draws for full inference. -inf from
         an impossible row of a sequence on. No row is impossible for Gaussians: of one so far away
-        that its distances are no float64 numbers it is -inf, and other rows alone tell of its state.
+        that its distances are no float64 numbers it is -inf, and other rows tell of its state.
 
         Parameters
         ----------
