@@ -153,8 +153,8 @@ class Visit:
         self.values = values
         self.x = (values.astype(np.float64) - self.origin) * self.scale
         self.y = np.hstack([self.x @ self.whitening.T, np.zeros((n, more))])
-        self.rows = [slice(end - each, end) for each, end in zip(lengths, np.cumsum(lengths))]
-        self.places = np.repeat(np.arange(len(lengths)), lengths)
+        ends = np.cumsum(lengths)
+        self.rows = [slice(end - each, end) for each, end in zip(lengths, ends, strict=True)]
 
     def __call__(self, level, kind, memory=None):
         """Statistics by name, and the memory (N, M, K) that is left."""

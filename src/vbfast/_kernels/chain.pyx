@@ -1729,7 +1729,7 @@ def visit(
     cdef const double[::1] latent
     cdef const int64_t[::1] given
     cdef double[:, ::1] remembered
-    cdef bytes held
+    cdef bytes _held  # what bounds and order are in
     cdef int n_threads = block.n_threads
     cdef Py_ssize_t n, i
     cdef Memory memory = Memory()
@@ -1777,7 +1777,7 @@ def visit(
     try:
         job.n_rows = view.shape[0]
         check_length("a row of values", view.shape[1], job.shape.n_features)
-        held = read_sequences(
+        _held = read_sequences(
             block.sequences, job.n_rows, &job.bounds, &job.order, &job.n_sequences
         )
         if statistics is not None:

@@ -20,7 +20,6 @@ from .visit cimport (
     LITTLE_WORK,
     Watch,
     check_least,
-    check_length,
     check_signals,
     open_rows,
     raise_pending,

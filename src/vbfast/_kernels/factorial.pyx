@@ -1244,7 +1244,7 @@ def visit(
         block.origin, block.scale, theta.whitening, theta.means, theta.start, theta.transition,
         block.memory,
     )
-    cdef bytes sequences
+    cdef bytes _sequences  # what offsets and order are in
     cdef Py_ssize_t chunk, i, longest, tables, size, work_of_row
     cdef int n_threads = block.n_threads
     cdef int _thread
@@ -1268,7 +1268,7 @@ def visit(
     open_rows(block.values, &view, &job.source)
     try:
         check_length("a row of values", view.shape[1], job.n_features)
-        sequences = read_sequences(
+        _sequences = read_sequences(
             block.sequences, view.shape[0], &job.offsets, &job.order, &job.n_sequences
         )
         job.memory = NULL

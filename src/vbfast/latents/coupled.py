@@ -82,10 +82,12 @@ class CoupledChains:
         match assignment.kind:
             case "exact":
                 if not self.tractable:
-                    power = f"{self.n_components}**{self.n_chains}"
+                    told = f"{self.n_components}**{self.n_chains}"
+                    if self.n_chains < 64:
+                        told = str(self.n_states)
                     raise ValueError(
                         f"{self.n_chains} chains of {self.n_components} components have "
-                        f"{self.n_states if self.n_chains < 64 else power} joint states: exact q(T) takes {MOST_STATES} at most. "
+                        f"{told} joint states: exact q(T) takes {MOST_STATES} at most. "
                         "Use variational EM, method='variational_em', or mean field with a "
                         "factorised q(T), method='mean_field'"
                     )
