@@ -1,5 +1,6 @@
 # make demo    build, install and compare the methods on Old Faithful
-# make test    the same, then all tests (make test PYTEST="-m 'not slow'" leaves out the slow ones)
+# make test    the same, then all tests at all SIMD levels, in 2 processes (make test WORKERS=8)
+# make quick   tests that take no more than some seconds, at the best level, on what make dev made
 # make dev     editable install in .venv: what is changed is compiled when vbfast is imported
 #              (make dev LEVELS=v4 for one SIMD level, which is quicker)
 # make lint    style and types
@@ -11,6 +12,7 @@
 
 PYTHON ?= python3
 PYTEST ?=
+WORKERS ?= 2
 LEVELS ?= v2,v3,v4
 CASES ?= 2000
 SEED ?= 0
@@ -18,13 +20,16 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := pyproject.toml meson.build $(shell find src -type f -not -name '*.pyc')
 
-.PHONY: demo test dev sanitize fuzz lint bench dist clean
+.PHONY: demo test quick dev sanitize fuzz lint bench dist clean
 
 demo: $(VENV)/installed
 	$(PY) -m vbfast compare
 
 test: $(VENV)/installed $(VENV)/extra-test
-	$(PY) -m pytest $(PYTEST)
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal --levels=all $(PYTEST)
+
+quick: $(VENV)/extra-test
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST)
 
 bench: $(VENV)/installed $(VENV)/extra-bench
 	$(PY) -m pytest bench

@@ -13,6 +13,7 @@ from scipy import stats
 from scipy.special import gammaln
 
 import vbfast
+from vbfast import _kernels
 from vbfast.data import as_sequences
 
 settings.register_profile(
@@ -20,6 +21,23 @@ settings.register_profile(
 )
 settings.register_profile("vbfast-ci", settings.get_profile("vbfast"), derandomize=True)
 settings.load_profile("vbfast-ci" if os.environ.get("CI") else "vbfast")
+
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--levels",
+        choices=("best", "all"),
+        default="best",
+        help="SIMD levels to test kernels at: the best that there is, or all",
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("levels") == "best":
+        best = _kernels.available_levels()[-1:]
+        _kernels.available_levels = lambda: best
+
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 
