@@ -458,7 +458,8 @@ class Worker:
         late.cancel()
         if line:
             return line.split(maxsplit=1)[1].strip()
-        code = self.process.wait()
+        self.process.communicate()  # which closes the pipes
+        code = self.process.returncode
         return f"BROKEN {'hangs' if time.monotonic() - began >= limit else f'dies with {code}'}"
 
     def stop(self):

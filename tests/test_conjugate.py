@@ -1067,3 +1067,24 @@ def test_full_inference_of_constant_rows_far_from_the_prior_mean(covariance_type
             assert np.isfinite(fitted.means_).all()
             assert np.isfinite(fitted.covariances_).all()
             assert np.all(fitted.covariances_ > 0)
+
+
+def test_divergence_of_large_concentrations():
+    """Of constants of 10^10 nothing but rounding would be left."""
+    for prior in (0.5, 30.0, 99.0, 1e4, 1e8, 1e12):
+        p = np.array([prior, prior, 2 * prior])
+        q = p + np.array([0.0, 3.0, 5.0])
+        # The same by the integral of the difference of two digammas: d (d/ds) log Gamma.
+        expected = 0.0
+        nodes, weights = np.polynomial.legendre.leggauss(60)
+        for a, b, sign in [*zip(q, p, (1, 1, 1), strict=True), (q.sum(), p.sum(), -1)]:
+            t = b + (a - b) * (nodes + 1) / 2
+            gap = np.log1p((a - t) / t) + (psi_rest(a) - psi_rest(t))  # digamma(a) - digamma(t)
+            expected += sign * (a - b) * (weights * gap).sum() / 2
+        assert Dirichlet(q).kl(Dirichlet(p)) == pytest.approx(expected, rel=1e-7, abs=1e-13)
+
+
+def psi_rest(x):
+    """digamma(x) - log(x), by its series where that leaves no digits."""
+    series = -1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4)
+    return np.where(x > 1e3, series, digamma(x) - np.log(x))

@@ -16,9 +16,11 @@
 #ifdef VBFAST_SINGLE
 typedef float real;
 typedef int32_t real_bits;
+typedef uint32_t real_words;
 #else
 typedef double real;
 typedef int64_t real_bits;
+typedef uint64_t real_words;
 #endif
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(VBFAST_SCALAR)
@@ -70,6 +72,8 @@ typedef int64_t real_bits;
 /* may_alias: tiles are plain arrays that are read and written as vectors. */
 typedef real lanes __attribute__((vector_size(LANE_BYTES), may_alias));
 typedef real_bits lanes_bits __attribute__((vector_size(LANE_BYTES), may_alias));
+/* Bits that are added and shifted as they come: of signed ones overflow would have no meaning. */
+typedef real_words lanes_words __attribute__((vector_size(LANE_BYTES), may_alias));
 
 /* The same where it need not lie on a boundary of its own size. */
 typedef real loose_lanes __attribute__((vector_size(LANE_BYTES), may_alias, aligned(sizeof(real))));
@@ -167,6 +171,7 @@ static inline lanes lanes_from_bits(lanes_bits x) { return (lanes)x; }
 typedef real lanes;
 typedef real loose_lanes;
 typedef real_bits lanes_bits;
+typedef real_words lanes_words;
 #define lanes_set(x) ((real)(x))
 #define lanes_bits_set(x) ((real_bits)(x))
 static inline lanes lanes_max(lanes a, lanes b) { return a > b ? a : b; }
@@ -370,7 +375,8 @@ static inline lanes lanes_exp(lanes x)
 #endif
     p = STEP(p, r, 1.0);
     p = STEP(p, r, 1.0);
-    p = lanes_from_bits(lanes_to_bits(p) + (lanes_to_bits(shifted) << mantissa));
+    p = lanes_from_bits((lanes_bits)((lanes_words)lanes_to_bits(p)
+                                     + ((lanes_words)lanes_to_bits(shifted) << mantissa)));
     return lanes_keep_from(p, x, lowest);
 }
 
@@ -397,8 +403,9 @@ static inline lanes lanes_log(lanes x)
 #endif
     /* Subtracting the bits of sqrt(1/2) makes the exponent field count from that point. */
     lanes_bits bits = lanes_to_bits(x);
-    lanes_bits exponent = (bits - root_half) >> mantissa;
-    lanes m = lanes_from_bits(bits - (exponent << mantissa));
+    lanes_bits exponent = (lanes_bits)((lanes_words)bits - (lanes_words)root_half) >> mantissa;
+    lanes m = lanes_from_bits(
+        (lanes_bits)((lanes_words)bits - ((lanes_words)exponent << mantissa)));
     /* e as a number: its integer is put into the low bits of the magic one. */
     lanes e = lanes_from_bits(exponent + magic_bits) - magic;
     lanes f = (m - lanes_set(1.0)) / (m + lanes_set(1.0));

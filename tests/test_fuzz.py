@@ -1,0 +1,44 @@
+"""Some of the cases of `make fuzz`, and that it finds what it should."""
+
+import fuzz
+import numpy as np
+import pytest
+
+import vbfast
+
+
+@pytest.mark.slow
+def test_random_cases():
+    broken, counts = fuzz.run_many(3, range(200), jobs=2)
+    assert not broken
+    assert sum(counts.values()) == 200
+    assert counts["fitted"] > 50
+
+
+def test_probabilities_that_do_not_sum_to_one_are_found(monkeypatch):
+    fitted = vbfast.GaussianMixture(2, random_state=0).fit(np.arange(12.0)[:, None])
+    fuzz.verbs(fitted, np.arange(12.0)[:, None], {}, False)
+    monkeypatch.setattr(
+        vbfast.GaussianMixture, "predict_proba", lambda self, X: np.full((len(X), 2), 0.5 + 1e-8)
+    )
+    with pytest.raises(fuzz.Broken, match="sums to 1 but"):
+        fuzz.verbs(fitted, np.arange(12.0)[:, None], {}, False)
+
+
+def test_objectives_that_fall_and_fits_that_are_not_finite_are_found():
+    fitted = vbfast.GaussianMixture(2, random_state=0).fit(np.arange(12.0)[:, None])
+    fuzz.check_fitted(fitted, False)
+    fitted.lower_bounds_ = fitted.lower_bounds_ - [0.0, *np.ones(len(fitted.lower_bounds_) - 1)]
+    with pytest.raises(fuzz.Broken, match="lower_bounds_ falls"):
+        fuzz.check_fitted(fitted, False)
+    fitted.means_ = fitted.means_ * np.nan
+    with pytest.raises(fuzz.Broken, match="means_ holds nan"):
+        fuzz.check_fitted(fitted, False)
+
+
+def test_deaths_and_hangs_are_found(monkeypatch):
+    worker = fuzz.Worker(0)
+    worker.command = [fuzz.sys.executable, "-c", "import os; input(); os.abort()"]
+    assert worker.run(0, 60) == "BROKEN dies with -6"
+    worker.command = [fuzz.sys.executable, "-c", "import time; input(); time.sleep(600)"]
+    assert worker.run(0, 1) == "BROKEN hangs"
