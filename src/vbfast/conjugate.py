@@ -24,6 +24,7 @@ from .exceptions import DegenerateError
 
 __all__ = [
     "LEAST_CONCENTRATION",
+    "MOST_ROWS",
     "Dirichlet",
     "Gamma",
     "Gaussians",
@@ -53,6 +54,8 @@ TINY = 1e-300
 # Concentrations of a prior are no smaller: they are kept less 1, and of a smaller one too little is
 # left.
 LEAST_CONCENTRATION = 1e-10
+# Rows that a prior may stand for: beside more of them a row's last digits are lost.
+MOST_ROWS = 1e12
 # What a sum of squares is divided by at least.
 SMALLEST = 1e-300
 # Variances below this, where those of the whole data are 1, are rounding.

@@ -61,6 +61,8 @@ __all__ = [
 EXACT, FACTORISED = Assignment("exact"), Assignment("factorised")
 # An objective may fall by this share of itself: rounding.
 ROUNDING = 1e-10
+# And by this, for each row that a prior stands for.
+ROUNDING_OF_CONSTANTS = 1e-14
 # Gains of a smaller share are left to plain steps.
 LEAST_SHARE = 1e-12
 
@@ -391,6 +393,8 @@ class _Climb:
         sweep = yield from visit(posterior, read(posterior))
         note(sweep.objective)
         least = LEAST_SHARE * max(abs(sweep.objective), total_weight)
+        # What is left of normalisers, n log n of the n rows that a prior stands for.
+        constants = ROUNDING_OF_CONSTANTS * float(np.abs(model.prior.buffer).max())
         target = max(self.tol * total_weight, least)
         # A step ahead that is refused would spoil the q(T) that data remember.
         remembers = getattr(data, "memory", None) is not None
@@ -430,7 +434,7 @@ class _Climb:
             sweep = yield from visit(image, theta)
             note(sweep.objective)
             change = sweep.objective - last
-            least = -ROUNDING * max(abs(sweep.objective), total_weight)
+            least = -ROUNDING * max(abs(sweep.objective), total_weight) - constants
             fell = change < least and change < least - sweep.theta.rounding * total_weight
             if fell and not precise:
                 if change < -data.resolution * total_weight:

@@ -836,7 +836,8 @@ cdef inline double rounding_of(Family family, Theta theta, double* scratch) noex
 
     A distance |A x - A m|^2 loses some eps |A m|. Of a feature whose variance given those before
     it is a share s of its own, this variance is found to some 2 D eps / s of itself, and an
-    update that errs by a share e of a variance brings e^2 / 4 nats a row too little.
+    update that errs by a share e of a variance brings e^2 / 4 nats a row too little. Of
+    expectations, which have a slack, a divergence compares two such matrices, to e.
     `scratch` (D, D).
     """
     cdef Py_ssize_t n = family.n_features
@@ -857,7 +858,7 @@ cdef inline double rounding_of(Family family, Theta theta, double* scratch) noex
                     e += scratch[i * n + k] * scratch[i * n + k]
                 flat = max(flat, e / (scratch[i * n + i] * scratch[i * n + i]))
     e = 2.0 * n * EPS * flat
-    return 4.0 * EPS * sqrt(far) + e * e
+    return 4.0 * EPS * sqrt(far) + (e if theta.slack[0] > 0.0 else e * e)
 
 
 cdef inline void write_coefficients(

@@ -106,6 +106,7 @@ cdef double SLICE = 0.05
 cdef double PRESENT = 1e-300
 # An objective may fall by this share of itself.
 cdef double ROUNDING = 1e-10
+cdef double ROUNDING_OF_CONSTANTS = 1e-14
 # See data.py.
 cdef double NARROWEST = 1e-151
 cdef double WIDEST = 1e152
@@ -589,9 +590,12 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
     cdef Stream stream
     cdef double change, least, log_scale, value
     cdef double highest = -INFINITY
+    cdef double heaviest = 0.0
     cdef double* terms
     cdef Py_ssize_t i, n, bad, place
     load(job, p, &room)
+    for i in range(job.size):
+        heaviest = max(heaviest, fabs(prior.log_z[i]))
     log_scale = 0.0
     for i in range(family.n_features):
         log_scale += log(job.scale[p * family.n_features + i])
@@ -647,6 +651,7 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
             if n > 0:
                 change = value - job.objectives[p][n - 1]
                 least = ROUNDING * max(fabs(value), room.total_weight)
+                least += ROUNDING_OF_CONSTANTS * heaviest
                 if change < -least and change < -least - room.total_weight * rounding_of(
                     family, theta, room.scratch
                 ):

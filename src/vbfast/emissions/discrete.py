@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._kernels.inputs import LOWEST
-from ..conjugate import LEAST_CONCENTRATION, TINY, Probabilities, Tables
+from ..conjugate import LEAST_CONCENTRATION, MOST_ROWS, TINY, Probabilities, Tables
 from ..data import ArrayData, Frame, check_size
 from ..stats import Stats
 
@@ -265,10 +265,11 @@ def as_hyperparameter(
     if array.shape not in ((), *shapes):
         allowed = " or ".join(map(str, shapes))
         raise ValueError(f"{name} must be a number, or of shape {allowed}, got {array.shape}")
-    bad = np.argwhere(~((array >= least) & np.isfinite(array)))
+    bad = np.argwhere(~((array >= least) & (array <= MOST_ROWS)))
     if len(bad):
         where = name + (str([int(i) for i in bad[0]]) if array.ndim else "")
         raise ValueError(
-            f"{where} is {array[tuple(bad[0])]}; finite numbers > 0 are allowed, {least} at least"
+            f"{where} is {array[tuple(bad[0])]}; finite numbers > 0 are allowed, {least} at least "
+            f"and {MOST_ROWS:g} at most"
         )
     return array

@@ -61,6 +61,7 @@ def check_number(
     whole: bool = False,
     least: float = -np.inf,
     above: float = -np.inf,
+    most: float = np.inf,
     optional: bool = False,
 ) -> None:
     """Raise TypeError or ValueError where `value` is not a finite number in range."""
@@ -69,6 +70,7 @@ def check_number(
     kind = numbers.Integral if whole else numbers.Real
     bounds = [f">= {least:g}"] if least > -np.inf else []
     bounds += [f"> {above:g}"] if above > -np.inf else []
+    bounds += [f"<= {most:g}"] if most < np.inf else []
     allowed = " ".join(
         (["None or"] if optional else [])
         + ["an integer" if whole else "a finite number", " and ".join(bounds)]
@@ -76,7 +78,7 @@ def check_number(
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, kind):
         raise TypeError(f"{name} must be {allowed}, not {value!r}")
     number: Any = value
-    if not least <= number < np.inf or number <= above:
+    if not least <= number < np.inf or number <= above or number > most:
         raise ValueError(f"{name} must be {allowed}, not {value!r}")
 
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import draws
 from .._kernels.inputs import Assignment
 from .._threads import resolve_threads
-from ..conjugate import Regression, precision_factors, regression
+from ..conjugate import MOST_ROWS, Regression, precision_factors, regression
 from ..data import ArrayData, Frame, as_sequences, check_finite
 from ..emissions.additive import AdditiveCovariance, AdditiveGaussian
 from ..exceptions import ConvergenceWarning
@@ -403,7 +403,7 @@ class FactorialHMM(FittedByMethod):
             "mean_precision_prior",
             "degrees_of_freedom_prior",
         ):
-            check_number(name, getattr(self, name), above=0, optional=True)
+            check_number(name, getattr(self, name), above=0, most=MOST_ROWS, optional=True)
         method = self._check_fitting()
         if isinstance(self.method, str) and isinstance(method, MeanField):
             return replace(method, factorised=True)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import starts
 from .._kernels.inputs import Assignment
-from ..conjugate import Gaussians, point
+from ..conjugate import MOST_ROWS, VANISHING, Gaussians, point
 from ..data import WIDEST, ArrayData, Frame
 from ..emissions import Gaussian
 from ..emissions.gaussian import CovarianceType
@@ -59,9 +59,8 @@ class GaussianParameters:
     def _check_gaussian_parameters(self) -> None:
         check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
         check_number("reg_covar", self.reg_covar, least=0)
-        check_number("mean_precision_prior", self.mean_precision_prior, above=0, optional=True)
-        check_number("degrees_of_freedom_prior", self.degrees_of_freedom_prior, above=0,
-                     optional=True)  # fmt: skip
+        for name in ("mean_precision_prior", "degrees_of_freedom_prior"):
+            check_number(name, getattr(self, name), above=0, most=MOST_ROWS, optional=True)
 
     def _emission(
         self, frame: Frame, method: Method, proper: bool, covariance: Callable[[], Array]
@@ -72,21 +71,25 @@ class GaussianParameters:
         for where a prior takes it.
         """
         d = len(frame.origin)
-        self._check_regularisation(frame)
+        mode = method.read == "mode"
+        self._check_variances(frame, mode and proper)
+        mean_variance = self._mean_variance_prior(d)
+        # For a mode: a mean that is independent of its precision adds nothing to the exponent.
+        least = max(d, 2) if mode and mean_variance is not None else d
         dof = self.degrees_of_freedom_prior
         if dof is None:
-            dof = float(d) if proper else None
+            dof = float(least) if proper else None
         elif dof <= d - 1:
             raise ValueError(
                 f"degrees_of_freedom_prior must be greater than {d - 1} (features - 1), not {dof!r}"
             )
-        elif dof < d and method.read == "mode":
+        elif dof < least and mode:
+            why = "the number of features" if least == d else "which mean_variance_prior needs"
             raise ValueError(
-                f"degrees_of_freedom_prior={dof!r} is below {d}, the number of features: p(theta) "
-                f"then has no mode for {method.name!r} to find"
+                f"degrees_of_freedom_prior={dof!r} is below {least}, {why}: p(theta) then has no "
+                f"mode for {method.name!r} to find"
             )
         mean_precision = self.mean_precision_prior
-        mean_variance = self._mean_variance_prior(d)
         if mean_precision is None and mean_variance is None:
             mean_precision = 1.0 if proper or self.mean_prior is not None else None
         mean = self._mean_prior(frame)
@@ -114,16 +117,25 @@ class GaussianParameters:
             "covariance_prior_": scatter,
         }
 
-    def _check_regularisation(self, frame: Frame) -> None:
-        """Raise ValueError where a variance with reg_covar would not be a float64."""
+    def _check_variances(self, frame: Frame, vanishing: bool) -> None:
+        """Raise ValueError where a variance would not be a float64.
+
+        One with reg_covar; or (vanishing) of an empty component whose prior's mode is at infinity.
+        """
+        own = frame.variance / frame.scale / frame.scale
         with np.errstate(over="ignore"):
-            variance = (1.0 + self.reg_covar) * frame.variance / frame.scale / frame.scale
-        bad = np.flatnonzero(~(variance <= MOST_VARIANCE))
+            bad = np.flatnonzero(~((1.0 + self.reg_covar) * own <= MOST_VARIANCE))
         if len(bad):
-            own = (frame.variance / frame.scale / frame.scale)[bad[0]]
             raise ValueError(
                 f"reg_covar is {self.reg_covar!r} times the variance of column {bad[0]} of X, "
-                f"{own:g}; a product up to {MOST_VARIANCE:g} is allowed"
+                f"{own[bad[0]]:g}; a product up to {MOST_VARIANCE:g} is allowed"
+            )
+        bad = np.flatnonzero(own > VANISHING * MOST_VARIANCE)
+        if vanishing and len(bad):
+            raise ValueError(
+                f"column {bad[0]} of X has variance {own[bad[0]]:g}; up to "
+                f"{VANISHING * MOST_VARIANCE:g} is allowed where theta is the mode of a proper "
+                "prior, since a component may stand empty: give X in other units"
             )
 
     def _mean_prior(self, frame: Frame) -> Array | None:

@@ -14,7 +14,7 @@ from .. import draws, starts
 from .._kernels.inputs import Assignment
 from .._threads import resolve_threads
 from ..answers import AveragedMixture, Known
-from ..conjugate import StickBreaking
+from ..conjugate import MOST_ROWS, StickBreaking
 from ..data import ArrayData, Frame, check_finite
 from ..exceptions import ConvergenceWarning
 from ..latents.mixture import WeightPrior
@@ -277,7 +277,7 @@ class MixtureBase(FittedByMethod):
             "weight_concentration_prior_type", self.weight_concentration_prior_type, WEIGHT_PRIORS
         )
         check_number("weight_concentration_prior", self.weight_concentration_prior, above=0,
-                     optional=True)  # fmt: skip
+                     most=MOST_ROWS, optional=True)  # fmt: skip
         if not isinstance(self.warm_start, (bool, np.bool_)):
             raise TypeError(f"warm_start must be True or False, not {self.warm_start!r}")
         return self._check_fitting()

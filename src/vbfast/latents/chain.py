@@ -13,7 +13,7 @@ from scipy.special import xlogy
 
 from .. import _kernels
 from .._kernels.inputs import Assignment, Coefficients
-from ..conjugate import LEAST_CONCENTRATION, Dirichlet
+from ..conjugate import LEAST_CONCENTRATION, MOST_ROWS, Dirichlet
 from ..data import check_size
 from ..stats import Stats
 from .mixture import EMPTY_SHARE, held
@@ -106,11 +106,11 @@ class Chain:
             if value.shape not in ((), shape):
                 raise ValueError(f"{name} must be a number or of shape {shape}, got {value.shape}")
             rows[...] = value
-            bad = np.argwhere(~((rows >= LEAST_CONCENTRATION) & (rows < np.inf)))
+            bad = np.argwhere(~((rows >= LEAST_CONCENTRATION) & (rows <= MOST_ROWS)))
             if len(bad):
                 raise ValueError(
                     f"{name} has {rows[tuple(bad[0])]}; finite numbers > 0 are allowed, "
-                    f"{LEAST_CONCENTRATION} at least"
+                    f"{LEAST_CONCENTRATION} at least and {MOST_ROWS:g} at most"
                 )
         return np.asarray(concentration * self._possible - 1.0)
 

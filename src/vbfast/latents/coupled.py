@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._kernels.inputs import Assignment
-from ..conjugate import LEAST_CONCENTRATION, Dirichlet
+from ..conjugate import LEAST_CONCENTRATION, MOST_ROWS, Dirichlet
 from ..data import check_size
 from ..stats import Stats
 from .chain import LEAST_LOG
@@ -56,9 +56,9 @@ class CoupledChains:
             )
         for name in ("start_concentration", "transition_concentration"):
             alpha = getattr(self, name)
-            if alpha is not None and not LEAST_CONCENTRATION <= alpha < np.inf:
+            if alpha is not None and not LEAST_CONCENTRATION <= alpha <= MOST_ROWS:
                 raise ValueError(
-                    f"{name} must be None or a finite number > 0, {LEAST_CONCENTRATION} at least, "
+                    f"{name} must be None or a number from {LEAST_CONCENTRATION} to {MOST_ROWS:g}, "
                     f"not {alpha!r}"
                 )
 
