@@ -7,6 +7,7 @@ them are the parts themselves, `Model`, the methods and `sweeps`.
 
 from __future__ import annotations
 
+from . import datasets
 from ._config import show_config
 from ._version import __version__
 from .compare import Comparison, compare
@@ -28,6 +29,7 @@ from .exceptions import (
     NotFittedError,
     ObjectiveFellWarning,
     ThreadsWarning,
+    TruncationWarning,
 )
 from .factorial import FactorialModel
 from .ladders import Ladder, LadderRow, compare_factorial_hmm, compare_hmm
@@ -68,11 +70,13 @@ __all__ = [
     "Poisson",
     "Stats",
     "ThreadsWarning",
+    "TruncationWarning",
     "VariationalEM",
     "__version__",
     "compare",
     "compare_factorial_hmm",
     "compare_hmm",
+    "datasets",
     "fit_many",
     "show_config",
     "sweeps",

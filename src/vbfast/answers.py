@@ -375,6 +375,11 @@ class AveragedChain(Answers):
         """That of all."""
         return self.middle.emission
 
+    @property
+    def latent(self) -> Mixture | Chain:
+        """That of all."""
+        return self.middle.latent
+
     def log_density(
         self, values: NDArray[Any], n_threads: int, sequences: Sequences | None = None
     ) -> Array:

@@ -14,6 +14,7 @@ __all__ = [
     "NotFittedError",
     "ObjectiveFellWarning",
     "ThreadsWarning",
+    "TruncationWarning",
     "impossible_error",
     "not_fitted_error",
 ]
@@ -41,6 +42,10 @@ class ObjectiveFellWarning(RuntimeWarning):
 
 class ThreadsWarning(RuntimeWarning):
     """The threads that a call may take can't be had: it goes on with one, to the same result."""
+
+
+class TruncationWarning(UserWarning):
+    """A Dirichlet process is cut off where much of it is left: raise n_components."""
 
 
 def impossible_error(row: int) -> ImpossibleRowError:

@@ -23,6 +23,7 @@ __all__ = [
     "check_memory",
     "check_number",
     "check_positive",
+    "check_sequence_lengths",
 ]
 
 Array = NDArray[np.float64]
@@ -89,6 +90,23 @@ def check_ignored(y: Any, n_rows: int) -> None:
             f"y has {len(y)} entries, but X has {n_rows} rows. y is ignored: give the rows of each "
             "sequence by name, lengths=..."
         )
+
+
+def check_sequence_lengths(n_samples: int | None, lengths: ArrayLike | None) -> list[int]:
+    """Return how many rows each of some sequences is to have: n_samples of one, or lengths."""
+    if lengths is None:
+        n = 1 if n_samples is None else n_samples
+        check_number("n_samples", n, whole=True, least=1)
+        return [int(n)]
+    if n_samples is not None:
+        raise ValueError("give n_samples, of one sequence, or lengths, of several; not both")
+    each = np.asarray(lengths)
+    if each.ndim != 1 or each.dtype.kind not in "iu" or each.size == 0:
+        raise ValueError(f"lengths must be whole numbers >= 1, (S,), not {lengths!r}")
+    bad = np.flatnonzero(each < 1)
+    if len(bad):
+        raise ValueError(f"lengths[{bad[0]}] is {each[bad[0]]}; whole numbers >= 1 are allowed")
+    return [int(n) for n in each]
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -80,6 +80,10 @@ class DiscreteParameters(ABC):
         n_features: int = emission.n_features
         return n_features
 
+    def _n_emission_parameters(self, emission: Any, k: int) -> int:
+        """Free parameters of all components."""
+        return k * self._n_free(emission)
+
     # -- of a model of sequences ------------------------------------------------------------
 
     @property

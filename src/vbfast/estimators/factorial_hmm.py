@@ -30,6 +30,7 @@ from .checks import (
     check_ignored,
     check_number,
     check_positive,
+    check_sequence_lengths,
 )
 
 __all__ = ["FactorialHMM"]
@@ -654,8 +655,43 @@ class FactorialHMM(FittedByMethod):
         check_ignored(y, len(each))
         return value
 
-    def sample(self, n_samples: int = 1) -> tuple[Array, NDArray[np.int64]]:
-        """Draw one sequence at the fitted parameters.
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters: first states, transitions, the chains' means, and the covariance.
+
+        Means add up, so that each chain but one has a level that could as well be another's.
+        """
+        self._check_is_fitted()
+        m, k, d = np.shape(self.means_)
+        covariance = d * (d + 1) // 2 if np.ndim(self.covariance_) == 2 else d
+        return m * (k - 1) * (1 + k) + (m * (k - 1) + 1) * d + covariance
+
+    def bic(self, X: ArrayLike, lengths: ArrayLike | None = None) -> float:
+        """Bayesian information criterion, -2 `score` + p log N, N rows: the lower the better."""
+        value, each = self._visit(X, lengths, "exact")
+        return float(-2 * value + self.n_parameters * np.log(len(each)))
+
+    def aic(self, X: ArrayLike, lengths: ArrayLike | None = None) -> float:
+        """Akaike's information criterion, -2 `score` + 2 p: the lower the better."""
+        return -2 * self._visit(X, lengths, "exact")[0] + 2 * self.n_parameters
+
+    def sample(
+        self,
+        n_samples: int | None = None,
+        random_state: Any = None,
+        *,
+        lengths: ArrayLike | None = None,
+    ) -> tuple[Array, NDArray[np.int64]]:
+        """Draw a sequence, or several, at the fitted parameters.
+
+        Parameters
+        ----------
+        n_samples : int, optional
+            Rows, 1 where neither this nor lengths are given.
+        random_state : int, numpy.random.Generator or numpy.random.RandomState, optional
+            The estimator's own where not given.
+        lengths : array-like of shape (S,), optional
+            Rows of each of several sequences, one after the other.
 
         Returns
         -------
@@ -663,17 +699,19 @@ class FactorialHMM(FittedByMethod):
         states : ndarray of shape (n_samples, M)
         """
         self._check_is_fitted()
-        check_number("n_samples", n_samples, whole=True, least=1)
-        rng = as_generator(self.random_state)
+        rows = check_sequence_lengths(n_samples, lengths)
+        rng = as_generator(self.random_state if random_state is None else random_state)
         start, transition, means, covariance = self._as_they_are()
         m, _, d = means.shape
-        marks = rng.random((n_samples, m, 1))
-        states = np.empty((n_samples, m), dtype=np.int64)
+        n = sum(rows)
+        marks = rng.random((n, m, 1))
+        states = np.empty((n, m), dtype=np.int64)
         of = np.arange(m)
-        for t in range(n_samples):
-            p = start if t == 0 else transition[of, states[t - 1]]
+        starts_at = set(np.cumsum([0, *rows]).tolist())
+        for t in range(n):
+            p = start if t in starts_at else transition[of, states[t - 1]]
             states[t] = (marks[t] >= np.cumsum(p, axis=1)[:, :-1]).sum(axis=1)
-        z = rng.standard_normal((n_samples, d))
+        z = rng.standard_normal((n, d))
         noise = (
             z * np.sqrt(covariance)
             if covariance.ndim == 1

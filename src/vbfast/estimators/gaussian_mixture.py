@@ -28,6 +28,7 @@ from .gaussian_parameters import (
     FARTHEST_START,
     GaussianParameters,
     covariances_of,
+    n_free,
 )
 from .mixture import MixtureBase
 
@@ -154,7 +155,7 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
         if not self.__sklearn_is_fitted__():
             return None
         k, d = self.n_components, data.values.shape[1]
-        shapes = {"means_": (k, d), "covariances_": self._parameter_shape(k, d)}
+        shapes = {"means_": (k, d), "precisions_cholesky_": self._parameter_shape(k, d)}
         for name, shape in shapes.items():
             last = np.shape(getattr(self, name))
             if last != shape:
@@ -163,10 +164,13 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
                     "set warm_start=False to start anew"
                 )
         check_distance("warm_start: means_", np.asarray(self.means_), data.frame, FARTHEST_START)
+        # What predictions are made from, too: whoever has set it.
+        frame, gaussians = self._gaussians_as_they_are()
+        covariances = covariances_of(gaussians.factor, self.covariance_type)
         return {
-            "weights": self.weights_,
-            "means": self.means_,
-            "covariances": self.covariances_,
+            "weights": as_probabilities("weights_", self.weights_, (k,)),
+            "means": frame.origin + gaussians.means,
+            "covariances": self._raw_covariances(frame, covariances[None])[0],
         }
 
     def _start(
@@ -253,16 +257,11 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
     def _n_features(self) -> int:
         return int(np.shape(self.means_)[-1])
 
-    def _n_parameters(self) -> int:
+    @property
+    def n_parameters(self) -> int:
         """Free parameters: weights, means and covariances."""
-        k, d = self.means_.shape
-        covariances = {
-            "full": k * d * (d + 1) // 2,
-            "tied": d * (d + 1) // 2,
-            "diag": k * d,
-            "spherical": k,
-        }
-        return k - 1 + k * d + covariances[self.covariance_type]
+        k, d = np.shape(self.means_)
+        return k - 1 + n_free(self.covariance_type, k, d)
 
 
 _DOC = """{summary}

@@ -20,7 +20,7 @@ from ..model import Model
 from ..stats import Stats
 from .checks import as_array, check_choice, check_distance, check_number, check_positive
 
-__all__ = ["GaussianParameters", "covariances_of"]
+__all__ = ["GaussianParameters", "covariances_of", "n_free"]
 
 Array = NDArray[np.float64]
 
@@ -379,6 +379,10 @@ class GaussianParameters:
             ),
         }
 
+    def _n_emission_parameters(self, emission: Gaussian, k: int) -> int:
+        """Free parameters of all components."""
+        return n_free(emission.covariance_type, k, emission.n_features)
+
     def _as_they_are(self, k: int) -> tuple[Gaussian, Gaussians]:
         """The emission and the parameters of k components that attributes say, checked."""
         frame, gaussians = self._gaussians_as_they_are()
@@ -400,6 +404,17 @@ def _lower_factor(root: Array) -> Array:
         upper *= np.sign(np.diagonal(upper, axis1=1, axis2=2))[..., None]
         root = upper[..., ::-1, ::-1]
     return np.ascontiguousarray(root)
+
+
+def n_free(covariance_type: CovarianceType, k: int, d: int) -> int:
+    """Free parameters of k Gaussians of d features: means and covariances."""
+    covariances = {
+        "full": k * d * (d + 1) // 2,
+        "tied": d * (d + 1) // 2,
+        "diag": k * d,
+        "spherical": k,
+    }
+    return k * d + covariances[covariance_type]
 
 
 def covariances_of(factor: Array, covariance_type: CovarianceType) -> Array:

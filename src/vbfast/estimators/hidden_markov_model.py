@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,6 +29,7 @@ from .checks import (
     check_ignored,
     check_memory,
     check_number,
+    check_sequence_lengths,
 )
 from .emission_parameters import EMISSIONS, EmissionName, check_emission
 
@@ -592,24 +593,34 @@ class HiddenMarkovModel(FittedByMethod):
         return answers.filtered(*rows)
 
     def predict(self, X: ArrayLike, lengths: ArrayLike | None = None) -> NDArray[np.int64]:
-        """Return the most probable state of each row, (N,): the largest of `predict_proba`."""
+        """Return the most probable state of each row, (N,): the largest of `predict_proba`.
+
+        One after the other they may make an impossible path; `decode` gives the most probable one.
+        """
         answers, rows = self._prepare(X, lengths)
         return answers.labels(*rows)
 
     def decode(
-        self, X: ArrayLike, lengths: ArrayLike | None = None
+        self,
+        X: ArrayLike,
+        lengths: ArrayLike | None = None,
+        algorithm: Literal["viterbi", "map"] = "viterbi",
     ) -> tuple[float, NDArray[np.int64]]:
-        """Most probable path of each sequence, by Viterbi's algorithm.
+        """Most probable path of each sequence, or the most probable state of each row.
 
         Parameters
         ----------
         X : array-like of shape (N, D)
         lengths : array-like of shape (S,), optional
+        algorithm : {"viterbi", "map"}
+            The path by Viterbi's algorithm; or what `predict` returns, whose states may not follow
+            one another.
 
         Returns
         -------
         log_prob : float
-            log p(X, T | theta) of the paths, all sequences together.
+            log p(X, T | theta) of the paths, all sequences together; with "map" the sum over rows
+            of the states' smoothed probabilities, as hmmlearn has it.
         states : ndarray of shape (N,)
 
         Raises
@@ -617,6 +628,10 @@ class HiddenMarkovModel(FittedByMethod):
         ImpossibleRowError
             If a row has probability zero.
         """
+        check_choice("algorithm", algorithm, ("viterbi", "map"))
+        if algorithm == "map":
+            q = self.predict_proba(X, lengths)
+            return float(q.max(axis=1).sum()), q.argmax(axis=1)
         answers, rows = self._prepare(X, lengths, middle=True)
         return answers.decode(*rows)
 
@@ -641,12 +656,23 @@ class HiddenMarkovModel(FittedByMethod):
         check_ignored(y, len(each))
         return float(each.sum())
 
-    def sample(self, n_samples: int = 1) -> tuple[Array, NDArray[np.int64]]:
-        """Draw a sequence.
+    def sample(
+        self,
+        n_samples: int | None = None,
+        random_state: Any = None,
+        *,
+        lengths: ArrayLike | None = None,
+    ) -> tuple[Array, NDArray[np.int64]]:
+        """Draw a sequence, or several.
 
         Parameters
         ----------
-        n_samples : int
+        n_samples : int, optional
+            Rows, 1 where neither this nor lengths are given.
+        random_state : int, numpy.random.Generator or numpy.random.RandomState, optional
+            The estimator's own where not given.
+        lengths : array-like of shape (S,), optional
+            Rows of each of several sequences, one after the other.
 
         Returns
         -------
@@ -654,6 +680,30 @@ class HiddenMarkovModel(FittedByMethod):
         states : ndarray of shape (n_samples,)
         """
         self._check_is_fitted()
-        check_number("n_samples", n_samples, whole=True, least=1)
+        rows = check_sequence_lengths(n_samples, lengths)
+        rng = as_generator(self.random_state if random_state is None else random_state)
         answers = self._as_they_are() or self._middle
-        return answers.sample(n_samples, as_generator(self.random_state))
+        drawn = [answers.sample(n, rng) for n in rows]
+        return np.concatenate([x for x, _ in drawn]), np.concatenate([t for _, t in drawn])
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters: first states, transitions that are not fixed at 0, emissions."""
+        self._check_is_fitted()
+        answers = self._as_they_are() or self._middle
+        free = np.asarray(answers.latent.equal > 0).sum(axis=1) - 1
+        if self.initial == "stationary":
+            free[0] = 0
+        return int(free.sum()) + self._face._n_emission_parameters(answers.emission, len(free) - 1)
+
+    def bic(self, X: ArrayLike, lengths: ArrayLike | None = None) -> float:
+        """Bayesian information criterion, -2 log p(X | theta) + p log N: the lower the better.
+
+        N is the number of rows, as hmmlearn has it.
+        """
+        each = self.score_samples(X, lengths)
+        return float(-2 * each.sum() + self.n_parameters * np.log(len(each)))
+
+    def aic(self, X: ArrayLike, lengths: ArrayLike | None = None) -> float:
+        """Akaike's information criterion, -2 log p(X | theta) + 2 p: the lower the better."""
+        return -2 * self.score(X, lengths=lengths) + 2 * self.n_parameters

@@ -15,8 +15,7 @@ from .._kernels.inputs import Assignment
 from .._threads import resolve_threads
 from ..answers import AveragedMixture, Known
 from ..conjugate import MOST_ROWS, StickBreaking
-from ..data import ArrayData, Frame, check_finite
-from ..exceptions import ConvergenceWarning
+from ..data import ArrayData, Frame, check_finite, check_weights
 from ..latents.mixture import WeightPrior
 from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
@@ -32,6 +31,8 @@ INITS = ("kmeans", "k-means++", "random", "random_from_data")
 WEIGHT_PRIORS = ("dirichlet_distribution", "dirichlet_process")
 # Rows that one weight may stand for in full inference, each with a draw of its own.
 MOST_COPIES = 2**53
+# Shares that the last stick of a Dirichlet process may have of the prior's weight, and of q's.
+MOST_LEFT, MOST_HELD = 0.5, 0.1
 
 
 class MixtureBase(FittedByMethod):
@@ -133,8 +134,9 @@ class MixtureBase(FittedByMethod):
     def _n_features(self) -> int:
         """Features of a row to predict."""
 
+    @property
     @abstractmethod
-    def _n_parameters(self) -> int:
+    def n_parameters(self) -> int:
         """Free parameters, weights among them."""
 
     # -- fitting ------------------------------------------------------------------------------
@@ -199,6 +201,7 @@ class MixtureBase(FittedByMethod):
             fitted = self._climbed(model, data.frame, data.total_weight, method, best)
         if names is not None:
             fitted["feature_names_in_"] = names
+        self._tell_of_truncation(model, fitted["weights_"])
         self._keep_with_frame(fitted | priors, data.frame, method)
 
     def _sample(
@@ -258,6 +261,22 @@ class MixtureBase(FittedByMethod):
             "lower_bound_": best.objective / unit,
             "lower_bounds_": best.objectives / unit,
         }
+
+    def _tell_of_truncation(self, model: Model, weights: Array) -> None:
+        """Warn where the last stick, which has all that is left, has much of the prior and of q."""
+        k = model.latent.n_components
+        if model.latent.exchangeable or k == 1:
+            return
+        alpha = model.latent.prior_concentration
+        expected = (alpha / (1 + alpha)) ** (k - 1)
+        if expected > MOST_LEFT and weights[-1] > MOST_HELD:
+            warnings.warn(
+                f"the last of n_components={k} sticks holds {weights[-1]:.3g} of the weight, and "
+                f"{expected:.3g} of it under weight_concentration_prior={alpha:g}: so much of the "
+                "Dirichlet process is cut off. Raise n_components",
+                TruncationWarning,
+                stacklevel=self._stacklevel,
+            )
 
     def _weight_concentration(self, model: Model, posterior: Stats) -> Any:
         """Concentrations of q(weights), (K,); of sticks a pair of such."""
@@ -376,9 +395,30 @@ class MixtureBase(FittedByMethod):
         answers, values, threads = self._prepare(X)
         return answers.log_density(values, threads)
 
-    def score(self, X: ArrayLike, y: object = None) -> float:
-        """Mean of `score_samples(X)`: log density per row, in nats."""
-        return float(self.score_samples(X).mean())
+    def score(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Mean of `score_samples(X)`, weighted: log density per row, in nats.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+        y : ignored
+        sample_weight : array-like of shape (N,), optional
+            A row of weight 2 is two rows, of weight 0 none.
+        """
+        total, n_rows = self._log_likelihood(X, sample_weight)
+        return total / n_rows
+
+    def _log_likelihood(self, X: ArrayLike, sample_weight: ArrayLike | None) -> tuple[float, float]:
+        """Sum of `score_samples(X)`, and how many rows that is."""
+        each = self.score_samples(X)
+        weights = check_weights(sample_weight, len(each))
+        if weights is None:
+            return float(each.sum()), float(len(each))
+        # A row of weight 0 is absent, even one whose density is 0.
+        present = weights > 0
+        return float((each[present] * weights[present]).sum()), float(weights.sum())
 
     def co_assignment(self, X: ArrayLike) -> Array:
         """Probability that two rows share a component, (N, N): free of the components' order.
@@ -395,12 +435,16 @@ class MixtureBase(FittedByMethod):
         np.fill_diagonal(together, 1.0)
         return np.minimum(together, 1.0)
 
-    def sample(self, n_samples: int = 1) -> tuple[Array, NDArray[np.int64]]:
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None
+    ) -> tuple[Array, NDArray[np.int64]]:
         """Draw rows from the density that `score_samples` tells of.
 
         Parameters
         ----------
         n_samples : int
+        random_state : int, numpy.random.Generator or numpy.random.RandomState, optional
+            The estimator's own where not given.
 
         Returns
         -------
@@ -410,20 +454,27 @@ class MixtureBase(FittedByMethod):
         """
         self._check_is_fitted()
         check_number("n_samples", n_samples, whole=True, least=1)
-        return self._current_answers.sample(n_samples, as_generator(self.random_state))
+        seed = self.random_state if random_state is None else random_state
+        return self._current_answers.sample(n_samples, as_generator(seed))
 
-    def bic(self, X: ArrayLike) -> float:
-        """Bayesian information criterion, -2 log p(X | theta) + p log N: the lower the better."""
-        log_density = self.score_samples(X)
-        return float(-2 * log_density.sum() + self._n_parameters() * np.log(len(log_density)))
+    def bic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Bayesian information criterion, -2 log p(X | theta) + p log N: the lower the better.
 
-    def aic(self, X: ArrayLike) -> float:
+        N is the sum of the weights (N,), where they are given.
+        """
+        total, n_rows = self._log_likelihood(X, sample_weight)
+        return float(-2 * total + self.n_parameters * np.log(n_rows))
+
+    def aic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Akaike's information criterion, -2 log p(X | theta) + 2 p: the lower the better."""
-        return float(-2 * self.score_samples(X).sum() + 2 * self._n_parameters())
+        return -2 * self._log_likelihood(X, sample_weight)[0] + 2 * self.n_parameters
 
-    def icl(self, X: ArrayLike) -> float:
+    def icl(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Integrated completed likelihood: BIC + twice the entropy of the responsibilities.
 
         Biernacki, Celeux & Govaert (2000), in BIC's sign: the lower the better.
         """
-        return self.bic(X) + 2 * float(entr(self.predict_proba(X)).sum())
+        each = entr(self.predict_proba(X)).sum(axis=1)
+        weights = check_weights(sample_weight, len(each))
+        entropy = each.sum() if weights is None else (each * weights).sum()
+        return self.bic(X, sample_weight) + 2 * float(entropy)

@@ -207,9 +207,11 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         super()._check_rows(values, n_threads)
         self._current_answers.emission.check_rows(values)
 
-    def _n_parameters(self) -> int:
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters, weights among them."""
         k = len(self.weights_)
-        return k - 1 + k * self._n_free(self._answers.emission)
+        return k - 1 + self._n_emission_parameters(self._answers.emission, k)
 
 
 class _PoissonFace(_DiscreteFace, PoissonParameters):
@@ -522,27 +524,39 @@ class MixtureModel(Estimator):
         """
         return np.asarray(self._fitted.score_samples(X))
 
-    def score(self, X: ArrayLike, y: object = None) -> float:
-        """Mean of `score_samples(X)`: log density per row, in nats."""
-        return float(self._fitted.score(X))
+    def score(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Mean of `score_samples(X)`, weighted: log density per row, in nats."""
+        return float(self._fitted.score(X, sample_weight=sample_weight))
 
     def co_assignment(self, X: ArrayLike) -> Array:
         """Probability that two rows share a component, (N, N): free of the components' order."""
         return np.asarray(self._fitted.co_assignment(X))
 
-    def sample(self, n_samples: int = 1) -> tuple[Array, NDArray[np.int64]]:
-        """Draw rows, (n_samples, D) float64, and their components, (n_samples,)."""
-        drawn: tuple[Array, NDArray[np.int64]] = self._fitted.sample(n_samples)
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None
+    ) -> tuple[Array, NDArray[np.int64]]:
+        """Draw rows, (n_samples, D) float64, and their components, (n_samples,).
+
+        By `random_state`, or the estimator's own where it is not given.
+        """
+        drawn: tuple[Array, NDArray[np.int64]] = self._fitted.sample(n_samples, random_state)
         return drawn
 
-    def bic(self, X: ArrayLike) -> float:
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters, weights among them."""
+        return int(self._fitted.n_parameters)
+
+    def bic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Bayesian information criterion, -2 log p(X | theta) + p log N: the lower the better."""
-        return float(self._fitted.bic(X))
+        return float(self._fitted.bic(X, sample_weight))
 
-    def aic(self, X: ArrayLike) -> float:
+    def aic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Akaike's information criterion, -2 log p(X | theta) + 2 p: the lower the better."""
-        return float(self._fitted.aic(X))
+        return float(self._fitted.aic(X, sample_weight))
 
-    def icl(self, X: ArrayLike) -> float:
+    def icl(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Integrated completed likelihood: BIC + twice the entropy of the responsibilities."""
-        return float(self._fitted.icl(X))
+        return float(self._fitted.icl(X, sample_weight))
