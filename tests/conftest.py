@@ -23,7 +23,6 @@ settings.register_profile("vbfast-ci", settings.get_profile("vbfast"), derandomi
 settings.load_profile("vbfast-ci" if os.environ.get("CI") else "vbfast")
 
 
-
 def pytest_addoption(parser):
     parser.addoption(
         "--levels",

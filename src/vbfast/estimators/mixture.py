@@ -16,6 +16,7 @@ from .._threads import resolve_threads
 from ..answers import AveragedMixture, Known
 from ..conjugate import MOST_ROWS, StickBreaking
 from ..data import ArrayData, Frame, check_finite, check_weights
+from ..exceptions import ConvergenceWarning, TruncationWarning
 from ..latents.mixture import WeightPrior
 from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
