@@ -30,6 +30,9 @@ COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 FARTHEST_START, FARTHEST_PRIOR = 1e8, 1e100
 # Precisions to start from, in units of the data's.
 LEAST_PRECISION, MOST_PRECISION = 1e-100, 1e25
+# Shares of the variance: what a covariance of all rows that is singular is given more of as a prior,
+# so that a bound keeps half of its digits; its least eigenvalue below which it is one.
+LEAST_PART, SINGULAR = 1e-8, 1e-10
 # Variances in the units of the data, whose precisions are normal float64 numbers.
 MOST_VARIANCE = 1e305
 
@@ -190,12 +193,12 @@ class GaussianParameters:
         d = scale.shape[-1]
         # Less than a row stands for itself.
         each = np.maximum(total_weight - 1, np.minimum(total_weight, 1))[..., None]
-        part = max(float(self.reg_covar), 1e-12)
+        part = max(float(self.reg_covar), LEAST_PART)
         if self.covariance_type in ("full", "tied"):
             scatter = scatter / each[..., None]
             smallest = np.linalg.eigvalsh(scatter)[..., 0]
             trace = np.trace(scatter, axis1=-2, axis2=-1)
-            singular = smallest <= d * np.finfo(float).eps * trace
+            singular = smallest <= SINGULAR * trace
             scatter = scatter + singular[..., None, None] * part * (variance[..., None] * np.eye(d))
             return np.asarray(scatter / scale[..., :, None] / scale[..., None, :])
         scatter = scatter / each
