@@ -30,8 +30,8 @@ COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 FARTHEST_START, FARTHEST_PRIOR = 1e8, 1e100
 # Precisions to start from, in units of the data's.
 LEAST_PRECISION, MOST_PRECISION = 1e-100, 1e25
-# Shares of the variance: what a covariance of all rows that is singular is given more of as a prior,
-# so that a bound keeps half of its digits; its least eigenvalue below which it is one.
+# Shares of the variance: what a singular covariance of all rows is given more of, as a prior, so
+# that a bound keeps half of its digits; and its least eigenvalue below which it is one.
 LEAST_PART, SINGULAR = 1e-8, 1e-10
 # Variances in the units of the data, whose precisions are normal float64 numbers.
 MOST_VARIANCE = 1e305
