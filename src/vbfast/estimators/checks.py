@@ -24,6 +24,7 @@ __all__ = [
     "check_number",
     "check_positive",
     "check_sequence_lengths",
+    "sum_of_logs",
 ]
 
 Array = NDArray[np.float64]
@@ -107,6 +108,12 @@ def check_sequence_lengths(n_samples: int | None, lengths: ArrayLike | None) -> 
     if len(bad):
         raise ValueError(f"lengths[{bad[0]}] is {each[bad[0]]}; whole numbers >= 1 are allowed")
     return [int(n) for n in each]
+
+
+def sum_of_logs(each: Array) -> float:
+    """Sum of log densities: -inf where no float64 is as low."""
+    with np.errstate(over="ignore"):
+        return float(each.sum())
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

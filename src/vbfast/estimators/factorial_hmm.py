@@ -32,6 +32,7 @@ from .checks import (
     check_positive,
     check_sequence_lengths,
 )
+from .gaussian_parameters import check_variances
 
 __all__ = ["FactorialHMM"]
 
@@ -255,6 +256,7 @@ class FactorialHMM(FittedByMethod):
         # Recursions are in float64 arithmetic whatever the data.
         data = replace(data, single=False)
         self._check_memory(data)
+        check_variances(data.frame, self.reg_covar)
         model, priors = self._model(data.frame, method)
         if not isinstance(method, FullInference):
             model.latent.kind(method.assign(0))

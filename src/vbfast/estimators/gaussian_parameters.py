@@ -20,7 +20,7 @@ from ..model import Model
 from ..stats import Stats
 from .checks import as_array, check_choice, check_distance, check_number, check_positive
 
-__all__ = ["GaussianParameters", "covariances_of", "n_free"]
+__all__ = ["GaussianParameters", "check_variances", "covariances_of", "n_free"]
 
 Array = NDArray[np.float64]
 
@@ -75,7 +75,7 @@ class GaussianParameters:
         """
         d = len(frame.origin)
         mode = method.read == "mode"
-        self._check_variances(frame, mode and proper)
+        check_variances(frame, self.reg_covar, mode and proper)
         mean_variance = self._mean_variance_prior(d)
         # For a mode: a mean that is independent of its precision adds nothing to the exponent.
         least = max(d, 2) if mode and mean_variance is not None else d
@@ -119,27 +119,6 @@ class GaussianParameters:
             "degrees_of_freedom_prior_": dof,
             "covariance_prior_": scatter,
         }
-
-    def _check_variances(self, frame: Frame, vanishing: bool) -> None:
-        """Raise ValueError where a variance would not be a float64.
-
-        One with reg_covar; or (vanishing) of an empty component whose prior's mode is at infinity.
-        """
-        own = frame.variance / frame.scale / frame.scale
-        with np.errstate(over="ignore"):
-            bad = np.flatnonzero(~((1.0 + self.reg_covar) * own <= MOST_VARIANCE))
-        if len(bad):
-            raise ValueError(
-                f"reg_covar is {self.reg_covar!r} times the variance of column {bad[0]} of X, "
-                f"{own[bad[0]]:g}; a product up to {MOST_VARIANCE:g} is allowed"
-            )
-        bad = np.flatnonzero(own > VANISHING * MOST_VARIANCE)
-        if vanishing and len(bad):
-            raise ValueError(
-                f"column {bad[0]} of X has variance {own[bad[0]]:g}; up to "
-                f"{VANISHING * MOST_VARIANCE:g} is allowed where theta is the mode of a proper "
-                "prior, since a component may stand empty: give X in other units"
-            )
 
     def _mean_prior(self, frame: Frame) -> Array | None:
         if self.mean_prior is None:
@@ -394,6 +373,28 @@ class GaussianParameters:
                 f"means_ must have shape {(k, len(frame.origin))}, got {gaussians.means.shape}"
             )
         return Gaussian(len(frame.origin), self.covariance_type, frame=frame), gaussians
+
+
+def check_variances(frame: Frame, reg_covar: float, vanishing: bool = False) -> None:
+    """Raise ValueError where a variance would not be a float64.
+
+    One with `reg_covar`; or (vanishing) of an empty component whose prior's mode is at infinity.
+    """
+    own = frame.variance / frame.scale / frame.scale
+    with np.errstate(over="ignore"):
+        bad = np.flatnonzero(~((1.0 + reg_covar) * own <= MOST_VARIANCE))
+    if len(bad):
+        raise ValueError(
+            f"reg_covar is {reg_covar!r} times the variance of column {bad[0]} of X, "
+            f"{own[bad[0]]:g}; a product up to {MOST_VARIANCE:g} is allowed"
+        )
+    bad = np.flatnonzero(own > VANISHING * MOST_VARIANCE)
+    if vanishing and len(bad):
+        raise ValueError(
+            f"column {bad[0]} of X has variance {own[bad[0]]:g}; up to "
+            f"{VANISHING * MOST_VARIANCE:g} is allowed where theta is the mode of a proper "
+            "prior, since a component may stand empty: give X in other units"
+        )
 
 
 def _lower_factor(root: Array) -> Array:

@@ -30,6 +30,7 @@ from .checks import (
     check_memory,
     check_number,
     check_sequence_lengths,
+    sum_of_logs,
 )
 from .emission_parameters import EMISSIONS, EmissionName, check_emission
 
@@ -654,7 +655,7 @@ class HiddenMarkovModel(FittedByMethod):
         """Log p(X), of all sequences together, in nats: the sum of `score_samples`."""
         each = self.score_samples(X, lengths)
         check_ignored(y, len(each))
-        return float(each.sum())
+        return sum_of_logs(each)
 
     def sample(
         self,
@@ -702,7 +703,7 @@ class HiddenMarkovModel(FittedByMethod):
         N is the number of rows, as hmmlearn has it.
         """
         each = self.score_samples(X, lengths)
-        return float(-2 * each.sum() + self.n_parameters * np.log(len(each)))
+        return float(-2 * sum_of_logs(each) + self.n_parameters * np.log(len(each)))
 
     def aic(self, X: ArrayLike, lengths: ArrayLike | None = None) -> float:
         """Akaike's information criterion, -2 log p(X | theta) + 2 p: the lower the better."""

@@ -22,7 +22,7 @@ from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
 from ..stats import Stats
 from .base import FittedByMethod, feature_names
-from .checks import as_generator, as_probabilities, check_choice, check_number
+from .checks import as_generator, as_probabilities, check_choice, check_number, sum_of_logs
 
 __all__ = ["MixtureBase"]
 
@@ -416,10 +416,10 @@ class MixtureBase(FittedByMethod):
         each = self.score_samples(X)
         weights = check_weights(sample_weight, len(each))
         if weights is None:
-            return float(each.sum()), float(len(each))
+            return sum_of_logs(each), float(len(each))
         # A row of weight 0 is absent, even one whose density is 0.
         present = weights > 0
-        return float((each[present] * weights[present]).sum()), float(weights.sum())
+        return sum_of_logs(each[present] * weights[present]), float(weights.sum())
 
     def co_assignment(self, X: ArrayLike) -> Array:
         """Probability that two rows share a component, (N, N): free of the components' order.
