@@ -879,8 +879,10 @@ class IndependentNormalGamma:
         power = np.where(flat, 1.0, np.where(power < EMPTY, VANISHING, power))
         own = np.where(flat, 1.0, self.scatter)
         apart = self.strength * self._pooled((self.rows_mean - self.center) ** 2 + 1 / self.pull)
-        least = power / np.maximum(own + apart, SMALLEST)
-        most = np.maximum(power / np.maximum(own, SMALLEST), least)
+        # So that no precision is infinite, nor its product with the rows.
+        floor = SMALLEST * np.maximum(1.0, np.maximum(power, self.strength))
+        least = power / np.maximum(own + apart, floor)
+        most = np.maximum(power / np.maximum(own, floor), least)
         knots = np.clip(self._knots(least, most, own, uncertain), least, most)
         knots = np.concatenate([least[None], knots, most[None]])
         rising = self._pull_back(knots, own, uncertain)[0] > power

@@ -15,6 +15,7 @@ from .._threads import resolve_threads
 from ..conjugate import MOST_ROWS, Regression, precision_factors, regression
 from ..data import ArrayData, Frame, as_sequences, check_finite
 from ..emissions.additive import AdditiveCovariance, AdditiveGaussian
+from ..emissions.gaussian import NARROWEST_PRIOR, WIDEST_PRIOR
 from ..exceptions import ConvergenceWarning
 from ..factorial import FactorialModel, FactorialTheta
 from ..latents.coupled import CoupledChains, Factorisation
@@ -462,6 +463,16 @@ class FactorialHMM(FittedByMethod):
         if self.covariance_prior is not None:
             scatter = as_array("covariance_prior", self.covariance_prior, shape)
             check_positive("covariance_prior", scatter, self.covariance_type == "full")
+            each = np.diagonal(scatter) if scatter.ndim == 2 else scatter
+            with np.errstate(over="ignore"):
+                relative = each * frame.scale * frame.scale
+            bad = np.flatnonzero(~((relative >= NARROWEST_PRIOR) & (relative <= WIDEST_PRIOR)))
+            if len(bad):
+                raise ValueError(
+                    f"covariance_prior of column {bad[0]} of X is {each[bad[0]]:g}, "
+                    f"{relative[bad[0]]:g} times its variance; {NARROWEST_PRIOR:g} to "
+                    f"{WIDEST_PRIOR:g} times are allowed"
+                )
         elif proper:
             scatter = NOISE * frame.variance / frame.scale**2
             scatter = np.diag(scatter) if self.covariance_type == "full" else scatter
