@@ -880,7 +880,7 @@ class IndependentNormalGamma:
         own = np.where(flat, 1.0, self.scatter)
         apart = self.strength * self._pooled((self.rows_mean - self.center) ** 2 + 1 / self.pull)
         # So that no precision is infinite, nor its product with the rows.
-        floor = SMALLEST * np.maximum(1.0, np.maximum(power, self.strength))
+        floor = SMALLEST * np.maximum(1.0, power) * np.maximum(1.0, self.strength)
         least = power / np.maximum(own + apart, floor)
         most = np.maximum(power / np.maximum(own, floor), least)
         knots = np.clip(self._knots(least, most, own, uncertain), least, most)
