@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..conjugate import MatrixNormalWishart, Regression
 from ..data import Frame, check_frame, check_size
+from ..exceptions import DegenerateError
 from ..stats import Stats
 
 __all__ = ["AdditiveCovariance", "AdditiveGaussian"]
@@ -143,7 +144,13 @@ class AdditiveGaussian:
             # Indicators are collinear, each chain's sum to 1: the solution of least norm.
             solution = np.linalg.lstsq(gram, cross, rcond=None)[0]
         else:
-            solution = np.linalg.solve(gram, cross)
+            try:
+                solution = np.linalg.solve(gram, cross)
+            except np.linalg.LinAlgError:
+                raise DegenerateError(
+                    f"mean_precision={self.mean_precision:g} is lost to rounding beside the rows, "
+                    "which leave the chains' levels open: give more, or none"
+                ) from None
         means = np.asarray(solution, dtype=np.float64)
         product = means.T @ cross
         # In this form an error of the means counts squared.
