@@ -585,11 +585,12 @@ class FactorialHMM(FittedByMethod):
 
     def _visit(self, X: ArrayLike, lengths: ArrayLike | None, kind: str) -> tuple[float, Array]:
         """log Z and q(T), (N, M, K), of the rows given the parameters."""
-        self._check_is_fitted()
-        start, transition, means, covariance = self._as_they_are()
+        now = self._now()
+        now._check_is_fitted()
+        start, transition, means, covariance = now._as_they_are()
         m, k, d = means.shape
-        values = self._rows(X, d)
-        threads = resolve_threads(self.n_threads)
+        values = now._rows(X, d)
+        threads = resolve_threads(now.n_threads)
         check_finite(values, threads)
         sequences = as_sequences(lengths, len(values))
         covariance = np.diag(covariance) if covariance.ndim == 1 else covariance
@@ -599,7 +600,7 @@ class FactorialHMM(FittedByMethod):
         origin = np.asarray(sum(means[:, 0] + away.mean(axis=1)))
         frame = Frame(origin, np.diagonal(covariance) ** -0.5, np.ones(d))
         emission = AdditiveGaussian(d, m, k, frame=frame)
-        model = FactorialModel(CoupledChains(m, k, self.factorisation), emission)
+        model = FactorialModel(CoupledChains(m, k, now.factorisation), emission)
         means, covariance = emission.in_frame(means, covariance)
         theta = model.point(
             start,
@@ -662,10 +663,11 @@ class FactorialHMM(FittedByMethod):
         X : ndarray of shape (n_samples, D)
         states : ndarray of shape (n_samples, M)
         """
-        self._check_is_fitted()
+        now = self._now()
+        now._check_is_fitted()
         check_number("n_samples", n_samples, whole=True, least=1)
-        rng = as_generator(self.random_state)
-        start, transition, means, covariance = self._as_they_are()
+        rng = as_generator(now.random_state)
+        start, transition, means, covariance = now._as_they_are()
         m, _, d = means.shape
         marks = rng.random((n_samples, m, 1))
         states = np.empty((n_samples, m), dtype=np.int64)

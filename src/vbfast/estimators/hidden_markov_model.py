@@ -543,12 +543,13 @@ class HiddenMarkovModel(FittedByMethod):
         self, X: ArrayLike, lengths: ArrayLike | None, middle: bool = False
     ) -> tuple[Known | AveragedChain, tuple[NDArray[Any], int, Sequences | None]]:
         """What tells of rows, and the rows, checked: values, threads, sequences."""
-        self._check_is_fitted()
-        answers = self._as_they_are() or (self._middle if middle else self._answers)
+        now = self._now()
+        now._check_is_fitted()
+        answers = now._as_they_are() or (now._middle if middle else now._answers)
         emission = answers.emission
-        values = self._rows(X, emission.n_features)
+        values = now._rows(X, emission.n_features)
         sequences = as_sequences(lengths, len(values))
-        threads = resolve_threads(self.n_threads)
+        threads = resolve_threads(now.n_threads)
         check_finite(values, threads)
         emission.check_rows(values)
         return answers, (values, threads, sequences)
@@ -653,7 +654,8 @@ class HiddenMarkovModel(FittedByMethod):
         X : ndarray of shape (n_samples, D)
         states : ndarray of shape (n_samples,)
         """
-        self._check_is_fitted()
+        now = self._now()
+        now._check_is_fitted()
         check_number("n_samples", n_samples, whole=True, least=1)
-        answers = self._as_they_are() or self._middle
-        return answers.sample(n_samples, as_generator(self.random_state))
+        answers = now._as_they_are() or now._middle
+        return answers.sample(n_samples, as_generator(now.random_state))

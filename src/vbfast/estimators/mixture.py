@@ -328,13 +328,14 @@ class MixtureBase(FittedByMethod):
 
     def _prepare(self, X: ArrayLike) -> tuple[Known | AveragedMixture, NDArray[Any], int]:
         """What tells of rows, rows and threads of a prediction, checked."""
-        self._check_is_fitted()
-        values = self._rows(X, self._n_features)
+        now = self._now()
+        now._check_is_fitted()
+        values = now._rows(X, now._n_features)
         # So few rows are never shared out: no need to ask the system for processors.
-        few = self.n_threads is None and len(values) <= 32
-        threads = 1 if few else resolve_threads(self.n_threads)
-        self._check_rows(values, threads)
-        return self._current_answers, values, threads
+        few = now.n_threads is None and len(values) <= 32
+        threads = 1 if few else resolve_threads(now.n_threads)
+        now._check_rows(values, threads)
+        return now._current_answers, values, threads
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probability of each component for each row.
@@ -408,22 +409,26 @@ class MixtureBase(FittedByMethod):
         y : ndarray of shape (n_samples,)
             Components.
         """
-        self._check_is_fitted()
+        now = self._now()
+        now._check_is_fitted()
         check_number("n_samples", n_samples, whole=True, least=1)
-        return self._current_answers.sample(n_samples, as_generator(self.random_state))
+        return now._current_answers.sample(n_samples, as_generator(now.random_state))
 
     def bic(self, X: ArrayLike) -> float:
         """Bayesian information criterion, -2 log p(X | theta) + p log N: the lower the better."""
-        log_density = self.score_samples(X)
-        return float(-2 * log_density.sum() + self._n_parameters() * np.log(len(log_density)))
+        now = self._now()
+        log_density = now.score_samples(X)
+        return float(-2 * log_density.sum() + now._n_parameters() * np.log(len(log_density)))
 
     def aic(self, X: ArrayLike) -> float:
         """Akaike's information criterion, -2 log p(X | theta) + 2 p: the lower the better."""
-        return float(-2 * self.score_samples(X).sum() + 2 * self._n_parameters())
+        now = self._now()
+        return float(-2 * now.score_samples(X).sum() + 2 * now._n_parameters())
 
     def icl(self, X: ArrayLike) -> float:
         """Integrated completed likelihood: BIC + twice the entropy of the responsibilities.
 
         Biernacki, Celeux & Govaert (2000), in BIC's sign: the lower the better.
         """
-        return self.bic(X) + 2 * float(entr(self.predict_proba(X)).sum())
+        now = self._now()
+        return now.bic(X) + 2 * float(entr(now.predict_proba(X)).sum())
