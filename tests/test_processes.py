@@ -228,7 +228,7 @@ def test_predictions_while_fitting_are_of_one_state():
 
 
 @pytest.mark.parametrize(
-    "kind, options",
+    ("kind", "options"),
     [
         (vbfast.GaussianMixture, {"n_components": 2}),
         (vbfast.MixtureModel, {"n_components": 2}),

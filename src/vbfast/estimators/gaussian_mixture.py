@@ -255,7 +255,7 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
 
     def _n_parameters(self) -> int:
         """Free parameters: weights, means and covariances."""
-        k, d = self.means_.shape
+        k, d = np.shape(self.means_)
         covariances = {
             "full": k * d * (d + 1) // 2,
             "tied": d * (d + 1) // 2,

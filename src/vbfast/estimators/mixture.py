@@ -394,7 +394,7 @@ class MixtureBase(FittedByMethod):
         answers, values, threads = self._prepare(X)
         together = answers.co_assignment(values, threads)
         np.fill_diagonal(together, 1.0)
-        return np.minimum(together, 1.0)
+        return np.asarray(np.minimum(together, 1.0, out=together))
 
     def sample(self, n_samples: int = 1) -> tuple[Array, NDArray[np.int64]]:
         """Draw rows from the density that `score_samples` tells of.
