@@ -132,6 +132,9 @@ BAD_ROWS = {
     "complex objects": (
         np.array([[1, 1j], [2, 3]], dtype=object), TypeError, "X must hold real numbers", "complex"
     ),
+    "beyond float64 among objects": (
+        np.array([[10**400, 1], [2, 3]], dtype=object), ValueError, "X must hold real", "too large"
+    ),
     "dictionary": ({"a": 1}, TypeError, "X must hold real numbers", "dict"),
     "masked": (np.ma.masked_greater(X, 1.0), ValueError, "X has masked entries"),
     "wider than float64": (
@@ -170,6 +173,24 @@ def test_predictions_refuse_rows(function):
     for columns in (1, 3):
         with pytest.raises(ValueError, match=f"X has {columns} features.*expecting 2 features"):
             predict(np.zeros((4, columns)))
+
+
+@pytest.mark.parametrize("function", PREDICTIONS)
+@pytest.mark.parametrize("value", ["ful", [], None])
+def test_predictions_refuse_another_covariance_type(function, value):
+    mixture = GaussianMixture(2, random_state=0).fit(X).set_params(covariance_type=value)
+    allowed = f"covariance_type must be one of 'full', .*not {re.escape(repr(value))}"
+    with pytest.raises(ValueError, match=allowed):
+        getattr(mixture, function)(X)
+
+
+@pytest.mark.parametrize("function", PREDICTIONS)
+def test_lists_in_place_of_attributes(function):
+    mixture = GaussianMixture(2, random_state=0).fit(X)
+    expected = getattr(mixture, function)(X)
+    for name in ("weights_", "means_", "precisions_cholesky_"):
+        setattr(mixture, name, getattr(mixture, name).tolist())
+    assert np.array_equal(getattr(mixture, function)(X), expected)
 
 
 @pytest.mark.parametrize("function", [*PREDICTIONS, "sample"])
@@ -458,6 +479,15 @@ BAD_MIXTURES = [
 ]
 
 
+def test_full_inference_starts_each_of_its_chains():
+    data = vbfast.ArrayData.of(X)
+    model = vbfast.Model(vbfast.Mixture(2), vbfast.Gaussian(2, frame=data.frame))
+    start = vbfast.starts.from_labels(model, data, X[:, 0] > 2)
+    method = vbfast.FullInference(n_draws=2, n_tune=1, n_chains=10**12)  # takes no memory for them
+    with pytest.raises(ValueError, match=r"posteriors must be 10+, one for each chain, not 2"):
+        method.fit(model, data, [start, start], np.random.default_rng(0))
+
+
 @pytest.mark.parametrize(("name", "value", "error", "allowed"), BAD_MIXTURES)
 def test_mixture_checks_its_own(name, value, error, allowed):
     words = f"{name} must be {allowed}.*, not {re.escape(repr(value))}"
@@ -597,6 +627,14 @@ def test_values_that_are_no_counts_or_symbols(emission, value, words):
             refused(rows)
         assert where in str(raised.value)
     assert vars(mixture) == before
+
+
+def test_rates_whose_sum_is_beyond_float64():
+    mixture = MixtureModel(2, emission="poisson", random_state=0).fit(COUNTS)
+    mixture.rates_[0] = 1e308
+    np.testing.assert_array_equal(mixture.predict(COUNTS), 1)
+    mixture.rates_[1] = 1e308
+    assert (mixture.score_samples(COUNTS) == -INF).all()
 
 
 def test_unseen_symbols():

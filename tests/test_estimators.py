@@ -510,6 +510,13 @@ def test_layouts_give_identical_bits(method, dtype, tmp_path):
             np.testing.assert_array_equal(expected.score_samples(other), score, err_msg=name)
 
 
+def test_other_byte_orders_are_read_as_float32_too():
+    X = blobs(20_000).astype(np.float32)  # so many that arithmetic is in float32
+    swapped = X.astype(X.dtype.newbyteorder())
+    mixture = GaussianMixture(2, random_state=0)
+    assert_same(clone(mixture).fit(swapped), clone(mixture).fit(X))
+
+
 @each_type
 def test_float32_data_is_summed_in_float64(covariance_type):
     # The very numbers, held in 4 or in 8 bytes, give the very same sums.

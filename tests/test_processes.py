@@ -227,6 +227,52 @@ def test_predictions_while_fitting_are_of_one_state():
     assert answers(mixture, X) == after
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (vbfast.GaussianMixture, {"n_components": 2}),
+        (vbfast.MixtureModel, {"n_components": 2}),
+        (vbfast.HiddenMarkovModel, {"n_components": 2}),
+        (vbfast.FactorialHMM, {"n_chains": 2, "n_components": 2}),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_fit_that_ends_while_a_prediction_reads_attributes(kind, options):
+    """Whichever attribute was the last to be read: what is said is of one fit."""
+    X = big_data(100, 2)
+    more = np.hstack([X, X[:, :1] ** 2])  # another feature, so that nothing goes together
+    verbs = ["predict_proba", "score", "sample"]
+    verbs += ["bic", "icl"] if hasattr(kind, "bic") else []
+
+    def fit(rows):
+        return kind(**options, max_iter=5, random_state=0).fit(rows)
+
+    def said(estimator, verb):
+        try:
+            return pickle.dumps(getattr(estimator, verb)(*([] if verb == "sample" else [X])))
+        except ValueError as error:
+            return str(error)
+
+    for verb in verbs:
+        allowed = {said(fit(X), verb), said(fit(more), verb)}
+        for moment in range(2, 15):
+            estimator, after, reads = fit(X), fit(more), 0
+
+            class Interrupted(kind):
+                def __getattribute__(self, name, estimator=estimator, after=after, moment=moment):
+                    nonlocal reads
+                    value = super().__getattribute__(name)
+                    if self is estimator and not name.startswith("__"):
+                        reads += 1
+                        if reads == moment:
+                            estimator.__dict__ = after.__dict__
+                    return value
+
+            Interrupted.__name__ = kind.__name__  # for messages
+            estimator.__class__ = Interrupted
+            assert said(estimator, verb) in allowed, (verb, moment)
+
+
 def test_more_threads_than_processors():
     X = big_data()
     one = fitted(X, n_threads=1)

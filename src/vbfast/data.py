@@ -136,8 +136,9 @@ def as_rows(X: ArrayLike, name: str = "X") -> NDArray[Any]:
     if values.dtype.kind == "O":
         try:
             values = values.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{name} must hold real numbers: {error}") from None
+        except (TypeError, ValueError, OverflowError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{name} must hold real numbers: {error}") from None
     if values.ndim != 2:
         raise ValueError(
             f"{name} must be two-dimensional (rows, features), got shape {values.shape}. "
@@ -151,7 +152,8 @@ def as_rows(X: ArrayLike, name: str = "X") -> NDArray[Any]:
         )
     if values.dtype not in (np.float32, np.float64) or not values.dtype.isnative:
         with np.errstate(over="ignore"):
-            values = values.astype(np.float32 if values.dtype == np.float32 else np.float64)
+            single = values.dtype.newbyteorder("=") == np.float32
+            values = values.astype(np.float32 if single else np.float64)
     if not values.flags.aligned:
         values = values.copy()
     return values

@@ -644,6 +644,10 @@ class FullInference:
         -----
         Where data are small, chains run in compiled code, one on each thread.
         """
+        if len(posteriors) != self.n_chains:
+            raise ValueError(
+                f"posteriors must be {self.n_chains}, one for each chain, not {len(posteriors)}"
+            )
         children = rng.spawn(self.n_chains)
         n_tune = max(self.n_tune, 1)
         at_once = None

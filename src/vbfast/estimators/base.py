@@ -100,6 +100,15 @@ class Estimator(ABC):
                 "appropriate arguments before using this estimator."
             )
 
+    def _now(self) -> Self:
+        """This estimator with its attributes of now: a fit in another thread leaves them alone.
+
+        A fit puts its attributes in place of all others at once: see `_keep`.
+        """
+        now = object.__new__(type(self))
+        now.__dict__ = self.__dict__
+        return now
+
     def _rows(self, X: ArrayLike, n_features: int) -> NDArray[Any]:
         """X as rows of as many features as were fitted."""
         values = as_rows(X)

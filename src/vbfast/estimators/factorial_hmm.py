@@ -599,11 +599,12 @@ class FactorialHMM(FittedByMethod):
 
     def _visit(self, X: ArrayLike, lengths: ArrayLike | None, kind: str) -> tuple[float, Array]:
         """log Z and q(T), (N, M, K), of the rows given the parameters."""
-        self._check_is_fitted()
-        start, transition, means, covariance = self._as_they_are()
+        now = self._now()
+        now._check_is_fitted()
+        start, transition, means, covariance = now._as_they_are()
         m, k, d = means.shape
-        values = self._rows(X, d)
-        threads = resolve_threads(self.n_threads)
+        values = now._rows(X, d)
+        threads = resolve_threads(now.n_threads)
         check_finite(values, threads)
         sequences = as_sequences(lengths, len(values))
         covariance = np.diag(covariance) if covariance.ndim == 1 else covariance
@@ -613,7 +614,7 @@ class FactorialHMM(FittedByMethod):
         origin = np.asarray(sum(means[:, 0] + away.mean(axis=1)))
         frame = Frame(origin, np.diagonal(covariance) ** -0.5, np.ones(d))
         emission = AdditiveGaussian(d, m, k, frame=frame)
-        model = FactorialModel(CoupledChains(m, k, self.factorisation), emission)
+        model = FactorialModel(CoupledChains(m, k, now.factorisation), emission)
         means, covariance = emission.in_frame(means, covariance)
         theta = model.point(
             start,
@@ -674,19 +675,22 @@ class FactorialHMM(FittedByMethod):
 
         Means add up, so that each chain but one has a level that could as well be another's.
         """
-        self._check_is_fitted()
-        m, k, d = np.shape(self.means_)
-        covariance = d * (d + 1) // 2 if np.ndim(self.covariance_) == 2 else d
+        now = self._now()
+        now._check_is_fitted()
+        m, k, d = np.shape(now.means_)
+        covariance = d * (d + 1) // 2 if np.ndim(now.covariance_) == 2 else d
         return m * (k - 1) * (1 + k) + (m * (k - 1) + 1) * d + covariance
 
     def bic(self, X: ArrayLike, lengths: ArrayLike | None = None) -> float:
         """Bayesian information criterion, -2 `score` + p log N, N rows: the lower the better."""
-        value, each = self._visit(X, lengths, "exact")
-        return float(-2 * value + self.n_parameters * np.log(len(each)))
+        now = self._now()
+        value, each = now._visit(X, lengths, "exact")
+        return float(-2 * value + now.n_parameters * np.log(len(each)))
 
     def aic(self, X: ArrayLike, lengths: ArrayLike | None = None) -> float:
         """Akaike's information criterion, -2 `score` + 2 p: the lower the better."""
-        return -2 * self._visit(X, lengths, "exact")[0] + 2 * self.n_parameters
+        now = self._now()
+        return -2 * now._visit(X, lengths, "exact")[0] + 2 * now.n_parameters
 
     def sample(
         self,
@@ -711,10 +715,11 @@ class FactorialHMM(FittedByMethod):
         X : ndarray of shape (n_samples, D)
         states : ndarray of shape (n_samples, M)
         """
-        self._check_is_fitted()
+        now = self._now()
+        now._check_is_fitted()
         rows = check_sequence_lengths(n_samples, lengths)
-        rng = as_generator(self.random_state if random_state is None else random_state)
-        start, transition, means, covariance = self._as_they_are()
+        rng = as_generator(now.random_state if random_state is None else random_state)
+        start, transition, means, covariance = now._as_they_are()
         m, _, d = means.shape
         n = sum(rows)
         marks = rng.random((n, m, 1))

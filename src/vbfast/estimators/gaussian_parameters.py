@@ -275,6 +275,7 @@ class GaussianParameters:
 
     def _gaussians_as_they_are(self) -> tuple[Frame, Gaussians]:
         """means_ and precisions_cholesky_, whoever has set them, and the units they are in."""
+        check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
         shape = np.shape(self.means_)
         if len(shape) != 2:
             raise ValueError(f"means_ must have shape (K, D), got {shape}")

@@ -545,12 +545,13 @@ class HiddenMarkovModel(FittedByMethod):
         self, X: ArrayLike, lengths: ArrayLike | None, middle: bool = False
     ) -> tuple[Known | AveragedChain, tuple[NDArray[Any], int, Sequences | None]]:
         """What tells of rows, and the rows, checked: values, threads, sequences."""
-        self._check_is_fitted()
-        answers = self._as_they_are() or (self._middle if middle else self._answers)
+        now = self._now()
+        now._check_is_fitted()
+        answers = now._as_they_are() or (now._middle if middle else now._answers)
         emission = answers.emission
-        values = self._rows(X, emission.n_features)
+        values = now._rows(X, emission.n_features)
         sequences = as_sequences(lengths, len(values))
-        threads = resolve_threads(self.n_threads)
+        threads = resolve_threads(now.n_threads)
         check_finite(values, threads)
         emission.check_rows(values)
         return answers, (values, threads, sequences)
@@ -680,31 +681,35 @@ class HiddenMarkovModel(FittedByMethod):
         X : ndarray of shape (n_samples, D)
         states : ndarray of shape (n_samples,)
         """
-        self._check_is_fitted()
+        now = self._now()
+        now._check_is_fitted()
         rows = check_sequence_lengths(n_samples, lengths)
-        rng = as_generator(self.random_state if random_state is None else random_state)
-        answers = self._as_they_are() or self._middle
+        rng = as_generator(now.random_state if random_state is None else random_state)
+        answers = now._as_they_are() or now._middle
         drawn = [answers.sample(n, rng) for n in rows]
         return np.concatenate([x for x, _ in drawn]), np.concatenate([t for _, t in drawn])
 
     @property
     def n_parameters(self) -> int:
         """Free parameters: first states, transitions that are not fixed at 0, emissions."""
-        self._check_is_fitted()
-        answers = self._as_they_are() or self._middle
+        now = self._now()
+        now._check_is_fitted()
+        answers = now._as_they_are() or now._middle
         free = np.asarray(answers.latent.equal > 0).sum(axis=1) - 1
-        if self.initial == "stationary":
+        if now.initial == "stationary":
             free[0] = 0
-        return int(free.sum()) + self._face._n_emission_parameters(answers.emission, len(free) - 1)
+        return int(free.sum()) + now._face._n_emission_parameters(answers.emission, len(free) - 1)
 
     def bic(self, X: ArrayLike, lengths: ArrayLike | None = None) -> float:
         """Bayesian information criterion, -2 log p(X | theta) + p log N: the lower the better.
 
         N is the number of rows, as hmmlearn has it.
         """
-        each = self.score_samples(X, lengths)
-        return float(-2 * sum_of_logs(each) + self.n_parameters * np.log(len(each)))
+        now = self._now()
+        each = now.score_samples(X, lengths)
+        return float(-2 * sum_of_logs(each) + now.n_parameters * np.log(len(each)))
 
     def aic(self, X: ArrayLike, lengths: ArrayLike | None = None) -> float:
         """Akaike's information criterion, -2 log p(X | theta) + 2 p: the lower the better."""
-        return -2 * self.score(X, lengths=lengths) + 2 * self.n_parameters
+        now = self._now()
+        return -2 * now.score(X, lengths=lengths) + 2 * now.n_parameters

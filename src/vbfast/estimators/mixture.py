@@ -348,13 +348,14 @@ class MixtureBase(FittedByMethod):
 
     def _prepare(self, X: ArrayLike) -> tuple[Known | AveragedMixture, NDArray[Any], int]:
         """What tells of rows, rows and threads of a prediction, checked."""
-        self._check_is_fitted()
-        values = self._rows(X, self._n_features)
+        now = self._now()
+        now._check_is_fitted()
+        values = now._rows(X, now._n_features)
         # So few rows are never shared out: no need to ask the system for processors.
-        few = self.n_threads is None and len(values) <= 32
-        threads = 1 if few else resolve_threads(self.n_threads)
-        self._check_rows(values, threads)
-        return self._current_answers, values, threads
+        few = now.n_threads is None and len(values) <= 32
+        threads = 1 if few else resolve_threads(now.n_threads)
+        now._check_rows(values, threads)
+        return now._current_answers, values, threads
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probability of each component for each row.
@@ -434,7 +435,7 @@ class MixtureBase(FittedByMethod):
         answers, values, threads = self._prepare(X)
         together = answers.co_assignment(values, threads)
         np.fill_diagonal(together, 1.0)
-        return np.minimum(together, 1.0)
+        return np.asarray(np.minimum(together, 1.0, out=together))
 
     def sample(
         self, n_samples: int = 1, random_state: Any = None
@@ -453,29 +454,33 @@ class MixtureBase(FittedByMethod):
         y : ndarray of shape (n_samples,)
             Components.
         """
-        self._check_is_fitted()
+        now = self._now()
+        now._check_is_fitted()
         check_number("n_samples", n_samples, whole=True, least=1)
-        seed = self.random_state if random_state is None else random_state
-        return self._current_answers.sample(n_samples, as_generator(seed))
+        seed = now.random_state if random_state is None else random_state
+        return now._current_answers.sample(n_samples, as_generator(seed))
 
     def bic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Bayesian information criterion, -2 log p(X | theta) + p log N: the lower the better.
 
         N is the sum of the weights (N,), where they are given.
         """
-        total, n_rows = self._log_likelihood(X, sample_weight)
-        return float(-2 * total + self.n_parameters * np.log(n_rows))
+        now = self._now()
+        total, n_rows = now._log_likelihood(X, sample_weight)
+        return float(-2 * total + now.n_parameters * np.log(n_rows))
 
     def aic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Akaike's information criterion, -2 log p(X | theta) + 2 p: the lower the better."""
-        return -2 * self._log_likelihood(X, sample_weight)[0] + 2 * self.n_parameters
+        now = self._now()
+        return -2 * now._log_likelihood(X, sample_weight)[0] + 2 * now.n_parameters
 
     def icl(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Integrated completed likelihood: BIC + twice the entropy of the responsibilities.
 
         Biernacki, Celeux & Govaert (2000), in BIC's sign: the lower the better.
         """
-        each = entr(self.predict_proba(X)).sum(axis=1)
+        now = self._now()
+        each = entr(now.predict_proba(X)).sum(axis=1)
         weights = check_weights(sample_weight, len(each))
         entropy = each.sum() if weights is None else (each * weights).sum()
-        return self.bic(X, sample_weight) + 2 * float(entropy)
+        return now.bic(X, sample_weight) + 2 * float(entropy)

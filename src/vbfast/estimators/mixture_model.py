@@ -416,8 +416,9 @@ class MixtureModel(Estimator):
     @property
     def _fitted(self) -> Any:
         """The face that was fitted, whatever `emission` says now."""
-        self._check_is_fitted()
-        return self._face(self._fitted_emission)
+        now = self._now()
+        now._check_is_fitted()
+        return now._face(now._fitted_emission)
 
     _fitted_emission: str
 
