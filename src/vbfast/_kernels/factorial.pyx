@@ -1014,7 +1014,7 @@ cdef void smooth_product(
             else:
                 last = p.filtered + (t - 1 - first) * job.padded
                 if t == first:
-                    last = p.kept + max(block - 1, 0) * job.padded
+                    last = p.kept + block * job.padded
                 backward_row(
                     job, p, last, p.predicted + (t - first) * job.padded, joint, pairs, beta
                 )
