@@ -652,20 +652,21 @@ def take_level(row, prior):
     return level, row - (level if level > -np.inf else 0.0)
 
 
-def forward_backward(scores, start, transitions):
+def forward_backward(scores, start, transitions, log=_log):
     """Forward-backward in logarithms.  Bishop 13.36, 13.38, 13.33, 13.43, all normalised.
 
+    log : of start and transitions; as they are where these are logarithms.
     Returns log_z (T,), log p(x_t | rows before) and -inf from an impossible row on; filtered and
     smoothed probabilities (T, K); expected transitions (K, K).
     """
     n_rows = len(scores)
     with np.errstate(invalid="ignore"):
-        log_transitions = _log(transitions)
+        log_transitions = log(transitions)
         scores = scores.copy()
         log_z = np.full(n_rows, -np.inf)
         alpha, beta = np.zeros_like(scores), np.zeros_like(scores)
         for t in range(n_rows):
-            predicted = _log(start)
+            predicted = log(start)
             if t > 0:
                 predicted = np.logaddexp.reduce(alpha[t - 1][:, None] + log_transitions)
             level, scores[t] = take_level(scores[t], predicted)
@@ -707,12 +708,12 @@ def precise_log_likelihood(scores, start, transitions, digits=30):
         return float(total)
 
 
-def viterbi(scores, start, transitions):
+def viterbi(scores, start, transitions, log=_log):
     """Return the most likely path, the first one among equal states, and log p(X, path | theta)."""
-    best, total, origins = _log(start), 0.0, []
+    best, total, origins = log(start), 0.0, []
     for t, row in enumerate(scores):
         if t > 0:
-            through = best[:, None] + _log(transitions)
+            through = best[:, None] + log(transitions)
             origins.append(through.argmax(axis=0))
             best = through.max(axis=0)
         level, row = take_level(row, best)
@@ -1022,6 +1023,17 @@ def product_chain(start, transition):
     return joint_start, joint_transition
 
 
+def log_product_chain(start, transition):
+    """Return the logarithms of what `product_chain` returns: a product of them may be no number."""
+    joint_start, joint_transition = np.zeros(1), np.zeros((1, 1))
+    for one_start, one_transition in zip(_log(start), _log(transition), strict=True):
+        n = len(joint_start) * len(one_start)
+        joint_start = np.add.outer(joint_start, one_start).ravel()
+        together = np.add.outer(joint_transition, one_transition)
+        joint_transition = together.swapaxes(1, 2).reshape(n, n)
+    return joint_start, joint_transition
+
+
 def factorial_scores(X, means, covariance):
     """Return log N(x_t | sum_m W_m[s^m], C), (T, S).  Ghahramani & Jordan (1997), 4a."""
     m, k, d = means.shape
@@ -1049,33 +1061,44 @@ def factorial_statistics(q, X, pairs, n_chains, n_components):
     return start, steps, (z.T * q.sum(axis=0)) @ z, (q @ z).T @ X, X.T @ X
 
 
-def factorised_rounds(y, v, constant, start, transition, q, complete, n_rounds=50, settled=1e-7):
+def _expect(q, logs):
+    """Return q @ logs with 0 log 0 = 0."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.expand_dims(q, -1) > 0, np.expand_dims(q, -1) * logs, 0).sum(axis=-2)
+
+
+def factorised_rounds(y, v, constant, start, transition, q, family, n_rounds=50, settled=1e-7):
     """Update chains' q one after another; return after each round value, q, starts and steps.
 
     Of one sequence of white rows y (T, R) and states' means v (M, K, R); q (T, M, K).  "complete"
-    is rows' q one after another as well.  Ghahramani & Jordan (1997), 12 and 15.
+    is rows' q one after another as well, "best" each chain's best path, until none is new.
+    Ghahramani & Jordan (1997), 12 and 15.
     """
     n_rows, m, k = q.shape
     q, rounds, last = q.copy(), [], -np.inf
-    log_start, log_transition = np.log(start), np.log(transition)
+    log_start, log_transition = _log(start), _log(transition)
     for _ in range(n_rounds):
+        previous = q.copy()
         starts, steps, divergence = np.zeros((m, k)), np.zeros((m, k, k)), 0.0
         for chain in range(m):
             others = np.einsum("tmk,mkr->tr", np.delete(q, chain, 1), np.delete(v, chain, 0))
             scores = -0.5 * ((y - others)[:, None] - v[chain]) ** 2
             scores = scores.sum(axis=2)
-            if complete:
+            if family == "best":
+                path, _ = viterbi(scores, start[chain], transition[chain])
+                q[:, chain] = one_hot(path, k)
+            elif family == "complete":
                 for t in range(n_rows):
                     each = scores[t] + (log_start[chain] if t == 0 else 0)
                     if t > 0:
-                        each = each + q[t - 1, chain] @ log_transition[chain]
+                        each = each + _expect(q[t - 1, chain], log_transition[chain])
                     if t < n_rows - 1:
-                        each = each + log_transition[chain] @ q[t + 1, chain]
+                        each = each + _expect(q[t + 1, chain], log_transition[chain].T)
                     q[t, chain] = np.exp(each - logsumexp(each))
                 steps[chain] = q[:-1, chain].T @ q[1:, chain]
                 divergence += xlogy(q[:, chain], q[:, chain]).sum()
-                divergence -= q[0, chain] @ log_start[chain]
-                divergence -= (steps[chain] * log_transition[chain]).sum()
+                divergence -= _expect(q[0, chain], log_start[chain][:, None]).sum()
+                divergence -= _expect(steps[chain].ravel(), log_transition[chain].reshape(-1, 1))[0]
             else:
                 log_z, _, q[:, chain], steps[chain] = forward_backward(
                     scores, start[chain], transition[chain]
@@ -1087,7 +1110,10 @@ def factorised_rounds(y, v, constant, start, transition, q, complete, n_rounds=5
         spread -= (np.einsum("tmk,mkr->tmr", q, v) ** 2).sum(axis=(1, 2))
         value = n_rows * constant - 0.5 * (((y - mean) ** 2).sum() + spread.sum()) - divergence
         rounds.append((value, q.copy(), starts, steps))
-        if not value - last > settled * n_rows or (m == 1 and not complete):
+        if family == "best":
+            if np.array_equal(previous, q):
+                break
+        elif not value - last > settled * n_rows or (m == 1 and family == "structured"):
             break
         last = value
     return rounds

@@ -7,6 +7,10 @@
 # and is done again for B rows at a time as the backward pass comes by. The other kinds go chain by
 # chain, given the last q of all other chains, which lies in `memory`.
 #
+# Forward and backward pass are linear, scaled at every row. Where all states follow one another,
+# what underflows is missed by nothing; where some don't, it may have been the one way to a state
+# that later rows are near to. Such a sequence is done again in logarithms.
+#
 # Sequences are dealt out to chunks whose number depends on the shapes only, and statistics added up
 # in chunk order, so the result has the same bits for every number of threads.
 
@@ -61,8 +65,22 @@ cdef Py_ssize_t MOST_ROUNDS = 50
 cdef double FAR = 1e100
 # And whitened means, further than which they are taken to lie at this distance.
 cdef double FARTHEST_MEAN = 1e140
-# Stands for log 0, so that 0 log 0 is 0.
+# Stands for log 0, so that 0 log 0 is 0; what is less than half of it is impossible.
 cdef double LOG_ZERO = -1e300
+# Where no start or step is less likely than the first, nothing that underflows counts. Where some
+# are impossible, but others no less likely than the second, all ways are there as long as no state
+# falls below the third.
+cdef double LEAST_CHANCE = 1e-130
+cdef double LEAST_STEP = 1e-90
+cdef double LEAST = 1e-200
+# That what underflows is to a predicted probability below which it might count; and below which
+# products of probabilities lose digits.
+cdef double UNDERFLOW = 1e-270
+cdef double TINY = 1e-290
+# Nats of a path from which on they are kept apart, so that they take no digits.
+cdef double MOST_NATS = 1000.0
+# Nats, less than the most likely, that take no part in a sum.
+cdef double BENEATH = -40.0
 
 cdef enum Kind:
     EXACT
@@ -110,6 +128,9 @@ cdef struct Job:
     double* log_start
     double* log_transition
     double* reverse  # (M, K, K): transition, transposed
+    double* least  # (M): see `least_of`
+    double joint_least
+    bint sparse  # some start or step is impossible
     double* joint_means  # (D, padded)
     double* joint_base  # (padded): -1/2 square of what the means have beyond D
     # IN/OUT
@@ -200,6 +221,175 @@ cdef Py_ssize_t cross_start(const Job* job) noexcept nogil:
     return gram_start(job) + job.n_indicators * job.n_indicators
 
 
+# A row of a recursion ----------------------------------------------------------------------------
+#
+# Of one chain, or of one axis of the product chain: `outer` times `inner` rows of other axes'
+# states have K states each, `inner` apart.
+
+
+cdef double least_of(double start, double step, double possible) noexcept nogil:
+    """Below which a reachable state may take digits of what is predicted next; 0: never.
+
+    Parameters
+    ----------
+    start : the least probability, that is not 0, of a start
+    step : of a step
+    possible : of a step, that is not 0
+    """
+    if start >= LEAST_CHANCE and step >= LEAST_CHANCE:
+        return 0.0
+    if start >= TINY and (possible >= LEAST_STEP or step >= UNDERFLOW):
+        return LEAST
+    return INFINITY
+
+
+cdef bint below(Py_ssize_t n, const double* x, double least) noexcept nogil:
+    """Whether any of x is."""
+    cdef Py_ssize_t k
+    for k in range(n):
+        if x[k] < least:
+            return True
+    return False
+
+
+cdef double least_after(
+    Py_ssize_t n, const double* predicted, const double* filtered, double total, double least
+) noexcept nogil:
+    """The least probability that may be predicted for the next row; 0 where nothing is lost.
+
+    `filtered` sums to `total`. If a state that is reachable fell below `least`, a state predicted
+    with less might owe it to what was lost.
+    """
+    cdef Py_ssize_t k
+    for k in range(n):
+        if filtered[k] < least and predicted[k] > 0.0:
+            return UNDERFLOW / total
+    return 0.0
+
+
+cdef double weigh(Py_ssize_t n, const double* score, double* x) noexcept nogil:
+    """x += scores, less what makes its best 0, which is returned.
+
+    The best score of a state that x leaves possible goes first: 1e20 would take all digits of what
+    x says. Where nothing is possible x says nothing, and log 0 is returned.
+    """
+    cdef Py_ssize_t k
+    cdef double level = -INFINITY
+    cdef double best = -INFINITY
+    cdef double lost = 0.0
+    for k in range(n):
+        if x[k] > LOG_ZERO / 2:
+            level = max(level, score[k])
+    if level == -INFINITY:
+        lost = INFINITY
+        for k in range(n):
+            x[k] = 0.0
+            level = max(level, score[k])
+    for k in range(n):
+        if x[k] > LOG_ZERO / 2:
+            x[k] += score[k] - level
+            best = max(best, x[k])
+        else:
+            x[k] = LOG_ZERO
+    for k in range(n):
+        x[k] = max(x[k] - best, LOG_ZERO)
+    return level + best - lost
+
+
+cdef double add_scores(
+    Py_ssize_t n, const double* score, double* x, Py_ssize_t* hint
+) noexcept nogil:
+    """x += scores, which are not above 0; taking out, and returning, what would take digits.
+
+    hint : IN/OUT, a state that may be likely
+    """
+    cdef Py_ssize_t k
+    cdef double level
+    if x[hint[0]] + score[hint[0]] > -MOST_NATS:
+        for k in range(n):
+            x[k] += score[k]
+        return 0.0
+    level = weigh(n, score, x)
+    for k in range(n):
+        if x[k] == 0.0:
+            hint[0] = k
+            break
+    return level
+
+
+cdef double log_filter(Py_ssize_t n, const double* score, double* x) noexcept nogil:
+    """From log p(s | rows before) to log p(s | rows up to this one); log p(row | rows before)."""
+    cdef double level = weigh(n, score, x)
+    cdef double total = 0.0
+    cdef Py_ssize_t k
+    for k in range(n):
+        if x[k] > BENEATH:
+            total += exp(x[k])
+    total = log(total)
+    for k in range(n):
+        x[k] -= total
+    return level + total
+
+
+cdef void log_along_axis(
+    Py_ssize_t n, Py_ssize_t outer, Py_ssize_t inner, const double* steps, const double* x,
+    double* out,
+) noexcept nogil:
+    """out[.., j, ..] = log sum_k exp(steps[k, j] + x[.., k, ..])."""
+    cdef Py_ssize_t _o, i, j, k
+    cdef double high, total, value
+    for _o in range(outer):
+        for j in range(n):
+            for i in range(inner):
+                high = LOG_ZERO
+                for k in range(n):
+                    high = max(high, steps[k * n + j] + x[k * inner + i])
+                if high > LOG_ZERO / 2:
+                    total = 0.0
+                    for k in range(n):
+                        value = steps[k * n + j] + x[k * inner + i] - high
+                        if value > BENEATH:
+                            total += exp(value)
+                    high += log(total)
+                out[j * inner + i] = high
+        x += n * inner
+        out += n * inner
+
+
+cdef void back_along_axis(
+    Py_ssize_t n, Py_ssize_t outer, Py_ssize_t inner, const double* steps, const double* before,
+    const double* q, double* share, double* pairs, double* out,
+) noexcept nogil:
+    """out = q before a step, from q after it and the logarithms `before` of what was filtered.
+
+    q[j] = sum_k q[k] p(j before | k after) (Kitagawa 1987): whatever rounding does to scores, pairs
+    sum to q over either of the two. share : scratch (K)
+    """
+    cdef Py_ssize_t _o, i, j, k
+    cdef double high, total, after
+    for _o in range(outer):
+        memset(out, 0, n * inner * sizeof(double))
+        for k in range(n):
+            for i in range(inner):
+                after = q[k * inner + i]
+                if after > 0.0:
+                    high = -INFINITY
+                    for j in range(n):
+                        share[j] = steps[j * n + k] + before[j * inner + i]
+                        high = max(high, share[j])
+                    total = 0.0
+                    for j in range(n):
+                        share[j] = exp(share[j] - high)
+                        total += share[j]
+                    after = after / total
+                    for j in range(n):
+                        pairs[j * n + k] += share[j] * after
+                        out[j * inner + i] += share[j] * after
+        before += n * inner
+        q += n * inner
+        out += n * inner
+
+
 # Chain by chain ----------------------------------------------------------------------------------
 
 
@@ -211,8 +401,9 @@ cdef struct Chains:
     double* residual  # (T, R): y less the means of all chains, but for one that is being updated
     double* spread  # (T, M): E|v - E v|^2
     double* score  # (T, K), of the chain that is being updated
-    double* filtered  # (T, K)
+    double* filtered  # (T, K), or its logarithm
     double* predicted  # (T, K)
+    bint logarithms  # whether that is what `filtered` holds
     double* mean  # (R)
     double* row  # (max(D, K))
     double* start  # (M, K)
@@ -306,9 +497,40 @@ cdef void clear_pairs(const Job* job, Chains* c, Py_ssize_t chain) noexcept nogi
 
 
 cdef double filter_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
-    """The forward pass of one chain: p(s_t | rows before t), p(s_t | rows up to t); log Z."""
+    """The forward pass of one chain, in logarithms where it has to be; log Z."""
+    cdef double log_z
+    c.logarithms = job.least[chain] == INFINITY
+    if not c.logarithms:
+        log_z = filter_linear(job, c, chain)
+        if not c.logarithms:
+            return log_z
+    return filter_logarithms(job, c, chain)
+
+
+cdef double filter_logarithms(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
+    """log p(s_t | rows up to t); log Z."""
+    cdef Py_ssize_t n = job.n_components
+    cdef double* filtered = c.filtered
+    cdef double log_z = 0.0
+    cdef Py_ssize_t t
+    for t in range(c.n_rows):
+        if t % job.check_rows == 0 and halted(job):
+            return 0.0
+        if t == 0:
+            memcpy(filtered, job.log_start + chain * n, n * sizeof(double))
+        else:
+            log_along_axis(n, 1, 1, job.log_transition + chain * n * n, filtered - n, filtered)
+        log_z += log_filter(n, c.score + t * n, filtered)
+        filtered += n
+    return log_z
+
+
+cdef double filter_linear(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
+    """p(s_t | rows before t), p(s_t | rows up to t); log Z. Ends where that takes logarithms."""
     cdef Py_ssize_t n = job.n_components
     cdef const double* transition = job.transition + chain * n * n
+    cdef double least = job.least[chain]
+    cdef double enough = 0.0
     cdef double* predicted
     cdef double* filtered
     cdef const double* score
@@ -333,6 +555,9 @@ cdef double filter_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
                 if last[j] > 0.0:
                     for k in range(n):
                         predicted[k] += last[j] * transition[j * n + k]
+        if enough > 0.0 and below(n, predicted, enough):
+            c.logarithms = True
+            return 0.0
         # Of states that can be reached, so that one of them keeps its weight.
         top = -INFINITY
         for k in range(n):
@@ -347,6 +572,8 @@ cdef double filter_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
         for k in range(n):
             filtered[k] = predicted[k] * exp(min(score[k] - top, 0.0))
             total += filtered[k]
+        if least > 0.0:
+            enough = least_after(n, predicted, filtered, total, least)
         for k in range(n):
             filtered[k] = filtered[k] / total
         log_z += log(total) + top
@@ -377,7 +604,11 @@ cdef double smooth_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
         filtered = c.filtered + t * n
         if t == c.n_rows - 1:
             for k in range(n):
-                q[k] = filtered[k]
+                q[k] = exp(filtered[k]) if c.logarithms else filtered[k]
+        elif c.logarithms:
+            back_along_axis(
+                n, 1, 1, job.log_transition + chain * n * n, filtered, q + stride, c.row, pairs, q
+            )
         else:
             for k in range(n):
                 ratio[k] = 0.0
@@ -436,9 +667,10 @@ cdef double draw_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
     """Forward filtering, backward sampling (Chib 1996); -log p of the chain's states."""
     cdef Py_ssize_t n = job.n_components
     cdef const double* transition = job.transition + chain * n * n
+    cdef const double* steps = job.log_transition + chain * n * n
     cdef double* share = c.row
     cdef double divergence = 0.0
-    cdef double total, mark
+    cdef double high, total, mark
     cdef Py_ssize_t t, k, state
     cdef Py_ssize_t following = -1
     filter_chain(job, c, chain)
@@ -446,11 +678,19 @@ cdef double draw_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
     for t in range(c.n_rows - 1, -1, -1):
         if t % job.check_rows == 0 and halted(job):
             return 0.0
-        total = 0.0
+        high = -INFINITY
         for k in range(n):
             share[k] = c.filtered[t * n + k]
             if following >= 0:
-                share[k] *= transition[k * n + following]
+                if c.logarithms:
+                    share[k] += steps[k * n + following]
+                else:
+                    share[k] *= transition[k * n + following]
+            high = max(high, share[k])
+        total = 0.0
+        for k in range(n):
+            if c.logarithms:
+                share[k] = exp(share[k] - high)
             total += share[k]
         mark = total * philox_uniform(job.seed, job.sweep, c.first_row + t, <uint32_t>chain)
         state = -1
@@ -477,6 +717,7 @@ cdef double best_chain(Job* job, Chains* c, Py_ssize_t chain, bint* changed) noe
     cdef const double* last
     cdef double divergence = 0.0
     cdef Py_ssize_t t, j, k, state = 0
+    cdef Py_ssize_t hint = 0
     for t in range(c.n_rows):
         if t % job.check_rows == 0 and halted(job):
             return 0.0
@@ -489,7 +730,7 @@ cdef double best_chain(Job* job, Chains* c, Py_ssize_t chain, bint* changed) noe
                 best[k] = last[0] + steps[k]
                 for j in range(1, n):
                     best[k] = max(best[k], last[j] + steps[j * n + k])
-            best[k] += c.score[t * n + k]
+        add_scores(n, c.score + t * n, best, &hint)
     clear_pairs(job, c, chain)
     for t in range(c.n_rows - 1, -1, -1):
         if t % job.check_rows == 0 and halted(job):
@@ -628,7 +869,10 @@ cdef void visit_chains(
         whiten(job, c.row, c.residual + t * job.n_whitened)
         for m in range(job.n_chains):
             subtract_mean(job, &c, m, t, 1.0)
-    if fresh and job.kind != COMPLETE:
+    if fresh and job.sparse:
+        # Of rows one by one, all states of one might rule out all of the next.
+        rounds(job, &c, BEST)
+    if fresh and job.kind != COMPLETE and not job.watch.stop:
         rounds(job, &c, COMPLETE)
     if job.watch.stop:
         return
@@ -651,6 +895,9 @@ cdef void visit_chains(
 # State s of the product chain has chain m in state s / K^(M-1-m) mod K.
 cdef struct Product:
     Py_ssize_t block_rows
+    bint logarithms  # whether that is what `filtered` holds
+    double enough  # see `least_after`
+    Py_ssize_t hint  # see `add_scores`
     double* filtered  # (block_rows, padded): or the best paths' log probabilities
     double* predicted  # (block_rows, padded)
     double* kept  # (blocks, padded): filtered before each block's first row
@@ -673,6 +920,9 @@ cdef Py_ssize_t product_size(const Job* job, Py_ssize_t n_rows) except -1:
 cdef Product product_in(const Job* job, double* workspace) noexcept nogil:
     cdef Product p
     p.block_rows = job.block_rows
+    p.logarithms = False
+    p.enough = 0.0
+    p.hint = 0
     p.filtered = workspace
     p.predicted = p.filtered + p.block_rows * job.padded
     p.prefix = p.predicted + p.block_rows * job.padded
@@ -816,6 +1066,8 @@ cdef double filter_row(
     for s in range(job.n_states):
         filtered[s] = predicted[s] * p.score[s]
         total += filtered[s]
+    if job.joint_least > 0.0:
+        p.enough = least_after(job.n_states, predicted, filtered, total, job.joint_least)
     for s in range(job.n_states):
         filtered[s] = filtered[s] / total
     return log(total) + top + job.constant - lost
@@ -839,45 +1091,84 @@ cdef double forward_row(
     """Filter row t of a sequence into place `place` of a block."""
     cdef double* predicted = p.predicted + place * job.padded
     cdef double* filtered = p.filtered + place * job.padded
-    cdef Py_ssize_t m, s
+    cdef Py_ssize_t m
     cdef Py_ssize_t n = job.n_components
     cdef const double* x = last
     cdef double* to
-    if job.kind == EXACT:
+    if job.kind == EXACT and not p.logarithms:
         if t == 0:
             joint_start(job, job.start, False, predicted)
         else:
             predict_row(job, p, last, predicted)
+        if p.enough > 0.0 and below(job.n_states, predicted, p.enough):
+            p.logarithms = True
+            return 0.0
         return filter_row(job, p, begin + t, predicted, filtered)
     if t == 0:
         joint_start(job, job.log_start, True, filtered)
     else:
         for m in range(job.n_chains):
             to = filtered if m == job.n_chains - 1 else p.room + (m % 2) * job.padded
-            best_along_axis(job, m, job.log_transition + m * n * n, x, to)
+            if job.kind == EXACT:
+                log_along_axis(
+                    n, power(n, m), power(n, job.n_chains - 1 - m),
+                    job.log_transition + m * n * n, x, to,
+                )
+            else:
+                best_along_axis(job, m, job.log_transition + m * n * n, x, to)
             x = to
     joint_scores(job, begin + t, p)
-    for s in range(job.n_states):
-        filtered[s] += p.score[s] + job.constant
-    return 0.0
+    if job.kind == EXACT:
+        return job.constant + log_filter(job.n_states, p.score, filtered)
+    return job.constant + add_scores(job.n_states, p.score, filtered, &p.hint)
 
 
 cdef double forward_block(
     Job* job, Product* p, Py_ssize_t begin, Py_ssize_t n_rows, Py_ssize_t block, bint keep
 ) noexcept nogil:
-    """Filter the rows of a block, given what is kept of the one before."""
+    """Filter the rows of a block, given what is kept of the one before.
+
+    Ends where that takes logarithms.
+    """
     cdef Py_ssize_t first = block * p.block_rows
     cdef Py_ssize_t end = min(first + p.block_rows, n_rows)
     cdef const double* last = p.kept + block * job.padded
     cdef double log_z = 0.0
     cdef Py_ssize_t t
+    cdef bint logarithms = p.logarithms
+    p.hint = 0
+    if not keep:
+        p.enough = 0.0  # all of it has been checked
     for t in range(first, end):
         if t % job.check_rows == 0 and halted(job):
             return 0.0
         log_z += forward_row(job, p, begin, t, last, t - first)
+        if p.logarithms != logarithms:
+            return 0.0
         last = p.filtered + (t - first) * job.padded
     if keep and end < n_rows:
         memcpy(p.kept + (block + 1) * job.padded, last, job.n_states * sizeof(double))
+    return log_z
+
+
+cdef double forward_product(
+    Job* job, Product* p, Py_ssize_t begin, Py_ssize_t n_rows
+) noexcept nogil:
+    """Filter all rows of a sequence, in logarithms where it has to be; keep what blocks need."""
+    cdef double log_z = 0.0
+    cdef Py_ssize_t block = 0
+    p.logarithms = job.joint_least == INFINITY
+    cdef bint logarithms = p.logarithms
+    p.enough = 0.0
+    while block * p.block_rows < n_rows:
+        log_z += forward_block(job, p, begin, n_rows, block, True)
+        block += 1
+        if job.watch.stop:
+            return 0.0
+        if p.logarithms != logarithms:
+            logarithms = True
+            log_z = 0.0
+            block = 0
     return log_z
 
 
@@ -939,6 +1230,30 @@ cdef void marginals(const Job* job, const double* joint, double* q) noexcept nog
         inner *= n
 
 
+cdef void back_in_logarithms(
+    Job* job, Product* p, const double* last, const double* joint, double* pairs, double* q
+) noexcept nogil:
+    """q(s_t-1) from q(s_t), undoing one chain's step after another, and expected steps."""
+    cdef Py_ssize_t n = job.n_components
+    cdef Py_ssize_t m
+    cdef const double* steps
+    cdef double* to
+    memcpy(p.prefix, last, job.n_states * sizeof(double))
+    for m in range(job.n_chains - 1):
+        log_along_axis(
+            n, power(n, m), power(n, job.n_chains - 1 - m), job.log_transition + m * n * n,
+            p.prefix + m * job.padded, p.prefix + (m + 1) * job.padded,
+        )
+    for m in range(job.n_chains - 1, -1, -1):
+        steps = job.log_transition + m * n * n
+        to = q if m == 0 else p.score if m % 2 else p.room + job.padded
+        back_along_axis(
+            n, power(n, m), power(n, job.n_chains - 1 - m), steps, p.prefix + m * job.padded,
+            joint, p.q, pairs + m * n * n, to,
+        )
+        joint = to
+
+
 cdef void backward_row(
     Job* job, Product* p, const double* last, const double* predicted, const double* joint,
     double* pairs, double* beta,
@@ -947,11 +1262,15 @@ cdef void backward_row(
 
     By way of joint / predicted, joint being q(s_t). With transitions of chains before m applied to
     `last` (prefix) and those of chains after m to that ratio, what is left is a step of chain m.
+    Where `last` is in logarithms, beta is q(s_t-1).
     """
     cdef Py_ssize_t n = job.n_components
     cdef Py_ssize_t m, s
     cdef double* after = p.score
     cdef double* to
+    if p.logarithms:
+        back_in_logarithms(job, p, last, joint, pairs, beta)
+        return
     memcpy(p.prefix, last, job.n_states * sizeof(double))
     for m in range(job.n_chains - 1):
         along_axis(
@@ -979,10 +1298,9 @@ cdef void smooth_product(
     cdef const double* last
     cdef double total
     cdef Py_ssize_t block, t, first, s
-    for block in range(blocks):
-        statistics[0] += forward_block(job, p, begin, n_rows, block, True)
-        if job.watch.stop:
-            return
+    statistics[0] += forward_product(job, p, begin, n_rows)
+    if job.watch.stop:
+        return
     for block in range(blocks - 1, -1, -1):
         if block < blocks - 1:
             # beta lies where this would work.
@@ -994,10 +1312,15 @@ cdef void smooth_product(
             if t % job.check_rows == 0 and halted(job):
                 return
             joint = p.filtered + (t - first) * job.padded
+            if p.logarithms:
+                for s in range(job.n_states):
+                    joint[s] = beta[s] if t < n_rows - 1 else exp(joint[s])
+            elif t < n_rows - 1:
+                for s in range(job.n_states):
+                    joint[s] *= beta[s]
             if t < n_rows - 1:
                 total = 0.0
                 for s in range(job.n_states):
-                    joint[s] *= beta[s]
                     total += joint[s]
                 for s in range(job.n_states):
                     joint[s] = joint[s] / total
@@ -1014,7 +1337,7 @@ cdef void smooth_product(
             else:
                 last = p.filtered + (t - 1 - first) * job.padded
                 if t == first:
-                    last = p.kept + max(block - 1, 0) * job.padded
+                    last = p.kept + block * job.padded
                 backward_row(
                     job, p, last, p.predicted + (t - first) * job.padded, joint, pairs, beta
                 )
@@ -1030,10 +1353,9 @@ cdef void best_product(
     cdef double* values
     cdef Py_ssize_t block, t, first, s, m, rest, state
     cdef Py_ssize_t following = -1
-    for block in range(blocks):
-        forward_block(job, p, begin, n_rows, block, True)
-        if job.watch.stop:
-            return
+    statistics[0] += forward_product(job, p, begin, n_rows)
+    if job.watch.stop:
+        return
     for block in range(blocks - 1, -1, -1):
         if block < blocks - 1:
             forward_block(job, p, begin, n_rows, block, False)
@@ -1131,18 +1453,36 @@ cdef void make_tables(Job* job) noexcept nogil:
     """Logarithms, transposed transitions, and the means of the product chain's states."""
     cdef Py_ssize_t n = job.n_components
     cdef Py_ssize_t m, j, k, s, i, rest
-    cdef double value
+    cdef double value, start, step, possible
+    cdef double all_starts = 1.0
+    cdef double all_steps = 1.0
+    cdef double all_possible = 1.0
     for j in range(job.n_indicators * job.n_whitened):
         job.means[j] = min(max(job.given_means[j], -FARTHEST_MEAN), FARTHEST_MEAN)
-    for j in range(job.n_indicators):
-        job.log_start[j] = log(job.start[j]) if job.start[j] > 0.0 else LOG_ZERO
-    for j in range(job.n_indicators):
-        if j % job.check_tables == 0 and halted(job):
-            return
-        for k in range(n):
-            value = job.transition[j * n + k]
-            job.log_transition[j * n + k] = log(value) if value > 0.0 else LOG_ZERO
-            job.reverse[(j // n * n + k) * n + j % n] = value
+    job.sparse = False
+    for m in range(job.n_chains):
+        start, step, possible = 1.0, 1.0, 1.0
+        for j in range(m * n, (m + 1) * n):
+            if j % job.check_tables == 0 and halted(job):
+                return
+            value = job.start[j]
+            job.log_start[j] = log(value) if value > 0.0 else LOG_ZERO
+            job.sparse = job.sparse or value == 0.0
+            if value > 0.0:
+                start = min(start, value)
+            for k in range(n):
+                value = job.transition[j * n + k]
+                job.log_transition[j * n + k] = log(value) if value > 0.0 else LOG_ZERO
+                job.reverse[(m * n + k) * n + j - m * n] = value
+                step = min(step, value)
+                if value > 0.0:
+                    possible = min(possible, value)
+        job.sparse = job.sparse or step == 0.0
+        job.least[m] = least_of(start, step, possible)
+        all_starts *= start
+        all_steps *= step
+        all_possible *= possible
+    job.joint_least = least_of(all_starts, all_steps, all_possible)
     if job.padded == 0:
         return
     for s in range(job.n_states):
@@ -1298,7 +1638,8 @@ def visit(
         job.check_rows = max(1, min(256, MANY_STEPS // work_of_row))
         job.check_tables = max(1, MANY_STEPS // 8 // job.n_components)
         tables = (
-            lines(job.n_indicators) + 2 * lines(job.n_indicators * job.n_components)
+            lines(job.n_chains) + lines(job.n_indicators)
+            + 2 * lines(job.n_indicators * job.n_components)
             + lines(times(job.n_indicators, job.n_whitened))
             + times(job.padded, job.n_features + 1)
         )
@@ -1311,7 +1652,8 @@ def visit(
         if room == NULL:
             raise MemoryError(f"no {size} bytes for the workspace of {n_threads} threads")
         memset(room, 0, 8 * (tables + n_threads * job.workspace_size))
-        job.log_start = room
+        job.least = room
+        job.log_start = job.least + lines(job.n_chains)
         job.log_transition = job.log_start + lines(job.n_indicators)
         job.reverse = job.log_transition + lines(job.n_indicators * job.n_components)
         job.means = job.reverse + lines(job.n_indicators * job.n_components)
