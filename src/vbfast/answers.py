@@ -20,6 +20,7 @@ from scipy.special import logsumexp, softmax
 
 from ._kernels.inputs import LOWEST, Assignment, Block, Coefficients, Sequences
 from .conjugate import IndependentNormalGamma, Tables
+from .data import portions
 from .exceptions import impossible_error
 from .latents import Chain, Mixture
 from .model import packed
@@ -33,9 +34,37 @@ Labels = NDArray[np.int64]
 SCORES, EXACT, HARD, FILTER = map(Assignment, ("scores", "exact", "hard", "filter"))
 # Doubles that each of the few arrays has which a prediction holds beside its output.
 ROOM = 2**16
+# Responsibilities of a row, of several draws, that are multiplied at a time.
+WIDTH = 256
 # Standard deviations of the data, further than which a row's density under mean field is taken for
 # that at this distance: squares would overflow.
 FAR = 1e100
+
+
+def _rows_of(y: Labels, emission: Any, draw: Callable[[Labels], Array]) -> Array:
+    """Rows of components y (n,), some at a time: (n, D)."""
+    d = emission.n_features
+    out = np.empty((len(y), d))
+    for rows in portions(len(y), d * d):
+        out[rows] = draw(y[rows])
+    return out
+
+
+def _add_products(q: Array, out: Array) -> None:
+    """Add q q' to the lower triangle of out (N, N), by blocks of rows."""
+    for rows in portions(len(q), max(len(q) * q.shape[1] // 32, 1)):
+        q_rows = q[rows]
+        out[rows, : rows.start] += q_rows @ q[: rows.start].T
+        out[rows, rows] += q_rows @ q_rows.T
+
+
+def _mirrored(out: Array) -> Array:
+    """The symmetric matrix of which this is the lower triangle, in its place."""
+    for rows in portions(len(out), len(out)):
+        out[: rows.start, rows] = out[rows, : rows.start].T
+        square = out[rows, rows]
+        square[...] = np.tril(square) + np.tril(square, -1).T
+    return out
 
 
 class Answers(ABC):
@@ -179,8 +208,9 @@ class Known(Answers):
 
     def co_assignment(self, values: NDArray[Any], n_threads: int) -> Array:
         """Probability that two different rows share a component of a mixture, (N, N)."""
-        q = self.responsibilities(values, n_threads)
-        return np.asarray(q @ q.T)
+        out = np.zeros((len(values), len(values)))
+        _add_products(self.responsibilities(values, n_threads), out)
+        return _mirrored(out)
 
     def decode(
         self, values: NDArray[Any], n_threads: int, sequences: Sequences | None = None
@@ -204,7 +234,9 @@ class Known(Answers):
     def sample(self, n: int, rng: np.random.Generator) -> tuple[Array, Labels]:
         """Draw n rows, (n, D), and their components, (n,): of a chain, one sequence."""
         y = self.latent.draw(self.weights, n, rng)
-        return self.emission.sample_rows(self.parameters, y, rng), y
+        return _rows_of(
+            y, self.emission, lambda y: self.emission.sample_rows(self.parameters, y, rng)
+        ), y
 
 
 @dataclass(frozen=True)
@@ -260,7 +292,11 @@ class Expected(Known):
             return self._at_mean.sample(n, rng)
         y = self.latent.draw(self.mean_weights, n, rng)
         units = self.emission.units
-        return units.origin + self.distribution.sample_rows(y, rng) / units.scale, y
+
+        def draw(y: Labels) -> Array:
+            return np.asarray(units.origin + self.distribution.sample_rows(y, rng) / units.scale)
+
+        return _rows_of(y, self.emission, draw), y
 
 
 @dataclass(frozen=True)
@@ -340,19 +376,30 @@ class AveragedMixture(Answers):
 
     def co_assignment(self, values: NDArray[Any], n_threads: int) -> Array:
         """Probability that two different rows share a component, averaged over draws, (N, N)."""
-        together = np.zeros((len(values), len(values)))
-        for n in range(len(self.weights)):
-            together += self._together(slice(n, n + 1)).co_assignment(values, n_threads)
-        return together / len(self.weights)
+        out = np.zeros((len(values), len(values)))
+        n_draws, k = self.weights.shape
+        # Draws side by side: their sums of products are one product.
+        width = max(1, min(WIDTH // k, n_draws))
+        for first in range(0, n_draws, width):
+            draws = range(first, min(first + width, n_draws))
+            q = [self._together(slice(n, n + 1)).responsibilities(values, n_threads) for n in draws]
+            _add_products(np.hstack(q), out)
+        return _mirrored(out) / n_draws
 
     def sample(self, n: int, rng: np.random.Generator) -> tuple[Array, Labels]:
         """Draw n rows, (n, D), each from a draw of theta, and their components, (n,)."""
-        of = rng.integers(len(self.weights), size=n)
-        marks = rng.random((n, 1))
-        y = (marks >= np.cumsum(self.weights[of], axis=1)[:, :-1]).sum(axis=1)
-        # What all components share has one entry.
-        each = (part[of, y if part.shape[1] > 1 else 0] for part in self.arrays)
-        return self.emission.sample_rows(self.emission.parameters(*each), np.arange(n), rng), y
+        y = np.empty(n, dtype=np.int64)
+
+        def draw(y: Labels) -> Array:
+            of = rng.integers(len(self.weights), size=len(y))
+            marks = rng.random((len(y), 1))
+            y[:] = (marks >= np.cumsum(self.weights[of], axis=1)[:, :-1]).sum(axis=1)
+            # What all components share has one entry.
+            each = (part[of, y if part.shape[1] > 1 else 0] for part in self.arrays)
+            parameters = self.emission.parameters(*each)
+            return np.asarray(self.emission.sample_rows(parameters, np.arange(len(y)), rng))
+
+        return _rows_of(y, self.emission, draw), y
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ __all__ = [
     "check_frame",
     "check_size",
     "check_weights",
+    "portions",
 ]
 
 Array = NDArray[np.float64]
@@ -34,6 +35,8 @@ _FLOAT64 = np.dtype(np.float64)
 # Ranges of a column between which its variance and precision, and those of a part of the rows, are
 # normal float64 numbers.
 NARROWEST, WIDEST = 1e-151, 1e152
+# Numbers that a step of Python takes at the most: some milliseconds.
+PORTION = 2**20
 # From so many rows on the errors of single float32 rows average out, and the speed matters.
 MANY_ROWS = 2**14
 # Changes of an objective, in nats a row, that float32 arithmetic can tell from rounding.
@@ -100,6 +103,13 @@ def check_size(name: str, value: Any) -> int:
     return int(value)  # narrow NumPy integers overflow
 
 
+def portions(n_rows: int, width: int = 1) -> Iterator[slice]:
+    """Yield some rows of `width` numbers at a time, so many that a signal never waits for long."""
+    step = max(1, PORTION // width)
+    for first in range(0, n_rows, step):
+        yield slice(first, min(first + step, n_rows))
+
+
 def as_rows(X: ArrayLike, name: str = "X") -> NDArray[Any]:
     """Return X as (N, D) float64 or float32, not copied where it is that already.
 
@@ -153,7 +163,12 @@ def as_rows(X: ArrayLike, name: str = "X") -> NDArray[Any]:
     if values.dtype not in (np.float32, np.float64) or not values.dtype.isnative:
         with np.errstate(over="ignore"):
             single = values.dtype.newbyteorder("=") == np.float32
-            values = values.astype(np.float32 if single else np.float64)
+            converted = np.empty_like(
+                values, dtype=np.float32 if single else np.float64, subok=False
+            )
+            for rows in portions(*values.shape):
+                converted[rows] = values[rows]
+            values = converted
     if not values.flags.aligned:
         values = values.copy()
     return values

@@ -13,7 +13,7 @@ from .. import draws
 from .._kernels.inputs import Assignment
 from .._threads import resolve_threads
 from ..conjugate import MOST_ROWS, Regression, precision_factors, regression
-from ..data import ArrayData, Frame, as_sequences, check_finite
+from ..data import ArrayData, Frame, as_sequences, check_finite, portions
 from ..emissions.additive import AdditiveCovariance, AdditiveGaussian
 from ..emissions.gaussian import NARROWEST_PRIOR, WIDEST_PRIOR
 from ..exceptions import ConvergenceWarning
@@ -722,20 +722,23 @@ class FactorialHMM(FittedByMethod):
         start, transition, means, covariance = now._as_they_are()
         m, _, d = means.shape
         n = sum(rows)
-        marks = rng.random((n, m, 1))
+        marks = np.empty((n, m, 1))
+        for part in portions(n, m):
+            marks[part] = rng.random(marks[part].shape)
         states = np.empty((n, m), dtype=np.int64)
         of = np.arange(m)
         starts_at = set(np.cumsum([0, *rows]).tolist())
         for t in range(n):
             p = start if t in starts_at else transition[of, states[t - 1]]
             states[t] = (marks[t] >= np.cumsum(p, axis=1)[:, :-1]).sum(axis=1)
-        z = rng.standard_normal((n, d))
-        noise = (
-            z * np.sqrt(covariance)
-            if covariance.ndim == 1
-            else z @ np.linalg.cholesky(covariance).T
+        root = (
+            np.diag(np.sqrt(covariance)) if covariance.ndim == 1 else np.linalg.cholesky(covariance)
         )
-        return means[of, states].sum(axis=1) + noise, states
+        X = np.empty((n, d))
+        for part in portions(n, d * m):
+            noise = rng.standard_normal((part.stop - part.start, d)) @ root.T
+            X[part] = means[of, states[part]].sum(axis=1) + noise
+        return X, states
 
 
 def _check_probabilities(name: str, values: Array | None) -> None:

@@ -14,7 +14,7 @@ from scipy.special import xlogy
 from .. import _kernels
 from .._kernels.inputs import Assignment, Coefficients
 from ..conjugate import LEAST_CONCENTRATION, MOST_ROWS, Dirichlet
-from ..data import check_size
+from ..data import check_size, portions
 from ..stats import Stats
 from .mixture import EMPTY_SHARE, held
 
@@ -164,9 +164,10 @@ class Chain:
         cumulative /= cumulative[:, -1:]
         states = np.empty(n, dtype=np.int64)
         row = 0
-        for t, mark in enumerate(rng.random(n)):
-            states[t] = np.searchsorted(cumulative[row], mark, side="right")
-            row = states[t] + 1
+        for rows in portions(n):
+            for t, mark in enumerate(rng.random(rows.stop - rows.start), rows.start):
+                states[t] = np.searchsorted(cumulative[row], mark, side="right")
+                row = states[t] + 1
         return states
 
     def likely(self, theta: Coefficients, assignment: Assignment) -> Coefficients:

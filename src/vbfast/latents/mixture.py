@@ -16,7 +16,7 @@ from scipy.special import betaln, gammaln, xlogy
 from .. import _kernels
 from .._kernels.inputs import Assignment, Coefficients
 from ..conjugate import Dirichlet, StickBreaking
-from ..data import check_size
+from ..data import check_size, portions
 from ..stats import Stats
 
 __all__ = ["Mixture", "WeightPrior"]
@@ -111,7 +111,10 @@ class Mixture:
 
     def draw(self, weights: Array, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Draw the components of n rows, (n,)."""
-        return rng.choice(len(weights), size=n, p=weights / weights.sum())
+        out = np.empty(n, dtype=np.int64)
+        for rows in portions(n):
+            out[rows] = rng.choice(len(weights), size=len(out[rows]), p=weights / weights.sum())
+        return out
 
     def likely(self, theta: Coefficients, assignment: Assignment) -> Coefficients:
         """Theta for statistics of a fit: as it is."""
