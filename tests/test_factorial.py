@@ -1322,7 +1322,7 @@ def test_bad_rows():
     ({"n_chains": 0}, ValueError, "n_chains must be an integer >= 1, not 0"),
     ({"n_components": 1.5}, TypeError, "n_components must be an integer >= 1, not 1.5"),
     ({"factorisation": "mean"}, ValueError, "factorisation must be 'structured' or 'complete'"),
-    ({"start_concentration": 0.0}, ValueError, "start_concentration must be None or a finite"),
+    ({"start_concentration": 0.0}, ValueError, "start_concentration must be None or a number"),
 ])  # fmt: skip
 def test_parts_check_their_own(options, error, words):
     with pytest.raises(error, match=re.escape(words)):
