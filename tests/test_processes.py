@@ -353,6 +353,23 @@ def test_interrupt_within_one_sweep(n_threads):
 
 
 @posix
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_interrupt_within_a_tile(n_threads):
+    """Rows of very many components stop before all of a tile, whichever thread has them."""
+    k, n = 100_000, 256 * n_threads  # a tile each
+    model = vbfast.Model(vbfast.Mixture(k), vbfast.Gaussian(1))
+    theta = model.about(np.linspace(-1, 1, k)[:, None])
+    weights = np.zeros(n)
+    weights[-256:] = 1000  # to be drawn as often as that
+    rows = np.broadcast_to(1.0, (n, 1))
+    block = Block(rows, weights, None, np.zeros(1), np.ones(1), 0, n_threads)
+    log_z = np.full(n, np.nan)
+    with Interrupt(0.2), pytest.raises(KeyboardInterrupt):
+        _kernels.mixture.visit(block, theta, Assignment("draw", seed=1), log_z=log_z)
+    assert np.isnan(log_z[-256:]).any()
+
+
+@posix
 @pytest.mark.parametrize(
     "method",
     [

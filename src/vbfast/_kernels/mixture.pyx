@@ -30,6 +30,7 @@ from .tile cimport (
     Emission,
     Shape,
     Source,
+    add_one,
     aligned_memory,
     free_aligned,
     lanes,
@@ -54,9 +55,13 @@ from .visit cimport (
     read_assignment,
     shape_of,
     times,
+    wait_for,
     watch_from_now,
 )
 
+
+# From which on asking for the time takes less than some rows do.
+cdef Py_ssize_t MANY_COEFFICIENTS = 4096
 
 KINDS = ("scores", "exact", "factorised", "best", "hard", "draw", "given")
 
@@ -87,6 +92,10 @@ cdef struct Job:
     real* workspace
     Py_ssize_t workspace_size
     # Shared
+    bint wide  # a tile takes so long that Ctrl-C is looked for within
+    Py_ssize_t n_chunks
+    Py_ssize_t taken
+    Py_ssize_t done
     Watch watch
 
 
@@ -136,7 +145,7 @@ cdef void assign_rows(
 
 
 cdef void visit_tile(
-    const Job* job, Py_ssize_t first, Py_ssize_t n_used, double* statistics, real* workspace
+    Job* job, Py_ssize_t first, Py_ssize_t n_used, double* statistics, real* workspace
 ) noexcept nogil:
     """Read a tile, and visit its rows under each theta."""
     cdef Py_ssize_t n_rows = (n_used + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK
@@ -165,7 +174,7 @@ cdef void visit_tile(
 
 
 cdef void visit_rows(
-    const Job* job, Py_ssize_t theta, Py_ssize_t first, Py_ssize_t n_used, Py_ssize_t n_rows,
+    Job* job, Py_ssize_t theta, Py_ssize_t first, Py_ssize_t n_used, Py_ssize_t n_rows,
     Py_ssize_t stride, const real* tile, const real* weight, double* statistics, real* workspace,
 ) noexcept nogil:
     """Scores, q(T) and statistics of a tile under one theta."""
@@ -188,6 +197,11 @@ cdef void visit_rows(
             job, theta, first + row, n_used - row, stride, tile + row, scores + row, weight + row,
             log_z + row, labels + row, draws, room, emission_workspace,
         )
+        if job.wide:
+            if thread_index() == 0:
+                check_signals(&job.watch)
+            if job.watch.stop:
+                return
 
     if job.common != NULL and job.assignment.kind != GIVEN:
         common = job.common[theta]
@@ -232,6 +246,17 @@ cdef void visit_chunk(Job* job, Py_ssize_t chunk) noexcept nogil:
         first += job.tile_rows
         if thread == 0:
             check_signals(&job.watch)
+
+
+cdef void work(Job* job) noexcept nogil:
+    """Take chunks while there are any."""
+    cdef Py_ssize_t chunk = add_one(&job.taken)
+    while chunk < job.n_chunks:
+        visit_chunk(job, chunk)
+        add_one(&job.done)
+        chunk = add_one(&job.taken)
+    if thread_index() == 0:
+        wait_for(&job.done, job.n_chunks, &job.watch)
 
 
 cdef double subtract_largest(
@@ -282,8 +307,9 @@ def visit(
     cdef tuple held = (
         theta.coefficients, theta.offsets, block.origin, block.scale, block.weights, block.labels
     )
-    cdef Py_ssize_t n_chunks, n_labels, chunk, i, size, coefficients_start, statistics_start
+    cdef Py_ssize_t n_labels, chunk, i, size, coefficients_start, statistics_start
     cdef int n_threads
+    cdef int _thread
     cdef char* memory
     cdef real* converted
     cdef double* common
@@ -352,10 +378,13 @@ def visit(
             (max(job.n_rows, 1) + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK,
         )
         job.chunk_rows = rows_of_chunk(max(job.n_rows, 1), job.tile_rows, job.statistics_size)
-        n_chunks = (job.n_rows + job.chunk_rows - 1) // job.chunk_rows
-        n_threads = threads_for(block.n_threads, n_chunks)
+        job.n_chunks = (job.n_rows + job.chunk_rows - 1) // job.chunk_rows
+        job.taken = 0
+        job.done = 0
+        n_threads = threads_for(block.n_threads, job.n_chunks)
         if job.n_rows <= LITTLE_WORK // coefficients.size:
             n_threads = 1
+        job.wide = coefficients.size > MANY_COEFFICIENTS
         # Tile, scores, the emission's workspace, weights and log_z; labels; draws and limits.
         job.workspace_size = (
             stride_of(job.tile_rows) * (
@@ -378,7 +407,7 @@ def visit(
             size += 8 * lines(job.n_thetas)
         statistics_start = size
         if statistics is not None:
-            size += 8 * times(n_chunks, statistics.shape[0])
+            size += 8 * times(job.n_chunks, statistics.shape[0])
         memory = <char*>aligned_memory(size)
         if memory == NULL:
             raise MemoryError(f"no {size} bytes for the workspace of {n_threads} threads")
@@ -410,19 +439,18 @@ def visit(
             n_threads = granted(n_threads)
             with nogil:
                 if n_threads == 1:
-                    for chunk in range(n_chunks):
-                        visit_chunk(&job, chunk)
+                    work(&job)
                 else:
-                    for chunk in prange(
-                        n_chunks, schedule="dynamic", chunksize=1, num_threads=n_threads
+                    for _thread in prange(
+                        n_threads, schedule="static", chunksize=1, num_threads=n_threads
                     ):
-                        visit_chunk(&job, chunk)
+                        work(&job)
             if job.watch.stop:
                 raise_pending()
             if statistics is not None:
                 for i in range(statistics.shape[0]):
                     statistics[i] = 0.0
-                for chunk in range(n_chunks):
+                for chunk in range(job.n_chunks):
                     for i in range(statistics.shape[0]):
                         statistics[i] += partial[chunk * statistics.shape[0] + i]
         finally:
