@@ -570,7 +570,9 @@ def test_more_copies_of_a_row_than_full_inference_draws():
             GaussianMixture(2, method="full").fit(rows, sample_weight=weights)
         # The parts are told so too.
         data = vbfast.ArrayData.of(rows, weights)
-        model = vbfast.Model(vbfast.Mixture(2), vbfast.Gaussian(1, frame=data.frame))
+        prior = {"mean_precision": 1.0, "degrees_of_freedom": 2.0, "scatter": np.eye(1)}
+        emission = vbfast.Gaussian(1, mean_prior=[0.0], **prior, frame=data.frame)
+        model = vbfast.Model(vbfast.Mixture(2), emission)
         start = vbfast.starts.from_labels(model, data, np.arange(6) % 2)
         method = vbfast.FullInference(n_draws=1, n_tune=1, n_chains=1)
         with pytest.raises(ValueError, match=r"weights\[2\] is .*from 0 to 9007199254740992"):

@@ -801,6 +801,9 @@ EMISSIONS = {
     "Categorical": lambda d: vbfast.Categorical(d, 3),
     "AdditiveGaussian": lambda d: vbfast.AdditiveGaussian(d, M, K),
 }
+PROPER = vbfast.Gaussian(
+    D, mean_prior=ZEROS(D), mean_precision=1.0, degrees_of_freedom=D, scatter=np.eye(D)
+)
 SIZES = {0: ValueError, -1: ValueError, 1.5: TypeError, "2": TypeError, None: TypeError}
 
 
@@ -862,10 +865,11 @@ CASES |= {
     ),
     "a layout of no size": (lambda: Layout((("a", (-1,)),)).stats(), ValueError, "negative"),
     "chains of no sweep": (
-        lambda: model().chains(block(), [model().prior], [RNG], 0, 0, 0), ValueError, "n_sweeps",
+        lambda: model(PROPER).chains(block(), [model().prior], [RNG], 0, 0, 0),
+        ValueError, "n_sweeps",
     ),
     "chains of short statistics": (
-        lambda: model().chains(block(), [Stats(model().layout, ONES(3))], [RNG], 1, 1, 1),
+        lambda: model(PROPER).chains(block(), [Stats(model().layout, ONES(3))], [RNG], 1, 1, 1),
         ValueError, "posterior has shape (1, 3)",
     ),
     "short statistics": (

@@ -126,6 +126,22 @@ def test_degenerate_component_is_told():
     assert climb(model, data, start, EM()).degenerate[0] == 1
 
 
+@pytest.mark.parametrize("max_iter", [1, 2**62])
+@pytest.mark.parametrize("field", ["strength", "mean"])
+def test_a_climb_ends_where_its_objective_is_no_finite_number(max_iter, field):
+    """As a bound is whose prior is no density: from the start, or from the first update on."""
+    row = next(r for r in PROPER if r.covariance_type == "diag")
+    X = np.random.default_rng(0).standard_normal((33, 2))
+    data = row.data(X)
+    model = row.model(2, 2, data.frame)
+    start = starts.from_labels(model, data, np.arange(33) % 2)
+    model.prior[field].flat[0] = np.nan
+    found = climb(model, data, start, MeanField(max_iter=max_iter))
+    assert found.degenerate[0] == 2
+    assert not found.converged[0]
+    assert np.isnan(found.objective[0])
+
+
 @pytest.mark.parametrize("row", PROPER, ids=str)
 def test_chains_keep_what_they_say(row):
     """log p(X, T, theta) and the density of the best theta, by the parts with Python."""

@@ -877,3 +877,80 @@ def test_draws_of_chains_have_the_log_joint_they_report(row):
         np.testing.assert_array_equal(sweep.stats["excess"][1:], pairs)
         paths.add(t.tobytes())
     assert len(paths) == 5
+
+
+# Priors and objectives that are no densities and no numbers ---------------------------------------
+
+
+def improper(name):
+    """A model that lacks some of its prior, data for it, and a posterior to start from."""
+    rng = np.random.default_rng(0)
+    X = rng.poisson(3.0, (40, 2)).astype(float)
+    lengths = [30, 10] if name in ("chain", "coupled") else None
+    if name == "poisson":
+        data = vbfast.ArrayData.of(X, standardise=False)
+        model = vbfast.Model(vbfast.Mixture(2), vbfast.Poisson(2))
+        return model, data, starts.from_labels(model, data, np.arange(40) % 2)
+    data = vbfast.ArrayData.of(X, lengths=lengths)
+    if name == "coupled":
+        model = vbfast.FactorialModel(
+            vbfast.CoupledChains(2, 2), vbfast.AdditiveGaussian(2, 2, 2, frame=data.frame)
+        )
+        start = model.around(np.full((2, 2), 0.5), np.full((2, 2, 2), 0.5), X[:4], np.eye(2), 2, 40)
+        return model, data.with_memory(4), start
+    given = {"mean_precision": 1.0} if name == "precision alone" else {}
+    latent = vbfast.Chain(2) if name == "chain" else vbfast.Mixture(2)
+    model = vbfast.Model(latent, vbfast.Gaussian(2, "diag", **given, frame=data.frame))
+    return model, data, starts.from_labels(model, data, np.arange(40) % 2)
+
+
+@pytest.mark.parametrize("name", ["mixture", "chain", "coupled", "poisson", "precision alone"])
+def test_improper_priors_are_refused_where_they_say_nothing(name):
+    """KL(q || p) is then infinite, or no number, and a climb would go on for ever."""
+    model, data, start = improper(name)
+    words = "improper.*shape and rate" if name == "poisson" else "improper.*degrees_of_freedom"
+    for method in (MeanField(max_iter=2**62), MeanField(max_iter=2**62, factorised=True)):
+        with pytest.raises(ValueError, match=words):
+            method.fit(model, data, start)
+    full = vbfast.FullInference(n_draws=5, n_tune=2, n_chains=2)
+    with pytest.raises(ValueError, match=words):
+        full.fit(model, data, [start] * 2, np.random.default_rng(0))
+    with pytest.raises(ValueError, match=words):
+        next(full.chain(model, data, start, np.random.default_rng(0)))
+    assert np.isfinite(EM(max_iter=3).fit(model, data, start).objective)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf])
+@pytest.mark.parametrize("method", [EM, MeanField, vbfast.VariationalEM, vbfast.CrispEM])
+def test_a_climb_ends_where_its_objective_is_no_finite_number(method, value, monkeypatch):
+    X = np.random.default_rng(0).standard_normal((40, 2))
+    data = vbfast.ArrayData.of(X)
+    emission = vbfast.Gaussian(
+        2, mean_prior=np.zeros(2), mean_precision=1.0, degrees_of_freedom=4.0, scatter=np.eye(2),
+        frame=data.frame,
+    )  # fmt: skip
+    model = vbfast.Model(vbfast.Mixture(2), emission)
+    start = starts.from_labels(model, data, np.arange(40) % 2)
+    visit, bad = vbfast.Model.visit, {2}
+
+    def spoilt(self, *args):
+        stats = visit(self, *args)
+        if spoilt.calls in bad:
+            stats["log_z"][...] = value
+        spoilt.calls += 1
+        assert spoilt.calls < 200
+        return stats
+
+    monkeypatch.setattr(vbfast.Model, "visit", spoilt)
+    if not value > 0:
+        # One that is, and is no more after the next update, does no harm.
+        spoilt.calls = 0
+        fit = method(max_iter=50).fit(model, data, start)
+        assert np.isfinite(fit.objective)
+    # The last one, or two in a row, do.
+    spoilt.calls = 0
+    with pytest.raises(DegenerateError, match="after 2 sweeps"):
+        method(max_iter=2, tol=0.0).fit(model, data, start)
+    spoilt.calls, bad = 0, set(range(2, 10**6))
+    with pytest.raises(DegenerateError, match=f"is {value:g} after 3 sweeps"):
+        method(max_iter=2**62, tol=0.0).fit(model, data, start)

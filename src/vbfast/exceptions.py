@@ -16,8 +16,13 @@ __all__ = [
     "ThreadsWarning",
     "TruncationWarning",
     "impossible_error",
+    "improper_error",
     "not_fitted_error",
 ]
+
+
+# Where an objective ends as inf or NaN.
+NO_NUMBER = "a row, or a component, is too far from all others, or too small, for float64 numbers"
 
 
 class NotFittedError(ValueError, AttributeError):
@@ -25,7 +30,10 @@ class NotFittedError(ValueError, AttributeError):
 
 
 class DegenerateError(np.linalg.LinAlgError):
-    """The likelihood is unbounded here: a component has shrunk onto too few points."""
+    """The likelihood is unbounded here: a component has shrunk onto too few points.
+
+    Or the objective is no finite number.
+    """
 
 
 class ImpossibleRowError(ValueError):
@@ -53,6 +61,14 @@ def impossible_error(row: int) -> ImpossibleRowError:
     return ImpossibleRowError(
         f"row {row} of X has probability zero under every component, or under every state that "
         "the rows of its sequence before it leave possible"
+    )
+
+
+def improper_error(emission: str, needed: str) -> ValueError:
+    """Return the error for an improper prior where only a proper one will do."""
+    return ValueError(
+        f"the prior of {emission} is improper, so that there is no evidence, no bound of it, and "
+        f"no draw of an empty component: mean field and full inference need {needed}"
     )
 
 

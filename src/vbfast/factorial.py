@@ -11,6 +11,7 @@ from . import _kernels
 from ._kernels.inputs import Assignment, Block, CoupledCoefficients
 from .conjugate import Regression
 from .emissions.additive import AdditiveGaussian
+from .exceptions import improper_error
 from .latents.coupled import CoupledChains
 from .stats import Layout, Stats
 
@@ -83,18 +84,36 @@ class FactorialModel:
         """Numbers that data remember of a row's q(T): M K."""
         return self.emission.n_indicators
 
+    def _check_proper(self) -> None:
+        if not self.emission.proper:
+            raise improper_error(type(self.emission).__name__, self.emission.proper_with)
+
     def mode(self, posterior: Stats) -> FactorialTheta:
         """theta_MP: the mode of the posterior in (start, transition, W, C^-1)."""
         start, transition = self.latent.mode(posterior)
         return self.point(start, transition, self.emission.distribution(posterior).mode())
 
     def sample(self, posterior: Stats, rng: np.random.Generator) -> FactorialTheta:
-        """Draw theta from the posterior."""
+        """Draw theta from the posterior.
+
+        Raises
+        ------
+        ValueError
+            If the prior is improper.
+        """
+        self._check_proper()
         start, transition = (q.sample(rng) for q in self.latent.distributions(posterior))
         return self.point(start, transition, self.emission.distribution(posterior).sample(rng))
 
     def mean(self, posterior: Stats) -> FactorialTheta:
-        """Expected natural parameters."""
+        """Expected natural parameters.
+
+        Raises
+        ------
+        ValueError
+            If the prior is improper.
+        """
+        self._check_proper()
         start, transition, kl = self.latent.mean(posterior)
         q = self.emission.distribution(posterior)
         return self._theta(start, transition, q.mean(), -kl - self.emission.kl(q))

@@ -83,7 +83,7 @@ class Climbs:
         How many there are; none where the start itself is degenerate.
     converged : ndarray of shape (problem,)
     degenerate : ndarray of shape (problem,)
-        The component that shrank onto too few rows, or -1.
+        The component that shrank onto too few rows; K: the objective is no finite number; or -1.
     fell : ndarray of shape (problem,)
         The last sweep in which the objective fell by more than rounding, or 0.
     """

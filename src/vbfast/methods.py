@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from ._kernels.inputs import Assignment, Block
 from .acceleration import Extrapolation, HasCoordinates
 from .draws import Draws
-from .exceptions import DegenerateError, ObjectiveFellWarning
+from .exceptions import NO_NUMBER, DegenerateError, ObjectiveFellWarning
 from .stats import Stats
 
 __all__ = [
@@ -346,7 +346,7 @@ class _Climb:
         Raises
         ------
         DegenerateError
-            Where the likelihood has no bound.
+            Where the likelihood has no bound, or the objective ends as no finite number.
 
         Warns
         -----
@@ -433,6 +433,8 @@ class _Climb:
                 continue
             sweep = yield from visit(image, theta)
             note(sweep.objective)
+            if not (np.isfinite(sweep.objective) or np.isfinite(last)):
+                break  # no step from here on would have a gain to be judged by
             change = sweep.objective - last
             least = -ROUNDING * max(abs(sweep.objective), total_weight) - constants
             fell = change < least and change < least - sweep.theta.rounding * total_weight
@@ -452,6 +454,11 @@ class _Climb:
             extrapolation.observe(change)
             # Only a plain step tells how far the map still goes.
             converged = abs(change) <= self.tol * total_weight
+        if not np.isfinite(sweep.objective):
+            raise DegenerateError(
+                f"the {self.objective} is {sweep.objective:g} after {len(objectives) - 1} sweeps "
+                f"of {self.name}: {NO_NUMBER}"
+            )
         return Fit(
             sweep.posterior,
             sweep.theta,

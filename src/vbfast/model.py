@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from . import _kernels, loops
 from ._kernels.inputs import Assignment, Block, Coefficients
 from .draws import Draws
-from .exceptions import impossible_error
+from .exceptions import impossible_error, improper_error
 from .stats import Layout, Stats
 
 __all__ = ["Model", "Theta", "packed"]
@@ -126,13 +126,24 @@ class Model:
     def _prior_parameters(self) -> Any:
         return self.emission.distribution(self.prior)
 
+    def _check_proper(self) -> None:
+        if not self._prior_parameters.proper:
+            raise improper_error(type(self.emission).__name__, self.emission.proper_with)
+
     def mode(self, posterior: Stats) -> Theta:
         """theta_MP: the mode of the posterior, for Gaussians in (weights, mu, Lambda)."""
         weights = self.latent.distribution(posterior).mode()
         return self.point(weights, self.emission.distribution(posterior).mode())
 
     def sample(self, posterior: Stats, rng: np.random.Generator) -> Theta:
-        """Draw theta from the posterior, after an order of its components."""
+        """Draw theta from the posterior, after an order of its components.
+
+        Raises
+        ------
+        ValueError
+            If the prior is improper.
+        """
+        self._check_proper()
         posterior = self._in_order(posterior, self.latent.draw_order(posterior, rng))
         weights = self.latent.distribution(posterior).sample(rng)
         return self.point(weights, self.emission.distribution(posterior).sample(rng))
@@ -151,7 +162,14 @@ class Model:
         return out
 
     def mean(self, posterior: Stats) -> Theta:
-        """Expected natural parameters, E[log pi], E[Lambda], ... (Bishop 10.46)."""
+        """Expected natural parameters, E[log pi], E[Lambda], ... (Bishop 10.46).
+
+        Raises
+        ------
+        ValueError
+            If the prior is improper.
+        """
+        self._check_proper()
         weights = self.latent.distribution(posterior)
         parameters = self.emission.distribution(posterior)
         kl = weights.kl(self._prior_weights)
@@ -372,8 +390,9 @@ class Model:
         Raises
         ------
         ValueError
-            If the block is in another frame than the emission.
+            If the block is in another frame than the emission, or the prior improper.
         """
+        self._check_proper()
         if len(block.values) > loops.most_rows(self):
             return None
         seeds = [int(rng.integers(2**63)) for rng in rngs]

@@ -660,6 +660,13 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
                     state[1] = CONVERGED
             if state[1] == RUNNING and n + 1 == job.n_sweeps:
                 state[1] = STOPPED
+            if not isfinite(value) and (
+                state[1] != RUNNING or n > 0 and not isfinite(job.objectives[p][n - 1])
+            ):
+                state[1] = DEGENERATE
+                state[2] = family.n_components
+                job.done[p] = 1
+                return
             if state[1] != RUNNING:
                 store(job, p, theta)
                 job.done[p] = 1
@@ -1148,7 +1155,8 @@ def run(
         At most, or of a chain.
     state : OUT, (problem, 4)
         Sweeps taken; status (1: settled, 2: not, 3: a component shrank onto too few rows); that
-        component; the last sweep in which the objective fell by more than rounding, or 0.
+        component, or K where the objective is no finite number; the last sweep in which the
+        objective fell by more than rounding, or 0.
     log_weights, means, factors : OUT, (problem, draw, K), (problem, draw, K * D),
         (problem, draw, doubles of the factors)
         The last theta; of a chain every `thin`-th, or the one of highest objective if thin is 0.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -66,6 +66,9 @@ class AdditiveGaussian:
     scatter: ArrayLike | None = None
     reg_covar: float = 0.0
     frame: Frame | None = None
+
+    #: What makes the prior proper.
+    proper_with: ClassVar[str] = "mean_precision, degrees_of_freedom and scatter"
 
     def __post_init__(self) -> None:
         for name in ("n_features", "n_chains", "n_components"):
@@ -164,6 +167,11 @@ class AdditiveGaussian:
         return self.distribution(
             {name: np.broadcast_to(np.asarray(prior[name]), shapes[name]) for name in prior}
         )
+
+    @property
+    def proper(self) -> bool:
+        """Whether the prior is a density."""
+        return self._prior_distribution.proper
 
     def kl(self, q: MatrixNormalWishart) -> float:
         """KL(q || prior)."""

@@ -105,6 +105,8 @@ class Gaussian:
 
     #: Symbols that a kernel's tables have room for: there are none.
     width: ClassVar[int] = 0
+    #: What makes the prior proper.
+    proper_with: ClassVar[str] = "mean_precision or mean_variance, degrees_of_freedom and scatter"
     #: Whether a row may have probability 0: only where numbers overflow.
     may_be_impossible: ClassVar[bool] = False
 

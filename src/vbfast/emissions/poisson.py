@@ -55,6 +55,8 @@ class Poisson(Discrete):
     rate: ArrayLike | None = None
 
     kernel: ClassVar[str] = "poisson"
+    #: What makes the prior proper.
+    proper_with: ClassVar[str] = "shape and rate"
     _allowed: ClassVar[str] = "whole numbers from 0 to 2**53"
 
     def __post_init__(self) -> None:

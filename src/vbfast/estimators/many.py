@@ -17,7 +17,7 @@ from .._threads import resolve_threads
 from ..conjugate import degenerate_error
 from ..data import ArrayData, Frame, as_rows, check_weights
 from ..emissions.gaussian import CovarianceType
-from ..exceptions import ConvergenceWarning, DegenerateError, ObjectiveFellWarning
+from ..exceptions import NO_NUMBER, ConvergenceWarning, DegenerateError, ObjectiveFellWarning
 from ..loops import Climbs
 from ..methods import Fit, FullInference, Method
 from ..model import Model
@@ -465,8 +465,11 @@ def _fit_quickly(
     fits._place = {int(s): place for place, s in enumerate(numbers)}
     failed = climbs.degenerate >= 0
     for place in np.flatnonzero(failed):
-        s = int(numbers[place])
-        fits._failed[s] = f"data set {s}: {degenerate_error(int(climbs.degenerate[place]))}"
+        s, component = int(numbers[place]), int(climbs.degenerate[place])
+        why: object = f"the {method.objective} is no finite number: {NO_NUMBER}"
+        if component < estimator.n_components:
+            why = degenerate_error(component)
+        fits._failed[s] = f"data set {s}: {why}"
     fits.degenerate_[numbers] = failed
     objective = climbs.objective
     scale, kind = problems.scale, estimator.covariance_type
