@@ -242,7 +242,7 @@ def test_fit_that_ends_while_a_prediction_reads_attributes(kind, options):
     X = big_data(100, 2)
     more = np.hstack([X, X[:, :1] ** 2])  # another feature, so that nothing goes together
     verbs = ["predict_proba", "score", "sample"]
-    verbs += ["bic", "icl"] if hasattr(kind, "bic") else []
+    verbs += [name for name in ("bic", "icl") if hasattr(kind, name)]
 
     def fit(rows):
         return kind(**options, max_iter=5, random_state=0).fit(rows)
