@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import starts
 from .._kernels.inputs import Assignment
-from ..conjugate import MOST_ROWS, VANISHING, Gaussians, point
+from ..conjugate import MOST_ROWS, Gaussians, point
 from ..data import WIDEST, ArrayData, Frame
 from ..emissions import Gaussian
 from ..emissions.gaussian import CovarianceType
@@ -33,6 +33,7 @@ LEAST_PRECISION, MOST_PRECISION = 1e-100, 1e25
 # Shares of the variance: what a singular covariance of all rows is given more of, as a prior, so
 # that a bound keeps half of its digits; and its least eigenvalue below which it is one.
 LEAST_PART, SINGULAR = 1e-8, 1e-10
+LARGEST = float(np.finfo(np.float64).max)
 # Variances in the units of the data, whose precisions are normal float64 numbers.
 MOST_VARIANCE = 1e305
 
@@ -75,7 +76,7 @@ class GaussianParameters:
         """
         d = len(frame.origin)
         mode = method.read == "mode"
-        check_variances(frame, self.reg_covar, mode and proper)
+        check_variances(frame, self.reg_covar)
         mean_variance = self._mean_variance_prior(d)
         # For a mode: a mean that is independent of its precision adds nothing to the exponent.
         least = max(d, 2) if mode and mean_variance is not None else d
@@ -244,12 +245,16 @@ class GaussianParameters:
 
     def _raw_covariances(self, frame: Frame, covariances: Array) -> Array:
         """(draws, groups, ...) in the frame's units to scikit-learn's shapes in the data's."""
-        if self.covariance_type in ("full", "tied"):
-            raw = covariances / frame.scale[:, None] / frame.scale
-            return np.asarray(raw[:, 0] if self.covariance_type == "tied" else raw)
-        if self.covariance_type == "diag":
-            return np.asarray(covariances / frame.scale**2)
-        return np.asarray(covariances[..., 0] / frame.scale[0] ** 2)
+        with np.errstate(over="ignore"):
+            if self.covariance_type in ("full", "tied"):
+                raw = covariances / frame.scale[:, None] / frame.scale
+                raw = raw[:, 0] if self.covariance_type == "tied" else raw
+            elif self.covariance_type == "diag":
+                raw = covariances / frame.scale**2
+            else:
+                raw = covariances[..., 0] / frame.scale[0] ** 2
+        # Of an empty component, whose prior's mode is at infinity, the largest number there is.
+        return np.clip(raw, -LARGEST, LARGEST)
 
     def _gaussian_attributes(self, frame: Frame, gaussians: Gaussians) -> dict[str, Any]:
         """Means and covariances in the units of the data, as scikit-learn has them."""
@@ -376,11 +381,8 @@ class GaussianParameters:
         return Gaussian(len(frame.origin), self.covariance_type, frame=frame), gaussians
 
 
-def check_variances(frame: Frame, reg_covar: float, vanishing: bool = False) -> None:
-    """Raise ValueError where a variance would not be a float64.
-
-    One with `reg_covar`; or (vanishing) of an empty component whose prior's mode is at infinity.
-    """
+def check_variances(frame: Frame, reg_covar: float) -> None:
+    """Raise ValueError where a variance with `reg_covar` would not be a float64."""
     own = frame.variance / frame.scale / frame.scale
     with np.errstate(over="ignore"):
         bad = np.flatnonzero(~((1.0 + reg_covar) * own <= MOST_VARIANCE))
@@ -388,13 +390,6 @@ def check_variances(frame: Frame, reg_covar: float, vanishing: bool = False) -> 
         raise ValueError(
             f"reg_covar is {reg_covar!r} times the variance of column {bad[0]} of X, "
             f"{own[bad[0]]:g}; a product up to {MOST_VARIANCE:g} is allowed"
-        )
-    bad = np.flatnonzero(own > VANISHING * MOST_VARIANCE)
-    if vanishing and len(bad):
-        raise ValueError(
-            f"column {bad[0]} of X has variance {own[bad[0]]:g}; up to "
-            f"{VANISHING * MOST_VARIANCE:g} is allowed where theta is the mode of a proper "
-            "prior, since a component may stand empty: give X in other units"
         )
 
 
