@@ -373,6 +373,8 @@ def test_factorised_visits(visit, level, remembered, family):
             small = gains < 1.01e-7 * len(y) + rounding
             small[-1] = True
             settled += [one for one, last in zip(rounds, small, strict=True) if last]
+            # Of far rows the plain energy rounds, and may end rounds before the kernel's does.
+            settled += ref.factorised_rounds(*of, rounds[-1][1], family)
         one = min(settled, key=lambda one: np.abs(one[1] - q[rows]).max())
         np.testing.assert_allclose(q[rows], one[1], atol=1e-8 + rounding)
         for name, value in zip(("log_z", "start", "transition"), (one[0], *one[2:]), strict=True):
