@@ -157,7 +157,7 @@ class Extrapolation:
         self._model = model
         self._gate = Gate(target, total_weight)
         self._anderson = Anderson()
-        self._gain = np.inf
+        self._gain = self._left = np.inf
         # Coordinates of the posterior to come: the last image's, or the proposal's once accepted.
         self._point: Array | None = None
         self._proposal: Array | None = None
@@ -172,23 +172,25 @@ class Extrapolation:
             point = model.coordinates(posterior) if point is None else point
             self._point = model.coordinates(image)
             self._proposal = self._anderson.propose(point, self._point)
-            if self._proposal is None or self._gain <= self._gate.target:
+            # Where little was gained, two plain steps tell whether little is left.
+            near = self._gain <= self._gate.target and self._left == np.inf
+            if self._proposal is None or near:
                 return None
             return model.at_coordinates(self._proposal, image)
         except np.linalg.LinAlgError:
             self._anderson.refuse()
             return None
 
-    def observe(self, gain: float) -> None:
-        """Take note of what a plain step gained."""
+    def observe(self, gain: float, left: float) -> None:
+        """Take note of what a plain step gained, and what seems to be left; inf: not known."""
         self._gate.observe(gain)
-        self._gain = gain
+        self._gain, self._left = gain, left
 
     def accept(self, gain: float) -> None:
         """Take note that the last proposal was taken, and gained something."""
         self._anderson.accept()
         self._point = self._proposal
-        self._gain = gain
+        self._gain, self._left = gain, np.inf
 
     def refuse(self) -> None:
         """Take note that the last proposal was of no use."""

@@ -43,6 +43,8 @@ MANY_ROWS = 2**14
 SINGLE_RESOLUTION = 1e-5
 # Weights that are float32 numbers, with room for what they are multiplied by.
 SINGLE_LIGHTEST, SINGLE_HEAVIEST = 1e-20, 1e20
+# Of its variance, what is added to a feature's where rows are whitened.
+FLATTEST = 1e-9
 # Sums of weights that keep their digits when added to degrees of freedom, and can be squared.
 LIGHTEST, HEAVIEST = 1e-6, 1e50
 
@@ -316,6 +318,18 @@ class ArrayData:
     def with_labels(self, labels: NDArray[np.int64]) -> ArrayData:
         """Return the same rows, each with its component given."""
         return replace(self, labels=labels)
+
+    def whitened(self) -> NDArray[np.float64]:
+        """Copy the rows, into units in which their covariance is 1."""
+        values = (self.values.astype(np.float64) - self.frame.origin) * self.frame.scale
+        weights = np.ones(self.n_rows) if self.weights is None else self.weights
+        # No BLAS: its threads would show in the last bits.
+        values -= np.einsum("n,ni->i", weights / weights.sum(), values)
+        weighted = values * np.sqrt(weights / weights.sum())[:, None]
+        covariance = np.einsum("ni,nj->ij", weighted, weighted)
+        covariance[np.diag_indices_from(covariance)] += FLATTEST * self.frame.variance
+        factor = np.linalg.inv(np.linalg.cholesky(covariance))
+        return np.asfortranarray(np.einsum("ni,ji->nj", values, factor))
 
     def with_constant(self, constant: float) -> ArrayData:
         """Return the same rows, which bring this much to the objective whatever theta is."""

@@ -8,7 +8,8 @@ from); tests hold the two to rounding. Each fit takes one thread, and many run a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from .draws import Draws
 from .stats import Stats
 
 if TYPE_CHECKING:
+    from .data import ArrayData
     from .model import Model, Theta
 
 __all__ = ["Climbs", "climb", "mixtures", "most_rows", "sample"]
@@ -151,7 +153,7 @@ def climb(
         method.max_iter + 1,
         n_threads,
         state=state,
-        tol=float(method.tol),
+        tol=np.nan if method.tol is None else float(method.tol),
         log_weights=theta["log_weights"],
         means=theta["means"],
         factors=theta["factors"],
@@ -167,6 +169,64 @@ def climb(
         np.where(state[:, 1] == 3, state[:, 2], -1),
         state[:, 3],
     )
+
+
+def rows_of(model: Model, block: Block, n: int) -> Any:
+    """The rows of a block as those of n problems alike."""
+    model.check_frame(block)
+    weights = None if block.weights is None else [block.weights] * n
+    rows = _kernels.loop.Rows([block.values] * n, weights)
+    units = model.emission.units
+    rows.set_frames(
+        *(np.tile(value, (n, 1)) for value in (units.origin, units.scale, units.variance))
+    )
+    return rows
+
+
+def advance(
+    model: Model,
+    data: ArrayData,
+    method: Any,
+    _: NDArray[np.int64],
+    posteriors: Array,
+    n_sweeps: int,
+) -> Array:
+    """Climb some sweeps from each posterior (start, size), overwritten; objectives, or NaN."""
+    rows = rows_of(model, data.block, len(posteriors))
+    method = replace(method, max_iter=n_sweeps)
+    prior = model.prior.buffer[None]
+    return climb(rows, model, prior, method, posteriors, data.n_threads).objective
+
+
+def begin(
+    model: Model, data: ArrayData, plan: Sequence[str], rng: np.random.Generator
+) -> Array:
+    """Return posteriors to start from, (start, size), one of each kind in `plan`."""
+    block = data.block
+    out = np.empty((len(plan), model.layout.size))
+    seeds = rng.integers(2**63, size=len(plan), dtype=np.uint64)
+    kinds = np.array(plan)
+    for kind in dict.fromkeys(plan):
+        of = np.flatnonzero(kinds == kind)
+        there = np.empty((len(of), model.layout.size))
+        more: dict[str, Any] = {}
+        if kind == "whitened":
+            more["labels"] = labels = np.empty((len(of), len(block.values)), dtype=np.int64)
+            values = data.whitened()
+            weights = None if block.weights is None else [block.weights] * len(of)
+            unit = _kernels.loop.Rows([values] * len(of), weights)
+            ones = np.ones((len(of), values.shape[1]))
+            unit.set_frames(0 * ones, ones, ones)
+            _kernels.loop.begin_all(
+                unit, mixtures(model), "kmeans", seeds[of], there, block.n_threads, labels=labels
+            )
+            kind = "labels"
+        _kernels.loop.begin_all(
+            rows_of(model, block, len(of)), mixtures(model), kind, seeds[of], there,
+            block.n_threads, **more,
+        )
+        out[of] = there
+    return out
 
 
 def sample(
@@ -194,13 +254,7 @@ def sample(
         Sweeps before the draws, 1 at least; draws; sweeps a draw.
     """
     n = len(posteriors)
-    model.check_frame(block)
-    weights = None if block.weights is None else [block.weights] * n
-    rows = _kernels.loop.Rows([block.values] * n, weights)
-    units = model.emission.units
-    rows.set_frames(
-        *(np.tile(value, (n, 1)) for value in (units.origin, units.scale, units.variance))
-    )
+    rows = rows_of(model, block, n)
     now = np.array([posterior.buffer for posterior in posteriors])
     state = np.zeros((n, 4), dtype=np.int64)
 

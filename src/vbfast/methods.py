@@ -35,6 +35,7 @@ from typing import (
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _kernels
 from ._kernels.inputs import Assignment, Block
 from .acceleration import Extrapolation, HasCoordinates
 from .draws import Draws
@@ -233,6 +234,8 @@ class Fit(Generic[T]):
         Sweeps over the data after the first: updates of the posterior, and the steps of an
         acceleration that were refused.
     converged : bool
+    left : float
+        What the last updates foretell of gains to come, in nats; inf where they foretell nothing.
     """
 
     posterior: Stats
@@ -241,6 +244,7 @@ class Fit(Generic[T]):
     objectives: NDArray[np.float64]
     n_iter: int
     converged: bool
+    left: float = np.inf
 
 
 # A climb asks for the statistics of all rows given theta, and returns a fit in the end.
@@ -294,18 +298,20 @@ def lockstep(
 
 @dataclass(frozen=True)
 class _Climb:
-    """A method that climbs its objective until it changes by less than `tol` a row.
+    """A method that climbs its objective until there is no more to gain.
 
     Parameters
     ----------
     max_iter : int
         Sweeps over the data at most, after the first.
-    tol : float
-        Stop when an update changes the objective per row (unit of weight) by no more, in nats.
+    tol : float, optional
+        Stop when an update changes the objective per row (unit of weight) by no more, in nats, and
+        by less than the one before. Where not given: when what is left to gain, as the last
+        updates foretell it, is no more than 0.01 nats in total.
     """
 
-    max_iter: int = 100
-    tol: float = 1e-3
+    max_iter: int = 1000
+    tol: float | None = None
 
     name: ClassVar[str]
     read: ClassVar[str]
@@ -313,6 +319,8 @@ class _Climb:
 
     def __post_init__(self) -> None:
         _check_integer("max_iter", self.max_iter, 1)
+        if self.tol is None:
+            return
         if isinstance(self.tol, bool) or not isinstance(self.tol, (int, float, np.number)):
             raise TypeError(f"tol must be a number >= 0, not {self.tol!r}")
         if not 0 <= self.tol < np.inf:
@@ -377,7 +385,8 @@ class _Climb:
         read: Callable[[Stats], T] = getattr(model, self.read)
         total_weight = data.total_weight
         # Arithmetic in float32 tells no smaller changes.
-        precise = not 0 < data.resolution <= self.tol
+        unseen = data.resolution * total_weight
+        precise = unseen == 0 or (self.tol is not None and data.resolution > self.tol)
         objectives: list[float] = []
 
         def note(objective: float) -> None:
@@ -395,12 +404,14 @@ class _Climb:
         least = LEAST_SHARE * max(abs(sweep.objective), total_weight)
         # What is left of normalisers, n log n of the n rows that a prior stands for.
         constants = ROUNDING_OF_CONSTANTS * float(np.abs(model.prior.buffer).max())
-        target = max(self.tol * total_weight, least)
+        stopping = _kernels.loop.Stopping(
+            np.nan if self.tol is None else self.tol, total_weight
+        )
         # A step ahead that is refused would spoil the q(T) that data remember.
         remembers = getattr(data, "memory", None) is not None
         coordinates = None if remembers else self._coordinates(model)
-        extrapolation = Extrapolation(coordinates, target, total_weight)
-        converged = False
+        extrapolation = Extrapolation(coordinates, max(stopping.target, least), total_weight)
+        converged, left = False, np.inf
         while not converged and len(objectives) <= self.max_iter:
             last, image = sweep.objective, model.prior + sweep.stats
             ahead = extrapolation.propose(sweep.posterior, image)
@@ -415,6 +426,7 @@ class _Climb:
                     change = further.objective - last
                     if 0 <= change < np.inf:
                         extrapolation.accept(change)
+                        stopping.went_ahead(change)
                         sweep = further
                         note(sweep.objective)
                         continue
@@ -436,24 +448,26 @@ class _Climb:
             if not (np.isfinite(sweep.objective) or np.isfinite(last)):
                 break  # no step from here on would have a gain to be judged by
             change = sweep.objective - last
-            least = -ROUNDING * max(abs(sweep.objective), total_weight) - constants
-            fell = change < least and change < least - sweep.theta.rounding * total_weight
-            if fell and not precise:
-                if change < -data.resolution * total_weight:
-                    precise = True
-                    # Again, so that the next change is one between objectives of equal precision.
-                    sweep = yield from visit(sweep.posterior, sweep.theta)
-                    objectives[-1] = sweep.objective
-            elif fell:
+            fall = ROUNDING * max(abs(sweep.objective), total_weight) + constants
+            fell = -change > fall and -change > fall + sweep.theta.rounding * total_weight
+            seen = precise or abs(change) > unseen
+            if not precise and (change < -unseen if self.tol is not None else not seen):
+                precise = True
+                # Again, so that the next change is one between objectives of equal precision.
+                sweep = yield from visit(sweep.posterior, sweep.theta)
+                objectives[-1] = sweep.objective
+                continue
+            if fell and precise:
                 warnings.warn(
                     f"the {self.objective} fell by {-change:g} to {sweep.objective:.10g} in "
                     f"sweep {len(objectives) - 1} of {self.name}",
                     ObjectiveFellWarning,
                     stacklevel=2,
                 )
-            extrapolation.observe(change)
-            # Only a plain step tells how far the map still goes.
-            converged = abs(change) <= self.tol * total_weight
+            # Only plain steps tell how far the map still goes.
+            converged = stopping.settled(change, least)
+            left = stopping.left
+            extrapolation.observe(change, left)
         if not np.isfinite(sweep.objective):
             raise DegenerateError(
                 f"the {self.objective} is {sweep.objective:g} after {len(objectives) - 1} sweeps "
@@ -466,6 +480,7 @@ class _Climb:
             np.array(objectives),
             len(objectives) - 1,
             converged,
+            left,
         )
 
 

@@ -5,6 +5,7 @@ k-means is crisp EM on a model of its own, `Centroids`: equal weights, unit vari
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from .stats import Layout, Stats
 __all__ = ["Centroids", "Init", "from_labels", "from_parameters", "posterior"]
 
 Array = NDArray[np.float64]
-Init = Literal["kmeans", "k-means++", "random", "random_from_data"]
+Init = Literal["kmeans", "whitened", "k-means++", "random", "random_from_data"]
 
 # Centroids are sought in a random part of the rows: one in SHARE, but FEWEST at least and MOST at
 # most, or 100 a component where that is more; of so many VALUES at most, or 10 rows a component.
@@ -103,6 +104,12 @@ class Centroids:
         return self.prior.layout.stats({"log_z": raw[0], **moments})
 
 
+def _stretched(n_rows: int, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Numbers of n rows, one of each stretch of them."""
+    ends = np.arange(n + 1) * n_rows // n
+    return ends[:-1] + (rng.random(n) * np.diff(ends)).astype(np.int64)
+
+
 def _part(
     data: ArrayData, n_components: int, rng: np.random.Generator, width: int | None = None
 ) -> ArrayData:
@@ -118,9 +125,7 @@ def _part(
     n = max(min(max(n_rows // SHARE, FEWEST), MOST), 100 * n_components)
     n = min(n, max(VALUES // (width or data.values.shape[1]), 10 * n_components))
     if n < n_rows:
-        # One of each stretch of rows.
-        ends = np.arange(n + 1) * n_rows // n
-        chosen = ends[:-1] + (rng.random(n) * np.diff(ends)).astype(np.int64)
+        chosen = _stretched(n_rows, n, rng)
         rows = chosen if isinstance(rows, slice) else rows[chosen]
     values = data.values[rows].astype(np.float64)
     values -= data.frame.origin
@@ -188,6 +193,35 @@ def _sought(part: ArrayData, n_components: int, init: Init, rng: np.random.Gener
     return np.where(np.isneginf(fit.theta.offsets)[:, None], means, fit.theta.means)
 
 
+def _nearest(part: ArrayData, means: Array) -> NDArray[np.int64]:
+    """The nearest centroid of each row."""
+    labels = np.empty(part.n_rows, dtype=np.int64)
+    centroids = Centroids(*means.shape).at(np.ascontiguousarray(means))
+    _kernels.mixture.visit(part.block, centroids, Assignment("hard"), labels=labels)
+    return labels
+
+
+def sample_of(data: ArrayData, n_components: int, rng: np.random.Generator) -> ArrayData:
+    """A random part of the rows, which stands for all of them; all where they are few."""
+    n = max(min(max(data.n_rows // SHARE, FEWEST), MOST), 100 * n_components)
+    if n >= data.n_rows:
+        return data
+    rows = _stretched(data.n_rows, n, rng)
+    weights = np.ones(n) if data.weights is None else data.weights[rows]
+    if np.count_nonzero(weights) < min(n, 10 * n_components):
+        return data
+    weights = weights * (data.total_weight / weights.sum())
+    values = np.ascontiguousarray(data.values[rows])
+    return replace(data, values=values, weights=weights, single=False)
+
+
+def each(
+    model: Model, data: ArrayData, plan: Sequence[Init], rng: np.random.Generator
+) -> Array:
+    """Posteriors to start from, (start, size), one of each kind in `plan`."""
+    return np.array([posterior(model, data, init, rng).buffer for init in plan])
+
+
 def _of_part(model: Model, data: ArrayData, init: Init, rng: np.random.Generator) -> Stats:
     """Statistics of counts or symbols by centroids among points that stand for them.
 
@@ -204,9 +238,7 @@ def _of_part(model: Model, data: ArrayData, init: Init, rng: np.random.Generator
         means = points[_rows_drawn(part, k, rng)]
     else:
         means = _sought(part, k, init, rng)
-    labels = np.empty(part.n_rows, dtype=np.int64)
-    centroids = Centroids(k, d).at(np.ascontiguousarray(means))
-    _kernels.mixture.visit(part.block, centroids, Assignment("hard"), labels=labels)
+    labels = _nearest(part, means)
     stats = _labelled(model, rows, labels) * (data.total_weight / rows.total_weight)
     overall = model.around(emission.overall(stats), stats["strength"])
     return stats * (1 - SPREAD) + overall * SPREAD
@@ -230,6 +262,11 @@ def posterior(model: Model, data: ArrayData, init: Init, rng: np.random.Generato
     k = model.latent.n_components
     if init == "random":
         return from_labels(model, data, rng.integers(k, size=data.n_rows))
+    if init == "whitened" and model.emission.moments is not None:
+        d = data.values.shape[1]
+        unit = Frame(np.zeros(d), np.ones(d), np.ones(d))
+        white = ArrayData(data.whitened(), data.weights, unit, data.n_threads)
+        return from_labels(model, data, _nearest(white, _centroids(white, k, "kmeans", rng)))
     if model.emission.moments is None:
         return model.prior + _of_part(model, data, init, rng)
     about = model.about(_centroids(data, k, init, rng))

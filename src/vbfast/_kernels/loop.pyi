@@ -21,6 +21,13 @@ class Rows:
         self, isotropic: bool, n_threads: int
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64], Array, Array]: ...
 
+class Stopping:
+    target: float
+    left: float
+    def __init__(self, tol: float, total_weight: float) -> None: ...
+    def settled(self, gain: float, rounding: float) -> bool: ...
+    def went_ahead(self, gain: float) -> None: ...
+
 def begin_all(
     rows: Rows,
     models: Mixtures,
@@ -28,6 +35,8 @@ def begin_all(
     seeds: NDArray[np.uint64],
     posterior: Array,
     n_threads: int,
+    *,
+    labels: NDArray[np.int64] | None = None,
 ) -> None: ...
 def run(
     rows: Rows,

@@ -87,6 +87,8 @@ from .tile cimport (
     stride_of,
     thread_index,
 )
+from .stopping cimport Stopping as Rule
+from .stopping cimport settled, stopping_of, went_ahead
 from .visit cimport (
     check_least,
     check_whole,
@@ -107,6 +109,8 @@ cdef double PRESENT = 1e-300
 # An objective may fall by this share of itself.
 cdef double ROUNDING = 1e-10
 cdef double ROUNDING_OF_CONSTANTS = 1e-14
+# Gains of a smaller share of the objective are rounding.
+cdef double LEAST_SHARE = 1e-12
 # See data.py.
 cdef double NARROWEST = 1e-151
 cdef double WIDEST = 1e152
@@ -136,10 +140,12 @@ cdef enum Init:
     FROM_DATA = 1
     PLUS_PLUS = 2
     KMEANS = 3
+    LABELLED = 4
 
 
 INITS = {
     "random": RANDOM, "random_from_data": FROM_DATA, "k-means++": PLUS_PLUS, "kmeans": KMEANS,
+    "labels": LABELLED,
 }
 
 
@@ -311,6 +317,7 @@ cdef struct Job:
     double* posterior  # (problem, size)
     Py_ssize_t size
     const uint64_t* seeds
+    int64_t* labels  # (problem, longest) of the starts; NULL: not asked for
     Init init
     Assignment assignment
     Read read
@@ -545,6 +552,47 @@ cdef void finish(const Job* job, Py_ssize_t p, const Room* room, Fields stats) n
     )
 
 
+cdef class Stopping:
+    """Says when a climb is at its end, from what its updates gain: see stopping.pxd.
+
+    Parameters
+    ----------
+    tol : float
+        Nats a row that the last update gains at most, and less than the one before; NaN: stop when
+        little is left to gain.
+    total_weight : float
+        Rows that the objective is a sum over.
+
+    Attributes
+    ----------
+    target : float
+        What the last update may gain, in nats; or what may be left after it.
+    left : float
+        What seems to be left; inf where that isn't known.
+    """
+
+    cdef Rule rule
+
+    def __cinit__(self, double tol, double total_weight):
+        self.rule = stopping_of(tol, total_weight)
+
+    @property
+    def target(self):
+        return self.rule.target
+
+    @property
+    def left(self):
+        return self.rule.left
+
+    def settled(self, double gain, double rounding):
+        """Take note of what an update gained; whether it was the last that is needed."""
+        return bool(settled(&self.rule, gain, rounding))
+
+    def went_ahead(self, double gain):
+        """Take note of what a step other than an update gained."""
+        went_ahead(&self.rule, gain)
+
+
 # One problem --------------------------------------------------------------------------------------
 
 
@@ -587,6 +635,7 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
     cdef int64_t* state = job.state + 4 * p
     cdef Assignment assignment = job.assignment
     cdef Constants constants
+    cdef Rule rule
     cdef Stream stream
     cdef double change, least, log_scale, value
     cdef double highest = -INFINITY
@@ -596,6 +645,10 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
     load(job, p, &room)
     for i in range(job.size):
         heaviest = max(heaviest, fabs(prior.log_z[i]))
+    rule = stopping_of(job.tol, room.total_weight)
+    if state[0] > 1:
+        # A slice is over: the last gain is in the objectives.
+        rule.last = job.objectives[p][state[0] - 1] - job.objectives[p][state[0] - 2]
     log_scale = 0.0
     for i in range(family.n_features):
         log_scale += log(job.scale[p * family.n_features + i])
@@ -656,7 +709,7 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
                     family, theta, room.scratch
                 ):
                     state[3] = n
-                if fabs(change) <= job.tol * room.total_weight:
+                if settled(&rule, change, LEAST_SHARE * max(fabs(value), room.total_weight)):
                     state[1] = CONVERGED
             if state[1] == RUNNING and n + 1 == job.n_sweeps:
                 state[1] = STOPPED
@@ -994,7 +1047,9 @@ cdef void begin(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
     cdef Py_ssize_t k, row
     given.kind = GIVEN
     load(job, p, &room)
-    if job.init == RANDOM:
+    if job.init == LABELLED:
+        memcpy(room.labels, job.labels + p * job.longest, room.n_rows * sizeof(int64_t))
+    elif job.init == RANDOM:
         for row in range(room.n_rows):
             room.labels[row] = min(
                 <int64_t>(n_components * uniform(&stream)), <int64_t>(n_components - 1)
@@ -1009,6 +1064,8 @@ cdef void begin(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
         else:
             plus_plus(job, &room, &stream, means)
         kmeans(job, &room, KMEANS_SWEEPS + 1 if job.init == KMEANS else 1, means)
+    if job.labels != NULL:
+        memcpy(job.labels + p * job.longest, room.labels, room.n_rows * sizeof(int64_t))
     memset(means, 0, n_components * d * sizeof(double))
     for _ in range(2):
         look_from(family, means, &room)
@@ -1112,18 +1169,21 @@ cdef int set_prior(Job* job, models) except -1:
 
 def begin_all(
     Rows rows not None, models, str init, const uint64_t[::1] seeds not None,
-    double[:, ::1] posterior not None, int n_threads,
+    double[:, ::1] posterior not None, int n_threads, *, int64_t[:, ::1] labels=None,
 ):
     """Write the posterior that each problem starts from.
 
     Parameters
     ----------
     rows, models : IN, Rows with frames; as in inputs.py
-    init : {"kmeans", "k-means++", "random", "random_from_data"}
+    init : {"kmeans", "k-means++", "random", "random_from_data", "labels"}
     seeds : IN, (problem,)
     posterior : OUT, (problem, size)
+    labels : (problem, most rows of any), the component that each row starts in
+        IN with "labels", else OUT.
     """
     cdef Job job
+    cdef Py_ssize_t p, row
     start_job(&job, rows, models.covariance_type, models.n_components)
     set_prior(&job, models)
     check_shape("seeds", (seeds.shape[0],), (job.n_problems,))
@@ -1131,6 +1191,19 @@ def begin_all(
     job.init = <Init>choose("init", INITS, init)
     job.seeds = &seeds[0]
     job.posterior = &posterior[0, 0]
+    if labels is not None:
+        check_shape("labels", (labels.shape[0], labels.shape[1]), (job.n_problems, job.longest))
+        job.labels = &labels[0, 0]
+    if job.init == LABELLED:
+        if labels is None:
+            raise TypeError("labels must be given with init='labels', not None")
+        for p in range(job.n_problems):
+            for row in range(job.n_rows[p]):
+                if not 0 <= labels[p, row] < job.shape.n_components:
+                    raise ValueError(
+                        f"labels[{p}, {row}] is {labels[p, row]}; 0 to "
+                        f"{job.shape.n_components - 1} are allowed"
+                    )
     drive(&job, begin, n_threads)
 
 
@@ -1161,7 +1234,8 @@ def run(
         (problem, draw, doubles of the factors)
         The last theta; of a chain every `thin`-th, or the one of highest objective if thin is 0.
     tol : IN
-        Settled is an objective that changes by no more a row.
+        Settled is an objective that changes by no more a row, and less than before; NaN: of which
+        little is left to gain (stopping.pxd).
     seeds, first_sweep : IN, (problem,)
         A chain's draws are named by its seed and the number of the sweep.
     best, common, terms : IN, theta in three 1-d parts; OUT, (problem, draw), (problem, draw, K * K)

@@ -131,7 +131,7 @@ class FittedByMethod(Estimator):
 
     # Set by the subclasses' constructors.
     method: Any
-    tol: float
+    tol: float | None
     max_iter: int
     n_init: int
     random_state: Any
@@ -144,7 +144,7 @@ class FittedByMethod(Estimator):
 
     def _check_fitting(self) -> Method:
         """Check the parameters that are here, and return the method."""
-        check_number("tol", self.tol, least=0)
+        check_number("tol", self.tol, least=0, optional=True)
         check_number("max_iter", self.max_iter, whole=True, least=1)
         check_number("n_init", self.n_init, whole=True, least=1)
         if not isinstance(self.verbose, (bool, np.bool_)):

@@ -176,7 +176,7 @@ class FactorialHMM(FittedByMethod):
         method: MethodName | Method = "variational_em",
         factorisation: Factorisation = "structured",
         covariance_type: AdditiveCovariance = "full",
-        tol: float = 1e-4,
+        tol: float | None = None,
         max_iter: int = 500,
         n_init: int = 1,
         reg_covar: float = 1e-6,

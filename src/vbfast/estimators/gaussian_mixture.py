@@ -173,21 +173,6 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
             "covariances": self._raw_covariances(frame, covariances[None])[0],
         }
 
-    def _start(
-        self,
-        model: Model,
-        data: ArrayData,
-        given: dict[str, Array | None],
-        method: Method,
-        rng: np.random.Generator,
-    ) -> Stats:
-        """Return the posterior that a fit begins with."""
-
-        def located() -> Stats:
-            return starts.posterior(model, data, self.init_params, rng)
-
-        return self._start_from(model, data.total_weight, given, method, located)
-
     def _start_from(
         self,
         model: Model,
@@ -379,11 +364,11 @@ class GaussianMixture(_GaussianMixtureBase):  # noqa: D101
         *,
         method: MethodName | Method = "em",
         covariance_type: CovarianceType = "full",
-        tol: float = 1e-3,
+        tol: float | None = None,
         reg_covar: float = 1e-6,
-        max_iter: int = 100,
+        max_iter: int = 1000,
         n_init: int = 1,
-        init_params: starts.Init = "kmeans",
+        init_params: starts.Init | Literal["auto"] = "auto",
         weights_init: ArrayLike | None = None,
         means_init: ArrayLike | None = None,
         precisions_init: ArrayLike | None = None,
@@ -442,11 +427,11 @@ class BayesianGaussianMixture(_GaussianMixtureBase):  # noqa: D101
         *,
         method: MethodName | Method = "mean_field",
         covariance_type: CovarianceType = "full",
-        tol: float = 1e-3,
+        tol: float | None = None,
         reg_covar: float = 1e-6,
-        max_iter: int = 100,
+        max_iter: int = 1000,
         n_init: int = 1,
-        init_params: starts.Init = "kmeans",
+        init_params: starts.Init | Literal["auto"] = "auto",
         weights_init: ArrayLike | None = None,
         means_init: ArrayLike | None = None,
         precisions_init: ArrayLike | None = None,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 
-from .. import draws, starts
+from .. import draws, portfolio, starts
 from .._kernels.inputs import Assignment
 from .._threads import resolve_threads
 from ..answers import AveragedMixture, Known
@@ -28,7 +29,7 @@ __all__ = ["MixtureBase"]
 
 Array = NDArray[np.float64]
 
-INITS = ("kmeans", "k-means++", "random", "random_from_data")
+INITS = ("auto", *get_args(starts.Init))
 WEIGHT_PRIORS = ("dirichlet_distribution", "dirichlet_process")
 # Rows that one weight may stand for in full inference, each with a draw of its own.
 MOST_COPIES = 2**53
@@ -41,7 +42,7 @@ class MixtureBase(FittedByMethod):
 
     # Set by the subclasses' constructors.
     n_components: int
-    init_params: starts.Init
+    init_params: starts.Init | Literal["auto"]
     weights_init: ArrayLike | None
     weight_concentration_prior_type: WeightPrior
     weight_concentration_prior: float | None
@@ -92,15 +93,15 @@ class MixtureBase(FittedByMethod):
         """Parameters of the last fit, for a warm start."""
 
     @abstractmethod
-    def _start(
+    def _start_from(
         self,
         model: Model,
-        data: ArrayData,
+        total_weight: float,
         given: dict[str, Array | None],
         method: Method,
-        rng: np.random.Generator,
+        located: Callable[[], Stats],
     ) -> Stats:
-        """Return the posterior that a fit begins with."""
+        """Return the posterior of the given parameters; ``located()`` tells what is not given."""
 
     @abstractmethod
     def _climbed(
@@ -194,7 +195,7 @@ class MixtureBase(FittedByMethod):
         previous = self._previous(data) if self.warm_start else None
         if previous is not None:
             given, n_starts = previous, (n_starts if isinstance(method, FullInference) else 1)
-        posteriors = (self._start(model, data, given, method, rng) for _ in range(n_starts))
+        posteriors = self._starts(model, data, given, method, n_starts, rng)
         if isinstance(method, FullInference):
             fitted = self._sample(model, data, list(posteriors), method, rng)
         else:
@@ -204,6 +205,31 @@ class MixtureBase(FittedByMethod):
             fitted["feature_names_in_"] = names
         self._tell_of_truncation(model, fitted["weights_"])
         self._keep_with_frame(fitted | priors, data.frame, method)
+
+    def _starts(
+        self,
+        model: Model,
+        data: ArrayData,
+        given: dict[str, Array | None],
+        method: Method,
+        n_starts: int,
+        rng: np.random.Generator,
+    ) -> Iterable[Stats]:
+        """Posteriors that fits begin with."""
+        init, total = self.init_params, data.total_weight
+
+        def start(located: Callable[[], Stats]) -> Stats:
+            return self._start_from(model, total, given, method, located)
+
+        if init != "auto":
+            return (
+                start(lambda: starts.posterior(model, data, init, rng)) for _ in range(n_starts)
+            )
+        if self.n_components == 1 or all(value is not None for value in given.values()):
+            return [start(lambda: starts.posterior(model, data, "kmeans", rng))]
+        return portfolio.finalists(
+            model, data, method, n_starts, rng, lambda posterior: start(lambda: posterior)
+        )
 
     def _sample(
         self,

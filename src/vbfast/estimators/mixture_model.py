@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -101,22 +102,22 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         (values,) = set_since.parameters.arrays.values()
         return np.asarray(values)
 
-    def _start(
+    def _start_from(
         self,
         model: Model,
-        data: ArrayData,
+        total_weight: float,
         given: dict[str, Array | None],
         method: Method,
-        rng: np.random.Generator,
+        located: Callable[[], Stats],
     ) -> Stats:
         weights, values = given["weights"], given["values"]
         posterior = model.prior
         if weights is None or values is None:
-            posterior = starts.posterior(model, data, self.init_params, rng)
+            posterior = located()
         if values is not None:
             counts = posterior["strength"] - model.prior["strength"]
             if weights is not None:
-                counts = data.total_weight * weights
+                counts = total_weight * weights
             return model.prior + model.around(model.emission.parameters(values), counts)
         if weights is None:
             return posterior
@@ -349,10 +350,10 @@ class MixtureModel(Estimator):
         *,
         emission: EmissionName = "gaussian",
         method: MethodName | Method = "em",
-        tol: float = 1e-3,
-        max_iter: int = 100,
+        tol: float | None = None,
+        max_iter: int = 1000,
         n_init: int = 1,
-        init_params: starts.Init = "kmeans",
+        init_params: starts.Init | Literal["auto"] = "auto",
         weights_init: ArrayLike | None = None,
         means_init: ArrayLike | None = None,
         precisions_init: ArrayLike | None = None,

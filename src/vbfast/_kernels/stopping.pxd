@@ -1,0 +1,67 @@
+# When a climb is at its end, for both loops: methods.py's, through loop.pyx's class, and loop.pyx's.
+#
+# Near its end a map that climbs gains g rho^n. The last two gains tell rho, and what is left is
+# g rho / (1 - rho) (Aitken's extrapolation, as of Boehning et al. 1994). While gains grow, however
+# small they are, a climb is leaving a plateau, and nothing is known of its end.
+
+from libc.math cimport INFINITY, NAN, fabs, isnan
+
+cdef extern from *:
+    """
+    #define LEFT 1e-3
+    #define SETTLED 6
+    """
+    # What may be left of a climb that is over, in nats: half a nat of the log-likelihood is a
+    # standard error, whatever the number of rows.
+    const double LEFT
+    # Updates in turn after which their gains tell of what is left, whatever was before them.
+    const Py_ssize_t SETTLED
+
+
+cdef struct Stopping:
+    bint by_left
+    double target        # what may be left; or an update's gain, where a tolerance was given
+    double last          # what the update before gained; NaN: there was none, or another step
+    double ahead         # what the last step ahead gained
+    Py_ssize_t in_turn   # updates since then
+    double left          # what seems to be left; inf: not known
+
+
+cdef inline Stopping stopping_of(double tol, double total_weight) noexcept nogil:
+    """Of a tolerance in nats a row; NaN: of what is left."""
+    cdef Stopping self
+    self.by_left = isnan(tol)
+    self.target = LEFT if self.by_left else tol * total_weight
+    self.last = NAN
+    self.ahead = 0.0
+    self.in_turn = 0
+    self.left = INFINITY
+    return self
+
+
+cdef inline bint settled(Stopping* self, double gain, double rounding) noexcept nogil:
+    """Take note of what an update gained; whether it was the last that is needed.
+
+    A gain of no more than `rounding` tells nothing, and leaves nothing to be told.
+    """
+    cdef double last = self.last
+    self.last = gain
+    self.in_turn += 1
+    self.left = INFINITY
+    if fabs(gain) <= rounding:
+        self.left = rounding
+        return True
+    if not fabs(gain) < fabs(last):
+        return False
+    self.left = gain * gain / (last - gain) if last > gain else fabs(gain)
+    # Of what is slow little shows right after a step ahead; but for one that found little to gain.
+    if self.in_turn < SETTLED and self.ahead > self.target:
+        return False
+    return (self.left if self.by_left else fabs(gain)) <= self.target
+
+
+cdef inline void went_ahead(Stopping* self, double gain) noexcept nogil:
+    """Take note of what a step other than an update gained."""
+    self.ahead = gain
+    self.last = NAN
+    self.in_turn = 0

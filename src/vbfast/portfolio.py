@@ -1,0 +1,157 @@
+"""Where a fit starts by default: starts of several kinds, of which the better ones go on.
+
+One kind of start finds one kind of optimum: k-means that of round groups, whitened rows that of
+long ones, random labels that of groups which lie across each other. So some of each kind climb
+together. The worse half of each kind drops out, twice, since kinds differ in how soon their starts
+look good; then the worse half of all (successive halving: Jamieson & Talwalkar 2016). What is left
+climbs to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import loops, starts
+from .data import ArrayData
+from .exceptions import DegenerateError
+from .methods import lockstep
+from .model import Model
+from .stats import Stats
+
+__all__ = ["KINDS", "finalists", "race"]
+
+Array = NDArray[np.float64]
+# Where starts (start, size) have come to after n sweeps, overwritten; and their objectives, NaN
+# where they are degenerate.
+Advance = Callable[[NDArray[np.int64], Array, int], Array]
+
+# Starts of each kind.
+KINDS: dict[starts.Init, int] = {
+    "kmeans": 4,
+    "whitened": 3,
+    "k-means++": 2,
+    "random_from_data": 3,
+    "random": 4,
+}
+# Sweeps of each round, after which half of each kind drops out; and of the last, of all.
+ROUNDS, LAST_ROUND = (12, 24), 24
+# Sweeps in compiled code of those that are left.
+LONG_ROUND = 200
+# Starts that climb to their end, at most.
+FINALISTS = 3
+# Objectives that differ by no more, in nats, are of one optimum.
+SAME = 0.01
+# Numbers in the posteriors of starts that climb together, each taking some such more.
+TOGETHER = 2**18
+
+
+def race(posteriors: Array, kinds: NDArray[np.int64], advance: Advance) -> NDArray[np.int64]:
+    """Climb from many starts, and return the best, best first, one of each optimum.
+
+    Parameters
+    ----------
+    posteriors : ndarray of shape (start, size)
+        Overwritten by where they have come to.
+    kinds : ndarray of shape (start,)
+    advance : callable
+        ``advance(starts, posteriors, n)`` climbs n sweeps from the posteriors of these starts.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Numbers of `FINALISTS` starts at most; one at least.
+    """
+    running = np.arange(len(kinds))
+    for n_sweeps in ROUNDS:
+        running, _ = _ranked(running, posteriors, advance, n_sweeps)
+        # The better half of each kind: as many are before it as after it, at most.
+        place = np.array([np.sum(kinds[running[:n]] == kinds[running[n]]) for n in
+                          range(len(running))], dtype=int)  # fmt: skip
+        total = np.array([np.sum(kinds[running] == kind) for kind in kinds[running]], dtype=int)
+        running = running[2 * place < total]
+    running, objectives = _ranked(running, posteriors, advance, LAST_ROUND)
+    half = (len(running) + 1) // 2
+    news = np.append(True, objectives[: half - 1] - objectives[1:half] > SAME)
+    return running[:half][news][:FINALISTS] if len(running) else np.arange(1)
+
+
+def _ranked(
+    running: NDArray[np.int64], posteriors: Array, advance: Advance, n_sweeps: int
+) -> tuple[NDArray[np.int64], Array]:
+    """What is left of the starts some sweeps further, best first, and their objectives."""
+    there = posteriors[running]
+    objectives = advance(running, there, n_sweeps)
+    posteriors[running] = there
+    order = np.argsort(-objectives, kind="stable")  # NaN goes last
+    order = order[np.isfinite(objectives[order])]
+    return running[order], objectives[order]
+
+
+def finalists(
+    model: Model,
+    data: ArrayData,
+    method: Any,
+    n_races: int,
+    rng: np.random.Generator,
+    with_given: Callable[[Stats], Stats],
+) -> list[Stats]:
+    """Return the posteriors that are left of a portfolio of starts.
+
+    Parameters
+    ----------
+    model : Model
+    data : ArrayData
+    method : MeanField, EM, VariationalEM or CrispEM
+    n_races : int
+        Times that the portfolio is drawn; all race together.
+    rng : numpy.random.Generator
+    with_given : callable
+        ``with_given(posterior)`` is a start with the parameters that were given put in.
+    """
+    part = starts.sample_of(data, model.latent.n_components, rng)
+    plan = [kind for kind, n in KINDS.items() for _ in range(n * n_races)]
+    kinds = np.array([list(KINDS).index(kind) for kind in plan])
+    quick = part.n_rows <= loops.most_rows(model)
+    begin = loops.begin if quick else starts.each
+    posteriors = begin(model, part, plan, rng)
+    for row in posteriors:
+        row[...] = with_given(Stats(model.layout, row.copy())).buffer
+    # All of it by plain sweeps, which tell which starts are better as well, and sooner.
+    plain = replace(method, tol=0.0)
+    if getattr(plain, "acceleration", None):
+        plain = replace(plain, acceleration=None)
+    advance = partial(loops.advance if quick else _advance, model, part, plain)
+    best = race(posteriors, kinds, advance)
+    left = posteriors[best]
+    if quick:
+        # Plain sweeps cost next to nothing here, and most starts end by them.
+        loops.advance(model, part, replace(plain, tol=method.tol), best, left, LONG_ROUND)
+    return [Stats(model.layout, posterior) for posterior in left]
+
+
+def _advance(
+    model: Model,
+    data: ArrayData,
+    method: Any,
+    _: NDArray[np.int64],
+    posteriors: Array,
+    n_sweeps: int,
+) -> Array:
+    """Climb from each posterior, several in each pass over the data."""
+    method = replace(method, max_iter=n_sweeps)
+    climbs = (
+        method.climb(model, data, Stats(model.layout, posterior)) for posterior in posteriors
+    )
+    objectives = np.full(len(posteriors), np.nan)
+    most = max(1, TOGETHER // model.layout.size)
+    for number, outcome in lockstep(climbs, partial(data.sum_each, model.visit_each), most):
+        if not isinstance(outcome, DegenerateError):
+            posteriors[number] = outcome.posterior.buffer
+            objectives[number] = outcome.objective
+    return objectives
