@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from . import loops, starts
 from .data import ArrayData
 from .exceptions import DegenerateError
-from .methods import lockstep
+from .methods import EM, MeanField, lockstep
 from .model import Model
 from .stats import Stats
 
@@ -39,8 +39,28 @@ KINDS: dict[starts.Init, int] = {
     "random_from_data": 3,
     "random": 4,
 }
+# Of a chain: by rows, with steps as counted or with states that last, and by stretches of rows.
+CHAIN_KINDS: tuple[starts.ChainInit, ...] = (
+    ("rows", 1),
+    ("rows", 1),
+    ("rows", 1),
+    ("sticky", 1),
+    ("sticky", 1),
+    ("sticky", 1),
+    ("means", 5),
+    ("means", 10),
+    ("means", 20),
+    ("means", 80),
+    ("spread", 10),
+    ("spread", 20),
+    ("spread", 40),
+    ("spread", 80),
+    ("random", 1),
+)
 # Sweeps of each round, after which half of each kind drops out; and of the last, of all.
 ROUNDS, LAST_ROUND = (12, 24), 24
+# Numbers below which waking a thread for a sweep may cost more than it saves.
+FEW_VALUES = 2**17
 # Sweeps in compiled code of those that are left.
 LONG_ROUND = 200
 # Starts that climb to their end, at most.
@@ -132,7 +152,44 @@ def finalists(
     if quick:
         # Plain sweeps cost next to nothing here, and most starts end by them.
         loops.advance(model, part, replace(plain, tol=method.tol), best, left, LONG_ROUND)
-    return [Stats(model.layout, posterior) for posterior in left]
+    return _of_all(model, part is data, left)
+
+
+def chain_finalists(
+    model: Model,
+    data: ArrayData,
+    method: Any,
+    n_races: int,
+    rng: np.random.Generator,
+    with_given: Callable[[Stats], Stats],
+) -> list[Stats]:
+    """Return what `finalists` does, of a chain."""
+    part = starts.stretches_of(data, rng)
+    whole = part is data
+    if part.values.size * model.latent.n_components < FEW_VALUES:
+        part = replace(part, n_threads=1)
+    plan = list(CHAIN_KINDS) * n_races
+    if model.emission.moments is None:
+        plan = [each for each in plan if each[0] != "spread"]
+    if not (model.latent.equal > 0).all():
+        plan.append(("segments", 1))
+    longest = part.n_rows // (3 * model.latent.n_components)
+    plan = [each for each in plan if each[1] <= max(longest, 1)]
+    names = [kind for kind, _ in plan]
+    kinds = np.array([names.index(name) for name in names])
+    posteriors = starts.of_chain(model, part, plan, rng)
+    for row in posteriors:
+        row[...] = with_given(Stats(model.layout, row.copy())).buffer
+    # q(T) of each row by itself is no guide to which starts are good; all of it is, for any method.
+    plain = (MeanField if method.read == "mean" else EM)(tol=0.0, acceleration=None)
+    best = race(posteriors, kinds, partial(_advance, model, part, plain))
+    return _of_all(model, whole, posteriors[best])
+
+
+def _of_all(model: Model, whole: bool, posteriors: Array) -> list[Stats]:
+    """Posteriors to go on from with all rows."""
+    found = [Stats(model.layout, posterior) for posterior in posteriors]
+    return found if whole else [starts.loosened(model, each) for each in found]
 
 
 def _advance(

@@ -16,15 +16,18 @@ from numpy.typing import ArrayLike, NDArray
 from . import _kernels
 from ._kernels.inputs import Assignment, Block, Coefficients
 from .conjugate import Gaussians
-from .data import ArrayData, Frame
+from .data import ArrayData, Frame, as_sequences
 from .emissions import Gaussian
 from .methods import CrispEM
+from .latents import Mixture
 from .model import Model
 from .stats import Layout, Stats
 
 __all__ = ["Centroids", "Init", "from_labels", "from_parameters", "posterior"]
 
 Array = NDArray[np.float64]
+# A kind of start for a chain, and how many rows make a stretch.
+ChainInit = tuple[Literal["rows", "sticky", "means", "spread", "segments", "random"], int]
 Init = Literal["kmeans", "whitened", "k-means++", "random", "random_from_data"]
 
 # Centroids are sought in a random part of the rows: one in SHARE, but FEWEST at least and MOST at
@@ -32,6 +35,14 @@ Init = Literal["kmeans", "whitened", "k-means++", "random", "random_from_data"]
 SHARE, FEWEST, MOST, VALUES = 25, 4_000, 25_000, 2**21
 # k-means stops sooner than EM, which goes on from there.
 KMEANS_SWEEPS, KMEANS_TOL = 10, 1e-4
+# Rows of chains that starts are sought in, at least.
+FEWEST_OF_CHAINS = 2_500
+# Chance to stay, in starts of states that last.
+STICKY = 0.95
+# Share that components of counts or symbols have in common when they come from a part of the rows.
+LOOSE = 0.01
+# Of the mean square, the least spread that tells stretches apart.
+LEAST_SPREAD = 1e-9
 # Share of the rows that components of counts or symbols have in common at the start.
 SPREAD = 0.1
 
@@ -204,7 +215,7 @@ def _nearest(part: ArrayData, means: Array) -> NDArray[np.int64]:
 def sample_of(data: ArrayData, n_components: int, rng: np.random.Generator) -> ArrayData:
     """A random part of the rows, which stands for all of them; all where they are few."""
     n = max(min(max(data.n_rows // SHARE, FEWEST), MOST), 100 * n_components)
-    if n >= data.n_rows:
+    if 2 * n >= data.n_rows:
         return data
     rows = _stretched(data.n_rows, n, rng)
     weights = np.ones(n) if data.weights is None else data.weights[rows]
@@ -213,6 +224,125 @@ def sample_of(data: ArrayData, n_components: int, rng: np.random.Generator) -> A
     weights = weights * (data.total_weight / weights.sum())
     values = np.ascontiguousarray(data.values[rows])
     return replace(data, values=values, weights=weights, single=False)
+
+
+def stretches_of(data: ArrayData, rng: np.random.Generator) -> ArrayData:
+    """Random stretches of the sequences, as sequences of their own; all where rows are few."""
+    n = min(max(data.n_rows // SHARE, FEWEST_OF_CHAINS), MOST)
+    if 2 * n >= data.n_rows:
+        return data
+    length = FEWEST_OF_CHAINS // 2
+    bounds = _bounds(data)
+    # Pieces of no more than `length` rows, of which enough are drawn.
+    begins = np.concatenate([np.arange(a, b, length) for a, b in zip(bounds, bounds[1:])])
+    ends = np.append(begins[1:], data.n_rows)
+    order = rng.permutation(len(begins))
+    n_taken = 1 + int(np.searchsorted(np.cumsum((ends - begins)[order]), n))
+    taken = np.sort(order[:n_taken])
+    rows = np.concatenate([np.arange(begins[i], ends[i]) for i in taken])
+    return replace(
+        data,
+        values=np.ascontiguousarray(data.values[rows]),
+        sequences=as_sequences((ends - begins)[taken], len(rows)),
+        single=False,
+    )
+
+
+def loosened(model: Model, posterior: Stats) -> Stats:
+    """A posterior that a part of the rows led to, as a start for all: nothing is impossible."""
+    stats = model.latent.loosen(posterior)
+    if model.emission.moments is None:
+        overall = model.around(model.emission.overall(stats), stats["strength"])
+        stats = stats + overall * LOOSE
+    return stats
+
+
+def _bounds(data: ArrayData) -> NDArray[np.int64]:
+    """Where sequences begin, and the last one ends."""
+    if data.sequences is None:
+        return np.array([0, data.n_rows])
+    return data.sequences.offsets
+
+
+def of_chain(
+    model: Model, data: ArrayData, plan: Sequence[ChainInit], rng: np.random.Generator
+) -> Array:
+    """Posteriors of a chain to start from, (start, size), one of each kind in `plan`.
+
+    Rows are told apart one by one or, where states last, by stretches of rows: by the means of a
+    stretch (the composition of symbols), or by its spread.
+    """
+    k = model.latent.n_components
+    if model.emission.moments is None:
+        points = np.asfortranarray(model.emission.points(data.values.astype(np.float64)))
+    else:
+        points = np.asfortranarray(
+            (data.values.astype(np.float64) - data.frame.origin) * data.frame.scale
+        )
+    out = np.empty((len(plan), model.layout.size))
+    for row, (kind, length) in zip(out, plan, strict=True):
+        if kind == "random":
+            labels = rng.integers(k, size=data.n_rows)
+        elif kind == "segments":
+            labels = _segments(data, k)
+        else:
+            features, of = _features(points, _bounds(data), kind, length)
+            d = features.shape[1]
+            unit = Frame(np.zeros(d), np.ones(d), np.ones(d))
+            part = ArrayData(features, None, unit, 1)
+            labels = _nearest(part, _sought(part, k, "kmeans", rng))[of]
+        row[...] = _chain_of(model, data, labels, kind == "sticky").buffer
+    return out
+
+
+def _segments(data: ArrayData, k: int) -> NDArray[np.int64]:
+    """Each sequence cut into as many parts as there are states."""
+    return np.concatenate(
+        [np.arange(n) * k // n for n in np.diff(_bounds(data))]
+    )
+
+
+def _features(
+    points: Array, bounds: NDArray[np.int64], kind: str, length: int
+) -> tuple[Array, NDArray[np.int64]]:
+    """What stretches of `length` rows are like, (S, P), and the stretch of each row, (N,)."""
+    n = len(points)
+    if length == 1:
+        return points, np.arange(n)
+    begins = np.concatenate([np.arange(a, b, length) for a, b in zip(bounds, bounds[1:])])
+    lengths = np.diff(np.append(begins, n))
+    features = np.add.reduceat(points, begins, axis=0) / lengths[:, None]
+    of = np.repeat(np.arange(len(begins)), lengths)
+    if kind == "spread":
+        spread = np.add.reduceat((points - features[of]) ** 2, begins, axis=0) / lengths[:, None]
+        features = np.log(spread + LEAST_SPREAD * (points**2).mean(axis=0) + LEAST_SPREAD)
+    deviation = features.std(axis=0)
+    return np.asfortranarray(features / np.where(deviation > 0, deviation, 1.0)), of
+
+
+def _chain_of(
+    model: Model, data: ArrayData, labels: NDArray[np.int64], sticky: bool
+) -> Stats:
+    """The posterior given each row's state, in the order of states that zeros allow best."""
+    latent, k = model.latent, model.latent.n_components
+    counted = np.zeros((k + 1, k))
+    bounds = _bounds(data)
+    np.add.at(counted, (0, labels[bounds[:-1]]), 1.0)
+    inner = np.ones(len(labels) - 1, dtype=bool)
+    inner[bounds[1:-1] - 1] = False
+    np.add.at(counted, (1 + labels[:-1][inner], labels[1:][inner]), 1.0)
+    order = latent.arrangement(counted)
+    counted = counted[:, np.argsort(order)]
+    counted[1:] = counted[1:][np.argsort(order)]
+    labels = order[labels]
+    if sticky:
+        stay = np.vstack([latent.equal[0], STICKY * np.eye(k) + (1 - STICKY) * latent.equal[1:]])
+        counted = stay * counted.sum(axis=1, keepdims=True)
+    apart = Model(Mixture(k), model.emission)
+    stats = _labelled(apart, data, labels)
+    fields = {name: stats[name] for name, _ in model.emission.fields(k)}
+    possible = latent.equal > 0
+    return model.prior + model.layout.stats({**fields, "excess": possible * (counted + 1.0)})
 
 
 def each(

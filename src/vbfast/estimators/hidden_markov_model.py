@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import draws, starts
+from .. import draws, portfolio, starts
 from .._kernels.inputs import Sequences
 from .._threads import resolve_threads
 from ..answers import AveragedChain, Known
@@ -38,7 +38,7 @@ __all__ = ["HiddenMarkovModel"]
 
 Array = NDArray[np.float64]
 
-INITS = ("kmeans", "k-means++", "random", "random_from_data")
+INITS = ("auto", *get_args(starts.Init))
 # Draws that predictions average over.
 MOST_DRAWS = 200
 
@@ -159,7 +159,7 @@ class HiddenMarkovModel(FittedByMethod):
         reg_covar: float = 1e-6,
         max_iter: int = 1000,
         n_init: int = 1,
-        init_params: starts.Init = "kmeans",
+        init_params: starts.Init | Literal["auto"] = "auto",
         initial: Initial = "free",
         startprob_init: ArrayLike | None = None,
         transmat_init: ArrayLike | None = None,
@@ -262,7 +262,7 @@ class HiddenMarkovModel(FittedByMethod):
         emission, priors = face._emission_with_prior(data, method, proper)
         model = Model(self._latent(method, proper, given), emission)
         n_starts = method.n_chains if isinstance(method, FullInference) else self.n_init
-        posteriors = (self._start(model, data, given, method, rng) for _ in range(n_starts))
+        posteriors = self._starts(model, data, given, method, n_starts, rng)
         if isinstance(method, FullInference):
             fitted = self._sample(model, data, list(posteriors), method, rng)
         else:
@@ -386,23 +386,33 @@ class HiddenMarkovModel(FittedByMethod):
             text = text.replace("transition_concentration", "transmat_prior")
             raise ValueError(text) from None
 
-    def _start(
+    def _starts(
         self,
         model: Model,
         data: ArrayData,
         given: dict[str, Array | None],
         method: Method,
+        n_starts: int,
         rng: np.random.Generator,
-    ) -> Stats:
-        """Return the posterior that a fit begins with."""
+    ) -> Iterable[Stats]:
+        """Posteriors that fits begin with."""
+        init, face = self.init_params, self._face
         counts = np.full(self.n_components, data.total_weight / self.n_components)
 
-        def located() -> Stats:
-            return starts.posterior(model, data, self.init_params, rng)
+        def start(located: Callable[[], Stats]) -> Stats:
+            posterior = face._start_with(model, given, counts, method.read, located)
+            return model.latent.with_probabilities(
+                posterior, method.read, given["startprob"], given["transmat"]
+            )
 
-        posterior = self._face._start_with(model, given, counts, method.read, located)
-        return model.latent.with_probabilities(
-            posterior, method.read, given["startprob"], given["transmat"]
+        if init != "auto":
+            return (
+                start(lambda: starts.posterior(model, data, init, rng)) for _ in range(n_starts)
+            )
+        if self.n_components == 1 or all(value is not None for value in given.values()):
+            return [start(lambda: starts.posterior(model, data, "kmeans", rng))]
+        return portfolio.chain_finalists(
+            model, data, method, n_starts, rng, lambda posterior: start(lambda: posterior)
         )
 
     def _climbed(self, model: Model, method: Any, best: Fit[Theta]) -> dict[str, Any]:

@@ -187,6 +187,28 @@ class Chain:
         """Statistics of what the kernel adds up: first states and transitions."""
         return {"excess": raw.reshape(-1, self.n_components)}
 
+    def arrangement(self, counted: Array) -> NDArray[np.int64]:
+        """State of each of K groups, (K,), by which most steps between groups are possible.
+
+        Parameters
+        ----------
+        counted : ndarray of shape (K + 1, K)
+            Sequences that begin in each group, and steps from each to each.
+        """
+        k = self.n_components
+        if self._possible.all():
+            return np.arange(k)
+        from scipy.optimize import quadratic_assignment
+
+        # Where sequences begin is a group as well, whose place is known.
+        steps, possible = np.zeros((k + 1, k + 1)), np.zeros((k + 1, k + 1))
+        steps[:, 1:], possible[:, 1:] = counted, self._possible
+        found = quadratic_assignment(
+            steps, possible, method="2opt",
+            options={"maximize": True, "partial_match": np.array([[0, 0]]), "rng": 0},
+        )
+        return np.asarray(found.col_ind[1:] - 1)
+
     def around(self, counts: Array) -> dict[str, Array]:
         """Statistics of states that hold `counts` rows (K,) in any order."""
         share = self.equal * np.maximum(counts, EMPTY_SHARE * counts.sum())
