@@ -198,9 +198,7 @@ def advance(
     return climb(rows, model, prior, method, posteriors, data.n_threads).objective
 
 
-def begin(
-    model: Model, data: ArrayData, plan: Sequence[str], rng: np.random.Generator
-) -> Array:
+def begin(model: Model, data: ArrayData, plan: Sequence[str], rng: np.random.Generator) -> Array:
     """Return posteriors to start from, (start, size), one of each kind in `plan`."""
     block = data.block
     out = np.empty((len(plan), model.layout.size))
@@ -222,8 +220,13 @@ def begin(
             )
             kind = "labels"
         _kernels.loop.begin_all(
-            rows_of(model, block, len(of)), mixtures(model), kind, seeds[of], there,
-            block.n_threads, **more,
+            rows_of(model, block, len(of)),
+            mixtures(model),
+            kind,
+            seeds[of],
+            there,
+            block.n_threads,
+            **more,
         )
         out[of] = there
     return out

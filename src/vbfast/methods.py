@@ -306,8 +306,8 @@ class _Climb:
         Sweeps over the data at most, after the first.
     tol : float, optional
         Stop when an update changes the objective per row (unit of weight) by no more, in nats, and
-        by less than the one before. Where not given: when what is left to gain, as the last
-        updates foretell it, is no more than 0.01 nats in total.
+        by less than the one before. Where not given: when no more than 0.001 nats in total are
+        left to gain, as the last updates foretell it.
     """
 
     max_iter: int = 1000
@@ -404,9 +404,7 @@ class _Climb:
         least = LEAST_SHARE * max(abs(sweep.objective), total_weight)
         # What is left of normalisers, n log n of the n rows that a prior stands for.
         constants = ROUNDING_OF_CONSTANTS * float(np.abs(model.prior.buffer).max())
-        stopping = _kernels.loop.Stopping(
-            np.nan if self.tol is None else self.tol, total_weight
-        )
+        stopping = _kernels.loop.Stopping(np.nan if self.tol is None else self.tol, total_weight)
         # A step ahead that is refused would spoil the q(T) that data remember.
         remembers = getattr(data, "memory", None) is not None
         coordinates = None if remembers else self._coordinates(model)
@@ -531,8 +529,10 @@ class EM(_Smooth):
     ----------
     max_iter : int
         Sweeps over the data at most, after the first.
-    tol : float
-        Stop when an update changes the objective per row (unit of weight) by no more, in nats.
+    tol : float, optional
+        Stop when an update changes the objective per row (unit of weight) by no more, in nats, and
+        by less than the one before. Where not given: when no more than 0.001 nats in total are
+        left to gain, as the last updates foretell it.
     acceleration : {"anderson"} or None
         What to do once updates are visibly slow, and many more are needed: Anderson's
         acceleration in unconstrained coordinates (Walker & Ni 2011), or nothing. A step ahead

@@ -32,7 +32,7 @@ Array = NDArray[np.float64]
 Advance = Callable[[NDArray[np.int64], Array, int], Array]
 
 # Starts of each kind.
-KINDS: dict[starts.Init, int] = {
+KINDS: dict[starts.Kind, int] = {
     "kmeans": 4,
     "whitened": 3,
     "k-means++": 2,
@@ -202,9 +202,7 @@ def _advance(
 ) -> Array:
     """Climb from each posterior, several in each pass over the data."""
     method = replace(method, max_iter=n_sweeps)
-    climbs = (
-        method.climb(model, data, Stats(model.layout, posterior)) for posterior in posteriors
-    )
+    climbs = (method.climb(model, data, Stats(model.layout, posterior)) for posterior in posteriors)
     objectives = np.full(len(posteriors), np.nan)
     most = max(1, TOGETHER // model.layout.size)
     for number, outcome in lockstep(climbs, partial(data.sum_each, model.visit_each), most):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -18,17 +19,18 @@ from ._kernels.inputs import Assignment, Block, Coefficients
 from .conjugate import Gaussians
 from .data import ArrayData, Frame, as_sequences
 from .emissions import Gaussian
-from .methods import CrispEM
 from .latents import Mixture
+from .methods import CrispEM
 from .model import Model
 from .stats import Layout, Stats
 
-__all__ = ["Centroids", "Init", "from_labels", "from_parameters", "posterior"]
+__all__ = ["Centroids", "Init", "Kind", "from_labels", "from_parameters", "posterior"]
 
 Array = NDArray[np.float64]
 # A kind of start for a chain, and how many rows make a stretch.
 ChainInit = tuple[Literal["rows", "sticky", "means", "spread", "segments", "random"], int]
-Init = Literal["kmeans", "whitened", "k-means++", "random", "random_from_data"]
+Kind = Literal["kmeans", "whitened", "k-means++", "random", "random_from_data"]
+Init = Literal["auto", "kmeans", "whitened", "k-means++", "random", "random_from_data"]
 
 # Centroids are sought in a random part of the rows: one in SHARE, but FEWEST at least and MOST at
 # most, or 100 a component where that is more; of so many VALUES at most, or 10 rows a component.
@@ -176,7 +178,7 @@ def _plus_plus(part: ArrayData, n_components: int, rng: np.random.Generator) -> 
     return means
 
 
-def _centroids(data: ArrayData, n_components: int, init: Init, rng: np.random.Generator) -> Array:
+def _centroids(data: ArrayData, n_components: int, init: Kind, rng: np.random.Generator) -> Array:
     """Centroids (K, D), in the units of the frame."""
     if init == "random_from_data":
         rows = data.values[_rows_drawn(data, n_components, rng)].astype(np.float64)
@@ -192,7 +194,7 @@ def _rows_drawn(data: ArrayData, n: int, rng: np.random.Generator) -> NDArray[np
     return rng.choice(present, n, replace=len(present) < n, p=share)
 
 
-def _sought(part: ArrayData, n_components: int, init: Init, rng: np.random.Generator) -> Array:
+def _sought(part: ArrayData, n_components: int, init: Kind, rng: np.random.Generator) -> Array:
     """Centroids (K, D) by k-means++, and k-means from there."""
     means = _plus_plus(part, n_components, rng)
     if init == "k-means++":
@@ -234,7 +236,7 @@ def stretches_of(data: ArrayData, rng: np.random.Generator) -> ArrayData:
     length = FEWEST_OF_CHAINS // 2
     bounds = _bounds(data)
     # Pieces of no more than `length` rows, of which enough are drawn.
-    begins = np.concatenate([np.arange(a, b, length) for a, b in zip(bounds, bounds[1:])])
+    begins = np.concatenate([np.arange(a, b, length) for a, b in pairwise(bounds)])
     ends = np.append(begins[1:], data.n_rows)
     order = rng.permutation(len(begins))
     n_taken = 1 + int(np.searchsorted(np.cumsum((ends - begins)[order]), n))
@@ -297,9 +299,7 @@ def of_chain(
 
 def _segments(data: ArrayData, k: int) -> NDArray[np.int64]:
     """Each sequence cut into as many parts as there are states."""
-    return np.concatenate(
-        [np.arange(n) * k // n for n in np.diff(_bounds(data))]
-    )
+    return np.concatenate([np.arange(n) * k // n for n in np.diff(_bounds(data))])
 
 
 def _features(
@@ -309,7 +309,7 @@ def _features(
     n = len(points)
     if length == 1:
         return points, np.arange(n)
-    begins = np.concatenate([np.arange(a, b, length) for a, b in zip(bounds, bounds[1:])])
+    begins = np.concatenate([np.arange(a, b, length) for a, b in pairwise(bounds)])
     lengths = np.diff(np.append(begins, n))
     features = np.add.reduceat(points, begins, axis=0) / lengths[:, None]
     of = np.repeat(np.arange(len(begins)), lengths)
@@ -320,14 +320,12 @@ def _features(
     return np.asfortranarray(features / np.where(deviation > 0, deviation, 1.0)), of
 
 
-def _chain_of(
-    model: Model, data: ArrayData, labels: NDArray[np.int64], sticky: bool
-) -> Stats:
+def _chain_of(model: Model, data: ArrayData, labels: NDArray[np.int64], sticky: bool) -> Stats:
     """The posterior given each row's state, in the order of states that zeros allow best."""
     latent, k = model.latent, model.latent.n_components
     counted = np.zeros((k + 1, k))
     bounds = _bounds(data)
-    np.add.at(counted, (0, labels[bounds[:-1]]), 1.0)
+    counted[0] = np.bincount(labels[bounds[:-1]], minlength=k)
     inner = np.ones(len(labels) - 1, dtype=bool)
     inner[bounds[1:-1] - 1] = False
     np.add.at(counted, (1 + labels[:-1][inner], labels[1:][inner]), 1.0)
@@ -345,14 +343,12 @@ def _chain_of(
     return model.prior + model.layout.stats({**fields, "excess": possible * (counted + 1.0)})
 
 
-def each(
-    model: Model, data: ArrayData, plan: Sequence[Init], rng: np.random.Generator
-) -> Array:
+def each(model: Model, data: ArrayData, plan: Sequence[Kind], rng: np.random.Generator) -> Array:
     """Posteriors to start from, (start, size), one of each kind in `plan`."""
     return np.array([posterior(model, data, init, rng).buffer for init in plan])
 
 
-def _of_part(model: Model, data: ArrayData, init: Init, rng: np.random.Generator) -> Stats:
+def _of_part(model: Model, data: ArrayData, init: Kind, rng: np.random.Generator) -> Stats:
     """Statistics of counts or symbols by centroids among points that stand for them.
 
     Those of a part of the rows, each given to the nearest centroid, on behalf of all; a share is
@@ -374,7 +370,7 @@ def _of_part(model: Model, data: ArrayData, init: Init, rng: np.random.Generator
     return stats * (1 - SPREAD) + overall * SPREAD
 
 
-def posterior(model: Model, data: ArrayData, init: Init, rng: np.random.Generator) -> Stats:
+def posterior(model: Model, data: ArrayData, init: Kind, rng: np.random.Generator) -> Stats:
     """Return a posterior to start from, by one pass over the data.
 
     Centroids are found on a part of the rows; the pass gives each row to the nearest and takes

@@ -50,7 +50,7 @@ cdef inline bint settled(Stopping* self, double gain, double rounding) noexcept 
     self.left = INFINITY
     if fabs(gain) <= rounding:
         self.left = rounding
-        return True
+        return self.by_left or fabs(gain) <= self.target
     if not fabs(gain) < fabs(last):
         return False
     self.left = gain * gain / (last - gain) if last > gain else fabs(gain)

@@ -214,10 +214,13 @@ class FittedByMethod(Estimator):
     def _tell_of_convergence(self, best: Fit[Any], method: Any, stacklevel: int) -> None:
         """Warn where a fit that is kept ended at `max_iter`."""
         if not best.converged:
+            left = "gains are still growing"
+            if np.isfinite(best.left):
+                left = f"some {best.left:.2g} nats seem to be left to gain"
+            raised = "max_iter" if method.tol is None else "max_iter or tol"
             warnings.warn(
-                f"{method.name} did not converge in {method.max_iter} iterations: the objective "
-                f"last changed by more than tol={method.tol:g} per row. Raise max_iter or tol, or "
-                "try other starts (n_init)",
+                f"{method.name} did not converge in {method.max_iter} iterations: {left}. Raise "
+                f"{raised}, or try other starts (n_init)",
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )

@@ -75,8 +75,10 @@ class FactorialHMM(FittedByMethod):
     factorisation : {"structured", "complete"}
         q(T) = prod_m q(s_1^m ... s_T^m), or prod_m prod_t q(s_t^m), for which the bound is lower.
     covariance_type : {"full", "diag"}
-    tol : float
-        Stop when the objective changes by no more than this a row (nats).
+    tol : float, optional
+        Stop when an update changes the objective by no more than this a row (nats), and by less
+        than the one before. Where not given: when no more than 0.001 nats in total are left to
+        gain, as the last updates foretell it.
     max_iter : int
         Sweeps over the data at most, after the first, for methods given by name, and to where the
         chains of full inference begin.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -38,7 +38,7 @@ __all__ = ["HiddenMarkovModel"]
 
 Array = NDArray[np.float64]
 
-INITS = ("auto", *get_args(starts.Init))
+INITS = get_args(starts.Init)
 # Draws that predictions average over.
 MOST_DRAWS = 200
 
@@ -58,17 +58,26 @@ class HiddenMarkovModel(FittedByMethod):
         Viterbi training. By name, with `max_iter` and `tol` from here; or an object that brings its
         own, such as ``vbfast.EM(acceleration=None)``.
     covariance_type : {"diag", "full", "tied", "spherical"}
-    tol : float
-        Stop when the objective changes by no more than this a row (nats).
+    tol : float, optional
+        Stop when an update changes the objective by no more than this a row (nats), and by less
+        than the one before. Where not given: when no more than 0.001 nats in total are left to
+        gain, as the last updates foretell it.
     reg_covar : float
         Added to the diagonal of covariances, in units of each feature's variance in X: see
         `GaussianMixture`.
     max_iter : int
         Sweeps over the data at most, after the first, for methods given by name.
     n_init : int
-        Starts, of which the best objective is kept. Full inference starts each chain anew instead.
-    init_params : {"kmeans", "k-means++", "random", "random_from_data"}
-        Rows start in the state of the nearest centroid, or in a random one.
+        Starts, of which the best objective is kept; of "auto", races. Full inference starts each
+        chain anew instead.
+    init_params : {"auto", "kmeans", "whitened", "k-means++", "random", "random_from_data"}
+        "auto" lets starts of several kinds race, on a part of the rows where there are many, and
+        the best few climb to their ends: states of rows by k-means, with steps as they come or
+        states that last; of stretches of rows, by their means (for symbols, what they are made up
+        of) or their spread; random ones; equal parts of each sequence where `transmat_init` or
+        `startprob_init` has zeros. Groups go to states in the order that zeros allow best. Else
+        rows start in the state of the nearest centroid, as `GaussianMixture` has it, or in a
+        random one.
     initial : {"free", "stationary"}
         Whether the first state's distribution is a parameter of its own, or the stationary
         distribution of the transition matrix (for EM, variational EM and crisp EM).
@@ -159,7 +168,7 @@ class HiddenMarkovModel(FittedByMethod):
         reg_covar: float = 1e-6,
         max_iter: int = 1000,
         n_init: int = 1,
-        init_params: starts.Init | Literal["auto"] = "auto",
+        init_params: starts.Init = "auto",
         initial: Initial = "free",
         startprob_init: ArrayLike | None = None,
         transmat_init: ArrayLike | None = None,
@@ -405,6 +414,8 @@ class HiddenMarkovModel(FittedByMethod):
                 posterior, method.read, given["startprob"], given["transmat"]
             )
 
+        if isinstance(method, FullInference) and init == "auto":
+            init = "kmeans"
         if init != "auto":
             return (
                 start(lambda: starts.posterior(model, data, init, rng)) for _ in range(n_starts)

@@ -409,7 +409,12 @@ def _starts(
     inits = (estimator.weights_init, estimator.means_init, estimator.precisions_init)
     if any(init is None for init in inits):
         _kernels.loop.begin_all(
-            rows, loops.mixtures(model, prior), estimator.init_params, seeds, posterior, threads
+            rows,
+            loops.mixtures(model, prior),
+            "kmeans" if estimator.init_params == "auto" else estimator.init_params,
+            seeds,
+            posterior,
+            threads,
         )
     if all(init is None for init in inits):
         return posterior

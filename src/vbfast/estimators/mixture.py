@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,7 +29,7 @@ __all__ = ["MixtureBase"]
 
 Array = NDArray[np.float64]
 
-INITS = ("auto", *get_args(starts.Init))
+INITS = get_args(starts.Init)
 WEIGHT_PRIORS = ("dirichlet_distribution", "dirichlet_process")
 # Rows that one weight may stand for in full inference, each with a draw of its own.
 MOST_COPIES = 2**53
@@ -42,7 +42,7 @@ class MixtureBase(FittedByMethod):
 
     # Set by the subclasses' constructors.
     n_components: int
-    init_params: starts.Init | Literal["auto"]
+    init_params: starts.Init
     weights_init: ArrayLike | None
     weight_concentration_prior_type: WeightPrior
     weight_concentration_prior: float | None
@@ -221,6 +221,8 @@ class MixtureBase(FittedByMethod):
         def start(located: Callable[[], Stats]) -> Stats:
             return self._start_from(model, total, given, method, located)
 
+        if isinstance(method, FullInference) and init == "auto":
+            init = "kmeans"
         if init != "auto":
             return (
                 start(lambda: starts.posterior(model, data, init, rng)) for _ in range(n_starts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -253,17 +253,21 @@ class MixtureModel(Estimator):
     method : {"em", "mean_field", "full", "variational_em", "crisp_em"} or object
         By name, with `max_iter` and `tol` from here; or an object that brings its own, such as
         ``vbfast.FullInference(n_draws=2000)``.
-    tol : float
-        Stop when the objective changes by no more than this a row (nats).
+    tol : float, optional
+        Stop when an update changes the objective by no more than this a row (nats), and by less
+        than the one before. Where not given: when no more than 0.001 nats in total are left to
+        gain, as the last updates foretell it.
     max_iter : int
         Sweeps over the data at most, after the first, for methods given by name.
     n_init : int
-        Starts, of which the best objective is kept. Latent classes have many local optima: give
-        20 or more, and a small `tol`.
-    init_params : {"kmeans", "k-means++", "random", "random_from_data"}
-        Rows start in the component of the nearest centroid (after k-means; of those that
-        k-means++ chose; of rows drawn), or in a random one. Counts are compared by 2 sqrt(x),
-        symbols by being the same; a tenth of each component then is what all rows have in common.
+        Starts, of which the best objective is kept; of "auto", races.
+    init_params : {"auto", "kmeans", "whitened", "k-means++", "random", "random_from_data"}
+        "auto" lets some starts of each of the other kinds race, on a part of the rows where there
+        are many, and the best few climb to their ends. Else rows start in the component of the
+        nearest centroid (after k-means; the same where the covariance of all rows is 1, of
+        Gaussians; of those that k-means++ chose; of rows drawn), or in a random one. Counts are
+        compared by 2 sqrt(x), symbols by being the same; a tenth of each component then is what all
+        rows have in common.
     weights_init : array-like of shape (K,), optional
     means_init : array-like of shape (K, D), optional
         Gaussians' means or rates of counts.
@@ -353,7 +357,7 @@ class MixtureModel(Estimator):
         tol: float | None = None,
         max_iter: int = 1000,
         n_init: int = 1,
-        init_params: starts.Init | Literal["auto"] = "auto",
+        init_params: starts.Init = "auto",
         weights_init: ArrayLike | None = None,
         means_init: ArrayLike | None = None,
         precisions_init: ArrayLike | None = None,

@@ -204,7 +204,9 @@ class Chain:
         steps, possible = np.zeros((k + 1, k + 1)), np.zeros((k + 1, k + 1))
         steps[:, 1:], possible[:, 1:] = counted, self._possible
         found = quadratic_assignment(
-            steps, possible, method="2opt",
+            steps,
+            possible,
+            method="2opt",
             options={"maximize": True, "partial_match": np.array([[0, 0]]), "rng": 0},
         )
         return np.asarray(found.col_ind[1:] - 1)
