@@ -59,6 +59,8 @@ CHAIN_KINDS: tuple[starts.ChainInit, ...] = (
 )
 # Sweeps of each round, after which half of each kind drops out; and of the last, of all.
 ROUNDS, LAST_ROUND = (12, 24), 24
+# Moves that are tried from the best start, and sweeps of each.
+MOVES, MOVE_SWEEPS, MOST_MOVES = 8, 40, 6
 # Numbers below which waking a thread for a sweep may cost more than it saves.
 FEW_VALUES = 2**17
 # Sweeps in compiled code of those that are left.
@@ -149,10 +151,38 @@ def finalists(
     advance = partial(loops.advance if quick else _advance, model, part, plain)
     best = race(posteriors, kinds, advance)
     left = posteriors[best]
+    left = _moved(model, part, left, advance, rng)
     if quick:
         # Plain sweeps cost next to nothing here, and most starts end by them.
         loops.advance(model, part, replace(plain, tol=method.tol), best, left, LONG_ROUND)
     return _of_all(model, part is data, left)
+
+
+def _moved(
+    model: Model, data: ArrayData, left: Array, advance: Advance, rng: np.random.Generator
+) -> Array:
+    """The best of these and of where moves from the best lead, best first, one of each optimum."""
+    if model.latent.n_components < 3:
+        return left
+    for _ in range(MOST_MOVES):
+        moved = starts.moved(model, data, Stats(model.layout, left[0]), MOVES, rng)
+        objectives = np.append(
+            advance(np.arange(len(left)), left, MOVE_SWEEPS // 4),
+            advance(np.arange(len(moved)), moved, MOVE_SWEEPS),
+        )
+        left = np.concatenate([left, moved])
+        order = _one_of_each(np.argsort(-objectives, kind="stable"), objectives)[:FINALISTS]
+        left = left[order]
+        if order[0] < FINALISTS:
+            break
+    return left
+
+
+def _one_of_each(order: NDArray[np.int64], objectives: Array) -> NDArray[np.int64]:
+    """Without those as good as the one before, which are at the same optimum."""
+    order = order[np.isfinite(objectives[order])]
+    gaps = objectives[order[:-1]] - objectives[order[1:]]
+    return order[np.append(True, gaps > SAME)]
 
 
 def chain_finalists(
@@ -182,8 +212,9 @@ def chain_finalists(
         row[...] = with_given(Stats(model.layout, row.copy())).buffer
     # q(T) of each row by itself is no guide to which starts are good; all of it is, for any method.
     plain = (MeanField if method.read == "mean" else EM)(tol=0.0, acceleration=None)
-    best = race(posteriors, kinds, partial(_advance, model, part, plain))
-    return _of_all(model, whole, posteriors[best])
+    advance = partial(_advance, model, part, plain)
+    best = race(posteriors, kinds, advance)
+    return _of_all(model, whole, _moved(model, part, posteriors[best], advance, rng))
 
 
 def _of_all(model: Model, whole: bool, posteriors: Array) -> list[Stats]:

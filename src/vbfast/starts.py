@@ -275,12 +275,7 @@ def of_chain(
     stretch (the composition of symbols), or by its spread.
     """
     k = model.latent.n_components
-    if model.emission.moments is None:
-        points = np.asfortranarray(model.emission.points(data.values.astype(np.float64)))
-    else:
-        points = np.asfortranarray(
-            (data.values.astype(np.float64) - data.frame.origin) * data.frame.scale
-        )
+    points = _points(model, data)
     out = np.empty((len(plan), model.layout.size))
     for row, (kind, length) in zip(out, plan, strict=True):
         if kind == "random":
@@ -295,6 +290,60 @@ def of_chain(
             labels = _nearest(part, _sought(part, k, "kmeans", rng))[of]
         row[...] = _chain_of(model, data, labels, kind == "sticky").buffer
     return out
+
+
+def moved(model: Model, data: ArrayData, at: Stats, n: int, rng: np.random.Generator) -> Array:
+    """Posteriors (n, size) that a move led to: two components put together, and one split in two.
+
+    Ueda, Nakano, Ghahramani & Hinton (2000), by labels: what is put together lies near to each
+    other, and rows of what is split go to the nearer one of two of them.
+    """
+    k = model.latent.n_components
+    points = _points(model, data)
+    labels = np.empty(data.n_rows, dtype=np.int64)
+    kernel = model.latent.kernel(False)
+    kernel.visit(data.block, model.mode(at), Assignment("hard"), labels=labels)
+    counts = np.bincount(labels, minlength=k)
+    held = np.maximum(counts, 1)[:, None]
+    means = np.array([np.bincount(labels, column, k) for column in points.T]).T / held
+    within = np.array(
+        [np.bincount(labels, (column - means[labels, j]) ** 2, k)
+         for j, column in enumerate(points.T)]
+    ).T / held  # fmt: skip
+    out = []
+    for _ in range(n):
+        one = rng.integers(k)
+        distance = ((means - means[one]) ** 2 / (within + within[one] + LEAST_SPREAD)).sum(axis=1)
+        other = np.argsort(distance, kind="stable")[1 + rng.integers(min(2, k - 1))]
+        new = np.where(labels == other, one, labels)
+        share = np.bincount(new, minlength=k).astype(float)
+        split = rng.choice(k, p=share / share.sum())
+        rows = np.flatnonzero(new == split)
+        two = points[rng.choice(rows, 2)]
+        metric = 1 / (within[split] + LEAST_SPREAD)
+        far = ((points[rows] - two[0]) ** 2 - (points[rows] - two[1]) ** 2) @ metric > 0
+        new[rows[far]] = other
+        out.append(given_labels(model, data, new).buffer)
+    return np.array(out)
+
+
+def given_labels(model: Model, data: ArrayData, labels: NDArray[np.int64]) -> Stats:
+    """A posterior to start from, of rows whose components are known."""
+    if isinstance(model.latent, Mixture):
+        stats = _labelled(model, data, labels)
+        if model.emission.moments is not None:
+            return model.prior + stats
+        overall = model.around(model.emission.overall(stats), stats["strength"])
+        return model.prior + (stats * (1 - SPREAD) + overall * SPREAD)
+    return _chain_of(model, data, labels, sticky=False)
+
+
+def _points(model: Model, data: ArrayData) -> Array:
+    """Rows as points that may be compared, (N, P)."""
+    values = data.values.astype(np.float64)
+    if model.emission.moments is None:
+        return np.asfortranarray(model.emission.points(values))
+    return np.asfortranarray((values - data.frame.origin) * data.frame.scale)
 
 
 def _segments(data: ArrayData, k: int) -> NDArray[np.int64]:
