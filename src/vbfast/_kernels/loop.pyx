@@ -673,7 +673,9 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
             state[2] = room.impossible
             job.done[p] = 1
             return
-        value += room.raw[0] + (0.0 if job.constant == NULL else job.constant[p])
+        if job.constant != NULL:
+            room.raw[0] += job.constant[p]
+        value += room.raw[0]
         state[0] = n + 1
         # Of the sweeps from one kept draw to the next the last one stays.
         if not record(job, p, n // job.thin if job.thin else n, value):
