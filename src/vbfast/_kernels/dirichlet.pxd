@@ -47,7 +47,7 @@ cdef inline double total(Dirichlets q) noexcept nogil:
 
 
 cdef inline bint read_row_mode(Dirichlets q, double least, double* weights) noexcept nogil:
-    """Weights of highest density of one row, where its concentrations exceed 1 by more than `least`.
+    """Weights of highest density of one row, where concentrations exceed 1 by more than `least`.
 
     False, and nothing is written, where they don't: all have the same density, or next to that.
     """

@@ -2,9 +2,9 @@
 # longer than a NumPy function would. The formulas are those of conjugate.pxd, dirichlet.pxd and
 # gamma.pxd.
 #
-# Of Gaussians a distribution q is an object with means (K, D), strength (K), dof (G) and scatter (G, ...), and
-# theta one with means, factor (G, ...), log_det (G) and slack (K), as in conjugate.py: contiguous
-# float64 arrays. What kind of scatter or factor it is, their shapes say.
+# Of Gaussians a distribution q is an object with means (K, D), strength (K), dof (G) and scatter
+# (G, ...), and theta one with means, factor (G, ...), log_det (G) and slack (K), as in
+# conjugate.py: contiguous float64 arrays. What kind of scatter or factor it is, their shapes say.
 
 from cpython.buffer cimport (
     PyBUF_FORMAT,
@@ -372,7 +372,7 @@ def density_terms(q, theta):
     return common, terms
 
 
-# Dirichlet distributions, (..., K): concentrations are values + shift, see dirichlet.pxd -----------
+# Dirichlet distributions, (..., K): concentrations are values + shift, see dirichlet.pxd ----------
 
 
 cdef Dirichlets read_dirichlets(str name, values, double shift) except *:
