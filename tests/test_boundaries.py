@@ -209,11 +209,14 @@ def loop_models(covariance_type="diag", k=K, d=D, prior=None):
     return Mixtures(covariance_type, k, True, prior, reg_covar=1e-6)
 
 
-def begin(rows=None, models=None, init="random", seeds=None, posterior=None, n_threads=1):
+HOW = {"kmeans_sweeps": 3, "kmeans_tol": 1e-4, "spread": 0.1}
+
+
+def begin(rows=None, models=None, init="random", seeds=None, posterior=None, n_threads=1, how=HOW):
     models = models or loop_models()
     posterior = ONES((2, models.prior.shape[1])) if posterior is None else posterior
     seeds = np.zeros(2, dtype=np.uint64) if seeds is None else seeds
-    _kernels.loop.begin_all(rows or rows_of(), models, init, seeds, posterior, n_threads)
+    _kernels.loop.begin_all(rows or rows_of(), models, init, seeds, posterior, n_threads, **how)
 
 
 def loop(rows=None, models=None, read="mode", assignment=EXACT, n_sweeps=2, n_threads=1, **changes):
@@ -742,7 +745,9 @@ CASES = {
     ),
     # The compiled loop.
     "loop rows None": (
-        lambda: _kernels.loop.begin_all(None, loop_models(), "random", SEEDS, ONES((2, 9)), 1),
+        lambda: _kernels.loop.begin_all(
+            None, loop_models(), "random", SEEDS, ONES((2, 9)), 1, **HOW
+        ),
         TypeError, "rows",
     ),
     "loop row None": (lambda: _kernels.loop.Rows([None]), TypeError, "values"),
@@ -781,7 +786,7 @@ CASES = {
     "loop thin below 0": (lambda: loop(**(THINNED | {"thin": -1})), ValueError, "thin is -1"),
     "loop posterior": (lambda: loop(posterior=ONES((2, 3))), ValueError, "posterior"),
     "loop posterior None": (
-        lambda: _kernels.loop.begin_all(rows_of(), loop_models(), "random", SEEDS, None, 1),
+        lambda: _kernels.loop.begin_all(rows_of(), loop_models(), "random", SEEDS, None, 1, **HOW),
         TypeError, "posterior",
     ),
     "loop posterior read-only": (
@@ -819,6 +824,9 @@ CASES = {
     "loop terms None": (lambda: loop(**(THINNED | {"terms": None})), TypeError, "terms"),
     "loop terms": (lambda: loop(**(THINNED | {"terms": ZEROS((2, 2, 1))})), ValueError, "terms"),
     "loop init": (lambda: begin(init="x"), ValueError, "init", "'x'"),
+    "loop sweeps of k-means": (
+        lambda: begin(how=HOW | {"kmeans_sweeps": -1}), ValueError, "kmeans_sweeps is -1",
+    ),
     "loop init None": (lambda: begin(init=None), ValueError, "init", "None"),
     "loop begin seeds": (lambda: begin(seeds=SEEDS[:1]), ValueError, "seeds"),
     # Starts, factors, columns.

@@ -414,5 +414,5 @@ def test_kernel_refuses_arrays_of_the_wrong_shape():
     with pytest.raises(ValueError, match="seeds has shape"):
         _kernels.loop.begin_all(
             rows, loops.mixtures(model), "kmeans", np.zeros(2, dtype=np.uint64),
-            np.zeros((1, model.layout.size)), 1,
+            np.zeros((1, model.layout.size)), 1, kmeans_sweeps=1, kmeans_tol=0.0, spread=0.0,
         )  # fmt: skip

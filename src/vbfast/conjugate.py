@@ -618,6 +618,13 @@ class _NormalPrecision:
         """
         return self._mean
 
+    def sample(self, rng: np.random.Generator) -> Gaussians:
+        """Draw precisions (Wishart by Bartlett's decomposition), then means given them."""
+        parts, bad = _kernels.parameters.sample(self, _seed(rng))
+        if bad >= 0:
+            raise degenerate_error(bad)
+        return Gaussians(*parts)
+
     @cached_property
     def _mean(self) -> Gaussians:
         parts, bad = _kernels.parameters.mean(self)
@@ -668,13 +675,6 @@ class NormalWishart(_NormalPrecision, _Wishart):
         G = K, or 1 if tied.
     """
 
-    def sample(self, rng: np.random.Generator) -> Gaussians:
-        """Draw Lambda, then mu given Lambda."""
-        factor = self._sample_factor(rng)
-        z = rng.standard_normal(self.means.shape)
-        shift = _solve_lower(factor, z)
-        return point(self.means + shift / np.sqrt(self.strength)[:, None], factor)
-
     def _predictive(self) -> tuple[Array, Array]:
         """Factor (K, D, D) and degrees of freedom (K,) of x's Student density (10.81-10.82)."""
         dof = np.broadcast_to(self.dof + 1 - self.n_features, self.strength.shape)
@@ -707,13 +707,6 @@ class NormalGamma(_NormalPrecision):
     ----------
     mean : (K, D); strength : (K,); dof : (K,); scatter : (K, D), or (K, 1) if spherical
     """
-
-    def sample(self, rng: np.random.Generator) -> Gaussians:
-        """Draw lambda, then mu given lambda."""
-        shape = np.broadcast_to(0.5 * self.dof[:, None], self.scatter.shape)
-        factor = np.sqrt(rng.standard_gamma(shape) / (0.5 * self.scatter))
-        z = rng.standard_normal(self.means.shape)
-        return point(self.means + z / (np.sqrt(self.strength)[:, None] * factor), factor)
 
     def log_predictive(self, x: Array) -> Array:
         """log p(x | component), parameters integrated out, (N, K) for x (N, D).

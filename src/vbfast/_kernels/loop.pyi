@@ -28,6 +28,10 @@ def begin_all(
     seeds: NDArray[np.uint64],
     posterior: Array,
     n_threads: int,
+    *,
+    kmeans_sweeps: int,
+    kmeans_tol: float,
+    spread: float,
 ) -> None: ...
 def run(
     rows: Rows,

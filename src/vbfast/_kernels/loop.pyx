@@ -101,10 +101,6 @@ cdef double ROUNDING_OF_CONSTANTS = 1e-14
 # See data.py.
 cdef double NARROWEST = 1e-151
 cdef double WIDEST = 1e152
-# See starts.py.
-cdef Py_ssize_t KMEANS_SWEEPS = 10
-cdef double KMEANS_TOL = 1e-4
-cdef double SPREAD = 0.1
 # Squared distance before there is a centroid: weights times it are numbers.
 cdef double FARTHEST = 1e200
 
@@ -306,6 +302,9 @@ cdef struct Job:
     const uint64_t* seeds
     bint starts
     Init init
+    Py_ssize_t kmeans_sweeps
+    double kmeans_tol
+    double spread
     Assignment assignment
     Read read
     double tol
@@ -983,7 +982,7 @@ cdef void kmeans(const Job* job, Room* room, Py_ssize_t n_sweeps) noexcept nogil
     for sweep in range(n_sweeps):
         look_from(family, room.means, room.theta, room.reference, room.coefficients)
         visit(job.centroids, job.points, room.points, hard, room)
-        if room.raw[0] - last <= KMEANS_TOL * room.total_weight or sweep + 1 == n_sweeps:
+        if room.raw[0] - last <= job.kmeans_tol * room.total_weight or sweep + 1 == n_sweeps:
             return
         last = room.raw[0]
         for k in range(n_components):
@@ -1038,7 +1037,7 @@ cdef void begin(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
                 copy_point(&room, row, room.means + k * room.points.n_features)
         else:
             plus_plus(job, &room, &stream)
-        kmeans(job, &room, KMEANS_SWEEPS + 1 if job.init == KMEANS else 1)
+        kmeans(job, &room, job.kmeans_sweeps + 1 if job.init == KMEANS else 1)
     if job.has_moments:
         # Of Gaussians: strength (K), then means. Moments about these are taken in a second visit.
         memset(room.means, 0, n_components * d * sizeof(double))
@@ -1052,7 +1051,7 @@ cdef void begin(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
         finish(job, &part, &room)
         if job.init != RANDOM:
             job.verbs.spread(
-                &part, prior + 1 + n_components, SPREAD, stats, room.scratch
+                &part, prior + 1 + n_components, job.spread, stats, room.scratch
             )
     update(job, &part, &room, prior, job.posterior + p * job.size)
     job.done[p] = 1
@@ -1179,9 +1178,10 @@ cdef int set_models(Job* job, Rows rows, models) except -1:
 
 def begin_all(
     Rows rows not None, models, str init, const uint64_t[::1] seeds not None,
-    double[:, ::1] posterior not None, int n_threads,
+    double[:, ::1] posterior not None, int n_threads, *, Py_ssize_t kmeans_sweeps,
+    double kmeans_tol, double spread,
 ):
-    """Write the posterior that each problem starts from.
+    """Write the posterior that each problem starts from: see starts.py.
 
     Parameters
     ----------
@@ -1189,9 +1189,17 @@ def begin_all(
     init : {"kmeans", "k-means++", "random", "random_from_data"}
     seeds : IN, (problem,)
     posterior : OUT, (problem, size)
+    kmeans_sweeps, kmeans_tol : IN
+        Sweeps of k-means at most, and the gain a row at which it ends.
+    spread : IN
+        Share of the rows that components of counts or symbols have in common.
     """
     cdef Job job
     set_models(&job, rows, models)
+    check_least("kmeans_sweeps", kmeans_sweeps, 0)
+    job.kmeans_sweeps = kmeans_sweeps
+    job.kmeans_tol = kmeans_tol
+    job.spread = spread
     check_shape("seeds", (seeds.shape[0],), (job.n_problems,))
     check_shape("posterior", (posterior.shape[0], posterior.shape[1]), (job.n_problems, job.size))
     job.starts = True

@@ -31,6 +31,7 @@ from .conjugate cimport (
     Theta,
     add_moments,
     choose_reference,
+    draw,
     family_of,
     has_matrices,
     is_proper,
@@ -75,6 +76,7 @@ from .gamma cimport (
     read_rate_modes,
     write_log_rates,
 )
+from .parts cimport MEAN, MODE, SAMPLE, Read
 from .random cimport Stream, stream_of
 from .tile cimport Shape
 from .visit cimport emission_of, shape_within
@@ -164,16 +166,16 @@ cdef int read_theta(given, Family family, Theta* theta) except -1:
     return 0
 
 
-# Room for D + 1 rows of D doubles; for one where there are no matrices.
+# Room for one or more matrices (D, D) and a row of D doubles; for the row where there are none.
 cdef struct Scratch:
     double[LITTLE] little
     double* memory
 
 
-cdef double* take(Scratch* scratch, Family family) except NULL:
+cdef double* take(Scratch* scratch, Family family, Py_ssize_t matrices=1) except NULL:
     cdef Py_ssize_t size = family.n_features
     if has_matrices(family):
-        size *= family.n_features + 1
+        size *= matrices * family.n_features + 1
     scratch.memory = NULL
     if size <= LITTLE:
         return scratch.little
@@ -192,11 +194,12 @@ cdef tuple scatter_shape(Family family):
 # Distributions ------------------------------------------------------------------------------------
 
 
-cdef tuple read(q, bint mode):
+cdef tuple read(q, Read how, uint64_t seed):
     cdef Family family
     cdef Fields fields
     cdef Theta theta
     cdef Scratch scratch
+    cdef Stream stream = stream_of(seed, 0)
     cdef double* room
     cdef Py_ssize_t bad
     read_distribution(q, &family, &fields)
@@ -208,12 +211,14 @@ cdef tuple read(q, bint mode):
     theta.factor = doubles("factor", factor, family.n_groups * family.per_group)
     theta.log_det = doubles("log_det", log_det, family.n_groups)
     theta.slack = doubles("slack", slack, family.n_components)
-    room = take(&scratch, family)
+    room = take(&scratch, family, 2)
     with nogil:
-        if mode:
+        if how == MODE:
             bad = read_mode(family, fields, theta, room)
-        else:
+        elif how == MEAN:
             bad = read_mean(family, fields, theta, room)
+        else:
+            bad = draw(family, fields, &stream, theta, room)
         free(scratch.memory)
     return (means, factor, log_det, slack), bad
 
@@ -228,12 +233,17 @@ def mode(q):
     bad : int
         The first group that has no covariance, or -1.
     """
-    return read(q, True)
+    return read(q, MODE, 0)
 
 
 def mean(q):
     """Expected natural parameters; returned as by `mode`."""
-    return read(q, False)
+    return read(q, MEAN, 0)
+
+
+def sample(q, uint64_t seed):
+    """Parameters drawn; returned as by `mode`."""
+    return read(q, SAMPLE, seed)
 
 
 def rounding(theta):

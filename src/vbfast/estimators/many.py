@@ -32,6 +32,7 @@ from ..exceptions import (
 from ..loops import Climbs
 from ..methods import Fit, FullInference, Method
 from ..model import Model
+from ..starts import KMEANS_SWEEPS, KMEANS_TOL, SPREAD
 from ..stats import Stats
 from .checks import as_generator
 from .emission_parameters import check_emission
@@ -693,7 +694,17 @@ def _starts(
     with _naming(0):
         given = problems.given(0)
     if any(part is None for part in given.values()):
-        _kernels.loop.begin_all(rows, models, core.init_params, seeds, posterior, threads)
+        _kernels.loop.begin_all(
+            rows,
+            models,
+            core.init_params,
+            seeds,
+            posterior,
+            threads,
+            kmeans_sweeps=KMEANS_SWEEPS,
+            kmeans_tol=KMEANS_TOL,
+            spread=SPREAD,
+        )
     if all(part is None for part in given.values()):
         return posterior
     for s in range(len(problems.values)):
