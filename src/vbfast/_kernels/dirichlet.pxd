@@ -7,7 +7,8 @@ from libc.math cimport INFINITY, exp, lgamma, log
 from libc.string cimport memcpy, memset
 
 from .assign cimport LOWEST
-from .random cimport Stream, log_gamma
+from .random cimport Stream
+from .random cimport log_gamma as draw_log_gamma
 from .special cimport EMPTY, TINY, digamma, log_gamma_ratio, times_log
 from .tile cimport even, fours, lines
 
@@ -109,7 +110,7 @@ cdef inline void draw_logs(Dirichlets q, Stream* stream, double* logs) noexcept 
         for i in range(q.n_columns):
             out[i] = -INFINITY
             if one.values[i] + q.shift > 0.0:
-                out[i] = log_gamma(stream, one.values[i] + q.shift)
+                out[i] = draw_log_gamma(stream, one.values[i] + q.shift)
                 top = max(top, out[i])
         for i in range(q.n_columns):
             sum_ += exp(out[i] - top)
@@ -144,14 +145,26 @@ cdef inline double kl_of(Dirichlets q, Dirichlets prior, const double* logs) noe
     """KL(q || prior), all rows, logs being E[log p] under q; the two are 0 in the same places."""
     cdef double value = 0.0
     cdef double each, other
+    # Most concentrations of a prior are the same.
+    cdef double last = 0.0
+    cdef double last_total = 0.0
+    cdef double log_gamma = 0.0
+    cdef double log_gamma_total = 0.0
     cdef Py_ssize_t i, row
     for row in range(q.n_rows):
         for i in range(row * q.n_columns, (row + 1) * q.n_columns):
             each = q.values[i] + q.shift
             if each > 0.0:
                 other = prior.values[i] + prior.shift
-                value += (each - other) * logs[i] - log_gamma_ratio(each, other)
-        value += log_gamma_ratio(total(row_of(q, row)), total(row_of(prior, row)))
+                if other != last:
+                    last = other
+                    log_gamma = lgamma(other)
+                value += (each - other) * logs[i] - log_gamma_ratio(each, other, log_gamma)
+        other = total(row_of(prior, row))
+        if other != last_total:
+            last_total = other
+            log_gamma_total = lgamma(other)
+        value += log_gamma_ratio(total(row_of(q, row)), other, log_gamma_total)
     return value
 
 

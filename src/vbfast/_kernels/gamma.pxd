@@ -112,6 +112,9 @@ cdef inline double kl_of_rates(
     """KL(q || prior) = E[log q] - E[log p], rates and their logarithms being expected under q."""
     cdef double value = 0.0
     cdef double shape, other
+    # Most shapes of a prior are the same.
+    cdef double last = 0.0
+    cdef double log_gamma_of_last = 0.0
     cdef Py_ssize_t i
     for i in range(q.n_components * q.n_features):
         shape = q.excess[i] + 1.0
@@ -119,7 +122,10 @@ cdef inline double kl_of_rates(
         value += (q.excess[i] - prior.excess[i]) * log_rates[i]
         value -= (q.rate[i] - prior.rate[i]) * rates[i]
         value += shape * log(q.rate[i]) - other * log(prior.rate[i])
-        value -= log_gamma_ratio(shape, other)
+        if other != last:
+            last = other
+            log_gamma_of_last = lgamma(other)
+        value -= log_gamma_ratio(shape, other, log_gamma_of_last)
     return value
 
 

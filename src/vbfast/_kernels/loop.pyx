@@ -917,6 +917,7 @@ cdef double potential(const Room* room, const double* mean, double* distance) no
     cdef const lanes* nearest
     cdef const lanes* weight
     cdef lanes* out
+    cdef Py_ssize_t d = room.points.n_features
     cdef Py_ssize_t first, j, n_rows, step, t, v
     for t in range(room.n_tiles):
         first = t * room.tile_rows
@@ -928,7 +929,7 @@ cdef double potential(const Room* room, const double* mean, double* distance) no
         out = <lanes*>(distance + first)
         for v in range(n_rows // LANES):
             square = lanes_set(0.0)
-            for j in range(room.points.n_features):
+            for j in range(d):
                 x = values[j * step + v] - lanes_set(mean[j])
                 square = square + x * x
             least = lanes_min(square, nearest[v])

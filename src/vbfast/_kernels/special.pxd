@@ -37,15 +37,18 @@ cdef inline double times_log(double factor, double log_x) noexcept nogil:
     return factor * log_x if factor != 0.0 else 0.0
 
 
-cdef inline double log_gamma_ratio(double a, double b) noexcept nogil:
+cdef inline double log_gamma_ratio(double a, double b, double log_gamma_b) noexcept nogil:
     """Log of Gamma(a) / Gamma(b), of which large and close ones would leave rounding alone.
 
     By Stirling's series, its large terms subtracted by hand (Abramowitz & Stegun 6.1.41).
     """
+    cdef double x, y
     if not (a > 100.0 and b > 100.0):
-        return lgamma(a) - lgamma(b)
+        return lgamma(a) - log_gamma_b
+    x = 1.0 / a
+    y = 1.0 / b
     return (
-        (b - 0.5) * log1p((a - b) / b) + (a - b) * (log(a) - 1.0)
-        + (1.0 / a - 1.0 / b) / 12 - (a ** -3.0 - b ** -3.0) / 360
-        + (a ** -5.0 - b ** -5.0) / 1260
+        (b - 0.5) * log1p((a - b) * y) + (a - b) * (log(a) - 1.0)
+        + (x - y) / 12 - (x * x * x - y * y * y) / 360
+        + (x * x * x * x * x - y * y * y * y * y) / 1260
     )
