@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import reference as ref
 from conftest import DISCRETE, MIXTURES, DiscreteRow
+from hypothesis import assume, given, reject, settings
+from hypothesis import strategies as st
 from scipy import stats as distributions
 from scipy.optimize import linear_sum_assignment
-from scipy.special import xlogy
+from scipy.special import gammaln, xlogy
 
 from vbfast import (
     EM,
@@ -134,6 +137,55 @@ def test_reads_a_posterior_to_rounding(method, row):
         assert np.all(np.abs(found.trace(0) - expected.objectives) <= 1e-12 * size)
         for name, part in expected.theta.arrays.items():
             np.testing.assert_allclose(found.parameters[name][0], part, rtol=1e-11, atol=1e-11)
+
+
+# By another way than either loop's: that both go wrong alike is found.
+KINDS = {"em": "exact", "mean_field": "exact", "variational_em": "best", "crisp_em": "hard"}
+PLAIN = [
+    (method, row)
+    for method, row in CASES
+    if row.prior != "partial" and (method != "mean_field" or row.proper)
+]
+
+
+@pytest.mark.parametrize(("method", "row"), PLAIN, ids=lambda case: str(case))
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=12)
+def test_climbs_as_the_plain_reference(method, row, seed):
+    rng = np.random.default_rng(seed)
+    X, weights, labels, k = problem(rng, row)
+    # Every component holds some rows, and a covariance.
+    labels[: 8 * k] = np.arange(8 * k) % k
+    if weights is not None:
+        weights[: 8 * k] = 1.0
+    data = row.data(X, weights)
+    model = model_of(row, k, data)
+    start = starts.from_labels(model, data, labels)
+    found = climb(model, data, start, METHODS[method](max_iter=4, tol=0))
+    try:
+        expected = plain_trace(method, row, X, ref.one_hot(labels, k), weights)
+    except (np.linalg.LinAlgError, ZeroDivisionError):
+        reject()  # a component comes to have no covariance, or no row
+    assume(found.degenerate[0] < 0)
+    n = min(len(found.trace(0)), len(expected))
+    assert n >= 2 or k == 1
+    size = np.maximum(np.abs(expected[:n]), len(X))
+    assert np.all(np.abs(found.trace(0)[:n] - expected[:n]) <= 1e-8 * size)
+
+
+def plain_trace(method, row, X, q, weights):
+    """Objectives of five sweeps, by reference.py."""
+    k = q.shape[1]
+    more = {"n_sweeps": 5, "sample_weight": weights}
+    truncation = min(2, k) if method == "variational_em" else None
+    if isinstance(row, DiscreteRow):
+        read = "mean" if method == "mean_field" else "mode"
+        return ref.discrete_climb(X, q, row, KINDS[method], read, truncation=truncation, **more)
+    prior = row.reference(X.shape[1])
+    if method == "mean_field":
+        return ref.mean_field(X, q, row.covariance_type, prior, **more)["trace"]
+    more |= {"kind": KINDS[method], "truncation": truncation}
+    return ref.em(X, q, row.covariance_type, prior, **more)["trace"]
 
 
 def test_degenerate_component_is_told():
@@ -344,6 +396,84 @@ def test_theta_is_drawn_from_the_posterior(kind, d):
     correlation = np.corrcoef(np.column_stack([flat, precision, weights[:, -1]]).T)
     np.fill_diagonal(correlation, 0)
     assert np.abs(correlation).max() < 5 / np.sqrt(N_DRAWS)
+
+
+def posterior_of(row, k, d, rng):
+    """A model, and a posterior of it under which one component is empty."""
+    model = row.model(k, d)
+    posterior = model.prior.copy()
+    posterior["concentration"][1:] += rng.uniform(1, 40, k - 1)
+    posterior["strength"][1:] += rng.uniform(1, 40, k - 1)
+    name = "sums" if row.emission == "poisson" else "tally"
+    possible = model.prior[name][1:] > -1
+    posterior[name][1:] += rng.uniform(0, 30, possible.shape) * possible
+    return model, posterior
+
+
+def laws(row, model, posterior):
+    """Each part of theta as SciPy has it: (k, feature, law), by reference's hyperparameters."""
+    k, d = model.latent.n_components, model.emission.n_features
+    for i in range(k):
+        for j in range(d):
+            if row.emission == "poisson":
+                rate = row.hyperparameters(d)[1][j] + posterior["strength"][i]
+                yield i, j, distributions.gamma(posterior["sums"][i, j] + 1.0, scale=1 / rate)
+            else:
+                alpha = posterior["tally"][i, j] + 1.0
+                yield i, j, distributions.dirichlet(alpha[alpha > 0])
+
+
+DISCRETE_PROPER = [row for row in PROPER if isinstance(row, DiscreteRow)]
+
+
+@pytest.mark.parametrize("row", DISCRETE_PROPER, ids=str)
+def test_rates_and_tables_are_drawn_from_the_posterior(row):
+    """By the compiled loop, and by the one with Python."""
+    rng = np.random.default_rng(DISCRETE_PROPER.index(row))
+    model, posterior = posterior_of(row, 3, 3, rng)
+    theta = model.sample(posterior, rng)
+    by_python = [model.emission.distribution(posterior).sample(rng) for _ in range(4000)]
+    found = theta_draws(model, posterior, N_DRAWS)
+    (name,) = theta.parameters.arrays
+    alpha = posterior["concentration"]
+    for k in range(3):
+        law = distributions.beta(alpha[k], alpha.sum() - alpha[k])
+        assert_distributed(found["weights"][:, k], law)
+    for values in (found[name], np.array([each.arrays[name] for each in by_python])):
+        for k, j, law in laws(row, model, posterior):
+            if row.emission == "poisson":
+                assert_distributed(values[:, k, j], law)
+                continue
+            n = len(law.alpha)
+            for c in range(n):
+                marginal = distributions.beta(law.alpha[c], law.alpha.sum() - law.alpha[c])
+                if n > 1:
+                    assert_distributed(values[:, k, j, c], marginal)
+            assert not values[:, k, j, n:].any()
+
+
+@pytest.mark.parametrize("row", DISCRETE_PROPER, ids=str)
+def test_densities_of_draws_are_those_of_scipy(row):
+    rng = np.random.default_rng(7)
+    X, _, labels, k = problem(rng, row, 60)
+    data = row.data(X)
+    model = model_of(row, k, data)
+    start = starts.from_labels(model, data, labels)
+    drawn, _ = loops.sample(model, data.block, [start], [3], 3, 1, 1)
+    posterior, best = drawn.posteriors[0], drawn.best
+    values = row.values(best)
+    alpha = posterior["concentration"]
+    expected = distributions.dirichlet(alpha).logpdf(best.weights) if k > 1 else 0.0
+    for i, j, law in laws(row, model, posterior):
+        at = values[i, j]
+        if row.emission != "poisson":
+            at = at[: len(law.alpha)]
+        if np.size(at) > 1 or row.emission == "poisson":
+            expected += law.logpdf(at)
+    found = drawn.common[0, 0] + np.trace(drawn.terms[0, 0]) + gammaln(k + 1)
+    assert found == pytest.approx(expected, rel=1e-10)
+    common, terms = model.log_density_terms(posterior, best)
+    assert common + np.trace(terms) + gammaln(k + 1) == pytest.approx(expected, rel=1e-10)
 
 
 # Order of components -----------------------------------------------------------------------------
