@@ -199,17 +199,24 @@ def rows_of(n=2, weights=None, values=None):
     return rows
 
 
+# Numbers that are kept of a draw.
+KEPT = K + 2 * K * D
+
+
 def loop_models(covariance_type="diag", k=K, d=D, prior=None):
     size = vbfast.Model(vbfast.Mixture(K), vbfast.Gaussian(D, "diag")).layout.size
     prior = ONES((1, size)) if prior is None else prior
-    return Mixtures(covariance_type, k, 1e-6, True, prior)
+    return Mixtures(covariance_type, k, True, prior, reg_covar=1e-6)
 
 
-def begin(rows=None, models=None, init="random", seeds=None, posterior=None, n_threads=1):
+HOW = {"kmeans_sweeps": 3, "kmeans_tol": 1e-4, "spread": 0.1}
+
+
+def begin(rows=None, models=None, init="random", seeds=None, posterior=None, n_threads=1, how=HOW):
     models = models or loop_models()
     posterior = ONES((2, models.prior.shape[1])) if posterior is None else posterior
     seeds = np.zeros(2, dtype=np.uint64) if seeds is None else seeds
-    _kernels.loop.begin_all(rows or rows_of(), models, init, seeds, posterior, n_threads)
+    _kernels.loop.begin_all(rows or rows_of(), models, init, seeds, posterior, n_threads, **how)
 
 
 def loop(rows=None, models=None, read="mode", assignment=EXACT, n_sweeps=2, n_threads=1, **changes):
@@ -219,9 +226,7 @@ def loop(rows=None, models=None, read="mode", assignment=EXACT, n_sweeps=2, n_th
     kept = n_sweeps // thin if thin > 0 else 1
     arguments = {
         "state": np.zeros((n, 4), dtype=np.int64),
-        "log_weights": ZEROS((n, max(kept, 0), K)),
-        "means": ZEROS((n, max(kept, 0), K * D)),
-        "factors": ZEROS((n, max(kept, 0), K * D)),
+        "theta": ZEROS((n, max(kept, 0), KEPT)),
     }
     posterior = changes.pop("posterior", None)
     posterior = ONES((n, models.prior.shape[1])) if posterior is None else posterior
@@ -237,7 +242,7 @@ THINNED = {
     **SAMPLE,
     "seeds": SEEDS,
     "thin": 1,
-    "best": (ZEROS(K), ZEROS(K * D), ONES(K * D)),
+    "best": ONES(KEPT),
     "common": ZEROS((2, 2)),
     "terms": ZEROS((2, 2, K * K)),
 }
@@ -625,9 +630,70 @@ CASES = {
         ValueError, "means",
     ),
     "logarithms None": (lambda: PARAMETERS.logarithms(None), TypeError, "weights"),
-    "weights' mode": (lambda: PARAMETERS.mode_of_weights(None), TypeError, "concentration"),
+    "weights' mode": (lambda: PARAMETERS.dirichlet_mode(None, 0.0), TypeError, "concentration"),
     "weights' mode of float32": (
-        lambda: PARAMETERS.mode_of_weights(ONES(3, "f4")), TypeError, "concentration",
+        lambda: PARAMETERS.dirichlet_mode(ONES(3, "f4"), 0.0), TypeError, "concentration",
+    ),
+    "no weights": (lambda: PARAMETERS.dirichlet_mean(ONES(()), 0.0), ValueError, "concentration"),
+    "weights of none": (
+        lambda: PARAMETERS.dirichlet_mean_log(ONES((K, 0)), 0.0), ValueError, "concentration",
+    ),
+    "weights drawn": (
+        lambda: PARAMETERS.dirichlet_sample(ONES((0, K)), 0.0, 1), ValueError, "concentration",
+    ),
+    "density of other weights": (
+        lambda: PARAMETERS.dirichlet_log_density(ONES(K), 0.0, ONES(K + 1)),
+        ValueError, "logarithms",
+    ),
+    "other prior of weights": (
+        lambda: PARAMETERS.dirichlet_kl(ONES(K), ONES(K + 1), 0.0), ValueError, "prior",
+    ),
+    "table 2-D": (lambda: PARAMETERS.table_mode(ONES((K, D))), ValueError, "excess"),
+    "table of none": (lambda: PARAMETERS.table_mode(ONES((K, 0, 2))), ValueError, "excess"),
+    "terms of other tables": (
+        lambda: PARAMETERS.table_terms(ONES((K, D, 2)), ONES((K, D, 3))), ValueError, "logarithms",
+    ),
+    "rates 1-D": (lambda: PARAMETERS.rate_mode(ONES(K), ONES(K)), ValueError, "excess"),
+    "rates None": (lambda: PARAMETERS.rate_mean(None, ONES((K, D))), TypeError, "excess"),
+    "rates short": (
+        lambda: PARAMETERS.rate_sample(ONES((K, D)), ONES(K), 1), ValueError, "rate",
+    ),
+    "density of other rates": (
+        lambda: PARAMETERS.rate_log_density(ONES((K, D)), ONES((K, D)), ONES(K), ONES((K, D))),
+        ValueError, "rates",
+    ),
+    "terms of other rates": (
+        lambda: PARAMETERS.rate_terms(ONES((K, D)), ONES((K, D)), ONES((K, D)), ONES(K)),
+        ValueError, "logarithms",
+    ),
+    "other prior of rates": (
+        lambda: PARAMETERS.rate_kl(ONES((K, D)), ONES((K, D)), ONES(K), ONES((K, D))),
+        ValueError, "prior",
+    ),
+    "coefficients of no kernel": (
+        lambda: PARAMETERS.discrete_coefficients("full", ONES((K, D))), ValueError, "'full'",
+    ),
+    "coefficients 1-D": (
+        lambda: PARAMETERS.discrete_coefficients("poisson", ONES(K)), ValueError, "parameters",
+    ),
+    "coefficients of three symbols": (
+        lambda: PARAMETERS.discrete_coefficients("bernoulli", ONES((K, D, 3))),
+        ValueError, "3 symbols",
+    ),
+    "coefficients of no symbols": (
+        lambda: PARAMETERS.discrete_coefficients("categorical", ONES((K, D))),
+        ValueError, "0 symbols",
+    ),
+    "sums short": (
+        lambda: PARAMETERS.discrete_statistics("poisson", ONES(3), (K, D)), ValueError, "raw",
+    ),
+    "sums of symbols": (
+        lambda: PARAMETERS.discrete_statistics("poisson", ONES(24), (K, D, 2)),
+        ValueError, "2 symbols",
+    ),
+    "tallies of nothing": (
+        lambda: PARAMETERS.discrete_statistics("categorical", ONES(24), (K,)),
+        ValueError, "parameters",
     ),
     "about 1-D": (lambda: model().about(ZEROS(K)), ValueError, "means"),
     "about other": (lambda: model().about(ZEROS((K, D + 1))), ValueError),
@@ -679,7 +745,9 @@ CASES = {
     ),
     # The compiled loop.
     "loop rows None": (
-        lambda: _kernels.loop.begin_all(None, loop_models(), "random", SEEDS, ONES((2, 9)), 1),
+        lambda: _kernels.loop.begin_all(
+            None, loop_models(), "random", SEEDS, ONES((2, 9)), 1, **HOW
+        ),
         TypeError, "rows",
     ),
     "loop row None": (lambda: _kernels.loop.Rows([None]), TypeError, "values"),
@@ -718,7 +786,7 @@ CASES = {
     "loop thin below 0": (lambda: loop(**(THINNED | {"thin": -1})), ValueError, "thin is -1"),
     "loop posterior": (lambda: loop(posterior=ONES((2, 3))), ValueError, "posterior"),
     "loop posterior None": (
-        lambda: _kernels.loop.begin_all(rows_of(), loop_models(), "random", SEEDS, None, 1),
+        lambda: _kernels.loop.begin_all(rows_of(), loop_models(), "random", SEEDS, None, 1, **HOW),
         TypeError, "posterior",
     ),
     "loop posterior read-only": (
@@ -727,19 +795,38 @@ CASES = {
     ),
     "loop state None": (lambda: loop(state=None), TypeError, "state"),
     "loop state": (lambda: loop(state=np.zeros((2, 3), int)), ValueError, "state"),
-    "loop means None": (lambda: loop(means=None), TypeError, "means"),
-    "loop means": (lambda: loop(means=ZEROS((2, 1, 1))), ValueError, "means"),
-    "loop factors": (lambda: loop(factors=ZEROS((2, 1, 1))), ValueError, "factors"),
+    "loop theta None": (lambda: loop(theta=None), TypeError, "theta"),
+    "loop theta": (lambda: loop(theta=ZEROS((2, 1, 1))), ValueError, "theta"),
+    "loop constant": (lambda: loop(constant=ONES(3)), ValueError, "constant"),
+    "loop rate None": (
+        lambda: loop(models=Mixtures("poisson", K, True, ONES((1, 1 + 2 * K + K * D)))),
+        TypeError, "rate",
+    ),
+    "loop rate": (
+        lambda: loop(
+            models=Mixtures(
+                "poisson", K, True, ONES((1, 1 + 2 * K + K * D)), rate=ONES((1, D + 1))
+            )
+        ),
+        ValueError, "rate",
+    ),
+    "loop no symbols": (
+        lambda: loop(models=Mixtures("categorical", K, True, ONES((1, 9)))),
+        ValueError, "n_categories",
+    ),
     "loop seeds None": (lambda: loop(**SAMPLE), TypeError, "seeds"),
     "loop seeds": (lambda: loop(**SAMPLE, seeds=SEEDS[:1]), ValueError, "seeds"),
     "loop best None": (lambda: loop(**(THINNED | {"best": None})), TypeError, "best"),
     "loop best short": (
-        lambda: loop(**(THINNED | {"best": (ZEROS(1), ZEROS(1), ZEROS(1))})), ValueError, "best",
+        lambda: loop(**(THINNED | {"best": ONES(1)})), ValueError, "best",
     ),
     "loop common None": (lambda: loop(**(THINNED | {"common": None})), TypeError, "common"),
     "loop terms None": (lambda: loop(**(THINNED | {"terms": None})), TypeError, "terms"),
     "loop terms": (lambda: loop(**(THINNED | {"terms": ZEROS((2, 2, 1))})), ValueError, "terms"),
     "loop init": (lambda: begin(init="x"), ValueError, "init", "'x'"),
+    "loop sweeps of k-means": (
+        lambda: begin(how=HOW | {"kmeans_sweeps": -1}), ValueError, "kmeans_sweeps is -1",
+    ),
     "loop init None": (lambda: begin(init=None), ValueError, "init", "None"),
     "loop begin seeds": (lambda: begin(seeds=SEEDS[:1]), ValueError, "seeds"),
     # Starts, factors, columns.

@@ -140,7 +140,7 @@ def finalists(
     plan = [kind for kind, n in KINDS.items() for _ in range(n * n_races)]
     kinds = np.array([list(KINDS).index(kind) for kind in plan])
     quick = part.n_rows <= loops.most_rows(model)
-    begin = loops.begin if quick else starts.each
+    begin = starts.at_once if quick else starts.each
     posteriors = begin(model, part, plan, rng)
     for row in posteriors:
         row[...] = with_given(Stats(model.layout, row.copy())).buffer

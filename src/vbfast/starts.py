@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _kernels
+from . import _kernels, loops
 from ._kernels.inputs import Assignment, Block, Coefficients
 from .conjugate import Gaussians
 from .data import ArrayData, Frame, as_sequences
@@ -390,6 +390,36 @@ def _chain_of(model: Model, data: ArrayData, labels: NDArray[np.int64], sticky: 
     fields = {name: stats[name] for name, _ in model.emission.fields(k)}
     possible = latent.equal > 0
     return model.prior + model.layout.stats({**fields, "excess": possible * (counted + 1.0)})
+
+
+def at_once(
+    model: Model, data: ArrayData, plan: Sequence[Kind], rng: np.random.Generator
+) -> Array:
+    """Return what `each` does, of few rows, by compiled code."""
+    block, d = data.block, data.values.shape[1]
+    out = np.empty((len(plan), model.layout.size))
+    seeds = rng.integers(2**63, size=len(plan), dtype=np.uint64)
+    kinds = np.array(plan)
+    models, threads = loops.mixtures(model), data.n_threads
+    settings = {"kmeans_sweeps": KMEANS_SWEEPS, "kmeans_tol": KMEANS_TOL, "spread": SPREAD}
+    for kind in dict.fromkeys(plan):
+        of = np.flatnonzero(kinds == kind)
+        there, labels, init = np.empty((len(of), model.layout.size)), None, str(kind)
+        if kind == "whitened" and model.emission.moments is None:
+            init = "kmeans"
+        elif kind == "whitened":
+            labels, init = np.empty((len(of), data.n_rows), dtype=np.int64), "labels"
+            white = replace(block, values=data.whitened(), origin=np.zeros(d), scale=np.ones(d))
+            rows = loops.rows_of(white, np.ones(d), len(of))
+            _kernels.loop.begin_all(
+                rows, models, "kmeans", seeds[of], there, threads, labels=labels, **settings
+            )
+        rows = loops.rows_of(block, model.emission.units.variance, len(of))
+        _kernels.loop.begin_all(
+            rows, models, init, seeds[of], there, threads, labels=labels, **settings
+        )
+        out[of] = there
+    return out
 
 
 def each(model: Model, data: ArrayData, plan: Sequence[Kind], rng: np.random.Generator) -> Array:

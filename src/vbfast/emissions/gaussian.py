@@ -178,6 +178,18 @@ class Gaussian:
             ("scatter", shape),
         )
 
+    def arrays(self, n_components: int) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of what draws of the parameters are kept as."""
+        return {
+            "means": (n_components, self.n_features),
+            "factors": self._scatter_shape(n_components),
+        }
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """What the compiled loop is told of the model beside the prior's buffer: see `Mixtures`."""
+        return {"reg_covar": float(self.reg_covar)}
+
     @cached_property
     def moments(self) -> Moments:
         """How those statistics add up."""

@@ -71,14 +71,22 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         )
 
     def _model_of(self, data: ArrayData, method: Method) -> tuple[Model, dict[str, Any]]:
+        return self._model(self._emission_with_prior(data, method, method.read != "mode"), method)
+
+    def _model(
+        self, emission_and_priors: tuple[Any, dict[str, Any]], method: Method
+    ) -> tuple[Model, dict[str, Any]]:
+        """Return the model with its priors, and the attributes that tell of them."""
+        emission, priors = emission_and_priors
         concentration = self._concentration(method, method.read != "mode")
-        emission, priors = self._with_prior(data, method)
         latent = Mixture(self.n_components, self.weight_concentration_prior_type, concentration)
         return Model(latent, emission), {"weight_concentration_prior_": concentration, **priors}
 
     def _given(self, data: ArrayData) -> dict[str, Array | None]:
-        values = self._given_values(self._plain(data.values))
-        return {"weights": self._given_weights(), "values": values}
+        return self._given_for_emission(self._plain(data.values))
+
+    def _given_for_emission(self, emission: Any) -> dict[str, Array | None]:
+        return {"weights": self._given_weights(), "values": self._given_values(emission)}
 
     def _previous(self, data: ArrayData) -> dict[str, Array | None] | None:
         if not self.__sklearn_is_fitted__():
@@ -110,6 +118,21 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         method: Method,
         located: Callable[[], Stats],
     ) -> Stats:
+
+        def located() -> Stats:
+            return starts.posterior(model, data, self.init_params, rng)
+
+        return self._start_from(model, data.total_weight, given, method, located)
+
+    def _start_from(
+        self,
+        model: Model,
+        total_weight: float,
+        given: dict[str, Array | None],
+        method: Method,
+        located: Callable[[], Stats],
+    ) -> Stats:
+        """Return the posterior of the given parameters; ``located()`` tells what is not given."""
         weights, values = given["weights"], given["values"]
         posterior = model.prior
         if weights is None or values is None:
@@ -477,8 +500,12 @@ class MixtureModel(Estimator):
             )
         face = self._face(self.emission)
         face.fit(X, y, sample_weight)
-        self.__dict__ = face.__dict__ | {"_fitted_emission": self.emission}
+        self._take_over(face)
         return self
+
+    def _take_over(self, face: Any) -> None:
+        """Have the attributes that a face was given by a fit."""
+        self.__dict__ = face.__dict__ | {"_fitted_emission": self.emission}
 
     def fit_predict(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
