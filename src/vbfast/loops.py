@@ -207,7 +207,6 @@ def advance(
     model: Model,
     data: ArrayData,
     method: Any,
-    _: NDArray[np.int64],
     posteriors: Array,
     n_sweeps: int,
 ) -> Array:

@@ -28,7 +28,7 @@ __all__ = ["Centroids", "Init", "Kind", "from_labels", "from_parameters", "poste
 
 Array = NDArray[np.float64]
 # A kind of start for a chain, and how many rows make a stretch.
-ChainInit = tuple[Literal["rows", "sticky", "means", "spread", "segments", "random"], int]
+ChainKind = tuple[Literal["rows", "sticky", "means", "spread", "segments", "random"], int]
 Kind = Literal["kmeans", "whitened", "k-means++", "random", "random_from_data"]
 Init = Literal["auto", "kmeans", "whitened", "k-means++", "random", "random_from_data"]
 
@@ -267,7 +267,7 @@ def _bounds(data: ArrayData) -> NDArray[np.int64]:
 
 
 def of_chain(
-    model: Model, data: ArrayData, plan: Sequence[ChainInit], rng: np.random.Generator
+    model: Model, data: ArrayData, plan: Sequence[ChainKind], rng: np.random.Generator
 ) -> Array:
     """Posteriors of a chain to start from, (start, size), one of each kind in `plan`.
 
@@ -292,7 +292,9 @@ def of_chain(
     return out
 
 
-def moved(model: Model, data: ArrayData, at: Stats, n: int, rng: np.random.Generator) -> Array:
+def moved(
+    model: Model, data: ArrayData, at: Stats, read: str, n: int, rng: np.random.Generator
+) -> Array:
     """Posteriors (n, size) that a move led to: two components put together, and one split in two.
 
     Ueda, Nakano, Ghahramani & Hinton (2000), by labels: what is put together lies near to each
@@ -302,7 +304,8 @@ def moved(model: Model, data: ArrayData, at: Stats, n: int, rng: np.random.Gener
     points = _points(model, data)
     labels = np.empty(data.n_rows, dtype=np.int64)
     kernel = model.latent.kernel(False)
-    kernel.visit(data.block, model.mode(at), Assignment("hard"), labels=labels)
+    theta = getattr(model, read)(at)
+    kernel.visit(data.block, theta, Assignment("hard"), labels=labels)
     counts = np.bincount(labels, minlength=k)
     held = np.maximum(counts, 1)[:, None]
     means = np.array([np.bincount(labels, column, k) for column in points.T]).T / held
@@ -392,9 +395,7 @@ def _chain_of(model: Model, data: ArrayData, labels: NDArray[np.int64], sticky: 
     return model.prior + model.layout.stats({**fields, "excess": possible * (counted + 1.0)})
 
 
-def at_once(
-    model: Model, data: ArrayData, plan: Sequence[Kind], rng: np.random.Generator
-) -> Array:
+def at_once(model: Model, data: ArrayData, plan: Sequence[Kind], rng: np.random.Generator) -> Array:
     """Return what `each` does, of few rows, by compiled code."""
     block, d = data.block, data.values.shape[1]
     out = np.empty((len(plan), model.layout.size))
