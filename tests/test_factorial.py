@@ -141,7 +141,8 @@ class Visit:
             self.start = np.where(begins, self.start, unlikely)
             self.transition /= self.transition.sum(axis=2, keepdims=True)
             self.start /= self.start.sum(axis=1, keepdims=True)
-        self.sparse = unlikely == 0
+        # What was drawn may have left all possible.
+        self.sparse = not (self.start.all() and self.transition.all())
         self.v = rng.standard_normal((m, k, d + more)) / np.sqrt(d)
         self.whitening = np.tril(rng.standard_normal((d, d)) / d) + np.eye(d)
         self.constant = float(rng.standard_normal())
@@ -381,6 +382,26 @@ def test_factorised_visits(visit, level, remembered, family):
             expected[name] = expected[name] + value
     assert_same(found, expected | visit.sums(q), 1e-7 + visit.rounding(visit.y**2))
     np.testing.assert_allclose(q.sum(axis=2), 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("apart", np.linspace(35.0, 40.0, 21))
+def test_what_is_all_but_impossible_rules_nothing_out(level, apart):
+    """A state that underflows has no successors to rule out; one that doesn't, has."""
+    visit = Visit(0, 1, 2, 1, 0, [3])
+    visit.start = np.full((1, 2), 0.5)
+    visit.transition = np.array([[[0.5, 0.5], [0.0, 1.0]]])
+    visit.v = np.array([[[0.0], [apart]]])
+    visit.whitening = np.eye(1)
+    # In the first row the second state is exp(-apart^2 / 2) as likely as the first.
+    visit.x = visit.y = np.array([[0.0], [apart / 2], [apart]])
+    visit.values = visit.origin + visit.x / visit.scale
+    begin = np.eye(2)[[0, 1, 1]]
+    found, q = visit(level, "complete", begin)
+    of = visit.y, visit.v, visit.constant, visit.start, visit.transition
+    value, expected, _, _ = ref.factorised_rounds(*of, begin[:, None], "complete")[-1]
+    np.testing.assert_allclose(q, expected, rtol=1e-9, atol=1e-12)
+    assert found["log_z"] == pytest.approx(value, rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["exact", "structured", "draw"])
