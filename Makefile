@@ -55,7 +55,7 @@ sanitize: $(SANITIZED)/installed
 
 $(SANITIZED)/installed: $(SOURCES)
 	$(PYTHON) -m venv $(SANITIZED)
-	$(SANITIZED)/bin/python -m pip install --quiet "meson-python>=0.18" meson "Cython>=3.2" ninja pytest hypothesis scikit-learn matplotlib
+	$(SANITIZED)/bin/python -m pip install --quiet "meson-python>=0.18" meson "Cython>=3.2" ninja pytest pytest-xdist hypothesis scikit-learn matplotlib
 	PATH="$(CURDIR)/$(SANITIZED)/bin:$$PATH" $(SANITIZED)/bin/python -m pip install --quiet --no-build-isolation \
 	  -Cbuild-dir=build-sanitize -Csetup-args=-Dlevels=$(LEVELS) -Csetup-args=-Dbuildtype=debugoptimized \
 	  -Csetup-args=-Doptimization=1 -Csetup-args=-Db_sanitize=address,undefined -Csetup-args=-Db_lundef=false .
