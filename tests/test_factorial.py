@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import reference as ref
-from hypothesis import given, settings
+from conftest import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -268,7 +269,7 @@ def random_memory(visit, one_hot=False):
     return np.ascontiguousarray(q.reshape(len(q), -1))
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(visit=visits(), level=st.sampled_from(LEVELS), remembered=st.booleans())
 def test_exact_visits(visit, level, remembered):
     start, transition, scores = visit.product
@@ -298,7 +299,7 @@ def test_exact_visits(visit, level, remembered):
     np.testing.assert_allclose(memory, q, atol=visit.rounding(scores))
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(visit=visits(), level=st.sampled_from(LEVELS), remembered=st.booleans())
 def test_visits_along_the_best_paths(visit, level, remembered):
     start, transition, scores = visit.product
@@ -312,7 +313,7 @@ def test_visits_along_the_best_paths(visit, level, remembered):
     assert found["log_z"] == pytest.approx(best, rel=1e-11, abs=visit.rounding(scores))
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(visit=visits(most_states=256), level=st.sampled_from(LEVELS), remembered=st.booleans(),
        kind=st.sampled_from(["best", "draw"]))  # fmt: skip
 def test_visits_a_path_at_a_time(visit, level, remembered, kind):
@@ -342,7 +343,7 @@ def test_visits_a_path_at_a_time(visit, level, remembered, kind):
                 assert value > likely - rounding
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(visit=visits(most_states=256), level=st.sampled_from(LEVELS), remembered=st.booleans(),
        family=st.sampled_from(FAMILIES))  # fmt: skip
 def test_factorised_visits(visit, level, remembered, family):
@@ -440,7 +441,7 @@ def test_a_row_far_from_all_states_takes_no_digits_of_their_paths(kind):
         np.testing.assert_array_equal(q[rows, 0].argmax(axis=1), path)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(
     seed=st.integers(0, 2**32 - 1),
     m=st.sampled_from([9, 10, 11, 12]),
@@ -476,7 +477,7 @@ def test_blocks_of_the_product_chain(seed, m, lengths, kind, level):
     np.testing.assert_allclose(memory, q, atol=1e-9)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     sizes=st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5)),
