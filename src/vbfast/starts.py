@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -227,9 +227,13 @@ def posterior(model: Model, data: ArrayData, init: Init, rng: np.random.Generato
         centroid that k-means++ chose; in one drawn for it; in that of the nearest of rows drawn.
     rng : numpy.random.Generator
     """
+    if init not in get_args(Init):
+        raise ValueError(
+            f"init must be one of {', '.join(map(repr, get_args(Init)))}, not {init!r}"
+        )
     k = model.latent.n_components
     if init == "random":
-        return from_labels(model, data, rng.integers(k, size=data.n_rows))
+        return model.prior + _labelled(model, data, rng.integers(k, size=data.n_rows))
     if model.emission.moments is None:
         return model.prior + _of_part(model, data, init, rng)
     about = model.about(_centroids(data, k, init, rng))
@@ -254,7 +258,7 @@ def from_labels(model: Model, data: ArrayData, labels: ArrayLike) -> Stats:
     Raises
     ------
     ValueError
-        If labels has another shape, or holds anything else.
+        If labels has another shape, or holds anything else, or the emission doesn't allow a row.
     """
     components = np.asarray(labels)
     k = model.latent.n_components
@@ -265,6 +269,7 @@ def from_labels(model: Model, data: ArrayData, labels: ArrayLike) -> Stats:
     bad = np.flatnonzero((components < 0) | (components >= k))
     if len(bad):
         raise ValueError(f"labels[{bad[0]}] is {components[bad[0]]}; 0 to {k - 1} are allowed")
+    model.emission.check_rows(data.values)
     return model.prior + _labelled(model, data, components)
 
 
@@ -301,6 +306,10 @@ def from_parameters(
     means : ndarray of shape (K, D), optional
     covariances : ndarray in the shape of the statistics' scatter, optional
     """
+    if read not in ("mode", "mean", "sample"):
+        raise ValueError(f"read must be 'mode', 'mean' or 'sample', not {read!r}")
+    if not isinstance(posterior, Stats):
+        raise TypeError(f"posterior must be Stats, such as `posterior` gives, not {posterior!r}")
     out = posterior.copy()
     if weights is not None:
         total = float((posterior["strength"] - model.prior["strength"]).sum())

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..conjugate import MatrixNormalWishart, Regression
-from ..data import Frame, check_frame, check_size
+from ..data import Frame, check_frame, check_hyperparameter, check_number, check_size
 from ..exceptions import DegenerateError
 from ..stats import Stats
 
@@ -79,6 +79,13 @@ class AdditiveGaussian:
             raise ValueError(
                 f"covariance_type must be 'full' or 'diag', not {self.covariance_type!r}"
             )
+        check_number("reg_covar", self.reg_covar, least=0)
+        check_number("mean_precision", self.mean_precision, least=0, optional=True)
+        check_number("degrees_of_freedom", self.degrees_of_freedom, above=0, optional=True)
+        d = self.n_features
+        check_hyperparameter("mean_prior", self.mean_prior, (d,))
+        square = (d, d) if self.covariance_type == "full" else (d,)
+        check_hyperparameter("scatter", self.scatter, square)
         if len(self.units.scale) != self.n_features:
             raise ValueError(f"frame has {len(self.units.scale)} features, not {self.n_features}")
 
