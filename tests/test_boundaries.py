@@ -1127,3 +1127,13 @@ def test_pickles_without_a_draw():
     ):
         with pytest.raises(ValueError, match="draws of theta must be"):
             pickle.loads(pickle.dumps(edited))
+
+
+@pytest.mark.parametrize("precision", [1e-300, 1e-20])
+def test_a_mean_precision_that_is_lost_beside_the_rows(precision):
+    X = np.random.default_rng(0).standard_normal((40, 2))
+    chains = vbfast.FactorialHMM(
+        2, 3, method="mean_field", mean_precision_prior=precision, random_state=0
+    )
+    with pytest.raises(vbfast.DegenerateError, match="mean_precision is lost to rounding"):
+        chains.fit(X)

@@ -10,9 +10,8 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..conjugate import MatrixNormalWishart, Regression
+from ..conjugate import MatrixNormalWishart, Regression, lost_precision_error
 from ..data import Frame, check_frame, check_hyperparameter, check_number, check_size
-from ..exceptions import DegenerateError
 from ..stats import Stats
 
 __all__ = ["AdditiveCovariance", "AdditiveGaussian"]
@@ -157,10 +156,7 @@ class AdditiveGaussian:
             try:
                 solution = np.linalg.solve(gram, cross)
             except np.linalg.LinAlgError:
-                raise DegenerateError(
-                    f"mean_precision={self.mean_precision:g} is lost to rounding beside the rows, "
-                    "which leave the chains' levels open: give more, or none"
-                ) from None
+                raise lost_precision_error() from None
         means = np.asarray(solution, dtype=np.float64)
         product = means.T @ cross
         # In this form an error of the means counts squared.
