@@ -9,14 +9,16 @@ import copy
 import pickle
 import re
 import threading
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import vbfast
-from vbfast import _kernels
+from vbfast import _kernels, starts
 from vbfast._kernels.inputs import Assignment, Block, Coefficients, Mixtures, Sequences
+from vbfast.answers import AveragedChain
 from vbfast.conjugate import Gaussians, NormalWishart
 from vbfast.data import ArrayData, Frame
 from vbfast.factorial import FactorialTheta
@@ -1046,3 +1048,179 @@ def test_sequences_may_change_while_rows_are_visited(kind):
     finally:
         stop.set()
         thread.join()
+
+
+# Parts -------------------------------------------------------------------------------------------
+
+
+def some_parts():
+    X = np.random.default_rng(0).standard_normal((40, 2))
+    data = vbfast.ArrayData.of(X, n_threads=1)
+    model = vbfast.Model(vbfast.Mixture(2), vbfast.Gaussian(2, "diag", frame=data.frame))
+    return model, data, starts.posterior(model, data, "kmeans", np.random.default_rng(0))
+
+
+NO_PARAMETERS = [
+    ("reg_covar", -1, ValueError),
+    ("reg_covar", np.nan, ValueError),
+    ("reg_covar", "a", TypeError),
+    ("mean_precision", -1, ValueError),
+    ("mean_precision", "a", TypeError),
+    ("degrees_of_freedom", 0, ValueError),
+    ("degrees_of_freedom", "a", TypeError),
+    ("mean_prior", "a", TypeError),
+    ("mean_prior", [0.0, np.nan], ValueError),
+    ("mean_prior", [0.0, 0.0, 0.0], ValueError),
+    ("scatter", [[1.0, 2.0], [3.0]], ValueError),
+    ("scatter", [1.0, 2.0, 3.0], ValueError),
+    ("scatter", 1j, TypeError),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "error"), NO_PARAMETERS)
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda **given: vbfast.Gaussian(2, "diag", **given),
+        lambda **given: vbfast.Gaussian(2, "full", **given),
+        lambda **given: vbfast.AdditiveGaussian(2, 2, 2, **given),
+    ],
+    ids=["diag", "full", "additive"],
+)
+def test_parameters_of_gaussian_parts(part, name, value, error):
+    with pytest.raises(error, match=name):
+        part(**{name: value})
+
+
+@pytest.mark.parametrize("value", ["a", [1.0, np.inf], [1.0, 1.0, 1.0]])
+def test_variances_of_means(value):
+    with pytest.raises((TypeError, ValueError), match="mean_variance"):
+        vbfast.Gaussian(2, "diag", mean_variance=value)
+
+
+@pytest.mark.parametrize("value", ["x", 2, None])
+def test_factorised_is_true_or_false(value):
+    with pytest.raises(TypeError, match="factorised must be True or False"):
+        vbfast.MeanField(factorised=value)
+
+
+@pytest.mark.parametrize("init", ["x", 3, None])
+def test_starts_that_there_are_not(init):
+    model, data, posterior = some_parts()
+    with pytest.raises(ValueError, match="init must be one of 'kmeans'"):
+        starts.posterior(model, data, init, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="read must be"):
+        starts.from_parameters(model, posterior, init)
+    with pytest.raises(TypeError, match="posterior must be Stats"):
+        starts.from_parameters(model, data, "mode")
+
+
+@pytest.mark.parametrize(
+    "emission", [vbfast.Bernoulli(2), vbfast.Categorical(2, [2, 2]), vbfast.Poisson(2)]
+)
+def test_labelled_rows_that_an_emission_does_not_allow(emission):
+    X = np.array([[0.0, 1.0], [1.0, 0.0], [0.5, -9.0]])
+    data = vbfast.ArrayData.of(X, standardise=False, n_threads=1)
+    model = vbfast.Model(vbfast.Mixture(2), emission)
+    with pytest.raises(ValueError, match=r"X\[2, 0\] is 0.5"):
+        starts.from_labels(model, data, [0, 1, 0])
+
+
+@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
+def test_weights_put_into_data(bad):
+    _, data, _ = some_parts()
+    weights = np.ones(40)
+    weights[7] = bad
+    with pytest.raises(ValueError, match=r"weights\[7\] is"):
+        replace(data, weights=weights)
+    with pytest.raises(ValueError, match=r"weights must have shape \(40,\)"):
+        replace(data, weights=np.ones(3))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [vbfast.EM(), vbfast.MeanField(), vbfast.VariationalEM(), vbfast.CrispEM()],
+    ids=lambda method: method.name,
+)
+def test_what_a_method_is_given(method):
+    model, data, posterior = some_parts()
+    other = vbfast.Model(vbfast.Mixture(2), vbfast.Poisson(2)).prior
+    with pytest.raises(ValueError, match="posterior is of another model"):
+        method.fit(model, data, other)
+    with pytest.raises(TypeError, match="posterior must be Stats"):
+        method.fit(model, data, None)
+    with pytest.raises(TypeError, match="data must be such as ArrayData"):
+        method.fit(model, data.values, posterior)
+    with pytest.raises(TypeError, match="model must be a model"):
+        method.fit(None, data, posterior)
+
+
+def test_what_full_inference_is_given():
+    model, data, posterior = some_parts()
+    method, rng = vbfast.FullInference(2, 2, 1), np.random.default_rng(0)
+    with pytest.raises(TypeError, match="rng must be a numpy"):
+        method.fit(model, data, [posterior], rng=0)
+    with pytest.raises(ValueError, match="posteriors must be 1"):
+        method.fit(model, data, posterior, rng)
+    other = vbfast.Model(vbfast.Mixture(2), vbfast.Poisson(2)).prior
+    with pytest.raises(ValueError, match=r"posteriors\[0\] is of another model"):
+        method.fit(model, data, [other], rng)
+
+
+def test_parts_that_make_no_model():
+    mixture, gaussian = vbfast.Mixture(2), vbfast.Gaussian(2)
+    chains, additive = vbfast.CoupledChains(2, 2), vbfast.AdditiveGaussian(2, 2, 2)
+    for pair in ((None, gaussian), (chains, gaussian)):
+        with pytest.raises(TypeError, match="latent of a Model must be"):
+            vbfast.Model(*pair)
+    for emission in (None, additive):
+        with pytest.raises(TypeError, match="emission of a Model must be"):
+            vbfast.Model(mixture, emission)
+    with pytest.raises(TypeError, match="latent of a FactorialModel must be"):
+        vbfast.FactorialModel(None, additive)
+    with pytest.raises(TypeError, match="emission of a FactorialModel must be"):
+        vbfast.FactorialModel(chains, gaussian)
+
+
+@pytest.mark.parametrize("kind", [vbfast.GaussianMixture, vbfast.HiddenMarkovModel])
+def test_samples_of_more_rows_than_there_can_be(kind):
+    X = np.random.default_rng(0).standard_normal((40, 2))
+    fitted = kind(2, random_state=0).fit(X)
+    for n in (10**30, 2**62):
+        with pytest.raises(MemoryError, match=f"n_samples is {n}"):
+            fitted.sample(n)
+
+
+def test_means_of_coupled_chains_whose_sums_overflow():
+    X = np.random.default_rng(0).standard_normal((40, 2))
+    fitted = vbfast.FactorialHMM(2, 2, random_state=0).fit(X)
+    fitted.means_ = np.full((2, 2, 2), 1e308)
+    for ask in (lambda: fitted.predict(X), lambda: fitted.score(X), fitted.sample):
+        with pytest.raises(ValueError, match=r"means_ are as large as 1e\+308"):
+            ask()
+
+
+def test_pickles_without_a_draw():
+    X = np.random.default_rng(0).standard_normal((40, 2))
+    few = vbfast.FullInference(2, 2, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", vbfast.ConvergenceWarning)
+        mixture = vbfast.BayesianGaussianMixture(2, method=few, random_state=0).fit(X)
+    averaged = mixture._current_answers
+    for edited in (
+        replace(averaged, weights=averaged.weights[:0]),
+        replace(averaged, arrays=tuple(part[:0] for part in averaged.arrays)),
+        AveragedChain([], averaged),
+    ):
+        with pytest.raises(ValueError, match="draws of theta must be"):
+            pickle.loads(pickle.dumps(edited))
+
+
+@pytest.mark.parametrize("precision", [1e-300, 1e-20])
+def test_a_mean_precision_that_is_lost_beside_the_rows(precision):
+    X = np.random.default_rng(0).standard_normal((40, 2))
+    chains = vbfast.FactorialHMM(
+        2, 3, method="mean_field", mean_precision_prior=precision, random_state=0
+    )
+    with pytest.raises(vbfast.DegenerateError, match="mean_precision is lost to rounding"):
+        chains.fit(X)

@@ -315,6 +315,15 @@ class AveragedMixture(Answers):
     weights: Array
     arrays: tuple[Array, ...]
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        sizes = {np.shape(part)[:1] for part in (state["weights"], *state["arrays"])}
+        if np.ndim(state["weights"]) != 2 or len(sizes) != 1 or 0 in np.shape(state["weights"]):
+            raise ValueError(
+                "draws of theta must be weights (G, K) and arrays (G, ...), of one draw at least; "
+                f"these are {np.shape(state['weights'])} and {list(map(np.shape, state['arrays']))}"
+            )
+        self.__dict__.update(state)
+
     def _together(self, draws: slice) -> Known:
         """Many draws as one mixture of K components a draw."""
         weights = self.weights[draws].ravel()
@@ -416,6 +425,11 @@ class AveragedChain(Answers):
 
     draws: list[Known]
     middle: Known
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if not state["draws"]:
+            raise ValueError("draws of theta must be one at least; there are none")
+        self.__dict__.update(state)
 
     @property
     def emission(self) -> Any:

@@ -38,6 +38,7 @@ __all__ = [
     "StickBreaking",
     "Tables",
     "degenerate_error",
+    "lost_precision_error",
     "point",
     "precision_factors",
     "regression",
@@ -425,6 +426,14 @@ class StickBreaking:
                 + betaln(prior.a, prior.b)
             ).sum()
         )
+
+
+def lost_precision_error() -> DegenerateError:
+    """Return the error that tells of a regression whose prior doesn't hold what its rows leave."""
+    return DegenerateError(
+        "mean_precision is lost to rounding beside the rows, which leave the chains' levels open: "
+        "give more, or none"
+    )
 
 
 def degenerate_error(component: int) -> DegenerateError:
@@ -1146,7 +1155,10 @@ class MatrixNormalWishart(_Wishart):
     @cached_property
     def _precision_root(self) -> Array:
         """L with LL' = precision."""
-        return np.asarray(np.linalg.cholesky(self.precision), dtype=np.float64)
+        try:
+            return np.asarray(np.linalg.cholesky(self.precision), dtype=np.float64)
+        except np.linalg.LinAlgError:
+            raise lost_precision_error() from None
 
     @property
     def _log_det_precision(self) -> float:

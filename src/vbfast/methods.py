@@ -382,6 +382,8 @@ class _Climb:
 
         So that whoever drives it may serve several climbs by one pass over the data (`lockstep`).
         """
+        _check_parts(model, data)
+        _check_posterior("posterior", model, posterior)
         read: Callable[[Stats], T] = getattr(model, self.read)
         total_weight = data.total_weight
         # Arithmetic in float32 tells no smaller changes.
@@ -515,6 +517,11 @@ class MeanField(_Smooth):
     name: ClassVar[str] = "mean_field"
     read: ClassVar[str] = "mean"
     objective: ClassVar[str] = "evidence lower bound"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.factorised, (bool, np.bool_)):
+            raise TypeError(f"factorised must be True or False, not {self.factorised!r}")
 
     def assign(self, n: int) -> Assignment:
         """How sweep n assigns T."""
@@ -666,10 +673,14 @@ class FullInference:
         -----
         Where data are small, chains run in compiled code, one on each thread.
         """
-        if len(posteriors) != self.n_chains:
-            raise ValueError(
-                f"posteriors must be {self.n_chains}, one for each chain, not {len(posteriors)}"
-            )
+        _check_parts(model, data)
+        if not isinstance(rng, np.random.Generator):
+            raise TypeError(f"rng must be a numpy.random.Generator, not {rng!r}")
+        if isinstance(posteriors, Stats) or len(posteriors) != self.n_chains:
+            n = "one alone" if isinstance(posteriors, Stats) else len(posteriors)
+            raise ValueError(f"posteriors must be {self.n_chains}, one for each chain, not {n}")
+        for number, posterior in enumerate(posteriors):
+            _check_posterior(f"posteriors[{number}]", model, posterior)
         children = rng.spawn(self.n_chains)
         n_tune = max(self.n_tune, 1)
         at_once = None
@@ -721,6 +732,25 @@ Method = MeanField | EM | VariationalEM | CrispEM | FullInference
 METHODS: dict[str, type[MeanField | EM | VariationalEM | CrispEM | FullInference]] = {
     method.name: method for method in (FullInference, MeanField, EM, VariationalEM, CrispEM)
 }
+
+
+def _check_parts(model: object, data: object) -> None:
+    """Raise TypeError where one of the two is something else."""
+    if not isinstance(getattr(model, "prior", None), Stats):
+        raise TypeError(f"model must be a model, such as Model(Mixture(2), ...), not {model!r}")
+    if not hasattr(data, "total_weight"):
+        raise TypeError(f"data must be such as ArrayData.of(X), not {type(data).__name__}")
+
+
+def _check_posterior(name: str, model: Any, posterior: object) -> None:
+    """Raise TypeError or ValueError where it isn't one of the model's."""
+    if not isinstance(posterior, Stats):
+        raise TypeError(f"{name} must be Stats, such as model.prior + statistics: {posterior!r}")
+    mine, theirs = model.prior.layout.fields, posterior.layout.fields
+    if mine is not theirs and mine != theirs:
+        raise ValueError(
+            f"{name} is of another model: it has {posterior!r}, the model {model.prior!r}"
+        )
 
 
 def _check_integer(name: str, value: object, least: int) -> None:

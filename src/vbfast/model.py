@@ -109,6 +109,13 @@ class Model:
     prior: Stats = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name, example, needed in (
+            ("latent", "Mixture(2)", "n_statistics"),
+            ("emission", "Gaussian(2)", "single_resolves"),
+        ):
+            part = getattr(self, name)
+            if not hasattr(part, needed):
+                raise TypeError(f"{name} of a Model must be such as {example}, not {part!r}")
         n_components = self.latent.n_components
         layout = Layout(
             (("log_z", ()), *self.latent.fields(), *self.emission.fields(n_components)),

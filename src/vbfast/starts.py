@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -465,14 +465,18 @@ def posterior(model: Model, data: ArrayData, init: Kind, rng: np.random.Generato
         centroid that k-means++ chose; in one drawn for it; in that of the nearest of rows drawn.
     rng : numpy.random.Generator
     """
+    if init not in get_args(Kind):
+        raise ValueError(
+            f"init must be one of {', '.join(map(repr, get_args(Kind)))}, not {init!r}"
+        )
     k = model.latent.n_components
     if init == "random":
-        return from_labels(model, data, rng.integers(k, size=data.n_rows))
+        return model.prior + _labelled(model, data, rng.integers(k, size=data.n_rows))
     if init == "whitened" and model.emission.moments is not None:
         d = data.values.shape[1]
         unit = Frame(np.zeros(d), np.ones(d), np.ones(d))
         white = ArrayData(data.whitened(), data.weights, unit, data.n_threads)
-        return from_labels(model, data, _nearest(white, _centroids(white, k, "kmeans", rng)))
+        return model.prior + _labelled(model, data, _nearest(white, _centroids(white, k, "kmeans", rng)))
     if model.emission.moments is None:
         return model.prior + _of_part(model, data, init, rng)
     about = model.about(_centroids(data, k, init, rng))
@@ -497,7 +501,7 @@ def from_labels(model: Model, data: ArrayData, labels: ArrayLike) -> Stats:
     Raises
     ------
     ValueError
-        If labels has another shape, or holds anything else.
+        If labels has another shape, or holds anything else, or the emission doesn't allow a row.
     """
     components = np.asarray(labels)
     k = model.latent.n_components
@@ -508,6 +512,7 @@ def from_labels(model: Model, data: ArrayData, labels: ArrayLike) -> Stats:
     bad = np.flatnonzero((components < 0) | (components >= k))
     if len(bad):
         raise ValueError(f"labels[{bad[0]}] is {components[bad[0]]}; 0 to {k - 1} are allowed")
+    model.emission.check_rows(data.values)
     return model.prior + _labelled(model, data, components)
 
 
@@ -544,6 +549,10 @@ def from_parameters(
     means : ndarray of shape (K, D), optional
     covariances : ndarray in the shape of the statistics' scatter, optional
     """
+    if read not in ("mode", "mean", "sample"):
+        raise ValueError(f"read must be 'mode', 'mean' or 'sample', not {read!r}")
+    if not isinstance(posterior, Stats):
+        raise TypeError(f"posterior must be Stats, such as `posterior` gives, not {posterior!r}")
     out = posterior.copy()
     if weights is not None:
         total = float((posterior["strength"] - model.prior["strength"]).sum())

@@ -6,7 +6,7 @@
 # conjugate.py has their names and says what they are.
 
 from libc.math cimport INFINITY, exp, fabs, lgamma, log, sqrt
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from .random cimport Stream, log_gamma, normal
 from .special cimport EMPTY, SMALLEST_VARIANCE, VANISHING, digamma
@@ -269,14 +269,38 @@ cdef inline double trace(
     return total
 
 
+cdef inline double squared_product(
+    Py_ssize_t n, const double* factor, const double* root, double* row
+) noexcept nogil:
+    """|A L|^2, tr(L L' A'A), of two lower triangular matrices. `row` (D) is scratch."""
+    cdef Py_ssize_t i, j, m
+    cdef double value
+    cdef double total = 0.0
+    for i in range(n):
+        memset(row, 0, (i + 1) * sizeof(double))
+        for j in range(i + 1):
+            value = factor[i * n + j]
+            for m in range(j + 1):
+                row[m] = row[m] + value * root[j * n + m]
+        total += dot(i + 1, row, row)
+    return total
+
+
 cdef inline double density_of_precision(
     Family family, Fields p, Py_ssize_t g, Theta theta, Py_ssize_t h, double* scratch
 ) noexcept nogil:
     """log p(Lambda_h) under group g, without its constant, and of the means what has no mean."""
-    cdef double value = trace(
+    return density_given(family, p, g, theta, h, trace(
         family, p.scatter + g * family.per_group, theta.factor + h * family.per_group, scratch
-    )
-    return 0.5 * exponent(family, p, g) * theta.log_det[h] / sharing(family) - 0.5 * value
+    ))
+
+
+cdef inline double density_given(
+    Family family, Fields p, Py_ssize_t g, Theta theta, Py_ssize_t h, double trace_of_product
+) noexcept nogil:
+    """The same, given tr(scatter_g Lambda_h)."""
+    cdef double log_det = theta.log_det[h] / sharing(family)
+    return 0.5 * exponent(family, p, g) * log_det - 0.5 * trace_of_product
 
 
 cdef inline double density_of_mean(
@@ -341,11 +365,33 @@ cdef inline Constants constants_of(
 cdef inline double log_density(
     Family family, Fields p, Theta theta, double* scratch
 ) noexcept nogil:
-    """log p(mu, Lambda), without its constant."""
+    """log p(mu, Lambda), without its constant.
+
+    Of two matrices of which one is all but singular and the other all but unbounded, terms of
+    their product's trace cancel: a difference of 1e-7 nats. As a sum of squares they don't, and
+    what the scatter's root is off by is the same each time. `scratch` (D + 1, D).
+    """
+    cdef Py_ssize_t n = family.n_features
+    cdef Py_ssize_t size = family.per_group
     cdef double value = 0.0
+    cdef double* row = scratch + (n * n if has_matrices(family) else 0)
+    cdef const double* scatter
     cdef Py_ssize_t g, k
+    cdef bint rooted = False
     for g in range(family.n_groups):
-        value += density_of_precision(family, p, g, theta, g, scratch)
+        scatter = p.scatter + g * size
+        # A prior's are all the same.
+        if has_matrices(family) and (
+            g == 0 or memcmp(scatter, scatter - size, size * sizeof(double)) != 0
+        ):
+            rooted = scatter[0] > 0.0 and cholesky(n, scatter, 1.0, 0.0, scratch, row)
+        if rooted:
+            value += density_given(
+                family, p, g, theta, g,
+                squared_product(n, theta.factor + g * size, scratch, row),
+            )
+        else:
+            value += density_of_precision(family, p, g, theta, g, row)
     for k in range(family.n_components):
         value += density_of_mean(family, p, k, theta, k, scratch)
     return value

@@ -784,7 +784,9 @@ cdef double settle_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
             q[k] = exp(score[k] - top)
             total += q[k]
         for k in range(n):
-            q[k] = q[k] / total
+            # What is less is none. Where a step is impossible it would rule out the neighbours'
+            # states or, as log 0 is a number here, all but rule them out.
+            q[k] = q[k] / total if q[k] >= TINY else 0.0
             if q[k] > 0.0:
                 divergence += q[k] * log(q[k])
             if t == 0:

@@ -19,7 +19,7 @@ from ..conjugate import (
     point,
     precision_factors,
 )
-from ..data import Frame, check_frame, check_size
+from ..data import Frame, check_frame, check_hyperparameter, check_number, check_size
 from ..stats import Moments, Stats
 
 __all__ = ["CovarianceType", "Gaussian", "draw_rows"]
@@ -123,6 +123,14 @@ class Gaussian:
             raise ValueError(
                 f"mean_variance is for 'diag' and 'spherical', not {self.covariance_type!r}"
             )
+        check_number("reg_covar", self.reg_covar, least=0)
+        check_number("mean_precision", self.mean_precision, least=0, optional=True)
+        check_number("degrees_of_freedom", self.degrees_of_freedom, above=0, optional=True)
+        d = self.n_features
+        check_hyperparameter("mean_prior", self.mean_prior, (d,))
+        check_hyperparameter("mean_variance", self.mean_variance, (d,))
+        shapes = {"full": (d, d), "tied": (d, d), "diag": (d,), "spherical": ()}
+        check_hyperparameter("scatter", self.scatter, shapes[self.covariance_type])
         scale = self.units.scale
         if len(scale) != self.n_features:
             raise ValueError(f"frame has {len(scale)} features, not {self.n_features}")

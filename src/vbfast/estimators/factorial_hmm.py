@@ -590,6 +590,13 @@ class FactorialHMM(FittedByMethod):
             raise ValueError(f"means_ must have shape (M, K, D), got {shape}")
         m, k, d = shape
         means = as_array("means_", self.means_, shape)
+        with np.errstate(over="ignore"):
+            most = 2 * k * np.abs(means).max(axis=1).sum(axis=0).max()
+        if not np.isfinite(most):
+            raise ValueError(
+                f"means_ are as large as {np.abs(means).max():g}: their sums over chains and "
+                "states would be no float64"
+            )
         start = as_array("startprob_", self.startprob_, (m, k))
         _check_probabilities("startprob_", start)
         transition = as_array("transmat_", self.transmat_, (m, k, k))

@@ -23,7 +23,14 @@ from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
 from ..stats import Stats
 from .base import FittedByMethod, feature_names
-from .checks import as_generator, as_probabilities, check_choice, check_number, sum_of_logs
+from .checks import (
+    as_generator,
+    as_probabilities,
+    check_choice,
+    check_number,
+    check_samples,
+    sum_of_logs,
+)
 
 __all__ = ["MixtureBase"]
 
@@ -484,7 +491,7 @@ class MixtureBase(FittedByMethod):
         """
         now = self._now()
         now._check_is_fitted()
-        check_number("n_samples", n_samples, whole=True, least=1)
+        n_samples = check_samples(n_samples)
         seed = now.random_state if random_state is None else random_state
         return now._current_answers.sample(n_samples, as_generator(seed))
 

@@ -118,20 +118,6 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         method: Method,
         located: Callable[[], Stats],
     ) -> Stats:
-
-        def located() -> Stats:
-            return starts.posterior(model, data, self.init_params, rng)
-
-        return self._start_from(model, data.total_weight, given, method, located)
-
-    def _start_from(
-        self,
-        model: Model,
-        total_weight: float,
-        given: dict[str, Array | None],
-        method: Method,
-        located: Callable[[], Stats],
-    ) -> Stats:
         """Return the posterior of the given parameters; ``located()`` tells what is not given."""
         weights, values = given["weights"], given["values"]
         posterior = model.prior
