@@ -31,6 +31,9 @@ Array = NDArray[np.float64]
 # Climbs n sweeps from each posterior (start, size), overwritten; objectives, NaN where degenerate.
 Advance = Callable[[Array, int], Array]
 
+# Where a start has come to, and the highest objective that it may come to in the end.
+Finalist = tuple[Stats, float]
+
 # Starts of each kind.
 KINDS: dict[starts.Kind, int] = {
     "kmeans": 4,
@@ -67,6 +70,8 @@ SETTLING, FEW_SETTLING = 60, 12
 FINALISTS = 3
 # Objectives that differ by no more, in nats, are of one optimum.
 SAME = 0.01
+# Share of all rows by which what components hold differs at most, of one optimum.
+ALIKE = 0.01
 # Numbers below which waking a thread for a sweep may cost more than it saves.
 FEW_VALUES = 2**17
 # Numbers in the posteriors of starts that climb together, each taking some such more.
@@ -124,8 +129,8 @@ def finalists(
     n_races: int,
     rng: np.random.Generator,
     with_given: Callable[[Stats], Stats],
-) -> list[Stats]:
-    """Return the posteriors that are left of a portfolio of starts.
+) -> list[Finalist]:
+    """Return what is left of a portfolio of starts: posteriors, and objectives they may come to.
 
     Parameters
     ----------
@@ -159,7 +164,7 @@ def chain_finalists(
     n_races: int,
     rng: np.random.Generator,
     with_given: Callable[[Stats], Stats],
-) -> list[Stats]:
+) -> list[Finalist]:
     """Return what `finalists` does, of a chain."""
     part = starts.stretches_of(data, rng)
     longest = max(part.n_rows // (3 * model.latent.n_components), 1)
@@ -192,16 +197,18 @@ def _left(
     n_settling: int,
     rng: np.random.Generator,
     with_given: Callable[[Stats], Stats],
-) -> list[Stats]:
+) -> list[Finalist]:
     """What is left of these starts on a part of the rows, to go on from with all of them."""
     for row in posteriors:
         row[...] = with_given(Stats(model.layout, row.copy())).buffer
     left = race(posteriors, kinds, advance)
     if model.latent.n_components > 2:
         left = _moved(model, part, left, method.read, advance, rng)
-    left = _settled(left, advance, n_settling)
+    left, most = _settled(model, left, advance, n_settling)
     found = [Stats(model.layout, posterior) for posterior in left]
-    return found if part is data else [starts.loosened(model, each) for each in found]
+    if part is data:
+        return list(zip(found, most, strict=True))
+    return [(starts.loosened(model, each), np.inf) for each in found]
 
 
 def _moved(
@@ -226,18 +233,27 @@ def _moved(
     return left
 
 
-def _settled(left: Array, advance: Advance, n_sweeps: int) -> Array:
-    """Those that may be the best at their end, as their last gains foretell it."""
+def _settled(
+    model: Model, left: Array, advance: Advance, n_sweeps: int
+) -> tuple[Array, list[float]]:
+    """Those that may be the best at their end, and how far they may come: as gains foretell it."""
     if len(left) == 1:
-        return left
+        return left, [np.inf]
     before, now, after = (advance(left, n_sweeps) for _ in range(3))
     last, gain = now - before, after - now
     with np.errstate(all="ignore"):
         more = np.where(gain < last, gain * gain / (last - gain), np.inf)
         more = np.where(gain <= SAME**2, SAME**2, more)
-        may_win = after + 3 * more + SAME >= np.nanmax(after, initial=-np.inf)
-    order = _best_first(np.where(may_win, after, np.nan))
-    return left[order] if len(order) else left[:1]
+        most = after + 3 * more + SAME
+        order = _best_first(np.where(most >= np.nanmax(after), after, np.nan))
+    if not len(order):
+        return left[:1], [np.inf]
+    # What holds as many rows as the best is on its way to the same optimum.
+    start, end, _ = model.layout.places["strength"]
+    held = np.sort(left[order, start:end], axis=1)
+    alike = np.abs(held - held[0]).max(axis=1) < ALIKE * held[0].sum()
+    alike[0] = False
+    return left[order[~alike]], most[order[~alike]].tolist()
 
 
 def _advance(model: Model, data: ArrayData, method: Any, posteriors: Array, n_sweeps: int) -> Array:

@@ -402,7 +402,11 @@ def at_once(model: Model, data: ArrayData, plan: Sequence[Kind], rng: np.random.
     seeds = rng.integers(2**63, size=len(plan), dtype=np.uint64)
     kinds = np.array(plan)
     models, threads = loops.mixtures(model), data.n_threads
-    settings = {"kmeans_sweeps": KMEANS_SWEEPS, "kmeans_tol": KMEANS_TOL, "spread": SPREAD}
+    settings: dict[str, Any] = {
+        "kmeans_sweeps": KMEANS_SWEEPS,
+        "kmeans_tol": KMEANS_TOL,
+        "spread": SPREAD,
+    }
     for kind in dict.fromkeys(plan):
         of = np.flatnonzero(kinds == kind)
         there, labels, init = np.empty((len(of), model.layout.size)), None, str(kind)
@@ -476,7 +480,8 @@ def posterior(model: Model, data: ArrayData, init: Kind, rng: np.random.Generato
         d = data.values.shape[1]
         unit = Frame(np.zeros(d), np.ones(d), np.ones(d))
         white = ArrayData(data.whitened(), data.weights, unit, data.n_threads)
-        return model.prior + _labelled(model, data, _nearest(white, _centroids(white, k, "kmeans", rng)))
+        labels = _nearest(white, _centroids(white, k, "kmeans", rng))
+        return model.prior + _labelled(model, data, labels)
     if model.emission.moments is None:
         return model.prior + _of_part(model, data, init, rng)
     about = model.about(_centroids(data, k, init, rng))

@@ -19,8 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 from .._threads import resolve_threads
 from ..data import ArrayData, as_rows
 from ..exceptions import ConvergenceWarning, DegenerateError, not_fitted_error
-from ..methods import METHODS, Fit, FullInference, Method, ThetaLike, lockstep
+from ..methods import METHODS, Climb, Fit, FullInference, Method, ThetaLike, lockstep
 from ..model import Model, Theta
+from ..portfolio import TOGETHER, Finalist
 from ..stats import Stats
 from .checks import check_number
 
@@ -29,8 +30,8 @@ __all__ = ["Estimator", "FittedByMethod", "MethodName", "feature_names"]
 T = TypeVar("T", bound=ThetaLike)
 MethodName = Literal["full", "mean_field", "em", "variational_em", "crisp_em"]
 
-# Numbers in the posteriors of starts that climb together; each takes some such more.
-TOGETHER = 2**18
+# Rows up to which starts climb one after another: a pass over so few costs little.
+FEW_ROWS = 4_096
 
 
 class Estimator(ABC):
@@ -166,15 +167,31 @@ class FittedByMethod(Estimator):
         resolved: Method = climb(max_iter=self.max_iter, tol=self.tol)
         return resolved
 
-    def _climb(self, model: Model, data: ArrayData, posteriors: Any, method: Any) -> Fit[Theta]:
-        """Best of several starts."""
-        climbs = (
-            method.climb(model, data, posterior, report=self._report(number))
-            for number, posterior in enumerate(posteriors)
-        )
-        # One after another where somebody reads along.
-        most = 1 if self.verbose else max(1, TOGETHER // model.layout.size)
-        _, best = self._best(lockstep(climbs, partial(data.sum_each, model.visit_each), most))
+    def _climb(
+        self, model: Model, data: ArrayData, finalists: Iterable[Finalist], method: Any
+    ) -> Fit[Theta]:
+        """Best of several starts, but for those that can't come to be the best any more."""
+        highest = -np.inf
+
+        def climbs() -> Iterator[Climb[Theta]]:
+            for number, (posterior, most) in enumerate(finalists):
+                if most >= highest:
+                    yield method.climb(model, data, posterior, report=self._report(number))
+
+        def outcomes() -> Iterator[tuple[int, Fit[Theta] | DegenerateError]]:
+            nonlocal highest
+            # One after another where somebody reads along, or each may spare the next.
+            together = max(1, TOGETHER // model.layout.size)
+            if self.verbose or data.n_rows <= FEW_ROWS:
+                together = 1
+            for number, outcome in lockstep(
+                climbs(), partial(data.sum_each, model.visit_each), together
+            ):
+                if isinstance(outcome, Fit):
+                    highest = max(highest, outcome.objective)
+                yield number, outcome
+
+        _, best = self._best(outcomes())
         self._tell_of_convergence(best, method, self._stacklevel + 1)
         return best
 

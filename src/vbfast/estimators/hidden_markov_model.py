@@ -273,7 +273,7 @@ class HiddenMarkovModel(FittedByMethod):
         n_starts = method.n_chains if isinstance(method, FullInference) else self.n_init
         posteriors = self._starts(model, data, given, method, n_starts, rng)
         if isinstance(method, FullInference):
-            fitted = self._sample(model, data, list(posteriors), method, rng)
+            fitted = self._sample(model, data, [start for start, _ in posteriors], method, rng)
         else:
             best = self._best_climb(model, data, posteriors, method)
             fitted = self._climbed(model, method, best)
@@ -305,12 +305,17 @@ class HiddenMarkovModel(FittedByMethod):
         )
 
     def _best_climb(
-        self, model: Model, data: ArrayData, posteriors: Iterable[Stats], method: Any
+        self,
+        model: Model,
+        data: ArrayData,
+        posteriors: Iterable[portfolio.Finalist],
+        method: Any,
     ) -> Fit[Theta]:
         if method.assign(0).kind != "factorised":
             return self._climb(model, data, posteriors, method)
         # Coordinate ascent goes on from the last q(T), or the free energy might fall.
-        best, _ = self._climb_apart(model, data, posteriors, method, self.n_components)
+        each = (posterior for posterior, _ in posteriors)
+        best, _ = self._climb_apart(model, data, each, method, self.n_components)
         self._tell_of_convergence(best, method, 4)
         return best
 
@@ -403,8 +408,8 @@ class HiddenMarkovModel(FittedByMethod):
         method: Method,
         n_starts: int,
         rng: np.random.Generator,
-    ) -> Iterable[Stats]:
-        """Posteriors that fits begin with."""
+    ) -> Iterable[portfolio.Finalist]:
+        """Posteriors that fits begin with, and the highest objectives that they may come to."""
         init, face = self.init_params, self._face
         counts = np.full(self.n_components, data.total_weight / self.n_components)
 
@@ -418,10 +423,11 @@ class HiddenMarkovModel(FittedByMethod):
             init = "kmeans"
         if init != "auto":
             return (
-                start(lambda: starts.posterior(model, data, init, rng)) for _ in range(n_starts)
+                (start(lambda: starts.posterior(model, data, init, rng)), np.inf)
+                for _ in range(n_starts)
             )
         if self.n_components == 1 or all(value is not None for value in given.values()):
-            return [start(lambda: starts.posterior(model, data, "kmeans", rng))]
+            return [(start(lambda: starts.posterior(model, data, "kmeans", rng)), np.inf)]
         return portfolio.chain_finalists(
             model, data, method, n_starts, rng, lambda posterior: start(lambda: posterior)
         )

@@ -204,7 +204,7 @@ class MixtureBase(FittedByMethod):
             given, n_starts = previous, (n_starts if isinstance(method, FullInference) else 1)
         posteriors = self._starts(model, data, given, method, n_starts, rng)
         if isinstance(method, FullInference):
-            fitted = self._sample(model, data, list(posteriors), method, rng)
+            fitted = self._sample(model, data, [start for start, _ in posteriors], method, rng)
         else:
             best = self._climb(model, data, posteriors, method)
             fitted = self._climbed(model, data.frame, data.total_weight, method, best)
@@ -221,8 +221,8 @@ class MixtureBase(FittedByMethod):
         method: Method,
         n_starts: int,
         rng: np.random.Generator,
-    ) -> Iterable[Stats]:
-        """Posteriors that fits begin with."""
+    ) -> Iterable[portfolio.Finalist]:
+        """Posteriors that fits begin with, and the highest objectives that they may come to."""
         init, total = self.init_params, data.total_weight
 
         def start(located: Callable[[], Stats]) -> Stats:
@@ -232,10 +232,11 @@ class MixtureBase(FittedByMethod):
             init = "kmeans"
         if init != "auto":
             return (
-                start(lambda: starts.posterior(model, data, init, rng)) for _ in range(n_starts)
+                (start(lambda: starts.posterior(model, data, init, rng)), np.inf)
+                for _ in range(n_starts)
             )
         if self.n_components == 1 or all(value is not None for value in given.values()):
-            return [start(lambda: starts.posterior(model, data, "kmeans", rng))]
+            return [(start(lambda: starts.posterior(model, data, "kmeans", rng)), np.inf)]
         return portfolio.finalists(
             model, data, method, n_starts, rng, lambda posterior: start(lambda: posterior)
         )
