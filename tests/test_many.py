@@ -14,6 +14,7 @@ from test_processes import in_fork, posix
 
 import vbfast
 from vbfast import BayesianGaussianMixture, GaussianMixture, MixtureModel, fit_many, loops
+from vbfast.estimators import many
 from vbfast.estimators.many import _core
 from vbfast.exceptions import ConvergenceWarning, DegenerateError
 
@@ -689,3 +690,22 @@ def test_sequences_that_are_refused():
         fit_many(estimator, X, lengths=[[90]])
     with pytest.raises(ValueError, match=r"data set 1: .*lengths"):
         fit_many(estimator, X, lengths=[None, [50, 50]])
+
+
+@pytest.mark.parametrize("emission", COUNTS)
+def test_data_sets_are_looked_at_in_parts(emission, monkeypatch):
+    """A few, one that is larger than a part, the last alone."""
+    rng = np.random.default_rng(38)
+    X = [counted(rng, emission, 1, n)[0] for n in (20, 25, 90, 30, 31, 20)]
+    weights = [rng.random(len(rows)) for rows in X]
+    estimator = MixtureModel(2, emission=emission, method="mean_field", max_iter=4, random_state=0)
+    expected = quiet(fit_many, estimator, X, sample_weight=weights)
+    monkeypatch.setattr(many, "TOGETHER", 50)
+    sizes = np.array([len(rows) for rows in X])
+    assert many._parts(sizes) == [(0, 2), (2, 3), (3, 4), (4, 5), (5, 6)]
+    fits = quiet(fit_many, estimator, X, sample_weight=weights)
+    for name in fits.stacked:
+        np.testing.assert_allclose(getattr(fits, name), getattr(expected, name), rtol=1e-12)
+    X[4][3, 1] = 0.5
+    with pytest.raises(ValueError, match=r"data set 4: X\[3, 1\] is 0.5"):
+        fit_many(estimator, X)
