@@ -709,3 +709,19 @@ def test_data_sets_are_looked_at_in_parts(emission, monkeypatch):
     X[4][3, 1] = 0.5
     with pytest.raises(ValueError, match=r"data set 4: X\[3, 1\] is 0.5"):
         fit_many(estimator, X)
+
+
+@pytest.mark.parametrize("emission", ["gaussian", *COUNTS])
+def test_full_inference_same_as_fit_with_its_seed(emission):
+    rng = np.random.default_rng(39)
+    X = clusters(rng, 3, 40) if emission == "gaussian" else counted(rng, emission, 3, 40)
+    method = vbfast.FullInference(n_draws=20, n_tune=10, n_chains=2)
+    estimator = MixtureModel(2, emission=emission, method=method, random_state=3)
+    fits = quiet(fit_many, estimator, X)
+    seeds = np.random.default_rng(3).integers(2**63, size=3, dtype=np.uint64)
+    for s, rows in enumerate(X):
+        single = MixtureModel(2, emission=emission, method=method, random_state=int(seeds[s]))
+        quiet(single.fit, rows)
+        assert_same(fits, s, single, rtol=0)
+        for name, part in single.draws_.items():
+            np.testing.assert_array_equal(fits[s].draws_[name], part)
