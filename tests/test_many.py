@@ -14,6 +14,7 @@ from test_processes import in_fork, posix
 
 import vbfast
 from vbfast import BayesianGaussianMixture, GaussianMixture, MixtureModel, fit_many, loops
+from vbfast.estimators import many
 from vbfast.estimators.many import _core
 from vbfast.exceptions import ConvergenceWarning, DegenerateError
 
@@ -689,3 +690,38 @@ def test_sequences_that_are_refused():
         fit_many(estimator, X, lengths=[[90]])
     with pytest.raises(ValueError, match=r"data set 1: .*lengths"):
         fit_many(estimator, X, lengths=[None, [50, 50]])
+
+
+@pytest.mark.parametrize("emission", COUNTS)
+def test_data_sets_are_looked_at_in_parts(emission, monkeypatch):
+    """A few, one that is larger than a part, the last alone."""
+    rng = np.random.default_rng(38)
+    X = [counted(rng, emission, 1, n)[0] for n in (20, 25, 90, 30, 31, 20)]
+    weights = [rng.random(len(rows)) for rows in X]
+    estimator = MixtureModel(2, emission=emission, method="mean_field", max_iter=4, random_state=0)
+    expected = quiet(fit_many, estimator, X, sample_weight=weights)
+    monkeypatch.setattr(many, "TOGETHER", 50)
+    sizes = np.array([len(rows) for rows in X])
+    assert many._parts(sizes) == [(0, 2), (2, 3), (3, 4), (4, 5), (5, 6)]
+    fits = quiet(fit_many, estimator, X, sample_weight=weights)
+    for name in fits.stacked:
+        np.testing.assert_allclose(getattr(fits, name), getattr(expected, name), rtol=1e-12)
+    X[4][3, 1] = 0.5
+    with pytest.raises(ValueError, match=r"data set 4: X\[3, 1\] is 0.5"):
+        fit_many(estimator, X)
+
+
+@pytest.mark.parametrize("emission", ["gaussian", *COUNTS])
+def test_full_inference_same_as_fit_with_its_seed(emission):
+    rng = np.random.default_rng(39)
+    X = clusters(rng, 3, 40) if emission == "gaussian" else counted(rng, emission, 3, 40)
+    method = vbfast.FullInference(n_draws=20, n_tune=10, n_chains=2)
+    estimator = MixtureModel(2, emission=emission, method=method, random_state=3)
+    fits = quiet(fit_many, estimator, X)
+    seeds = np.random.default_rng(3).integers(2**63, size=3, dtype=np.uint64)
+    for s, rows in enumerate(X):
+        single = MixtureModel(2, emission=emission, method=method, random_state=int(seeds[s]))
+        quiet(single.fit, rows)
+        assert_same(fits, s, single, rtol=0)
+        for name, part in single.draws_.items():
+            np.testing.assert_array_equal(fits[s].draws_[name], part)

@@ -253,31 +253,22 @@ class _Discrete(_Problems):
         if weights is not None:
             total = np.array([each.sum() for each in weights])
             present = np.array([np.count_nonzero(each) for each in weights])
-        ends = np.cumsum(sizes)
-        first, parts = 0, []
-        while first < n:
-            end = int(np.searchsorted(ends, ends[first] - sizes[first] + TOGETHER, side="right"))
-            parts.append((first, max(end, first + 1)))
-            first = parts[-1][1]
+        begins = np.cumsum(sizes) - sizes
+        parts = _parts(sizes)
         plain = None
         if core.emission == "categorical" and core.n_categories is None:
             plain = _with_all_categories(core, values)
         for part in parts:
             rows = _all_rows(values, *part)
-            try:
+            with _looking_closer(core, values, part):
                 check_finite(rows, threads)
                 plain = core._plain(rows) if plain is None else plain
                 plain.check_rows(rows)
-            except ValueError:
-                for s in range(*part):
-                    with _naming(s):
-                        core._read(values[s])
-                raise
             each = plain.log_base(rows)
             if weights is not None:
                 own = np.concatenate(weights[part[0] : part[1]])
                 each, rows = each * own, rows * own[:, None]
-            places = (ends - sizes)[part[0] : part[1]] - (ends - sizes)[part[0]]
+            places = begins[part[0] : part[1]] - begins[part[0]]
             base[part[0] : part[1]] = np.add.reduceat(each, places)
             mean[part[0] : part[1]] = np.add.reduceat(rows, places, axis=0)
         _check_present(core.n_components, present)
@@ -331,11 +322,35 @@ def _all_rows(values: list[NDArray[Any]], first: int, end: int) -> Array:
     return np.concatenate(values[first:end], dtype=np.float64)
 
 
+def _parts(sizes: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Which data sets, of so many rows, are looked at together: first and end."""
+    out, ends, first = [], np.cumsum(sizes), 0
+    while first < len(sizes):
+        most = ends[first] - sizes[first] + TOGETHER
+        end = max(int(np.searchsorted(ends, most, side="right")), first + 1)
+        out.append((first, end))
+        first = end
+    return out
+
+
+@contextlib.contextmanager
+def _looking_closer(core: Any, values: list[NDArray[Any]], part: tuple[int, int]) -> Iterator[None]:
+    """Have an error about the rows of some data sets say which of these it is about, and where."""
+    try:
+        yield
+    except ValueError:
+        for s in range(*part):
+            with _naming(s):
+                core._read(values[s])
+        raise
+
+
 def _with_all_categories(core: Any, values: list[NDArray[Any]]) -> Categorical:
     """The emission that has the symbols of all data sets."""
     most = np.ones(values[0].shape[1], dtype=np.int64)
-    for s, rows in enumerate(values):
-        with _naming(s):
+    for part in _parts(np.array([len(rows) for rows in values])):
+        rows = _all_rows(values, *part)
+        with _looking_closer(core, values, part):
             check_finite(rows, 1)
             most = np.maximum(most, core._plain(rows).categories)
     return Categorical(len(most), tuple(most.tolist()))
