@@ -204,7 +204,7 @@ class Known(Answers):
         assignment = FILTER if isinstance(self.latent, Chain) else EXACT
         self._visit(values, n_threads, sequences, assignment, log_z=out)
         base = self.emission.log_base(values)
-        return out + base if np.ndim(base) else out
+        return out + base if isinstance(base, np.ndarray) else out
 
     def co_assignment(self, values: NDArray[Any], n_threads: int) -> Array:
         """Probability that two different rows share a component of a mixture, (N, N)."""

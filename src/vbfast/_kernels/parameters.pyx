@@ -17,7 +17,7 @@ from libc.math cimport log
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from .arrays cimport Doubles, doubles, look, shape_told
+from .arrays cimport Doubles, doubles, look_into, shape_told
 from .conjugate cimport (
     DIAG,
     FULL,
@@ -48,14 +48,11 @@ from .conjugate cimport mode_of_weights as weights_of_mode
 from .tile cimport Shape
 from .visit cimport emission_of, shape_within
 
-import math
-
 import numpy as np
 
 # Emissions by name: filled in when the level is loaded.
 EMISSIONS = {}
 
-cdef object prod = math.prod
 cdef object empty = np.empty
 cdef object zeros = np.zeros
 cdef dict FAMILIES = {"full": FULL, "tied": TIED, "diag": DIAG, "spherical": SPHERICAL}
@@ -115,8 +112,8 @@ cdef Py_ssize_t statistics_size(str kernel, Family family) except -1:
 
 cdef int read_distribution(q, Family* family, Fields* fields) except -1:
     cdef Doubles mean, scatter
-    look("means", q.means, &mean)
-    look("scatter", q.scatter, &scatter)
+    look_into("means", q.means, &mean)
+    look_into("scatter", q.scatter, &scatter)
     family[0] = family_like(&mean, &scatter)
     fields.mean = mean.data
     fields.scatter = scatter.data
@@ -213,8 +210,8 @@ def rounding(theta):
     cdef Scratch scratch
     cdef double* room
     cdef double value
-    look("means", theta.means, &means)
-    look("factor", theta.factor, &factor)
+    look_into("means", theta.means, &means)
+    look_into("factor", theta.factor, &factor)
     family = family_like(&means, &factor)
     read_theta(theta, family, &parts)
     room = take(&scratch, family)
@@ -229,7 +226,7 @@ def mode_of_weights(concentration):
     cdef Doubles found
     cdef Family family
     cdef Fields fields
-    look("concentration", concentration, &found)
+    look_into("concentration", concentration, &found)
     family.n_components = found.size
     fields.concentration = found.data
     out = empty(found.size)
@@ -242,7 +239,7 @@ def logarithms(weights):
     """log of each, in the same shape: -inf of 0."""
     cdef Doubles found
     cdef Py_ssize_t k
-    look("weights", weights, &found)
+    look_into("weights", weights, &found)
     out = empty(weights.shape)
     cdef double* values = doubles("logarithms", out, found.size)
     for k in range(found.size):
@@ -380,12 +377,16 @@ def joined(dict places, Py_ssize_t size, values):
     cdef Py_buffer view
     cdef Py_ssize_t start, end
     cdef tuple shape
+    cdef double count
     cdef bint done
     out = zeros(size)
     cdef double* buffer = doubles("fields", out, size)
     for name, value in values.items():
         start, end, shape = places[name]
-        if not 0 <= start <= end <= size or end - start != prod(shape):
+        count = 1.0
+        for extent in shape:
+            count *= <double>extent
+        if not 0 <= start <= end <= size or end - start != count:
             raise ValueError(f"places[{name!r}] is {places[name]}, of {size} numbers")
         done = False
         if PyObject_CheckBuffer(value):
@@ -432,9 +433,9 @@ def add(a, b, out, tuple places, tuple mean_shape, tuple scatter_shape):
     take_shape("scatter", scatter_shape, &scatter)
     family = family_like(&mean, &scatter)
     strength_at, mean_at, scatter_at = places
-    look("a", a, &mine)
-    look("b", b, &theirs)
-    look("out", out, &both, True)
+    look_into("a", a, &mine)
+    look_into("b", b, &theirs)
+    look_into("out", out, &both, True)
     if (
         mine.size != theirs.size or mine.size != both.size
         or not 0 <= strength_at <= mine.size - family.n_components
@@ -463,7 +464,7 @@ def add(a, b, out, tuple places, tuple mean_shape, tuple scatter_shape):
 cdef int read_points(str kernel, given, Family* family, Theta* theta) except -1:
     """Means and factor."""
     cdef Doubles means
-    look("means", given.means, &means)
+    look_into("means", given.means, &means)
     family[0] = family_named(kernel, "means", &means)
     theta.means = means.data
     theta.factor = doubles("factor", given.factor, family.n_groups * family.per_group)
@@ -486,7 +487,7 @@ def collect(str kernel, raw, counts, reference, double reg_covar, variance):
     cdef Fields fields
     cdef Scratch scratch
     cdef double* room
-    look("reference", reference, &about)
+    look_into("reference", reference, &about)
     family = family_named(kernel, "reference", &about)
     cdef double* sums = doubles("raw", raw, statistics_size(kernel, family))
     cdef double* rows = doubles("counts", counts, family.n_components)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .. import _kernels
 from .._threads import resolve_threads
 from ..data import ArrayData, as_rows
 from ..exceptions import ConvergenceWarning, DegenerateError, not_fitted_error
@@ -29,6 +30,7 @@ __all__ = ["Estimator", "FittedByMethod", "MethodName", "feature_names"]
 T = TypeVar("T", bound=ThetaLike)
 MethodName = Literal["full", "mean_field", "em", "variational_em", "crisp_em"]
 
+FEW_ROWS = 32
 # Numbers in the posteriors of starts that climb together; each takes some such more.
 TOGETHER = 2**18
 
@@ -37,6 +39,7 @@ class Estimator(ABC):
     """Parameters by introspection of the constructor, as scikit-learn has them."""
 
     n_features_in_: int
+    n_threads: int | None
 
     @classmethod
     def _parameter_names(cls) -> list[str]:
@@ -108,6 +111,13 @@ class Estimator(ABC):
         now = object.__new__(type(self))
         now.__dict__ = self.__dict__
         return now
+
+    def _threads_for(self, values: NDArray[Any]) -> int:
+        """Threads of a prediction."""
+        # So few rows are never shared out: no need to ask the system for processors.
+        if self.n_threads is None and len(values) <= FEW_ROWS:
+            return 1
+        return resolve_threads(self.n_threads)
 
     def _rows(self, X: ArrayLike, n_features: int) -> NDArray[Any]:
         """X as rows of as many features as were fitted."""
@@ -249,6 +259,11 @@ class FittedByMethod(Estimator):
         kept = {name: value for name, value in vars(self).items() if name not in stale}
         # One assignment, so that Ctrl-C finds the old state or the new one.
         self.__dict__ = {**kept, **fitted}
+
+
+def unchanged(now: tuple[Any, ...], then: tuple[Any, ...]) -> bool:
+    """Whether attributes still are what they were."""
+    return all(map(_kernels.columns.same, now, then)) or all(map(np.array_equal, now, then))
 
 
 def feature_names(X: Any) -> NDArray[np.object_] | None:
