@@ -174,9 +174,11 @@ class Dirichlet:
 
     def kl(self, prior: Dirichlet) -> float:
         """KL(self || prior), whose concentrations are 0 in the same places."""
-        possible = self.concentration > 0
-        a, b = (np.where(possible, each.concentration, 1.0) for each in (self, prior))
-        expected = np.where(possible, self.mean_log(), 0.0)
+        a, b, expected = self.concentration, prior.concentration, self.mean_log()
+        possible = a > 0
+        if not possible.all():
+            a, b = (np.where(possible, each, 1.0) for each in (a, b))
+            expected = np.where(possible, expected, 0.0)
         totals = (each.concentration.sum(axis=-1) for each in (self, prior))
         value = ((a - b) * expected - _log_gamma_ratio(a, b)).sum()
         return float(value + _log_gamma_ratio(*totals).sum())

@@ -252,10 +252,6 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
         return "weights_" in state and "means_" in state and "precisions_cholesky_" in state
 
     @property
-    def _n_features(self) -> int:
-        return int(np.shape(self.means_)[-1])
-
-    @property
     def n_parameters(self) -> int:
         """Free parameters: weights, means and covariances."""
         k, d = np.shape(self.means_)

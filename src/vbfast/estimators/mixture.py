@@ -131,11 +131,6 @@ class MixtureBase(FittedByMethod):
 
     @property
     @abstractmethod
-    def _n_features(self) -> int:
-        """Features of a row to predict."""
-
-    @property
-    @abstractmethod
     def n_parameters(self) -> int:
         """Free parameters, weights among them."""
 
