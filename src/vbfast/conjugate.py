@@ -58,6 +58,8 @@ LEAST_CONCENTRATION = 1e-10
 MOST_ROWS = 1e12
 # What a sum of squares is divided by at least.
 SMALLEST = 1e-300
+# Of two numbers that are no larger the logarithms of Gamma tell the ratio.
+LARGE = 100.0
 # Variances below this, where those of the whole data are 1, are rounding.
 SMALLEST_VARIANCE = 1e-26
 # The same where a variance is what a regression leaves of sums of squares.
@@ -104,10 +106,8 @@ def _log_gamma_ratio(a: Array, b: Array) -> Array:
 
     By Stirling's series, its large terms subtracted by hand (Abramowitz & Stegun 6.1.41).
     """
-    large = np.minimum(a, b) > 100.0
-    if not large.any():
-        return np.asarray(gammaln(a) - gammaln(b))
-    x, y = np.where(large, a, 100.0), np.where(large, b, 100.0)
+    large = np.minimum(a, b) > LARGE
+    x, y = np.where(large, a, LARGE), np.where(large, b, LARGE)
     by_series = (y - 0.5) * np.log1p((x - y) / y) + (x - y) * (np.log(x) - 1.0)
     for power, coefficient in ((1, 12), (3, -360), (5, 1260)):
         by_series += (x**-power - y**-power) / coefficient
@@ -162,6 +162,11 @@ class Dirichlet:
         return out.reshape(self.concentration.shape)
 
     @cached_property
+    def largest_total(self) -> float:
+        """Largest sum of a distribution's concentrations."""
+        return float(self.concentration.sum(axis=-1).max())
+
+    @cached_property
     def log_normalizer(self) -> float:
         """Log of the integral of prod pi^(concentration - 1)."""
         possible = self.concentration[self.concentration > 0]
@@ -179,9 +184,11 @@ class Dirichlet:
         if not possible.all():
             a, b = (np.where(possible, each, 1.0) for each in (a, b))
             expected = np.where(possible, expected, 0.0)
+        value = float(((a - b) * expected).sum())
+        if prior.largest_total <= LARGE:
+            return value - self.log_normalizer + prior.log_normalizer
         totals = (each.concentration.sum(axis=-1) for each in (self, prior))
-        value = ((a - b) * expected - _log_gamma_ratio(a, b)).sum()
-        return float(value + _log_gamma_ratio(*totals).sum())
+        return value + float(_log_gamma_ratio(*totals).sum() - _log_gamma_ratio(a, b).sum())
 
 
 @dataclass(frozen=True)
@@ -1228,7 +1235,7 @@ class MatrixNormalWishart(_Wishart):
     def _square(self, theta: Regression) -> float:
         """tr((W - mean)' precision (W - mean) Lambda)."""
         difference = (theta.means - self.means) @ theta.factor.T
-        return float(np.einsum("pd,pq,qd->", difference, self.precision, difference, optimize=True))
+        return float((difference * (self.precision @ difference)).sum())
 
     def _trace_joined(self, factor: Array) -> float:
         """tr(scatter Lambda)."""
@@ -1263,7 +1270,7 @@ class MatrixNormalWishart(_Wishart):
             - self._log_normalizer_precision.sum()
             + prior._log_normalizer_precision.sum()
         )
-        ratio = np.einsum("pr,pq,qr->", e.slack, prior.precision, e.slack, optimize=True)
+        ratio = (e.slack * (prior.precision @ e.slack)).sum()
         normal = ratio - self.means.size + prior._square(e)
         normal += d * (self._log_det_precision - prior._log_det_precision)
         return float(wishart + 0.5 * normal)

@@ -75,7 +75,7 @@ cdef inline double* shaped(str name, array, tuple shape, bint writable=False) ex
     return found.data
 
 
-cdef inline double* matrix(
+cdef inline double* doubles_of(
     str name, array, Py_ssize_t n_rows, Py_ssize_t n_columns, bint writable=False
 ) except? NULL:
     """Where an array (n_rows, n_columns) lies."""

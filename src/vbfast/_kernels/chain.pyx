@@ -17,7 +17,7 @@ from libc.stdint cimport int64_t, uint16_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from .arrays cimport Doubles, doubles, integers, look_into, matrix, shape_told
+from .arrays cimport Doubles, doubles, doubles_of, integers, look_into, shape_told
 from .assign cimport (
     DRAW,
     EXACT,
@@ -2015,7 +2015,7 @@ def visit(
         if labels is not None:
             job.labels = integers("labels", labels, job.n_rows, True)
         if q is not None:
-            job.q = matrix("q", q, job.n_rows, n, True)
+            job.q = doubles_of("q", q, job.n_rows, n, True)
         if job.assignment.kind == GIVEN:
             if held[5] is None:
                 raise ValueError("block.labels must hold each row's state with 'given', not None")
@@ -2033,7 +2033,7 @@ def visit(
                 memset(sums, 0, job.statistics_size * sizeof(double))
             return -1
         if job.assignment.kind == FACTORISED and q is None and held[6] is not None:
-            job.q = matrix("memory", held[6], job.n_rows, n, True)
+            job.q = doubles_of("memory", held[6], job.n_rows, n, True)
             job.remembered = not isnan(job.q[0])
         totals = <double*>memory.zeros(job.statistics_size * sizeof(double))
         if job.n_rows * (n * n + coefficients.size) < LITTLE_WORK:

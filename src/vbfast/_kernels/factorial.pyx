@@ -20,7 +20,7 @@ from libc.math cimport INFINITY, NAN, exp, isnan, log, sqrt
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from .arrays cimport Doubles, doubles, look_into, matrix, shape_told, shaped
+from .arrays cimport Doubles, doubles, doubles_of, look_into, shape_told, shaped
 from .cpu cimport granted, threads_for
 from .tile cimport (
     LANES,
@@ -1613,7 +1613,7 @@ def visit(
         )
         job.memory = NULL
         if held[6] is not None:
-            job.memory = matrix("memory", held[6], view.shape[0], job.n_indicators, True)
+            job.memory = doubles_of("memory", held[6], view.shape[0], job.n_indicators, True)
         elif job.padded == 0:
             raise ValueError(f"{kind!r} needs a memory")
         if job.n_sequences == 0:

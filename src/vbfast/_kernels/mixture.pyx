@@ -10,7 +10,7 @@ from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from .arrays cimport Doubles, doubles, integers, look_into, matrix, shape_told
+from .arrays cimport Doubles, doubles, doubles_of, integers, look_into, shape_told
 from .assign cimport (
     DRAW,
     EXACT,
@@ -370,7 +370,7 @@ def visit(
         if labels is not None:
             job.labels = integers("labels", labels, job.n_rows, True)
         if q is not None:
-            job.q = matrix("q", q, job.n_rows, job.shape.n_components, True)
+            job.q = doubles_of("q", q, job.n_rows, job.shape.n_components, True)
         job.tile_rows = min(
             rows_of_tile(job.shape.n_features),
             (max(job.n_rows, 1) + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK,

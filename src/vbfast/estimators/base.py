@@ -127,8 +127,9 @@ class Estimator(ABC):
                 f"X has {values.shape[1]} features, but {type(self).__name__} is expecting "
                 f"{n_features} features as input"
             )
-        fitted, given = getattr(self, "feature_names_in_", None), feature_names(X)
-        if fitted is not None and given is not None and list(fitted) != list(given):
+        fitted: Any = vars(self).get("feature_names_in_")
+        given = None if fitted is None else feature_names(X)
+        if given is not None and list(fitted) != list(given):
             raise ValueError(
                 "The feature names should match those that were passed during fit: "
                 f"{list(fitted)}, not {list(given)}"
@@ -263,7 +264,7 @@ class FittedByMethod(Estimator):
 
 def unchanged(now: tuple[Any, ...], then: tuple[Any, ...]) -> bool:
     """Whether attributes still are what they were."""
-    return all(map(_kernels.columns.same, now, then)) or all(map(np.array_equal, now, then))
+    return _kernels.columns.same(now, then) or all(map(np.array_equal, now, then))
 
 
 def feature_names(X: Any) -> NDArray[np.object_] | None:
