@@ -449,16 +449,17 @@ CASES = {
     "weights strided": (lambda: mixture(block(weights=ONES(2 * N)[::2])), TypeError, "weights"),
     "statistics short": (lambda: mixture(statistics=ZEROS(3)), ValueError, "statistics"),
     "statistics read-only": (
-        lambda: mixture(statistics=read_only(ZEROS(1 + K + 2 * K * 4))), ValueError, "read-only",
+        lambda: mixture(statistics=read_only(ZEROS(1 + K + 2 * K * 4))), TypeError, "statistics",
+        "written",
     ),
     "log_z short": (lambda: mixture(log_z=ZEROS(N - 1)), ValueError, "log_z"),
     "labels out short": (
         lambda: mixture(assignment=Assignment("hard"), labels=np.zeros(N - 1, int)),
         ValueError, "labels",
     ),
-    "q short": (lambda: mixture(q=ZEROS((N - 1, K))), ValueError, "q has length"),
-    "q narrow": (lambda: mixture(q=ZEROS((N, K - 1))), ValueError, "a row of q"),
-    "q read-only": (lambda: mixture(q=read_only(ZEROS((N, K)))), ValueError, "read-only"),
+    "q short": (lambda: mixture(q=ZEROS((N - 1, K))), ValueError, "q has shape"),
+    "q narrow": (lambda: mixture(q=ZEROS((N, K - 1))), ValueError, "q has shape"),
+    "q read-only": (lambda: mixture(q=read_only(ZEROS((N, K)))), TypeError, "q", "written"),
     "single: truncation": (
         lambda: mixture(
             kernel=_kernels.mixture_single, assignment=Assignment("best", 0)

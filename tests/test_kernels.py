@@ -1091,7 +1091,9 @@ def test_the_first_value_that_is_not_finite(level, dtype, shape):
 
 
 def test_same_arrays():
-    same = _kernels.columns.same
+    def same(first, second):
+        return _kernels.columns.same((first,), (second,))
+
     a = np.arange(6.0).reshape(2, 3)
     assert same(a, a)
     assert same(a, a.copy())
@@ -1105,6 +1107,10 @@ def test_same_arrays():
     changed[1, 2] = 7
     assert not same(a, changed)
     assert same(np.float64(1), np.float64(1))
+    assert _kernels.columns.same((a, a[0]), (a.copy(), a[0]))
+    assert not _kernels.columns.same((a, a[0]), (a, a[1]))
+    assert not _kernels.columns.same((a, a), (a,))
+    assert not _kernels.columns.same((), (a,))
 
 
 # Factors of precision matrices --------------------------------------------------------------------

@@ -59,6 +59,8 @@ LEAST_CONCENTRATION = 1e-10
 MOST_ROWS = 1e12
 # What a sum of squares is divided by at least.
 SMALLEST = 1e-300
+# Of two numbers that are no larger the logarithms of Gamma tell the ratio.
+LARGE = 100.0
 # Variances below this, where those of the whole data are 1, are rounding.
 SMALLEST_VARIANCE = 1e-26
 # The same where a variance is what a regression leaves of sums of squares.
@@ -1182,7 +1184,7 @@ class MatrixNormalWishart(_Wishart):
     def _square(self, theta: Regression) -> float:
         """tr((W - mean)' precision (W - mean) Lambda)."""
         difference = (theta.means - self.means) @ theta.factor.T
-        return float(np.einsum("pd,pq,qd->", difference, self.precision, difference, optimize=True))
+        return float((difference * (self.precision @ difference)).sum())
 
     def _trace_joined(self, factor: Array) -> float:
         """tr(scatter Lambda)."""
@@ -1217,7 +1219,7 @@ class MatrixNormalWishart(_Wishart):
             - self._log_normalizer_precision.sum()
             + prior._log_normalizer_precision.sum()
         )
-        ratio = np.einsum("pr,pq,qr->", e.slack, prior.precision, e.slack, optimize=True)
+        ratio = (e.slack * (prior.precision @ e.slack)).sum()
         normal = ratio - self.means.size + prior._square(e)
         normal += d * (self._log_det_precision - prior._log_det_precision)
         return float(wishart + 0.5 * normal)

@@ -227,7 +227,9 @@ def as_rows(X: ArrayLike, name: str = "X") -> NDArray[Any]:
 
 def check_finite(values: NDArray[Any], n_threads: int, name: str = "X") -> None:
     """Raise ValueError where a value isn't finite."""
-    _refuse(values, _kernels.columns.first_not_finite(values, n_threads), name)
+    bad = _kernels.columns.first_not_finite(values, n_threads)
+    if bad is not None:
+        _refuse(values, bad, name)
 
 
 def _refuse(values: NDArray[Any], bad: tuple[int, int] | None, name: str = "X") -> None:

@@ -21,6 +21,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import isfinite
 from typing import (
     Any,
     ClassVar,
@@ -183,7 +185,7 @@ class Sweep(Generic[T]):
     theta: T
     stats: Stats
 
-    @property
+    @cached_property
     def objective(self) -> float:
         """The method's objective at `posterior`, in nats, with all constants."""
         return float(self.stats["log_z"]) + self.theta.log_prior
@@ -397,7 +399,9 @@ class _Climb:
                 report(len(objectives) - 1, objective)
 
         def visit(posterior: Stats, theta: T) -> Generator[tuple[T, Assignment], Stats, Sweep[T]]:
-            assignment = replace(self.assign(len(objectives)), precise=precise)
+            assignment = self.assign(len(objectives))
+            if unseen and precise:
+                assignment = replace(assignment, precise=True)
             stats = yield theta, assignment
             return Sweep(posterior, theta, stats)
 
@@ -445,7 +449,7 @@ class _Climb:
                 continue
             sweep = yield from visit(image, theta)
             note(sweep.objective)
-            if not (np.isfinite(sweep.objective) or np.isfinite(last)):
+            if not (isfinite(sweep.objective) or isfinite(last)):
                 break  # no step from here on would have a gain to be judged by
             change = sweep.objective - last
             fall = ROUNDING * max(abs(sweep.objective), total_weight) + constants

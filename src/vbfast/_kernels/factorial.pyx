@@ -20,7 +20,7 @@ from libc.math cimport INFINITY, NAN, exp, isnan, log, sqrt
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from .arrays cimport Doubles, doubles, look, shape_told, shaped
+from .arrays cimport Doubles, doubles, doubles_of, look_into, shape_told, shaped
 from .cpu cimport granted, threads_for
 from .tile cimport (
     LANES,
@@ -1532,14 +1532,14 @@ cdef int read_theta(Job* job, tuple held) except -1:
     """Everything but where rows lie: see `visit`."""
     cdef Doubles origin, means, start
     cdef Py_ssize_t d, k, m, p, _i
-    look("start", held[4], &start)
+    look_into("start", held[4], &start)
     if start.ndim != 2:
         raise ValueError(f"start must be (M, K), not {shape_told(&start)}")
-    look("origin", held[0], &origin)
+    look_into("origin", held[0], &origin)
     m, k, d = start.shape[0], start.shape[1], origin.size
     job.statistics_size = size_of_statistics(m, k, d)
     p = m * k
-    look("means", held[3], &means)
+    look_into("means", held[3], &means)
     if means.ndim != 2 or means.shape[0] != p or means.shape[1] < d:
         raise ValueError(
             f"means must have a row for each of {p} states and {d} columns at least, not shape "
@@ -1568,7 +1568,7 @@ cdef int read_theta(Job* job, tuple held) except -1:
 
 
 def visit(
-    block, theta, str kind, *, double[::1] statistics not None, uint64_t seed=0, uint32_t sweep=0,
+    block, theta, str kind, *, statistics, uint64_t seed=0, uint32_t sweep=0,
 ):
     """Assign states to the rows of all sequences and add up what they bring.
 
@@ -1600,7 +1600,7 @@ def visit(
     job.constant = theta.constant
     job.first_row = block.first_row
     check_least("first_row", job.first_row, 0)
-    check_length("statistics", statistics.shape[0], job.statistics_size)
+    cdef double* sums = doubles("statistics", statistics, job.statistics_size, True)
     job.seed = seed
     job.sweep = sweep
     job.taken = 0
@@ -1615,11 +1615,11 @@ def visit(
         )
         job.memory = NULL
         if held[6] is not None:
-            job.memory = shaped("memory", held[6], (view.shape[0], job.n_indicators), True)
+            job.memory = doubles_of("memory", held[6], view.shape[0], job.n_indicators, True)
         elif job.padded == 0:
             raise ValueError(f"{kind!r} needs a memory")
         if job.n_sequences == 0:
-            statistics[:] = 0.0
+            memset(sums, 0, job.statistics_size * sizeof(double))
             return
         longest = job.offsets[job.order[0] + 1] - job.offsets[job.order[0]]
         job.n_chunks = min(
@@ -1677,10 +1677,10 @@ def visit(
             if job.watch.stop:
                 raise_pending()
             for i in range(job.statistics_size):
-                statistics[i] = 0.0
+                sums[i] = 0.0
             for chunk in range(job.n_chunks):
                 for i in range(job.statistics_size):
-                    statistics[i] += job.statistics[chunk * job.statistics_size + i]
+                    sums[i] += job.statistics[chunk * job.statistics_size + i]
         finally:
             free_aligned(room)
     finally:

@@ -19,7 +19,7 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from .arrays cimport Doubles, doubles, look, shape_told
+from .arrays cimport Doubles, doubles, look_into, shape_told
 from .conjugate cimport (
     DIAG,
     FULL,
@@ -81,14 +81,11 @@ from .random cimport Stream, stream_of
 from .tile cimport Shape
 from .visit cimport emission_of, shape_within
 
-import math
-
 import numpy as np
 
 # Emissions by name: filled in when the level is loaded.
 EMISSIONS = {}
 
-cdef object prod = math.prod
 cdef object empty = np.empty
 cdef object zeros = np.zeros
 cdef dict FAMILIES = {"full": FULL, "tied": TIED, "diag": DIAG, "spherical": SPHERICAL}
@@ -148,8 +145,8 @@ cdef Py_ssize_t statistics_size(str kernel, Family family) except -1:
 
 cdef int read_distribution(q, Family* family, Fields* fields) except -1:
     cdef Doubles mean, scatter
-    look("means", q.means, &mean)
-    look("scatter", q.scatter, &scatter)
+    look_into("means", q.means, &mean)
+    look_into("scatter", q.scatter, &scatter)
     family[0] = family_like(&mean, &scatter)
     fields.mean = mean.data
     fields.scatter = scatter.data
@@ -254,8 +251,8 @@ def rounding(theta):
     cdef Scratch scratch
     cdef double* room
     cdef double value
-    look("means", theta.means, &means)
-    look("factor", theta.factor, &factor)
+    look_into("means", theta.means, &means)
+    look_into("factor", theta.factor, &factor)
     family = family_like(&means, &factor)
     read_theta(theta, family, &parts)
     room = take(&scratch, family)
@@ -269,7 +266,7 @@ def logarithms(weights):
     """log of each, in the same shape: -inf of 0."""
     cdef Doubles found
     cdef Py_ssize_t k
-    look("weights", weights, &found)
+    look_into("weights", weights, &found)
     out = empty(weights.shape)
     cdef double* values = doubles("logarithms", out, found.size)
     for k in range(found.size):
@@ -387,7 +384,7 @@ def density_terms(q, theta):
 
 cdef Dirichlets read_dirichlets(str name, values, double shift) except *:
     cdef Doubles found
-    look(name, values, &found)
+    look_into(name, values, &found)
     if found.ndim == 0 or found.size == 0:
         raise ValueError(f"{name} must be (..., K), of one number at least")
     cdef Py_ssize_t n_columns = found.shape[found.ndim - 1]
@@ -452,7 +449,7 @@ def dirichlet_kl(values, prior, double shift):
 
 
 cdef int read_table(str name, table, Doubles* found) except -1:
-    look(name, table, found)
+    look_into(name, table, found)
     if found.ndim != 3 or found.size == 0:
         raise ValueError(f"{name} must be (K, D, C), not {shape_told(found)}")
     return 0
@@ -487,7 +484,7 @@ def table_terms(excess, logs):
 
 cdef Gammas read_gammas(excess, rate) except *:
     cdef Doubles found
-    look("excess", excess, &found)
+    look_into("excess", excess, &found)
     if found.ndim != 2:
         raise ValueError(f"excess must be (K, D), not {shape_told(&found)}")
     return gammas(found.shape[0], found.shape[1], found.data, doubles("rate", rate, found.size))
@@ -577,12 +574,16 @@ def joined(dict places, Py_ssize_t size, values):
     cdef Py_buffer view
     cdef Py_ssize_t start, end
     cdef tuple shape
+    cdef double count
     cdef bint done
     out = zeros(size)
     cdef double* buffer = doubles("fields", out, size)
     for name, value in values.items():
         start, end, shape = places[name]
-        if not 0 <= start <= end <= size or end - start != prod(shape):
+        count = 1.0
+        for extent in shape:
+            count *= <double>extent
+        if not 0 <= start <= end <= size or end - start != count:
             raise ValueError(f"places[{name!r}] is {places[name]}, of {size} numbers")
         done = False
         if PyObject_CheckBuffer(value):
@@ -629,9 +630,9 @@ def add(a, b, out, tuple places, tuple mean_shape, tuple scatter_shape):
     take_shape("scatter", scatter_shape, &scatter)
     family = family_like(&mean, &scatter)
     strength_at, mean_at, scatter_at = places
-    look("a", a, &mine)
-    look("b", b, &theirs)
-    look("out", out, &both, True)
+    look_into("a", a, &mine)
+    look_into("b", b, &theirs)
+    look_into("out", out, &both, True)
     if (
         mine.size != theirs.size or mine.size != both.size
         or not 0 <= strength_at <= mine.size - family.n_components
@@ -660,7 +661,7 @@ def add(a, b, out, tuple places, tuple mean_shape, tuple scatter_shape):
 cdef int read_points(str kernel, given, Family* family, Theta* theta) except -1:
     """Means and factor."""
     cdef Doubles means
-    look("means", given.means, &means)
+    look_into("means", given.means, &means)
     family[0] = family_named(kernel, "means", &means)
     theta.means = means.data
     theta.factor = doubles("factor", given.factor, family.n_groups * family.per_group)
@@ -683,7 +684,7 @@ def collect(str kernel, raw, counts, reference, double reg_covar, variance):
     cdef Fields fields
     cdef Scratch scratch
     cdef double* room
-    look("reference", reference, &about)
+    look_into("reference", reference, &about)
     family = family_named(kernel, "reference", &about)
     cdef double* sums = doubles("raw", raw, statistics_size(kernel, family))
     cdef double* rows = doubles("counts", counts, family.n_components)
@@ -773,7 +774,7 @@ cdef Py_ssize_t check_discrete(str kernel, Shape shape) except -1:
 def discrete_coefficients(str kernel, logs):
     """What a kernel reads of logarithms of rates (K, D) or probabilities (K, D, C)."""
     cdef Doubles found
-    look("logarithms", logs, &found)
+    look_into("logarithms", logs, &found)
     cdef Shape shape = shape_like(&found)
     check_discrete(kernel, shape)
     cdef Py_ssize_t size = emission_of(EMISSIONS, kernel).coefficients_size(shape)
@@ -794,7 +795,7 @@ def discrete_statistics(str kernel, raw, tuple shape):
     """Sums (K, D) or tallies (K, D, C) of what a kernel leaves."""
     out = empty(shape)
     cdef Doubles found
-    look("statistics", out, &found)
+    look_into("statistics", out, &found)
     cdef Shape of = shape_like(&found)
     check_discrete(kernel, of)
     cdef const double* sums = doubles(

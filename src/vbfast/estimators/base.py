@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .. import _kernels
 from .._threads import resolve_threads
 from ..data import ArrayData, as_rows
 from ..exceptions import ConvergenceWarning, DegenerateError, not_fitted_error
@@ -31,13 +32,16 @@ T = TypeVar("T", bound=ThetaLike)
 MethodName = Literal["full", "mean_field", "em", "variational_em", "crisp_em"]
 
 # Rows up to which starts climb one after another: a pass over so few costs little.
-FEW_ROWS = 4_096
+FEW_TO_CLIMB = 4_096
+# Rows that are never shared out.
+FEW_ROWS = 32
 
 
 class Estimator(ABC):
     """Parameters by introspection of the constructor, as scikit-learn has them."""
 
     n_features_in_: int
+    n_threads: int | None
 
     @classmethod
     def _parameter_names(cls) -> list[str]:
@@ -110,6 +114,13 @@ class Estimator(ABC):
         now.__dict__ = self.__dict__
         return now
 
+    def _threads_for(self, values: NDArray[Any]) -> int:
+        """Threads of a prediction."""
+        # So few rows are never shared out: no need to ask the system for processors.
+        if self.n_threads is None and len(values) <= FEW_ROWS:
+            return 1
+        return resolve_threads(self.n_threads)
+
     def _rows(self, X: ArrayLike, n_features: int) -> NDArray[Any]:
         """X as rows of as many features as were fitted."""
         values = as_rows(X)
@@ -118,8 +129,9 @@ class Estimator(ABC):
                 f"X has {values.shape[1]} features, but {type(self).__name__} is expecting "
                 f"{n_features} features as input"
             )
-        fitted, given = getattr(self, "feature_names_in_", None), feature_names(X)
-        if fitted is not None and given is not None and list(fitted) != list(given):
+        fitted: Any = vars(self).get("feature_names_in_")
+        given = None if fitted is None else feature_names(X)
+        if given is not None and list(fitted) != list(given):
             raise ValueError(
                 "The feature names should match those that were passed during fit: "
                 f"{list(fitted)}, not {list(given)}"
@@ -182,7 +194,7 @@ class FittedByMethod(Estimator):
             nonlocal highest
             # One after another where somebody reads along, or each may spare the next.
             together = max(1, TOGETHER // model.layout.size)
-            if self.verbose or data.n_rows <= FEW_ROWS:
+            if self.verbose or data.n_rows <= FEW_TO_CLIMB:
                 together = 1
             for number, outcome in lockstep(
                 climbs(), partial(data.sum_each, model.visit_each), together
@@ -269,6 +281,11 @@ class FittedByMethod(Estimator):
         kept = {name: value for name, value in vars(self).items() if name not in stale}
         # One assignment, so that Ctrl-C finds the old state or the new one.
         self.__dict__ = {**kept, **fitted}
+
+
+def unchanged(now: tuple[Any, ...], then: tuple[Any, ...]) -> bool:
+    """Whether attributes still are what they were."""
+    return _kernels.columns.same(now, then) or all(map(np.array_equal, now, then))
 
 
 def feature_names(X: Any) -> NDArray[np.object_] | None:

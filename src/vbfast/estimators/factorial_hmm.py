@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import draws
 from .._kernels.inputs import Assignment
-from .._threads import resolve_threads
 from ..conjugate import MOST_ROWS, Regression, precision_factors, regression
 from ..data import ArrayData, Frame, as_sequences, check_finite, portions
 from ..emissions.additive import AdditiveCovariance, AdditiveGaussian
@@ -613,7 +612,7 @@ class FactorialHMM(FittedByMethod):
         start, transition, means, covariance = now._as_they_are()
         m, k, d = means.shape
         values = now._rows(X, d)
-        threads = resolve_threads(now.n_threads)
+        threads = now._threads_for(values)
         check_finite(values, threads)
         sequences = as_sequences(lengths, len(values))
         covariance = np.diag(covariance) if covariance.ndim == 1 else covariance

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import _kernels, starts
+from .. import starts
 from ..answers import AveragedMixture, Expected, Known
 from ..data import ArrayData, Frame
 from ..emissions import Gaussian
@@ -18,7 +18,7 @@ from ..latents.mixture import WeightPrior
 from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
 from ..stats import Stats
-from .base import MethodName
+from .base import MethodName, unchanged
 from .checks import (
     as_probabilities,
     check_distance,
@@ -225,9 +225,7 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
         """Those of the fit; those of the parameters if somebody has set them since."""
         covariance_type, arrays = getattr(self, "_made", (None, ()))
         now = (self.weights_, self.means_, self.precisions_cholesky_)
-        if covariance_type == self.covariance_type and (
-            all(map(_kernels.columns.same, now, arrays)) or all(map(np.array_equal, now, arrays))
-        ):
+        if covariance_type == self.covariance_type and unchanged(now, arrays):
             return self._answers
         weights = as_probabilities("weights_", self.weights_, (len(self.means_),))
         frame, gaussians = self._gaussians_as_they_are()
@@ -237,10 +235,6 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
     def __sklearn_is_fitted__(self) -> bool:
         state = vars(self)
         return "weights_" in state and "means_" in state and "precisions_cholesky_" in state
-
-    @property
-    def _n_features(self) -> int:
-        return int(np.shape(self.means_)[-1])
 
     @property
     def n_parameters(self) -> int:

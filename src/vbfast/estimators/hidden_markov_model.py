@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import draws, portfolio, starts
 from .._kernels.inputs import Sequences
-from .._threads import resolve_threads
 from ..answers import AveragedChain, Known
 from ..data import ArrayData, as_sequences, check_finite
 from ..emissions.gaussian import CovarianceType
@@ -21,7 +20,7 @@ from ..latents.chain import Initial
 from ..methods import Fit, FullInference, Method, VariationalEM
 from ..model import Model, Theta
 from ..stats import Stats
-from .base import FittedByMethod, MethodName, feature_names
+from .base import FittedByMethod, MethodName, feature_names, unchanged
 from .checks import (
     as_generator,
     as_probabilities,
@@ -556,7 +555,7 @@ class HiddenMarkovModel(FittedByMethod):
         """The parameters, where somebody has set them since the fit; None if nobody has."""
         kind, arrays = getattr(self, "_made", (None, ()))
         now = tuple(getattr(self, name) for name in self._told_names)
-        if kind == self._kind and all(map(np.array_equal, now, arrays)):
+        if kind == self._kind and unchanged(now, arrays):
             return None
         k = np.size(self.startprob_)
         weights = np.concatenate(
@@ -578,7 +577,7 @@ class HiddenMarkovModel(FittedByMethod):
         emission = answers.emission
         values = now._rows(X, emission.n_features)
         sequences = as_sequences(lengths, len(values))
-        threads = resolve_threads(now.n_threads)
+        threads = now._threads_for(values)
         check_finite(values, threads)
         emission.check_rows(values)
         return answers, (values, threads, sequences)

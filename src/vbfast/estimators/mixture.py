@@ -13,7 +13,6 @@ from scipy.special import entr
 
 from .. import draws, portfolio, starts
 from .._kernels.inputs import Assignment
-from .._threads import resolve_threads
 from ..answers import AveragedMixture, Known
 from ..conjugate import MOST_ROWS, StickBreaking
 from ..data import ArrayData, Frame, check_finite, check_weights
@@ -137,11 +136,6 @@ class MixtureBase(FittedByMethod):
     @abstractmethod
     def _current_answers(self) -> Known | AveragedMixture:
         """What predictions are made from."""
-
-    @property
-    @abstractmethod
-    def _n_features(self) -> int:
-        """Features of a row to predict."""
 
     @property
     @abstractmethod
@@ -378,20 +372,16 @@ class MixtureBase(FittedByMethod):
 
     # -- predictions --------------------------------------------------------------------------
 
-    def _check_rows(self, values: NDArray[Any], n_threads: int) -> None:
-        """Raise ValueError where no density is to be had of a value."""
-        check_finite(values, n_threads)
-
     def _prepare(self, X: ArrayLike) -> tuple[Known | AveragedMixture, NDArray[Any], int]:
         """What tells of rows, rows and threads of a prediction, checked."""
         now = self._now()
         now._check_is_fitted()
-        values = now._rows(X, now._n_features)
-        # So few rows are never shared out: no need to ask the system for processors.
-        few = now.n_threads is None and len(values) <= 32
-        threads = 1 if few else resolve_threads(now.n_threads)
-        now._check_rows(values, threads)
-        return now._current_answers, values, threads
+        answers = now._current_answers
+        values = now._rows(X, answers.emission.n_features)
+        threads = now._threads_for(values)
+        check_finite(values, threads)
+        answers.emission.check_rows(values)
+        return answers, values, threads
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probability of each component for each row.

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import _kernels, starts
+from .. import starts
 from ..answers import AveragedMixture, Expected, Known
 from ..data import ArrayData, Frame
 from ..emissions.gaussian import CovarianceType
@@ -17,7 +17,7 @@ from ..latents.mixture import WeightPrior
 from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
 from ..stats import Stats
-from .base import Estimator, MethodName
+from .base import Estimator, MethodName, unchanged
 from .checks import as_probabilities, check_memory
 from .discrete_parameters import (
     BernoulliParameters,
@@ -189,9 +189,7 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
     def _as_set_since(self) -> Known | None:
         """What the parameters say, checked, if somebody has set them since the fit."""
         now = tuple(getattr(self, name) for name in self._settable)
-        if all(map(_kernels.columns.same, now, self._made)) or all(
-            map(np.array_equal, now, self._made)
-        ):
+        if unchanged(now, self._made):
             return None
         weights = as_probabilities("weights_", self.weights_, (np.size(self.weights_),))
         emission, parameters = self._as_they_are(len(weights))
@@ -212,10 +210,6 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
 
     def __sklearn_is_fitted__(self) -> bool:
         return "_answers" in vars(self)
-
-    def _check_rows(self, values: NDArray[Any], n_threads: int) -> None:
-        super()._check_rows(values, n_threads)
-        self._current_answers.emission.check_rows(values)
 
     @property
     def n_parameters(self) -> int:
