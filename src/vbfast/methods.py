@@ -416,6 +416,8 @@ class _Climb:
         coordinates = None if remembers else self._coordinates(model)
         extrapolation = Extrapolation(coordinates, max(stopping.target, least), total_weight)
         converged, left = False, np.inf
+        # Where the first step ahead was taken: updates alone may avoid what steps ahead lead into.
+        before: Stats | None = None
         while not converged and len(objectives) <= self.max_iter:
             last, image = sweep.objective, model.prior + sweep.stats
             ahead = extrapolation.propose(sweep.posterior, image)
@@ -431,6 +433,7 @@ class _Climb:
                     if 0 <= change < np.inf:
                         extrapolation.accept(change)
                         stopping.went_ahead(change)
+                        before = sweep.posterior if before is None else before
                         sweep = further
                         note(sweep.objective)
                         continue
@@ -442,7 +445,14 @@ class _Climb:
                 theta = read(image)
             except DegenerateError:
                 if precise:
-                    raise
+                    if before is None:
+                        raise
+                    extrapolation = Extrapolation(None, stopping.target, total_weight)
+                    stopping.went_ahead(0.0)
+                    sweep = yield from visit(before, read(before))
+                    before = None
+                    note(sweep.objective)
+                    continue
                 precise = True
                 sweep = yield from visit(sweep.posterior, sweep.theta)
                 objectives[-1] = sweep.objective

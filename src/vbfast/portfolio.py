@@ -70,6 +70,8 @@ SETTLING, FEW_SETTLING = 60, 12
 FINALISTS = 3
 # Objectives that differ by no more, in nats, are of one optimum.
 SAME = 0.01
+# What is taken from the objective of a spurious maximum.
+SPURIOUS = 1e12
 # Share of all rows by which what components hold differs at most, of one optimum.
 ALIKE = 0.01
 # Numbers below which waking a thread for a sweep may cost more than it saves.
@@ -201,6 +203,8 @@ def _left(
     """What is left of these starts on a part of the rows, to go on from with all of them."""
     for row in posteriors:
         row[...] = with_given(Stats(model.layout, row.copy())).buffer
+    if method.read == "mode":
+        advance = partial(_sound_first, model, part.n_rows / part.total_weight, advance)
     left = race(posteriors, kinds, advance)
     if model.latent.n_components > 2:
         left = _moved(model, part, left, method.read, advance, rng)
@@ -209,6 +213,15 @@ def _left(
     if part is data:
         return list(zip(found, most, strict=True))
     return [(starts.loosened(model, each), np.inf) for each in found]
+
+
+def _sound_first(
+    model: Model, rows: float, advance: Advance, posteriors: Array, n_sweeps: int
+) -> Array:
+    """What `advance` does, spurious maxima behind all others."""
+    objectives = advance(posteriors, n_sweeps)
+    spurious = model.spurious(posteriors, rows) >= 0
+    return np.where(spurious, objectives - SPURIOUS, objectives)
 
 
 def _moved(

@@ -322,10 +322,11 @@ def moved(
         share = np.bincount(new, minlength=k).astype(float)
         split = rng.choice(k, p=share / share.sum())
         rows = np.flatnonzero(new == split)
-        two = points[rng.choice(rows, 2)]
         metric = 1 / (within[split] + LEAST_SPREAD)
-        far = ((points[rows] - two[0]) ** 2 - (points[rows] - two[1]) ** 2) @ metric > 0
-        new[rows[far]] = other
+        one_away = ((points[rows] - points[rng.choice(rows)]) ** 2) @ metric
+        if one_away.any():
+            second = rng.choice(rows, p=one_away / one_away.sum())
+            new[rows[one_away > ((points[rows] - points[second]) ** 2) @ metric]] = other
         out.append(given_labels(model, data, new).buffer)
     return np.array(out)
 

@@ -140,6 +140,16 @@ class Gaussian:
                 "ArrayData.of(X, isotropic=True)"
             )
 
+    @property
+    def fewest_rows(self) -> int:
+        """Rows of a component, of fewer of which a likelihood's maximum means nothing; 0: of none.
+
+        A Gaussian close to D + 1 rows or fewer is as likely as one pleases, but for `reg_covar`:
+        such a maximum is spurious (McLachlan & Peel 2000, section 3.10).
+        """
+        own = self.covariance_type != "tied" and self.scatter is None
+        return self.n_features + 2 if own else 0
+
     @cached_property
     def units(self) -> Frame:
         """The frame, or that of the data itself."""

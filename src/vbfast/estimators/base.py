@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from time import perf_counter
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _kernels
 from .._threads import resolve_threads
 from ..data import ArrayData, as_rows
-from ..exceptions import ConvergenceWarning, DegenerateError, not_fitted_error
+from ..exceptions import ConvergenceWarning, DegenerateError, SpuriousWarning, not_fitted_error
 from ..methods import METHODS, Climb, Fit, FullInference, Method, ThetaLike, lockstep
 from ..model import Model, Theta
 from ..portfolio import TOGETHER, Finalist
@@ -147,6 +147,7 @@ class FittedByMethod(Estimator):
     tol: float | None
     max_iter: int
     n_init: int
+    init_params: Any
     random_state: Any
     verbose: int
     verbose_interval: int
@@ -199,12 +200,29 @@ class FittedByMethod(Estimator):
             for number, outcome in lockstep(
                 climbs(), partial(data.sum_each, model.visit_each), together
             ):
-                if isinstance(outcome, Fit):
+                if isinstance(outcome, Fit) and worth(outcome)[0]:
                     highest = max(highest, outcome.objective)
                 yield number, outcome
 
-        _, best = self._best(outcomes())
+        rows = data.n_rows / data.total_weight
+        sound = method.read != "mode"
+
+        def worth(fit: Fit[Theta]) -> tuple[bool, float]:
+            return sound or model.spurious(fit.posterior.buffer[None], rows)[0] < 0, fit.objective
+
+        _, best = self._best(outcomes(), worth)
         self._tell_of_convergence(best, method, self._stacklevel + 1)
+        several = self.n_init > 1 or self.init_params == "auto"
+        if several and not worth(best)[0]:
+            component = int(model.spurious(best.posterior.buffer[None], rows)[0])
+            warnings.warn(
+                f"component {component} is close to fewer than {model.emission.fewest_rows} rows, "
+                "and no start ended without such a one: the likelihood may be high there for no "
+                "good reason. Use fewer components, a simpler covariance_type, a larger reg_covar "
+                "or a prior",
+                SpuriousWarning,
+                stacklevel=self._stacklevel,
+            )
         return best
 
     def _climb_apart(
@@ -225,15 +243,19 @@ class FittedByMethod(Estimator):
         number, best = self._best(outcomes())
         return best, owns[number]
 
-    def _best(self, outcomes: Iterable[tuple[int, Fit[T] | DegenerateError]]) -> tuple[int, Fit[T]]:
-        """Best of several starts' outcomes, each with its number."""
+    def _best(
+        self,
+        outcomes: Iterable[tuple[int, Fit[T] | DegenerateError]],
+        worth: Callable[[Fit[T]], Any] = lambda fit: fit.objective,
+    ) -> tuple[int, Fit[T]]:
+        """Best of several starts' outcomes, each with its number; of equal ones the first."""
         best: Fit[T] | None = None
         first = 0
         failure: DegenerateError | None = None
         for number, outcome in outcomes:
             if isinstance(outcome, DegenerateError):
                 failure = outcome
-            elif best is None or (outcome.objective, -number) > (best.objective, -first):
+            elif best is None or (worth(outcome), -number) > (worth(best), -first):
                 best, first = outcome, number
         if best is None:
             assert failure is not None

@@ -409,7 +409,8 @@ class HiddenMarkovModel(FittedByMethod):
         rng: np.random.Generator,
     ) -> Iterable[portfolio.Finalist]:
         """Posteriors that fits begin with, and the highest objectives that they may come to."""
-        init, face = self.init_params, self._face
+        init: starts.Init = self.init_params
+        face = self._face
         counts = np.full(self.n_components, data.total_weight / self.n_components)
 
         def start(located: Callable[[], Stats]) -> Stats:

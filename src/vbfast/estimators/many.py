@@ -538,7 +538,9 @@ def fit_many(
 
     Notes
     -----
-    Updates in compiled code are plain ones, as of ``vbfast.EM(acceleration=None)``. Where k-means,
+    Updates in compiled code are plain ones, as of ``vbfast.EM(acceleration=None)``.
+    ``init_params="auto"`` holds no race for data sets that compiled code takes: they start by
+    k-means, `n_init` times. Where k-means,
     k-means++ or random starts begin follows from `random_state` and the data set's place in X,
     whatever the number of threads; they are other ones than those of `fit`. Full inference, a
     Dirichlet process, `mean_variance_prior`, hidden Markov models and large data sets are fitted
