@@ -1340,17 +1340,20 @@ cdef void visit_drawn(
     cdef Py_ssize_t first = job.bounds[s]
     cdef Py_ssize_t n_rows = job.bounds[s + 1] - first
     cdef Py_ssize_t n = job.shape.n_components
-    cdef Py_ssize_t size, k, row
+    cdef Py_ssize_t size, j, k, row
     cdef Py_ssize_t after = 0
     cdef Room room = room_at(job, memory, &size)
+    cdef const double* entries
     cdef double* chance = room.states
     for row in range(n_rows - 1, -1, -1):
         if look_at_row(job, row):
             return
-        for k in range(n):
-            chance[k] = job.q[(first + row) * n + k]
-            if row + 1 < n_rows:
-                chance[k] *= job.backward[place_of(job, after, k)]
+        memcpy(chance, job.q + (first + row) * n, n * sizeof(double))
+        if row + 1 < n_rows:
+            for j in range(0, n, 8):
+                entries = job.backward + place_of(job, after, j)
+                for k in range(min(8, n - j)):
+                    chance[j + k] *= entries[k]
         after = draw_state(job, first + row, chance, statistics)
         job.labels[first + row] = after
     count_path(job, first, n_rows, statistics)

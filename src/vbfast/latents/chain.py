@@ -33,7 +33,7 @@ LEAST_LOG = -690.0
 # Probabilities below this are taken for 0 in a fit with exact q(T): see `Chain.likely`.
 LEAST_TRANSITION = 1e-100
 # States up to which all orders of groups are tried; else how often a search begins.
-FEW_STATES, ASSIGNMENTS = 6, 5
+FEW_STATES, ASSIGNMENTS = 6, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,8 +214,8 @@ class Chain:
             rng = np.random.default_rng(0)
             options = {"maximize": True, "partial_match": np.array([[0, 0]]), "rng": rng}
             found = [
-                quadratic_assignment(steps, possible, method=method, options=options)
-                for method in ["faq"] + ["2opt"] * ASSIGNMENTS
+                quadratic_assignment(steps, possible, method="2opt", options=options)
+                for _ in range(ASSIGNMENTS)
             ]
             order = max(found, key=lambda one: one.fun).col_ind
         return np.asarray(order[1:] - 1)
