@@ -149,7 +149,7 @@ def climb_to(heights, rates):
 def race(heights, rates, kinds):
     posteriors = np.array([[number, 0.0] for number in range(len(heights))])
     advance = climb_to(np.array(heights, dtype=float), np.array(rates, dtype=float))
-    return portfolio.race(posteriors, np.array(kinds), advance)[:, 0].tolist()
+    return portfolio.race(posteriors, np.array(kinds), advance, (12, 24, 24))[:, 0].tolist()
 
 
 def test_the_best_are_left_one_of_each_optimum():

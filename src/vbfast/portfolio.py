@@ -11,7 +11,7 @@ and split another one (Ueda et al. 2000). What may still be the best climbs to i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -60,12 +60,34 @@ CHAIN_KINDS: tuple[starts.ChainKind, ...] = (
     ("spread", 80),
     ("random", 1),
 )
-# Sweeps of each round, after which half of each kind drops out; and of the last, of all.
-ROUNDS, LAST_ROUND = (12, 24), 24
-# Moves that are tried at a time, sweeps of each, and how often at most.
-MOVES, MOVE_SWEEPS, MOST_MOVES = 8, 40, 6
-# Sweeps that tell how much the last ones have still to gain: in compiled code, and else.
-SETTLING, FEW_SETTLING = 60, 12
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How many sweeps a race takes.
+
+    Attributes
+    ----------
+    rounds : tuple of int
+        Of each round, after which half of each kind drops out; of the last, half of all.
+    moves, move_sweeps, misses, most_moves : int
+        Moves that are tried at a time, sweeps of each, after how many tries in turn that find
+        nothing better they end, and tries at most.
+    settling : int
+        Sweeps that tell how much those that are left have still to gain.
+    """
+
+    rounds: tuple[int, ...]
+    moves: int
+    move_sweeps: int
+    misses: int
+    most_moves: int
+    settling: int
+
+
+# In compiled code, where a sweep takes microseconds; and else.
+QUICK = Effort((12, 24, 24), 8, 40, 2, 8, 60)
+PATIENT = Effort((8, 16, 16), 6, 36, 1, 8, 12)
 # Starts that climb to their end, at most.
 FINALISTS = 3
 # Objectives that differ by no more, in nats, are of one optimum.
@@ -73,14 +95,16 @@ SAME = 0.01
 # What is taken from the objective of a spurious maximum.
 SPURIOUS = 1e12
 # Share of all rows by which what components hold differs at most, of one optimum.
-ALIKE = 0.01
+ALIKE = 0.002
 # Numbers below which waking a thread for a sweep may cost more than it saves.
 FEW_VALUES = 2**17
 # Numbers in the posteriors of starts that climb together, each taking some such more.
 TOGETHER = 2**18
 
 
-def race(posteriors: Array, kinds: NDArray[np.int64], advance: Advance) -> Array:
+def race(
+    posteriors: Array, kinds: NDArray[np.int64], advance: Advance, rounds: tuple[int, ...]
+) -> Array:
     """Climb from many starts, and return where the best have come to.
 
     Parameters
@@ -90,6 +114,8 @@ def race(posteriors: Array, kinds: NDArray[np.int64], advance: Advance) -> Array
     kinds : ndarray of shape (start,)
     advance : callable
         ``advance(posteriors, n)`` climbs n sweeps from each.
+    rounds : tuple of int
+        Sweeps of each.
 
     Returns
     -------
@@ -98,7 +124,7 @@ def race(posteriors: Array, kinds: NDArray[np.int64], advance: Advance) -> Array
         are degenerate.
     """
     first = posteriors[:1].copy()
-    for n_sweeps in ROUNDS:
+    for n_sweeps in rounds[:-1]:
         objectives = advance(posteriors, n_sweeps)
         order = _best_first(objectives)
         posteriors, kinds = posteriors[order], kinds[order]
@@ -106,7 +132,7 @@ def race(posteriors: Array, kinds: NDArray[np.int64], advance: Advance) -> Array
         place = np.array([np.sum(kinds[:n] == kind) for n, kind in enumerate(kinds)], dtype=int)
         total = np.array([np.sum(kinds == kind) for kind in kinds], dtype=int)
         posteriors, kinds = posteriors[2 * place < total], kinds[2 * place < total]
-    objectives = advance(posteriors, LAST_ROUND)
+    objectives = advance(posteriors, rounds[-1])
     order = _best_first(objectives)
     order = _one_of_each(order[: (len(order) + 1) // 2], objectives)
     return posteriors[order] if len(order) else first
@@ -155,8 +181,8 @@ def finalists(
     if getattr(plain, "acceleration", None):
         plain = replace(plain, acceleration=None)
     advance = partial(loops.advance if quick else _advance, model, part, plain)
-    n_settling = SETTLING if quick else FEW_SETTLING
-    return _left(model, data, part, method, posteriors, kinds, advance, n_settling, rng, with_given)
+    effort = QUICK if quick else PATIENT
+    return _left(model, data, part, method, posteriors, kinds, advance, effort, rng, with_given)
 
 
 def chain_finalists(
@@ -183,9 +209,7 @@ def chain_finalists(
     few = part.values.size * model.latent.n_components < FEW_VALUES
     swept = replace(part, n_threads=1) if few else part
     advance = partial(_advance, model, swept, plain)
-    return _left(
-        model, data, part, method, posteriors, kinds, advance, FEW_SETTLING, rng, with_given
-    )
+    return _left(model, data, part, method, posteriors, kinds, advance, PATIENT, rng, with_given)
 
 
 def _left(
@@ -196,7 +220,7 @@ def _left(
     posteriors: Array,
     kinds: NDArray[np.int64],
     advance: Advance,
-    n_settling: int,
+    effort: Effort,
     rng: np.random.Generator,
     with_given: Callable[[Stats], Stats],
 ) -> list[Finalist]:
@@ -205,10 +229,10 @@ def _left(
         row[...] = with_given(Stats(model.layout, row.copy())).buffer
     if method.read == "mode":
         advance = partial(_sound_first, model, part.n_rows / part.total_weight, advance)
-    left = race(posteriors, kinds, advance)
+    left = race(posteriors, kinds, advance, effort.rounds)
     if model.latent.n_components > 2:
-        left = _moved(model, part, left, method.read, advance, rng)
-    left, most = _settled(model, left, advance, n_settling)
+        left = _moved(model, part, left, method.read, advance, effort, rng)
+    left, most = _settled(model, left, advance, effort.settling)
     found = [Stats(model.layout, posterior) for posterior in left]
     if part is data:
         return list(zip(found, most, strict=True))
@@ -230,18 +254,23 @@ def _moved(
     left: Array,
     read: str,
     advance: Advance,
+    effort: Effort,
     rng: np.random.Generator,
 ) -> Array:
     """The best of these and of where moves from the best lead, as `race` returns them."""
-    for _ in range(MOST_MOVES):
-        moved = starts.moved(model, data, Stats(model.layout, left[0]), read, MOVES, rng)
-        objectives = np.append(advance(left, MOVE_SWEEPS // 4), advance(moved, MOVE_SWEEPS))
+    misses = 0
+    for _ in range(effort.most_moves):
+        moved = starts.moved(model, data, Stats(model.layout, left[0]), read, effort.moves, rng)
+        objectives = np.append(
+            advance(left, effort.move_sweeps // 4), advance(moved, effort.move_sweeps)
+        )
         order = _one_of_each(_best_first(objectives), objectives)
         if not len(order):
             break
         n_before = len(left)
         left = np.concatenate([left, moved])[order]
-        if order[0] < n_before:
+        misses = misses + 1 if order[0] < n_before else 0
+        if misses == effort.misses:
             break
     return left
 
@@ -257,7 +286,7 @@ def _settled(
     with np.errstate(all="ignore"):
         more = np.where(gain < last, gain * gain / (last - gain), np.inf)
         more = np.where(gain <= SAME**2, SAME**2, more)
-        most = after + 3 * more + SAME
+        most = after + 2 * more + SAME
         order = _best_first(np.where(most >= np.nanmax(after), after, np.nan))
     if not len(order):
         return left[:1], [np.inf]

@@ -231,7 +231,7 @@ def sample_of(data: ArrayData, n_components: int, rng: np.random.Generator) -> A
 def stretches_of(data: ArrayData, rng: np.random.Generator) -> ArrayData:
     """Random stretches of the sequences, as sequences of their own; all where rows are few."""
     n = min(max(data.n_rows // SHARE, FEWEST_OF_CHAINS), MOST)
-    if 2 * n >= data.n_rows:
+    if 4 * n >= 3 * data.n_rows:
         return data
     length = FEWEST_OF_CHAINS // 2
     bounds = _bounds(data)
