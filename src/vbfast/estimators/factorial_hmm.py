@@ -40,7 +40,7 @@ __all__ = ["FactorialHMM"]
 Array = NDArray[np.float64]
 
 COVARIANCE_TYPES = ("full", "diag")
-FACTORISATIONS = ("structured", "complete")
+FACTORISATIONS = ("blocks", "structured", "complete")
 # Bytes for which nobody asks how many there are.
 LITTLE_MEMORY = 2.0**26
 # What predictions are made from.
@@ -174,7 +174,7 @@ class FactorialHMM(FittedByMethod):
         n_components: int = 2,
         *,
         method: MethodName | Method = "variational_em",
-        factorisation: Factorisation = "structured",
+        factorisation: Factorisation = "blocks",
         covariance_type: AdditiveCovariance = "full",
         tol: float | None = None,
         max_iter: int = 500,
@@ -627,7 +627,7 @@ class FactorialHMM(FittedByMethod):
         data = data.with_memory(model.memory_width)
         stats = data.sum(model.visit, theta, Assignment(kind))
         assert data.memory is not None
-        return float(stats["log_z"]), data.memory.reshape(-1, m, k)
+        return float(stats["log_z"]), data.memory[:, : m * k].reshape(-1, m, k)
 
     def predict(self, X: ArrayLike, lengths: ArrayLike | None = None) -> NDArray[np.int64]:
         """Return the most probable path of all chains together, (N, M).
