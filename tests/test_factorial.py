@@ -170,11 +170,13 @@ class Visit:
         ends = np.cumsum(lengths)
         self.rows = [slice(end - each, end) for each, end in zip(lengths, ends, strict=True)]
 
-    def __call__(self, level, kind, memory=None):
-        """Statistics by name, and the memory (N, M, K) that is left."""
+    def __call__(self, level, kind, memory=None, **options):
+        """Statistics by name, and q (N, M, K) that is remembered."""
         m, k, d = self.m, self.k, self.d
         kernel = _kernels.load(level).factorial
         memory = np.full((len(self.x), m * k), np.nan) if memory is None else memory.copy()
+        if kind.startswith("blocks") and memory.shape[1] == m * k:
+            memory = np.hstack([memory, np.full((len(self.x), m + 1), np.nan)])
         theta = CoupledCoefficients(
             self.whitening, self.v.reshape(m * k, -1), self.constant, self.start, self.transition
         )
@@ -183,7 +185,8 @@ class Visit:
             sequences=as_sequences(self.lengths, len(self.x)), memory=memory,
         )  # fmt: skip
         out = np.full(kernel.statistics_size(m, k, d), np.nan)
-        kernel.visit(block, theta, kind, statistics=out, seed=3, sweep=2)
+        kernel.visit(block, theta, kind, statistics=out, seed=3, sweep=2, **options)
+        self.groups = memory[:, m * k : -1]
         shapes = {
             "log_z": (), "start": (m, k), "transition": (m, k, k), "gram": (m * k, m * k),
             "cross": (m * k, d), "square": (d, d),
@@ -191,7 +194,13 @@ class Visit:
         ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
         parts = np.split(out, ends[:-1])
         stats = {name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
-        return stats, memory.reshape(-1, m, k)
+        return stats, memory[:, : m * k].reshape(-1, m, k)
+
+    def with_blocks(self, level, memory, groups, block_states):
+        """Statistics, q (N, M, K) and blocks (N, M + 1), from those that are remembered."""
+        memory = np.hstack([memory, groups])
+        found, q = self(level, "blocks", memory, block_states=block_states)
+        return found, q, self.groups
 
     @property
     def product(self):
@@ -381,6 +390,193 @@ def test_factorised_visits(visit, level, remembered, family):
             expected[name] = expected[name] + value
     assert_same(found, expected | visit.sums(q), 1e-7 + visit.rounding(visit.y**2))
     np.testing.assert_allclose(q.sum(axis=2), 1, rtol=1e-12)
+
+
+def block_lists(visit, draw):
+    """Blocks to begin with, of `size` chains at most, and how many states these have."""
+    size = draw(st.integers(1, visit.m))
+    labels = visit.rng.permutation(visit.m) // size
+    return labels, visit.k**size
+
+
+def same_partition(a, b):
+    return np.array_equal(np.equal.outer(a, a), np.equal.outer(b, b))
+
+
+@settings(max_examples=60)
+@given(data=st.data(), visit=visits(), level=st.sampled_from(LEVELS))
+def test_visits_block_by_block(data, visit, level):
+    """Of rows that are remembered: rounds with the blocks that were, and with others if better."""
+    labels, block_states = block_lists(visit, data.draw)
+    if visit.k == 1:
+        labels = np.zeros(visit.m)
+    memory = random_memory(visit)
+    groups = np.full((len(memory), visit.m + 1), np.nan)
+    for rows in visit.rows:
+        groups[rows.start] = [*labels, 0]
+    found, q, after = visit.with_blocks(level, memory, groups, block_states)
+    expected = {"log_z": 0.0, "start": 0.0, "transition": 0.0, "gram": 0.0}
+    for rows in visit.rows:
+        y, now = visit.y[rows], after[rows.start]
+        of = y, visit.v, visit.constant, visit.start, visit.transition
+        begin = memory[rows].reshape(len(y), visit.m, visit.k)
+        one = ref.block_rounds(*of, begin, labels)
+        settled = settled_rounds(one, visit.rounding(y**2), len(y))
+        if not same_partition(now, labels):
+            first = settled
+            settled = []
+            for each in first:
+                other = ref.block_rounds(*of, each[1], now)
+                settled += settled_rounds(other, visit.rounding(y**2), len(y))
+        nearest = min(settled, key=lambda one: np.abs(one[1] - q[rows]).max())
+        np.testing.assert_allclose(q[rows], nearest[1], atol=1e-8 + visit.rounding(y**2))
+        for name, at in (("log_z", 0), ("start", 2), ("transition", 3), ("gram", 4)):
+            expected[name] = expected[name] + nearest[at]
+    sums = visit.sums(q)
+    del sums["gram"]
+    assert_same(found, expected | sums, 1e-7 + visit.rounding(visit.y**2))
+
+
+def settled_rounds(rounds, rounding, n_rows):
+    """Those at which they may end, as rounding has it."""
+    gains = np.diff([one[0] for one in rounds], prepend=-np.inf)
+    small = gains < 1.01e-5 * n_rows + rounding
+    small[-1] = True
+    return [one for one, last in zip(rounds, small, strict=True) if last]
+
+
+@settings(max_examples=60)
+@given(data=st.data(), visit=visits(most_states=256), level=st.sampled_from(LEVELS),
+       kind=st.sampled_from(["blocks", "blocks_best"]))  # fmt: skip
+def test_blocks_of_which_nothing_is_known(data, visit, level, kind):
+    """The last block is exact given the others, or no block has a better path; bounds are bounds."""
+    _, block_states = block_lists(visit, data.draw)
+    found, q = visit(level, kind, block_states=block_states)
+    start, transition, scores = visit.product
+    rounding = visit.rounding(scores)
+    best = 0.0
+    for rows in visit.rows:
+        labels = visit.groups[rows.start]
+        sizes = np.unique(labels, return_counts=True)[1]
+        assert visit.k ** sizes.max() <= max(block_states, visit.k)
+        if kind == "blocks":
+            best += hidden_markov(start, transition, scores[rows], log=np.array)[0]
+        else:
+            best += viterbi(start, transition, scores[rows], log=np.array)[0]
+        for block in range(len(sizes)) if kind == "blocks_best" else [len(sizes) - 1]:
+            of = np.flatnonzero(labels == block)
+            others = np.einsum(
+                "tmk,mkr->tr", np.delete(q[rows], of, 1), np.delete(visit.v, of, 0)
+            )
+            states = ref.joint_states(len(of), visit.k)
+            away = (visit.y[rows] - others)[:, None] - visit.v[of, states].sum(axis=1)
+            own = -0.5 * (away**2).sum(axis=2)
+            chain = ref.log_product_chain(visit.start[of], visit.transition[of])
+            if kind == "blocks":
+                joint = hidden_markov(*chain, own, log=np.array)[1]
+                for i, one in enumerate(of):
+                    expected = joint @ np.eye(visit.k)[states[:, i]]
+                    np.testing.assert_allclose(q[rows, one], expected, atol=1e-8 + rounding)
+            else:
+                paths = q[rows][:, of].argmax(axis=2)
+                joint = paths @ visit.k ** np.arange(len(of))[::-1]
+                value = own[np.arange(len(joint)), joint].sum() + chain[0][joint[0]]
+                value += chain[1][joint[:-1], joint[1:]].sum()
+                top = viterbi(*chain, own, log=np.array)[0]
+                assert value == pytest.approx(top, rel=1e-11, abs=rounding)
+    assert found["log_z"] <= best + rounding + 1e-9 * abs(best)
+    if kind == "blocks_best":
+        assert_same(found, visit.path_sums(q), rounding)
+
+
+def test_more_than_one_block_is_all_but_exact():
+    """Blocks of a half of the chains, and of a quarter; in any order of chains."""
+    for seed in range(10):
+        p = Problem(seed, 8, 2, 4, [60], noise=0.5)
+        exact = hidden_markov(*p.dense(p.X))[0]
+        bounds = []
+        for order in (np.arange(8), np.arange(8)[::-1], np.random.default_rng(0).permutation(8)):
+            p.start, p.transition, p.means = p.start[order], p.transition[order], p.means[order]
+            for states in (16, 4):
+                latent = vbfast.CoupledChains(8, 2, "blocks", block_states=states)
+                model = replace(p.model, latent=latent)
+                data = p.data.with_memory(model.memory_width)
+                bounds.append(float(data.sum(model.visit, p.theta(), FACTORISED)["log_z"]))
+        bounds = np.reshape(bounds, (3, 2))
+        assert (bounds <= exact + 1e-9).all()
+        np.testing.assert_allclose(bounds, bounds[:1].repeat(3, axis=0), rtol=1e-6)
+        p.model = replace(p.model, latent=vbfast.CoupledChains(8, 2, "structured"))
+        structured = float(p.fresh.sum(p.model.visit, p.theta(), FACTORISED)["log_z"])
+        assert exact - bounds[0, 0] < 0.5 * (exact - structured), seed
+
+
+def summing(weights):
+    """Chains that are on or off and last, of which each adds its weight while on."""
+    m = len(weights)
+    model = FactorialHMM(m, 2)
+    model.startprob_ = np.full((m, 2), 0.5)
+    model.transmat_ = np.tile([[0.98, 0.02], [0.02, 0.98]], (m, 1, 1))
+    model.means_ = np.zeros((m, 2, 1))
+    model.means_[:, 1, 0] = weights
+    model.covariance_ = np.array([[625.0]])
+    return model
+
+
+WEIGHTS = [5, 60, 100, 150, 200, 300, 500, 800, 1000, 1200, 1500, 2000, 2500]
+
+
+def test_the_bound_is_reached_in_either_order():
+    model = summing([5, 200, 1000, 2500])
+    X, _ = model.sample(300, random_state=0)
+    assert model.score(X) == pytest.approx(-1487.4, abs=0.05)
+    for order in (slice(None), slice(None, None, -1)):
+        for block_states in (2, 4, 8, 4096):
+            latent = vbfast.CoupledChains(4, 2, "blocks", block_states=block_states)
+            emission = vbfast.AdditiveGaussian(1, 4, 2)
+            parts = vbfast.FactorialModel(latent, emission)
+            means = model.means_[order].reshape(8, 1)
+            theta = parts.point(model.startprob_, model.transmat_, regression(means, np.array([[1 / 25]])))
+            data = replace(ArrayData.of(X), frame=emission.units)
+            data = data.with_memory(parts.memory_width)
+            found = data.sum(parts.visit, theta, FACTORISED)["log_z"]
+            assert found == pytest.approx(-1487.4, rel=1e-3), block_states
+
+
+def test_thirteen_chains():
+    """8,192 joint states, of which 4,096 at a time are exact."""
+    right = {}
+    for weights in (WEIGHTS, WEIGHTS[::-1], WEIGHTS[1:]):
+        model = summing(weights)
+        X, states = summing(WEIGHTS).sample(100, random_state=0)
+        if len(weights) == 12:
+            X, states = X - 5 * states[:, :1], states[:, 1:]
+        elif weights is not WEIGHTS:
+            states = states[:, ::-1]
+        log_prob, paths = model.decode(X)
+        np.testing.assert_array_equal(paths, model.predict(X))
+        assert log_prob > log_joint(model, X, states)
+        assert log_prob == pytest.approx(log_joint(model, X, paths), rel=1e-10)
+        assert np.mean(paths == states) >= 0.95
+        bound = model.score(X)
+        assert log_prob < bound
+        right[tuple(weights)] = np.mean(paths[:, -1] == states[:, -1]), bound
+        chains = [weights.index(each) for each in WEIGHTS[1:]]
+        assert np.mean(paths[:, chains] == states[:, chains]) > 0.99
+        proba = model.predict_proba(X)
+        np.testing.assert_allclose(proba.sum(axis=2), 1)
+        assert np.mean(proba.argmax(axis=2) == states) >= 0.95
+    assert right[tuple(WEIGHTS)][1] == pytest.approx(right[tuple(WEIGHTS[::-1])][1], rel=1e-6)
+
+
+def log_joint(model, X, states):
+    """log p(X, T | theta) of a sequence."""
+    value = stats.norm(scale=25).logpdf(
+        X[:, 0] - model.means_[np.arange(len(model.means_)), states, 0].sum(axis=1)
+    ).sum()  # fmt: skip
+    for m, path in enumerate(states.T):
+        value += np.log(model.startprob_[m, path[0]])
+        value += np.log(model.transmat_[m][path[:-1], path[1:]]).sum()
+    return value
 
 
 @pytest.mark.parametrize("kind", ["exact", "structured", "draw"])

@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 
 from . import loops, starts
 from .data import ArrayData
+from .emissions.additive import AdditiveGaussian
 from .exceptions import DegenerateError
-from .methods import EM, MeanField, lockstep
+from .factorial import FactorialModel
+from .latents.coupled import CoupledChains
+from .methods import EM, MeanField, VariationalEM, lockstep
 from .model import Model
 from .stats import Stats
 
-__all__ = ["KINDS", "finalists", "race"]
+__all__ = ["COUPLED_KINDS", "KINDS", "coupled_finalists", "finalists", "race"]
 
 Array = NDArray[np.float64]
 # Where starts (start, size) have come to after n sweeps, overwritten; and their objectives, NaN
@@ -57,6 +60,16 @@ CHAIN_KINDS: tuple[starts.ChainInit, ...] = (
     ("spread", 80),
     ("random", 1),
 )
+# Of coupled chains: a kind, and whether states last.
+COUPLED_KINDS: dict[starts.CoupledInit, int] = {
+    ("kmeans", False): 3,
+    ("kmeans", True): 3,
+    ("rows", True): 3,
+    ("residuals", False): 2,
+    ("residuals", True): 3,
+    ("random", False): 2,
+    ("random", True): 2,
+}
 # Sweeps of each round, after which half of each kind drops out; and of the last, of all.
 ROUNDS, LAST_ROUND = (12, 24), 24
 # Numbers below which waking a thread for a sweep may cost more than it saves.
@@ -212,3 +225,83 @@ def _advance(
             posteriors[number] = outcome.posterior.buffer
             objectives[number] = outcome.objective
     return objectives
+
+
+def coupled_finalists(
+    model: FactorialModel,
+    data: ArrayData,
+    method: Any,
+    n_races: int,
+    rng: np.random.Generator,
+    around: Callable[[Array, Array, Array], Stats],
+) -> list[Stats]:
+    """Return what `finalists` does, of coupled chains.
+
+    Parameters
+    ----------
+    around : callable
+        ``around(transition, means, covariance)`` is a start with the parameters that were given put
+        in.
+    """
+    part = starts.stretches_of(data, rng)
+    m, k = model.latent.n_chains, model.latent.n_components
+    plan = [init for init, n in COUPLED_KINDS.items() for _ in range(n * n_races)]
+    kinds = np.array([list(COUPLED_KINDS).index(init) for init in plan])
+    one_chain = partial(_one_chain, model)
+    posteriors = np.array(
+        [around(*starts.of_coupled(part, m, k, init, one_chain, rng)).buffer for init in plan]
+    )
+    if method.read == "mean":
+        plain: Any = MeanField(tol=0.0, factorised=True)
+    else:
+        plain = VariationalEM(tol=0.0)
+    memories = [part.with_memory(model.memory_width) for _ in plan]
+
+    def advance(running: NDArray[np.int64], there: Array, n_sweeps: int) -> Array:
+        objectives = np.full(len(running), np.nan)
+        for i, number in enumerate(running):
+            try:
+                fit = replace(plain, max_iter=n_sweeps).fit(
+                    model, memories[number], Stats(model.layout, there[i].copy())
+                )
+            except DegenerateError:
+                continue
+            there[i] = fit.posterior.buffer
+            objectives[i] = fit.objective
+        return objectives
+
+    best = race(posteriors, kinds, advance)
+    found = [Stats(model.layout, posterior) for posterior in posteriors[best]]
+    if part is data:
+        return found
+    thetas = [getattr(model, plain.read)(posterior) for posterior in found]
+    return [
+        around(
+            (1 - starts.LOOSE) * theta.transition / theta.transition.sum(axis=2, keepdims=True)
+            + starts.LOOSE / k,
+            theta.parameters.means,
+            np.linalg.inv(theta.parameters.factor.T @ theta.parameters.factor),
+        )
+        for theta in thetas
+    ]
+
+
+def _one_chain(
+    model: FactorialModel, data: ArrayData, transition: Array, means: Array
+) -> tuple[Array, Array]:
+    """Means of one chain that some sweeps of EM lead to from there, and each row's expected one."""
+    k, d = means.shape
+    emission = AdditiveGaussian(
+        d, 1, k, model.emission.covariance_type, reg_covar=starts.LEAST_NOISE, frame=data.frame
+    )
+    one = FactorialModel(CoupledChains(1, k), emission)
+    n_sequences = 1 if data.sequences is None else len(data.sequences.order)
+    start = np.full((1, k), 1 / k)
+    begin = one.around(
+        start, transition, means, np.diag(data.frame.variance), n_sequences, data.n_rows
+    )
+    own = data.with_memory(k)
+    fit = EM(max_iter=starts.SWEEPS_OF_ONE, tol=0.0).fit(one, own, one.prior + begin)
+    found = fit.theta.parameters.means
+    assert own.memory is not None
+    return found, own.memory @ found

@@ -68,9 +68,11 @@ cdef Py_ssize_t MOST_ROUNDS = 50
 # without a gain. So are larger groups after them.
 cdef Py_ssize_t QUICK_STATES = 256
 cdef Py_ssize_t SOFT_ROUNDS = 20
-cdef Py_ssize_t MOST_TRIALS = 100
-cdef Py_ssize_t VAIN_TRIALS = 20
-cdef Py_ssize_t VAIN_LARGE_TRIALS = 2
+cdef Py_ssize_t MOST_TRIALS = 200
+cdef Py_ssize_t VAIN_TRIALS = 30
+cdef Py_ssize_t VAIN_LARGE_TRIALS = 4
+# Spread of a row below which a chain's states are known.
+cdef double LEAST_SPREAD = 1e-6
 # What draws groups.
 cdef uint64_t SEED_OF_GROUPS = 20250117
 # Standard deviations of the data, further than which a row is taken to lie at this distance:
@@ -1622,10 +1624,11 @@ cdef void add_pairs_of_groups(
 
 
 cdef void sort_chains(Py_ssize_t n, const double* value, Py_ssize_t* order) noexcept nogil:
-    """Chains by value, largest first."""
-    cdef Py_ssize_t m, j
-    for m in range(n):
-        j = m
+    """Chains by value, largest first; in the order they are in, where it is the same."""
+    cdef Py_ssize_t i, j, m
+    for i in range(1, n):
+        m = order[i]
+        j = i
         while j > 0 and value[order[j - 1]] < value[m]:
             order[j] = order[j - 1]
             j -= 1
@@ -1645,15 +1648,18 @@ cdef bint draw_groups(
     cdef double* value = c.room + lines(job.n_chains)
     cdef bint new = False
     cdef Py_ssize_t i, j, t
+    for i in range(job.n_chains):
+        order[i] = job.rank[i]
     if number % 2 == 1:
         memset(value, 0, job.n_chains * sizeof(double))
         for t in range(c.n_rows):
             for i in range(job.n_chains):
                 value[i] += chain_spread(job, c, i, t)
+        for i in range(job.n_chains):
+            if value[i] < LEAST_SPREAD * c.n_rows:
+                value[i] = 0.0
         sort_chains(job.n_chains, value, order)
     else:
-        for i in range(job.n_chains):
-            order[i] = job.rank[i]
         for i in range(job.n_chains - 1, 0 if number > 0 else job.n_chains, -1):
             j = <Py_ssize_t>(philox_uniform(SEED_OF_GROUPS, <uint32_t>number, i, 0) * (i + 1))
             order[i], order[j] = order[j], order[i]
@@ -1747,7 +1753,8 @@ cdef double redraw(
             continue
         other = rounds(job, c, kind)
         vain = 0 if other - value > SETTLED_GROUPS * c.n_rows else vain + 1
-        if other > value and not job.watch.stop:
+        # Rounding is no gain, so that it decides nothing.
+        if other - value > SETTLED * c.n_rows and not job.watch.stop:
             value = other
         else:
             keep(job, c, 0, True)
@@ -2013,6 +2020,7 @@ cdef void rank_chains(Job* job) noexcept nogil:
     cdef double* far = job.least  # lent
     for m in range(job.n_chains):
         far[m] = 0.0
+        job.rank[m] = m
         for i in range(r):
             mean = 0.0
             for k in range(n):
