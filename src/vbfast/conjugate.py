@@ -1224,7 +1224,7 @@ class MatrixNormalWishart(_Wishart):
     def _square(self, theta: Regression) -> float:
         """tr((W - mean)' precision (W - mean) Lambda)."""
         difference = (theta.means - self.means) @ theta.factor.T
-        return float(np.einsum("pd,pq,qd->", difference, self.precision, difference, optimize=True))
+        return float((difference * (self.precision @ difference)).sum())
 
     def _trace_joined(self, factor: Array) -> float:
         """tr(scatter Lambda)."""
@@ -1259,7 +1259,7 @@ class MatrixNormalWishart(_Wishart):
             - self._log_normalizer_precision.sum()
             + prior._log_normalizer_precision.sum()
         )
-        ratio = np.einsum("pr,pq,qr->", e.slack, prior.precision, e.slack, optimize=True)
+        ratio = (e.slack * (prior.precision @ e.slack)).sum()
         normal = ratio - self.means.size + prior._square(e)
         normal += d * (self._log_det_precision - prior._log_det_precision)
         return float(wishart + 0.5 * normal)

@@ -182,6 +182,7 @@ class FactorialModel:
             seed=assignment.seed,
             sweep=assignment.sweep,
             block_states=self.latent.block_states,
+            n_trials=self.latent.block_trials,
         )
         log_z, start, transition, rest = np.split(raw, np.cumsum([1, m * k, m * k * k]))
         return self.layout.stats(

@@ -70,6 +70,8 @@ COUPLED_KINDS: dict[starts.CoupledInit, int] = {
     ("random", False): 2,
     ("random", True): 2,
 }
+# Rows times states times chains of the starts of a kind, at most where there is more than one.
+MOST_OF_COUPLED = 2**18
 # Sweeps of each round, after which half of each kind drops out; and of the last, of all.
 ROUNDS, LAST_ROUND = (12, 24), 24
 # Numbers below which waking a thread for a sweep may cost more than it saves.
@@ -245,7 +247,9 @@ def coupled_finalists(
     """
     part = starts.stretches_of(data, rng)
     m, k = model.latent.n_chains, model.latent.n_components
-    plan = [init for init, n in COUPLED_KINDS.items() for _ in range(n * n_races)]
+    states = min(model.latent.block_states, model.latent.n_components ** min(m, 64)) * m
+    most = max(1, MOST_OF_COUPLED // (part.n_rows * states))
+    plan = [init for init, n in COUPLED_KINDS.items() for _ in range(min(n, most) * n_races)]
     kinds = np.array([list(COUPLED_KINDS).index(init) for init in plan])
     one_chain = partial(_one_chain, model)
     posteriors = np.array(

@@ -64,11 +64,12 @@ cdef double SETTLED = 1e-7
 cdef double SETTLED_GROUPS = 1e-5
 cdef Py_ssize_t MOST_ROUNDS = 50
 # Where nothing is known of rows yet, groups of fewer states find out: rounds in which what is not
-# known of other groups counts as noise, and then groups that are tried, at most, and in a row
-# without a gain. So are larger groups after them.
+# known of other groups counts as noise, and then groups that are tried until so many in a row are
+# in vain. So are larger groups after them. A visit that finds q of the one before takes few rounds.
 cdef Py_ssize_t QUICK_STATES = 256
 cdef Py_ssize_t SOFT_ROUNDS = 20
-cdef Py_ssize_t MOST_TRIALS = 200
+cdef Py_ssize_t FEW_SOFT_ROUNDS = 4
+cdef Py_ssize_t FEW_ROUNDS = 2
 cdef Py_ssize_t VAIN_TRIALS = 30
 cdef Py_ssize_t VAIN_LARGE_TRIALS = 4
 # Spread of a row below which a chain's states are known.
@@ -133,6 +134,7 @@ cdef struct Job:
     bint grouped  # whether chains are visited by groups
     Py_ssize_t group_chains  # of the largest group
     Py_ssize_t quick_chains  # of the largest one of a search
+    Py_ssize_t n_trials  # groups that a search tries at most
     Py_ssize_t stride  # of a row of memory
     const double* whitening  # (D, D), lower triangular: y = whitening x
     const double* given_means  # (P, R)
@@ -1725,7 +1727,7 @@ cdef void soften(Job* job, Chains* c) noexcept nogil:
     cdef Py_ssize_t _number, group
     cdef bint changed = False
     c.soft = True
-    for _number in range(SOFT_ROUNDS):
+    for _number in range(SOFT_ROUNDS if job.n_trials > 1 else FEW_SOFT_ROUNDS):
         draw_groups(job, c, job.quick_chains, 2 * _number)
         for group in range(c.n_groups):
             update_group(job, c, GROUPS, group, &changed)
@@ -1735,7 +1737,8 @@ cdef void soften(Job* job, Chains* c) noexcept nogil:
 
 
 cdef double redraw(
-    Job* job, Chains* c, Kind kind, Py_ssize_t size, double value, Py_ssize_t most, Py_ssize_t enough
+    Job* job, Chains* c, Kind kind, Py_ssize_t size, double value, Py_ssize_t n_trials,
+    Py_ssize_t enough, Py_ssize_t n_rounds,
 ) noexcept nogil:
     """Keep q of other groups where they are better than those of `value`, which is there."""
     cdef double other
@@ -1743,7 +1746,7 @@ cdef double redraw(
     cdef Py_ssize_t _trial, n_groups
     if c.n_groups == 1:
         return value
-    for _trial in range(most):
+    for _trial in range(n_trials):
         if job.watch.stop or vain == enough:
             break
         # Of paths all is certain: all groups are random.
@@ -1751,7 +1754,7 @@ cdef double redraw(
         keep(job, c, 0, False)
         if not draw_groups(job, c, size, <Py_ssize_t>c.group[job.n_chains]):
             continue
-        other = rounds(job, c, kind)
+        other = rounds(job, c, kind, n_rounds)
         vain = 0 if other - value > SETTLED_GROUPS * c.n_rows else vain + 1
         # Rounding is no gain, so that it decides nothing.
         if other - value > SETTLED * c.n_rows and not job.watch.stop:
@@ -1767,14 +1770,16 @@ cdef void search(Job* job, Chains* c, Kind kind) noexcept nogil:
     cdef double paths
     c.group[job.n_chains] = 0.0
     soften(job, c)
-    if kind == GROUPS and not job.watch.stop:
-        value = rounds(job, c, GROUPS)
+    if kind == GROUPS and job.n_trials > 1 and not job.watch.stop:
+        value = rounds(job, c, GROUPS, MOST_ROUNDS)
         keep(job, c, 1, False)
-    if not job.watch.stop:
-        paths = rounds(job, c, GROUPS_BEST)
-        redraw(job, c, GROUPS_BEST, job.quick_chains, paths, MOST_TRIALS, VAIN_TRIALS)
-    if kind == GROUPS and not job.watch.stop and not rounds(job, c, GROUPS) > value:
-        keep(job, c, 1, True)
+    if job.n_trials > 1 and not job.watch.stop:
+        paths = rounds(job, c, GROUPS_BEST, MOST_ROUNDS)
+        redraw(
+            job, c, GROUPS_BEST, job.quick_chains, paths, job.n_trials, VAIN_TRIALS, MOST_ROUNDS
+        )
+        if kind == GROUPS and not rounds(job, c, GROUPS, MOST_ROUNDS) > value:
+            keep(job, c, 1, True)
     c.group[job.n_chains] = 0.0
     draw_groups(job, c, job.group_chains, 0)
 
@@ -1782,15 +1787,18 @@ cdef void search(Job* job, Chains* c, Kind kind) noexcept nogil:
 # Rounds ------------------------------------------------------------------------------------------
 
 
-cdef double rounds(Job* job, Chains* c, Kind kind) noexcept nogil:
-    """Update one chain after another, or group, until their free energy, or paths, settle."""
+cdef double rounds(Job* job, Chains* c, Kind kind, Py_ssize_t most) noexcept nogil:
+    """Update one chain after another, or group, until their free energy, or paths, settle.
+
+    most : rounds
+    """
     cdef double value = -INFINITY
     cdef double settled = (SETTLED_GROUPS if kind == GROUPS else SETTLED) * c.n_rows
     cdef double last, divergence
     cdef Py_ssize_t _number, chain, t
     cdef bint changed
     cdef bint grouped = kind == GROUPS or kind == GROUPS_BEST
-    for _number in range(MOST_ROUNDS):
+    for _number in range(most):
         last = value
         divergence = 0.0
         changed = False
@@ -1836,7 +1844,7 @@ cdef void visit_chains(
     cdef bint fresh = isnan(c.q[0])
     cdef bint grouped = job.grouped
     cdef double value
-    cdef Py_ssize_t t, m, i
+    cdef Py_ssize_t t, m, i, n_rounds
     for t in range(n_rows):
         if t % job.check_rows == 0 and halted(job):
             if fresh:
@@ -1856,16 +1864,17 @@ cdef void visit_chains(
     elif fresh:
         if job.sparse:
             # Of rows one by one, all states of one might rule out all of the next.
-            rounds(job, &c, BEST)
+            rounds(job, &c, BEST, MOST_ROUNDS)
         if job.kind != COMPLETE and not job.watch.stop:
-            rounds(job, &c, COMPLETE)
+            rounds(job, &c, COMPLETE, MOST_ROUNDS)
     if job.watch.stop:
         return
-    value = rounds(job, &c, job.kind)
+    n_rounds = FEW_ROUNDS if job.kind == GROUPS and not fresh else MOST_ROUNDS
+    value = rounds(job, &c, job.kind, n_rounds)
     if grouped:
         value = redraw(
-            job, &c, job.kind, job.group_chains, value, MOST_TRIALS if fresh else 1,
-            VAIN_LARGE_TRIALS,
+            job, &c, job.kind, job.group_chains, value, job.n_trials if fresh else 1,
+            VAIN_LARGE_TRIALS, n_rounds,
         )
     if job.watch.stop:
         return
@@ -2111,7 +2120,7 @@ cdef Py_ssize_t chains_within(const Job* job, Py_ssize_t most) except -1:
 
 def visit(
     block, theta, str kind, *, double[::1] statistics not None, uint64_t seed=0, uint32_t sweep=0,
-    Py_ssize_t block_states=4096,
+    Py_ssize_t block_states=4096, Py_ssize_t n_trials=200,
 ):
     """Assign states to the rows of all sequences and add up what they bring.
 
@@ -2122,6 +2131,7 @@ def visit(
         (N, P + M + 1) for "blocks" and "blocks_best", and if so for others too
     kind : IN, one of KINDS
     block_states : IN, joint states of a block of chains, at most, if it has more than one
+    n_trials : IN, blocks that are tried at most where nothing is known of the rows
     statistics : OUT, (statistics_size,): log_z, start (M, K), transition (M, K, K), gram (P, P),
         cross (P, D), the lower triangle of square (D, D)
     """
@@ -2157,6 +2167,8 @@ def visit(
     job.grouped = job.kind == GROUPS or job.kind == GROUPS_BEST
     if job.grouped:
         check_least("block_states", block_states, 1)
+        check_least("n_trials", n_trials, 0)
+        job.n_trials = n_trials
         job.stride += job.n_chains + 1
         job.group_chains = chains_within(&job, block_states)
         job.quick_chains = chains_within(&job, min(block_states, QUICK_STATES))

@@ -505,7 +505,11 @@ class FactorialHMM(FittedByMethod):
         sizes = int(self.n_chains), int(self.n_components)
         model = FactorialModel(
             CoupledChains(
-                *sizes, self.factorisation, *concentrations, block_states=STATES_OF_FITS
+                *sizes,
+                self.factorisation,
+                *concentrations,
+                block_states=STATES_OF_FITS,
+                block_trials=1,
             ),
             AdditiveGaussian(
                 d,

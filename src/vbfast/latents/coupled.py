@@ -22,6 +22,8 @@ Array = NDArray[np.float64]
 Factorisation = Literal["blocks", "structured", "complete"]
 # Up to so many states the product chain is computed with, of all chains or of a block of them.
 MOST_STATES = 4096
+# And so many blocks are tried where one can't hold all.
+MOST_TRIALS = 200
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class CoupledChains:
         Of Dirichlet priors; flat where not given: they then add nothing to an objective.
     block_states : int
         Joint states of a block at most, if it has more than one chain.
+    block_trials : int
+        Blocks that are tried at most for rows of which nothing is known: 0 or 1 where a fit will
+        draw others anyway.
     """
 
     n_chains: int
@@ -50,6 +55,7 @@ class CoupledChains:
     start_concentration: float | None = None
     transition_concentration: float | None = None
     block_states: int = MOST_STATES
+    block_trials: int = MOST_TRIALS
 
     def __post_init__(self) -> None:
         for name in ("n_chains", "n_components", "block_states"):
