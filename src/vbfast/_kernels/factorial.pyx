@@ -31,6 +31,8 @@ from .tile cimport (
     free_aligned,
     lanes,
     lanes_exp,
+    lanes_max,
+    lanes_set,
     lines,
     philox_uniform,
     thread_index,
@@ -56,6 +58,9 @@ cdef Py_ssize_t MOST_CHUNKS = 64
 # product chain that there may be at most.
 cdef Py_ssize_t MANY_STEPS = 2**20
 cdef Py_ssize_t MOST_STATES = 2**40
+# States of the last chains of the product chain, which step together, at most: of fewer numbers that
+# lie side by side a loop takes longer to begin than to do.
+DEF MOST_LAST = 16
 # Numbers of a block of the product chain that are kept whatever the length of the sequence.
 cdef Py_ssize_t BLOCK_NUMBERS = 2**18
 # Rounds over the chains end when the free energy gains less, in nats a row, or after so many; over
@@ -156,6 +161,11 @@ cdef struct Job:
     double* least  # (M): see `least_of`
     double joint_least
     bint sparse  # some start or step is impossible
+    Py_ssize_t n_first  # of the product chain: chains that step one by one, before the last ones
+    Py_ssize_t n_last  # joint states of the last ones
+    double* last  # (n_last, n_last): their transitions
+    double* log_last
+    double* last_reverse
     double* joint_means  # (D, padded)
     double* joint_base  # (2, padded): -1/2 square of what the means have beyond D; scratch
     Py_ssize_t* rank  # (M): chains by how far apart their means are, farthest first
@@ -878,6 +888,7 @@ cdef struct Product:
     double* room  # (2, padded)
     double* score  # (padded)
     double* total  # (padded): sum of q over rows
+    double* last_pairs  # (n_last, n_last): see `add_last_pairs`
     double* row  # (D)
     double* whitened  # (R)
     double* q  # (P)
@@ -891,8 +902,10 @@ cdef struct Product:
 
 cdef Py_ssize_t product_size(const Job* job, Py_ssize_t n_rows) except -1:
     cdef Py_ssize_t blocks = (n_rows + job.block_rows - 1) // job.block_rows
-    return times(job.padded, 2 * job.block_rows + blocks + job.n_chains + 4) + lines(
-        job.n_features + job.n_whitened + job.n_indicators
+    return (
+        times(job.padded, 2 * job.block_rows + blocks + job.n_chains + 4)
+        + lines(job.n_features + job.n_whitened + job.n_indicators)
+        + lines(job.n_last * job.n_last)
     )
 
 
@@ -911,7 +924,8 @@ cdef Product product_in(const Job* job, double* workspace) noexcept nogil:
     p.room = p.prefix + job.n_chains * job.padded
     p.score = p.room + 2 * job.padded
     p.total = p.score + job.padded
-    p.kept = p.total + job.padded
+    p.last_pairs = p.total + job.padded
+    p.kept = p.last_pairs + lines(job.n_last * job.n_last)
     p.chains = NULL
     return p
 
@@ -924,15 +938,89 @@ cdef Py_ssize_t power(Py_ssize_t base, Py_ssize_t exponent) noexcept nogil:
     return out
 
 
-cdef void along_axis(
-    const Job* job, Py_ssize_t chain, const double* matrix, const double* x, double* out
+cdef double sum_of(Py_ssize_t n, const double* x) noexcept nogil:
+    """The sum of x, in eight parts of which none need wait for another."""
+    cdef double parts[8]
+    cdef double rest = 0.0
+    cdef Py_ssize_t i, j
+    for j in range(8):
+        parts[j] = 0.0
+    for i in range(0, n - 7, 8):
+        for j in range(8):
+            parts[j] += x[i + j]
+    for i in range(n // 8 * 8, n):
+        rest += x[i]
+    for j in range(4):
+        parts[j] += parts[j + 4]
+    return ((parts[0] + parts[1]) + (parts[2] + parts[3])) + rest
+
+
+cdef double product_sum(Py_ssize_t n, const double* a, const double* b) noexcept nogil:
+    """The sum of a b, as `sum_of` adds up."""
+    cdef double parts[8]
+    cdef double rest = 0.0
+    cdef Py_ssize_t i, j
+    for j in range(8):
+        parts[j] = 0.0
+    for i in range(0, n - 7, 8):
+        for j in range(8):
+            parts[j] += a[i + j] * b[i + j]
+    for i in range(n // 8 * 8, n):
+        rest += a[i] * b[i]
+    for j in range(4):
+        parts[j] += parts[j + 4]
+    return ((parts[0] + parts[1]) + (parts[2] + parts[3])) + rest
+
+
+cdef double best_possible(
+    Py_ssize_t n, const double* predicted, const double* score
 ) noexcept nogil:
-    """out[.., j, ..] = sum_k matrix[k, j] x[.., k, ..] on the axis of a chain."""
-    cdef Py_ssize_t n = job.n_components
-    cdef Py_ssize_t inner = power(n, job.n_chains - 1 - chain)
-    cdef Py_ssize_t outer = power(n, chain)
+    """The best score of a state that is possible."""
+    cdef double parts[8]
+    cdef double best = -INFINITY
+    cdef Py_ssize_t i, j
+    for j in range(8):
+        parts[j] = -INFINITY
+    for i in range(0, n - 7, 8):
+        for j in range(8):
+            parts[j] = max(parts[j], score[i + j] if predicted[i + j] > 0.0 else -INFINITY)
+    for i in range(n // 8 * 8, n):
+        best = max(best, score[i] if predicted[i] > 0.0 else -INFINITY)
+    for j in range(8):
+        best = max(best, parts[j])
+    return best
+
+
+cdef Py_ssize_t inner_of(const Job* job, Py_ssize_t chain) noexcept nogil:
+    """Joint states of the chains behind one."""
+    return power(job.n_components, job.n_chains - 1 - chain)
+
+
+cdef void along_axis(
+    Py_ssize_t n, Py_ssize_t outer, Py_ssize_t inner, const double* matrix, const double* x,
+    double* out,
+) noexcept nogil:
+    """out[.., j, ..] = sum_k matrix[k, j] x[.., k, ..]."""
     cdef Py_ssize_t _o, j, k, i
     cdef double value
+    cdef lanes sums[MOST_LAST]
+    cdef lanes each
+    cdef const lanes* row
+    if inner == 1 and n == MOST_LAST:
+        for _o in range(outer):
+            row = <const lanes*>matrix
+            for j in range(MOST_LAST // LANES):
+                sums[j] = row[j] * lanes_set(x[0])
+            for k in range(1, MOST_LAST):
+                row += MOST_LAST // LANES
+                each = lanes_set(x[k])
+                for j in range(MOST_LAST // LANES):
+                    sums[j] = sums[j] + row[j] * each
+            for j in range(MOST_LAST // LANES):
+                (<lanes*>out)[j] = sums[j]
+            x += MOST_LAST
+            out += MOST_LAST
+        return
     for _o in range(outer):
         if inner == 1:
             for j in range(n):
@@ -941,6 +1029,11 @@ cdef void along_axis(
                 value = x[k]
                 for j in range(n):
                     out[j] += matrix[k * n + j] * value
+        elif n == 2:
+            for i in range(inner):
+                out[i] = matrix[0] * x[i] + matrix[2] * x[inner + i]
+            for i in range(inner):
+                out[inner + i] = matrix[1] * x[i] + matrix[3] * x[inner + i]
         else:
             for j in range(n):
                 value = matrix[j]
@@ -955,14 +1048,30 @@ cdef void along_axis(
 
 
 cdef void best_along_axis(
-    const Job* job, Py_ssize_t chain, const double* matrix, const double* x, double* out
+    Py_ssize_t n, Py_ssize_t outer, Py_ssize_t inner, const double* matrix, const double* x,
+    double* out,
 ) noexcept nogil:
-    """out[.., j, ..] = max_k matrix[k, j] + x[.., k, ..] on the axis of a chain."""
-    cdef Py_ssize_t n = job.n_components
-    cdef Py_ssize_t inner = power(n, job.n_chains - 1 - chain)
-    cdef Py_ssize_t outer = power(n, chain)
+    """out[.., j, ..] = max_k matrix[k, j] + x[.., k, ..]."""
     cdef Py_ssize_t _o, j, k, i
     cdef double value
+    cdef lanes best[MOST_LAST]
+    cdef lanes each
+    cdef const lanes* row
+    if inner == 1 and n == MOST_LAST:
+        for _o in range(outer):
+            row = <const lanes*>matrix
+            for j in range(MOST_LAST // LANES):
+                best[j] = row[j] + lanes_set(x[0])
+            for k in range(1, MOST_LAST):
+                row += MOST_LAST // LANES
+                each = lanes_set(x[k])
+                for j in range(MOST_LAST // LANES):
+                    best[j] = lanes_max(best[j], row[j] + each)
+            for j in range(MOST_LAST // LANES):
+                (<lanes*>out)[j] = best[j]
+            x += MOST_LAST
+            out += MOST_LAST
+        return
     for _o in range(outer):
         if inner == 1:
             for j in range(n):
@@ -971,6 +1080,11 @@ cdef void best_along_axis(
                 value = x[k]
                 for j in range(n):
                     out[j] = max(out[j], matrix[k * n + j] + value)
+        elif n == 2:
+            for i in range(inner):
+                out[i] = max(matrix[0] + x[i], matrix[2] + x[inner + i])
+            for i in range(inner):
+                out[inner + i] = max(matrix[1] + x[i], matrix[3] + x[inner + i])
         else:
             for j in range(n):
                 value = matrix[j]
@@ -1042,14 +1156,11 @@ cdef double filter_row(
 ) noexcept nogil:
     """p(s | rows up to this one) from p(s | rows before); log p(row | rows before)."""
     cdef Py_ssize_t s
-    cdef double top = -INFINITY
-    cdef double total = 0.0
+    cdef double top, total
     cdef double lost = 0.0
     cdef lanes* score = <lanes*>p.score
     joint_scores(job, row, p)
-    for s in range(job.n_states):
-        if predicted[s] > 0.0:
-            top = max(top, p.score[s])
+    top = best_possible(job.n_states, predicted, p.score)
     if top == -INFINITY:
         lost = INFINITY
         for s in range(job.n_states):
@@ -1061,7 +1172,7 @@ cdef double filter_row(
         score[s] = lanes_exp(score[s])
     for s in range(job.n_states):
         filtered[s] = predicted[s] * p.score[s]
-        total += filtered[s]
+    total = sum_of(job.n_states, filtered)
     if job.joint_least > 0.0:
         p.enough = least_after(job.n_states, predicted, filtered, total, job.joint_least)
     for s in range(job.n_states):
@@ -1070,15 +1181,16 @@ cdef double filter_row(
 
 
 cdef void predict_row(Job* job, Product* p, const double* filtered, double* out) noexcept nogil:
-    """One transition, chain by chain."""
+    """One transition, chain by chain, of the last ones together."""
     cdef Py_ssize_t n = job.n_components
     cdef Py_ssize_t m
     cdef const double* x = filtered
     cdef double* to
-    for m in range(job.n_chains):
-        to = out if m == job.n_chains - 1 else p.room + (m % 2) * job.padded
-        along_axis(job, m, job.transition + m * n * n, x, to)
+    for m in range(job.n_first):
+        to = p.room + (m % 2) * job.padded
+        along_axis(n, power(n, m), inner_of(job, m), job.transition + m * n * n, x, to)
         x = to
+    along_axis(job.n_last, power(n, job.n_first), 1, job.last, x, out)
 
 
 cdef double forward_row(
@@ -1102,17 +1214,21 @@ cdef double forward_row(
         return filter_row(job, p, begin + t, predicted, filtered)
     if t == 0:
         joint_start(job, job.log_start, True, filtered)
-    else:
+    elif job.kind == EXACT:
         for m in range(job.n_chains):
             to = filtered if m == job.n_chains - 1 else p.room + (m % 2) * job.padded
-            if job.kind == EXACT:
-                log_along_axis(
-                    n, power(n, m), power(n, job.n_chains - 1 - m),
-                    job.log_transition + m * n * n, x, to,
-                )
-            else:
-                best_along_axis(job, m, job.log_transition + m * n * n, x, to)
+            log_along_axis(
+                n, power(n, m), inner_of(job, m), job.log_transition + m * n * n, x, to
+            )
             x = to
+    else:
+        for m in range(job.n_first):
+            to = p.room + (m % 2) * job.padded
+            best_along_axis(
+                n, power(n, m), inner_of(job, m), job.log_transition + m * n * n, x, to
+            )
+            x = to
+        best_along_axis(job.n_last, power(n, job.n_first), 1, job.log_last, x, filtered)
     joint_scores(job, begin + t, p)
     if job.kind == EXACT:
         return job.constant + log_filter(job.n_states, p.score, filtered)
@@ -1168,62 +1284,85 @@ cdef double forward_product(
     return log_z
 
 
-cdef double product_sum(Py_ssize_t n, const double* a, const double* b) noexcept nogil:
-    """The sum of a b, in four parts of which none need wait for another."""
-    cdef double s0 = 0.0
-    cdef double s1 = 0.0
-    cdef double s2 = 0.0
-    cdef double s3 = 0.0
-    cdef Py_ssize_t i
-    for i in range(0, n - 3, 4):
-        s0 += a[i] * b[i]
-        s1 += a[i + 1] * b[i + 1]
-        s2 += a[i + 2] * b[i + 2]
-        s3 += a[i + 3] * b[i + 3]
-    for i in range(n // 4 * 4, n):
-        s0 += a[i] * b[i]
-    return (s0 + s1) + (s2 + s3)
-
-
 cdef void add_axis_pairs(
     const Job* job, Py_ssize_t chain, const double* before, const double* after, double* pairs
 ) noexcept nogil:
     """pairs[j, k] += A[j, k] sum of before[.., j, ..] after[.., k, ..] over all other axes."""
     cdef Py_ssize_t n = job.n_components
-    cdef Py_ssize_t inner = power(n, job.n_chains - 1 - chain)
-    cdef Py_ssize_t outer = power(n, chain)
+    cdef Py_ssize_t inner = inner_of(job, chain)
     cdef const double* transition = job.transition + chain * n * n
     cdef Py_ssize_t _o, j, k
     cdef double value
-    for _o in range(outer):
+    for _o in range(power(n, chain)):
         for j in range(n):
-            if inner == 1:
-                value = before[j]
-                for k in range(n):
-                    pairs[j * n + k] += transition[j * n + k] * value * after[k]
-            else:
-                for k in range(n):
-                    value = product_sum(inner, before + j * inner, after + k * inner)
-                    pairs[j * n + k] += transition[j * n + k] * value
+            for k in range(n):
+                value = product_sum(inner, before + j * inner, after + k * inner)
+                pairs[j * n + k] += transition[j * n + k] * value
         before += n * inner
         after += n * inner
 
 
-cdef void marginals(const Job* job, const double* joint, double* q) noexcept nogil:
-    """q (P) = each chain's distribution."""
-    cdef Py_ssize_t n = job.n_components
-    cdef Py_ssize_t inner = 1
-    cdef Py_ssize_t m, o, k, i
+cdef void add_last_pairs(
+    const Job* job, const double* before, const double* after, double* pairs
+) noexcept nogil:
+    """pairs[j, k] += sum of before[.., j] after[.., k], of the last chains."""
+    cdef Py_ssize_t n = job.n_last
+    cdef Py_ssize_t outer = power(job.n_components, job.n_first)
+    cdef Py_ssize_t o, j, k
     cdef double value
-    memset(q, 0, job.n_indicators * sizeof(double))
-    for m in range(job.n_chains - 1, -1, -1):
-        for o in range(job.n_states // (n * inner)):
+    cdef lanes sums[MOST_LAST]
+    cdef lanes each
+    if n == MOST_LAST:
+        for j in range(n):
+            for k in range(MOST_LAST // LANES):
+                sums[k] = (<lanes*>(pairs + j * n))[k]
+            for o in range(outer):
+                each = lanes_set(before[o * n + j])
+                for k in range(MOST_LAST // LANES):
+                    sums[k] = sums[k] + each * (<const lanes*>(after + o * n))[k]
+            for k in range(MOST_LAST // LANES):
+                (<lanes*>(pairs + j * n))[k] = sums[k]
+        return
+    for o in range(outer):
+        for j in range(n):
+            value = before[o * n + j]
             for k in range(n):
-                value = 0.0
-                for i in range(inner):
-                    value += joint[(o * n + k) * inner + i]
-                q[m * n + k] += value
-        inner *= n
+                pairs[j * n + k] += value * after[o * n + k]
+
+
+cdef void share_last_pairs(const Job* job, const double* last_pairs, double* pairs) noexcept nogil:
+    """Add to each of the last chains' pairs (M, K, K) what `add_last_pairs` has added up."""
+    cdef Py_ssize_t n = job.n_components
+    cdef Py_ssize_t j, k, m, of_j, of_k
+    cdef double value
+    for j in range(job.n_last):
+        for k in range(job.n_last):
+            value = job.last[j * job.n_last + k]
+            if value > 0.0:
+                value *= last_pairs[j * job.n_last + k]
+                of_j, of_k = j, k
+                for m in range(job.n_chains - 1, job.n_first - 1, -1):
+                    pairs[(m * n + of_j % n) * n + of_k % n] += value
+                    of_j //= n
+                    of_k //= n
+
+
+cdef void marginals(const Job* job, const double* joint, double* folded, double* q) noexcept nogil:
+    """q (P) = each chain's distribution. folded : scratch (padded)"""
+    cdef Py_ssize_t n = job.n_components
+    cdef Py_ssize_t inner = job.n_states
+    cdef Py_ssize_t m, k, i
+    for m in range(job.n_chains):
+        inner //= n
+        for k in range(n):
+            q[m * n + k] = sum_of(inner, joint + k * inner)
+        # Summed over the chains up to this one.
+        for i in range(inner):
+            folded[i] = joint[i]
+        for k in range(1, n):
+            for i in range(inner):
+                folded[i] += joint[k * inner + i]
+        joint = folded
 
 
 cdef void back_in_logarithms(
@@ -1268,17 +1407,21 @@ cdef void backward_row(
         back_in_logarithms(job, p, last, joint, pairs, beta)
         return
     memcpy(p.prefix, last, job.n_states * sizeof(double))
-    for m in range(job.n_chains - 1):
+    for m in range(job.n_first):
         along_axis(
-            job, m, job.transition + m * n * n, p.prefix + m * job.padded,
-            p.prefix + (m + 1) * job.padded,
+            n, power(n, m), inner_of(job, m), job.transition + m * n * n,
+            p.prefix + m * job.padded, p.prefix + (m + 1) * job.padded,
         )
     for s in range(job.n_states):
         after[s] = joint[s] / predicted[s] if joint[s] > 0.0 else 0.0
-    for m in range(job.n_chains - 1, -1, -1):
+    add_last_pairs(job, p.prefix + job.n_first * job.padded, after, p.last_pairs)
+    to = beta if job.n_first == 0 else p.prefix + job.n_first * job.padded
+    along_axis(job.n_last, power(n, job.n_first), 1, job.last_reverse, after, to)
+    after = to
+    for m in range(job.n_first - 1, -1, -1):
         add_axis_pairs(job, m, p.prefix + m * job.padded, after, pairs + m * n * n)
         to = beta if m == 0 else p.prefix + m * job.padded
-        along_axis(job, m, job.reverse + m * n * n, after, to)
+        along_axis(n, power(n, m), inner_of(job, m), job.reverse + m * n * n, after, to)
         after = to
 
 
@@ -1311,11 +1454,10 @@ cdef void put_group(
         return
     for i in range(job.n_whitened):
         means = job.joint_means + i * job.padded
-        mean = 0.0
+        mean = product_sum(job.n_states, joint, means)
         for s in range(job.n_states):
-            mean += joint[s] * means[s]
-        for s in range(job.n_states):
-            spread += joint[s] * (means[s] - mean) * (means[s] - mean)
+            p.score[s] = (means[s] - mean) * (means[s] - mean)
+        spread += product_sum(job.n_states, joint, p.score)
         square += residual[i] * residual[i]
     c.spread[t * p.whole.n_chains + p.members[0]] = spread
     p.fit -= 0.5 * (square + spread)
@@ -1348,6 +1490,7 @@ cdef void smooth_product(
     statistics[0] += forward_product(job, p, begin, n_rows)
     if job.watch.stop:
         return
+    memset(p.last_pairs, 0, job.n_last * job.n_last * sizeof(double))
     for block in range(blocks - 1, -1, -1):
         if block < blocks - 1:
             # beta lies where this would work.
@@ -1366,14 +1509,12 @@ cdef void smooth_product(
                 for s in range(job.n_states):
                     joint[s] *= beta[s]
             if t < n_rows - 1:
-                total = 0.0
-                for s in range(job.n_states):
-                    total += joint[s]
+                total = sum_of(job.n_states, joint)
                 for s in range(job.n_states):
                     joint[s] = joint[s] / total
             for s in range(job.n_states):
                 p.total[s] += joint[s]
-            marginals(job, joint, p.q)
+            marginals(job, joint, p.score, p.q)
             if p.chains != NULL:
                 put_group(job, p, t, joint)
             else:
@@ -1388,6 +1529,7 @@ cdef void smooth_product(
                 backward_row(
                     job, p, last, p.predicted + (t - first) * job.padded, joint, pairs, beta
                 )
+    share_last_pairs(job, p.last_pairs, pairs)
 
 
 cdef void best_product(
@@ -1928,6 +2070,29 @@ cdef void visit_chunk(Job* job, Py_ssize_t chunk) noexcept nogil:
         add_joint_pairs(job, p.total, statistics + gram_start(job))
 
 
+cdef void join_last(Job* job) noexcept nogil:
+    """Transitions of the last chains of the product chain together."""
+    cdef Py_ssize_t n = job.n_components
+    cdef Py_ssize_t j, k, m, of_j, of_k, at
+    cdef double value, logarithm
+    for j in range(job.n_last):
+        if j % job.check_tables == 0 and halted(job):
+            return
+        for k in range(job.n_last):
+            value = 1.0
+            logarithm = 0.0
+            of_j, of_k = j, k
+            for m in range(job.n_chains - 1, job.n_first - 1, -1):
+                at = (m * n + of_j % n) * n + of_k % n
+                value *= job.transition[at]
+                logarithm += job.log_transition[at]
+                of_j //= n
+                of_k //= n
+            job.last[j * job.n_last + k] = value
+            job.last_reverse[k * job.n_last + j] = value
+            job.log_last[j * job.n_last + k] = logarithm
+
+
 cdef void make_tables(Job* job) noexcept nogil:
     """Logarithms, transposed transitions, and the means of the product chain's states."""
     cdef Py_ssize_t n = job.n_components
@@ -1967,6 +2132,7 @@ cdef void make_tables(Job* job) noexcept nogil:
     job.joint_least = least_of(all_starts, all_steps, all_possible)
     if job.padded == 0:
         return
+    join_last(job)
     memset(job.joint_base, 0, job.padded * sizeof(double))
     for i in range(job.n_whitened):
         means = job.joint_base + job.padded
@@ -1993,7 +2159,7 @@ cdef Py_ssize_t table_size(const Job* job) except -1:
         2 * lines(job.n_chains) + lines(job.n_indicators)
         + 2 * lines(job.n_indicators * job.n_components)
         + lines(times(job.n_indicators, job.n_whitened))
-        + times(job.padded, job.n_features + 2)
+        + times(job.padded, job.n_features + 2) + 3 * lines(times(job.n_last, job.n_last))
     )
 
 
@@ -2007,11 +2173,19 @@ cdef double* lay_tables(Job* job, double* at) noexcept nogil:
     job.means = job.reverse + lines(job.n_indicators * job.n_components)
     job.joint_means = job.means + lines(job.n_indicators * job.n_whitened)
     job.joint_base = job.joint_means + job.padded * job.n_features
-    return job.joint_base + 2 * job.padded
+    job.last = job.joint_base + 2 * job.padded
+    job.log_last = job.last + lines(job.n_last * job.n_last)
+    job.last_reverse = job.log_last + lines(job.n_last * job.n_last)
+    return job.last_reverse + lines(job.n_last * job.n_last)
 
 
 cdef void plan_product(Job* job, Py_ssize_t longest) noexcept nogil:
-    """Rows of a block, and from one look for signals to the next, of a product chain."""
+    """Chains of a product chain that step together, rows of a block, and between signals."""
+    job.n_last = job.n_components
+    job.n_first = job.n_chains - 1
+    while job.n_first > 0 and job.n_last <= MOST_LAST // job.n_components:
+        job.n_last *= job.n_components
+        job.n_first -= 1
     job.block_rows = max(BLOCK_NUMBERS // job.padded, <Py_ssize_t>sqrt(<double>longest) + 1)
     job.block_rows = min(job.block_rows, longest)
     # Asking for the time may take as long as a row does.
@@ -2164,6 +2338,7 @@ def visit(
     job.done = 0
     job.watch = &watch
     job.stride = job.n_indicators
+    job.n_last = 0
     job.grouped = job.kind == GROUPS or job.kind == GROUPS_BEST
     if job.grouped:
         check_least("block_states", block_states, 1)
