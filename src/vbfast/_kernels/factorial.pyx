@@ -1815,7 +1815,8 @@ cdef bint draw_groups(
     for i in range(job.n_chains):
         for j in range(i):
             new = new or (value[i] != value[j] and c.group[i] == c.group[j])
-    memcpy(c.group, value, job.n_chains * sizeof(double))
+    if new:  # else in another order, perhaps
+        memcpy(c.group, value, job.n_chains * sizeof(double))
     return new
 
 
