@@ -47,15 +47,15 @@ SANITIZE_TESTS ?= $(wildcard $(addprefix tests/test_, kernels.py visits.py chain
 
 sanitize: $(SANITIZED)/installed
 	for level in $$(echo $(LEVELS) | tr , ' '); do \
-	  VBFAST_SIMD=$$level PYTHONMALLOC=malloc OPENBLAS_NUM_THREADS=1 \
+	  VBFAST_SIMD=$$level VBFAST_PROFILE=vbfast-few PYTHONMALLOC=malloc OPENBLAS_NUM_THREADS=1 \
 	  LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	  $(SANITIZED)/bin/python -m pytest -q --capture=sys -p no:cacheprovider -m "not slow" $(PYTEST) $(SANITIZE_TESTS) || exit 1; \
+	  $(SANITIZED)/bin/python -m pytest -q -n $(WORKERS) --dist worksteal --capture=sys -p no:cacheprovider -m "not slow" $(PYTEST) $(SANITIZE_TESTS) || exit 1; \
 	done
 
 $(SANITIZED)/installed: $(SOURCES)
 	$(PYTHON) -m venv $(SANITIZED)
-	$(SANITIZED)/bin/python -m pip install --quiet "meson-python>=0.18" meson "Cython>=3.2" ninja pytest hypothesis scikit-learn matplotlib
+	$(SANITIZED)/bin/python -m pip install --quiet "meson-python>=0.18" meson "Cython>=3.2" ninja pytest pytest-xdist hypothesis scikit-learn matplotlib
 	PATH="$(CURDIR)/$(SANITIZED)/bin:$$PATH" $(SANITIZED)/bin/python -m pip install --quiet --no-build-isolation \
 	  -Cbuild-dir=build-sanitize -Csetup-args=-Dlevels=$(LEVELS) -Csetup-args=-Dbuildtype=debugoptimized \
 	  -Csetup-args=-Doptimization=1 -Csetup-args=-Db_sanitize=address,undefined -Csetup-args=-Db_lundef=false .

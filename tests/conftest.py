@@ -20,7 +20,17 @@ settings.register_profile(
     "vbfast", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("vbfast-ci", settings.get_profile("vbfast"), derandomize=True)
-settings.load_profile("vbfast-ci" if os.environ.get("CI") else "vbfast")
+# For kernels that take many times as long.
+settings.register_profile("vbfast-few", settings.get_profile("vbfast"), max_examples=2)
+settings.load_profile(
+    os.environ.get("VBFAST_PROFILE") or ("vbfast-ci" if os.environ.get("CI") else "vbfast")
+)
+
+
+def examples(n):
+    """Settings of a test that tries n examples, or as few as the profile says."""
+    few = settings.get_current_profile_name() == "vbfast-few"
+    return settings() if few else settings(max_examples=n)
 
 
 def pytest_addoption(parser):

@@ -207,7 +207,7 @@ def parameters(rng, signature, d):
         "n_chains": (0.9, lambda: int(pick(rng, [1, 2, 2, 3]))),
         "method": (0.9, lambda: method_of(rng, odd)),
         "covariance_type": (0.8, lambda: covariance),
-        "factorisation": (0.5, lambda: pick(rng, ["structured", "complete"])),
+        "factorisation": (0.5, lambda: pick(rng, ["blocks", "structured", "complete"])),
         "tol": (0.3, lambda: float(pick(rng, [0.0, 1e-12, 1e-5, 1.0, 1e300]))),
         "max_iter": (1.0, lambda: int(pick(rng, [1, 2, 3, 7, 20, 60]))),
         "reg_covar": (0.3, lambda: float(pick(rng, [0.0, 0.0, 1e-300, 1e-10, 1e-3, 1.0, 1e10]))),
@@ -347,6 +347,15 @@ def verbs(fitted, X, more, discrete):
             finite(name, said[0])
 
 
+# What fit_many takes.
+MANY = (
+    vbfast.GaussianMixture,
+    vbfast.BayesianGaussianMixture,
+    vbfast.MixtureModel,
+    vbfast.HiddenMarkovModel,
+)
+
+
 def run_case(seed, number, report=None):
     """Raise where something doesn't hold; return what came of it."""
     rng = np.random.default_rng([seed, number])
@@ -359,14 +368,15 @@ def run_case(seed, number, report=None):
         "fit_many": None,
     }
     name = pick(rng, list(kinds))
-    kind = kinds[name] or pick(rng, [vbfast.GaussianMixture, vbfast.BayesianGaussianMixture])
+    kind = kinds[name] or pick(rng, [kind for kind in kinds.values() if kind in MANY])
     emission = "gaussian"
-    if name in ("MixtureModel", "HiddenMarkovModel"):
+    of_any = kind in (vbfast.MixtureModel, vbfast.HiddenMarkovModel)
+    if of_any:
         emission = pick(rng, ["gaussian", "poisson", "bernoulli", "categorical"])
     discrete = emission != "gaussian"
     rows = symbols(rng, emission) if discrete else numbers(rng)
     params = parameters(rng, parameters_of(kind), rows.shape[1])
-    if name in ("MixtureModel", "HiddenMarkovModel"):
+    if of_any:
         params["emission"] = emission
     for param in [p for p in params if emission not in OF_EMISSION.get(p, emission)]:
         if rng.random() < 0.98:  # others are refused
@@ -378,7 +388,7 @@ def run_case(seed, number, report=None):
         lengths = lengths_of(rng, max(n, 1))
         if lengths is not None:
             more["lengths"] = fit_more["lengths"] = lengths
-    else:
+    elif kind is not vbfast.HiddenMarkovModel:
         weights = weights_of(rng, max(n, 1))
         if weights is not None:
             fit_more["sample_weight"] = weights
@@ -404,15 +414,11 @@ def run_case(seed, number, report=None):
                     fit_more["sample_weight"] = [w, w[:cut], w[cut:]] if len(sets) == 3 else [w, w]
                 many = vbfast.fit_many(estimator, sets, **fit_more)
                 for s in range(len(sets)):
-                    if (
-                        many.degenerate_[s] >= 0
-                        if many.degenerate_.dtype != bool
-                        else (many.degenerate_[s])
-                    ):
+                    if many.degenerate_[s]:
                         continue
-                    for part in ("weights_", "means_", "covariances_", "objective_"):
-                        finite(part, getattr(many, part)[s])
-                    sums_to_one("weights_", many.weights_[s])
+                    for part in (*many.stacked, "objective_"):
+                        finite(part, getattr(many, part)[s], infinite=discrete)
+                    check_fitted(many[s], discrete)
                     verbs(many[s], sets[s], {}, discrete)
                 return "fitted"
             estimator.fit(X, **fit_more)

@@ -1072,7 +1072,8 @@ def factorised_rounds(y, v, constant, start, transition, q, family, n_rounds=50,
 
     Of one sequence of white rows y (T, R) and states' means v (M, K, R); q (T, M, K).  "complete"
     is rows' q one after another as well, "best" each chain's best path, until none is new.
-    Ghahramani & Jordan (1997), 12 and 15.
+    Ghahramani & Jordan (1997), 12 and 15.  In "complete", q of less than 1e-290 of the largest is
+    taken to be 0: whether it underflows says whether the neighbours' states are possible.
     """
     n_rows, m, k = q.shape
     q, rounds, last = q.copy(), [], -np.inf
@@ -1094,7 +1095,8 @@ def factorised_rounds(y, v, constant, start, transition, q, family, n_rounds=50,
                         each = each + _expect(q[t - 1, chain], log_transition[chain])
                     if t < n_rows - 1:
                         each = each + _expect(q[t + 1, chain], log_transition[chain].T)
-                    q[t, chain] = np.exp(each - logsumexp(each))
+                    each = np.exp(each - each.max())
+                    q[t, chain] = np.where(each < 1e-290, 0, each) / each.sum()
                 steps[chain] = q[:-1, chain].T @ q[1:, chain]
                 divergence += xlogy(q[:, chain], q[:, chain]).sum()
                 divergence -= _expect(q[0, chain], log_start[chain][:, None]).sum()

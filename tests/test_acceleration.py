@@ -297,8 +297,9 @@ def test_a_small_gain_ahead_does_not_end_a_fit(monkeypatch):
     monkeypatch.setattr(vbfast.Model, "coordinates", coordinates)
     monkeypatch.setattr(vbfast.Model, "at_coordinates", lambda self, c, like: places[-2])
     fitted = EM(max_iter=3000, tol=1e-8).fit(model, data, start)
+    best = EM(max_iter=3000, tol=1e-13).fit(model, data, start)
     assert fitted.n_iter > plain.n_iter
-    assert fitted.objective == pytest.approx(plain.objective, abs=1e-6)
+    assert plain.objective - 1e-6 < fitted.objective < best.objective + 1e-9
 
 
 def test_singular_coordinates_leave_plain_steps(monkeypatch):
@@ -376,10 +377,15 @@ def test_small_gains_call_for_a_plain_step():
     x = np.array([1.0, 2.0])
     for n in range(5):
         assert (extrapolation.propose(stats(x), stats(0.9 * x * [1, 0.9])) is None) == (n < 4)
-        extrapolation.observe(1e-3 * 0.9**n)
+        extrapolation.observe(1e-3 * 0.9**n, np.inf)
         x = 0.9 * x * [1, 0.9]
     for gain, plain in [(1e-3, False), (2e-6, False), (1e-6, True), (0.0, True)]:
         extrapolation.accept(gain)
+        x = 0.9 * x * [1, 0.8]
+        assert (extrapolation.propose(stats(x), stats(0.9 * x * [1, 0.9])) is None) == plain
+    # Plain steps that foretell more than that to come call for a step ahead again.
+    for left, plain in [(1e-3, False), (np.inf, True)]:
+        extrapolation.observe(1e-7, left)
         x = 0.9 * x * [1, 0.8]
         assert (extrapolation.propose(stats(x), stats(0.9 * x * [1, 0.9])) is None) == plain
 

@@ -9,14 +9,16 @@ import copy
 import pickle
 import re
 import threading
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import vbfast
-from vbfast import _kernels
+from vbfast import _kernels, starts
 from vbfast._kernels.inputs import Assignment, Block, Coefficients, Mixtures, Sequences
+from vbfast.answers import AveragedChain
 from vbfast.conjugate import Gaussians, NormalWishart
 from vbfast.data import ArrayData, Frame
 from vbfast.factorial import FactorialTheta
@@ -199,17 +201,24 @@ def rows_of(n=2, weights=None, values=None):
     return rows
 
 
+# Numbers that are kept of a draw.
+KEPT = K + 2 * K * D
+
+
 def loop_models(covariance_type="diag", k=K, d=D, prior=None):
     size = vbfast.Model(vbfast.Mixture(K), vbfast.Gaussian(D, "diag")).layout.size
     prior = ONES((1, size)) if prior is None else prior
-    return Mixtures(covariance_type, k, 1e-6, True, prior)
+    return Mixtures(covariance_type, k, True, prior, reg_covar=1e-6)
 
 
-def begin(rows=None, models=None, init="random", seeds=None, posterior=None, n_threads=1):
+HOW = {"kmeans_sweeps": 3, "kmeans_tol": 1e-4, "spread": 0.1}
+
+
+def begin(rows=None, models=None, init="random", seeds=None, posterior=None, n_threads=1, how=HOW):
     models = models or loop_models()
     posterior = ONES((2, models.prior.shape[1])) if posterior is None else posterior
     seeds = np.zeros(2, dtype=np.uint64) if seeds is None else seeds
-    _kernels.loop.begin_all(rows or rows_of(), models, init, seeds, posterior, n_threads)
+    _kernels.loop.begin_all(rows or rows_of(), models, init, seeds, posterior, n_threads, **how)
 
 
 def loop(rows=None, models=None, read="mode", assignment=EXACT, n_sweeps=2, n_threads=1, **changes):
@@ -219,9 +228,7 @@ def loop(rows=None, models=None, read="mode", assignment=EXACT, n_sweeps=2, n_th
     kept = n_sweeps // thin if thin > 0 else 1
     arguments = {
         "state": np.zeros((n, 4), dtype=np.int64),
-        "log_weights": ZEROS((n, max(kept, 0), K)),
-        "means": ZEROS((n, max(kept, 0), K * D)),
-        "factors": ZEROS((n, max(kept, 0), K * D)),
+        "theta": ZEROS((n, max(kept, 0), KEPT)),
     }
     posterior = changes.pop("posterior", None)
     posterior = ONES((n, models.prior.shape[1])) if posterior is None else posterior
@@ -237,7 +244,7 @@ THINNED = {
     **SAMPLE,
     "seeds": SEEDS,
     "thin": 1,
-    "best": (ZEROS(K), ZEROS(K * D), ONES(K * D)),
+    "best": ONES(KEPT),
     "common": ZEROS((2, 2)),
     "terms": ZEROS((2, 2, K * K)),
 }
@@ -442,16 +449,17 @@ CASES = {
     "weights strided": (lambda: mixture(block(weights=ONES(2 * N)[::2])), TypeError, "weights"),
     "statistics short": (lambda: mixture(statistics=ZEROS(3)), ValueError, "statistics"),
     "statistics read-only": (
-        lambda: mixture(statistics=read_only(ZEROS(1 + K + 2 * K * 4))), ValueError, "read-only",
+        lambda: mixture(statistics=read_only(ZEROS(1 + K + 2 * K * 4))), TypeError, "statistics",
+        "written",
     ),
     "log_z short": (lambda: mixture(log_z=ZEROS(N - 1)), ValueError, "log_z"),
     "labels out short": (
         lambda: mixture(assignment=Assignment("hard"), labels=np.zeros(N - 1, int)),
         ValueError, "labels",
     ),
-    "q short": (lambda: mixture(q=ZEROS((N - 1, K))), ValueError, "q has length"),
-    "q narrow": (lambda: mixture(q=ZEROS((N, K - 1))), ValueError, "a row of q"),
-    "q read-only": (lambda: mixture(q=read_only(ZEROS((N, K)))), ValueError, "read-only"),
+    "q short": (lambda: mixture(q=ZEROS((N - 1, K))), ValueError, "q has shape"),
+    "q narrow": (lambda: mixture(q=ZEROS((N, K - 1))), ValueError, "q has shape"),
+    "q read-only": (lambda: mixture(q=read_only(ZEROS((N, K)))), TypeError, "q", "written"),
     "single: truncation": (
         lambda: mixture(
             kernel=_kernels.mixture_single, assignment=Assignment("best", 0)
@@ -520,6 +528,18 @@ CASES = {
     "coupled scale": (lambda: coupled(block(scale=ONES(7))), ValueError, "scale"),
     "coupled memory narrow": (lambda: coupled(memory=ZEROS((N, 2))), ValueError, "memory"),
     "coupled memory short": (lambda: coupled(memory=ZEROS((3, M * K))), ValueError, "memory"),
+    "coupled memory of no blocks": (
+        lambda: coupled(kind="blocks", memory=ZEROS((N, M * K))), ValueError, "memory has shape",
+    ),
+    "coupled memory of blocks too narrow": (
+        lambda: coupled(kind="blocks_best", memory=ZEROS((N, M * K + M))), ValueError, "memory",
+    ),
+    "coupled blocks of no states": (
+        lambda: coupled(kind="blocks", block_states=0), ValueError, "block_states is 0",
+    ),
+    "coupled trials below 0": (
+        lambda: coupled(kind="blocks", n_trials=-1), ValueError, "n_trials is -1",
+    ),
     "coupled memory 1-D": (lambda: coupled(memory=ZEROS(N * M * K)), ValueError, "memory"),
     "coupled memory read-only": (
         lambda: coupled(memory=read_only(ZEROS((N, M * K)))), TypeError, "memory", "written",
@@ -625,9 +645,70 @@ CASES = {
         ValueError, "means",
     ),
     "logarithms None": (lambda: PARAMETERS.logarithms(None), TypeError, "weights"),
-    "weights' mode": (lambda: PARAMETERS.mode_of_weights(None), TypeError, "concentration"),
+    "weights' mode": (lambda: PARAMETERS.dirichlet_mode(None, 0.0), TypeError, "concentration"),
     "weights' mode of float32": (
-        lambda: PARAMETERS.mode_of_weights(ONES(3, "f4")), TypeError, "concentration",
+        lambda: PARAMETERS.dirichlet_mode(ONES(3, "f4"), 0.0), TypeError, "concentration",
+    ),
+    "no weights": (lambda: PARAMETERS.dirichlet_mean(ONES(()), 0.0), ValueError, "concentration"),
+    "weights of none": (
+        lambda: PARAMETERS.dirichlet_mean_log(ONES((K, 0)), 0.0), ValueError, "concentration",
+    ),
+    "weights drawn": (
+        lambda: PARAMETERS.dirichlet_sample(ONES((0, K)), 0.0, 1), ValueError, "concentration",
+    ),
+    "density of other weights": (
+        lambda: PARAMETERS.dirichlet_log_density(ONES(K), 0.0, ONES(K + 1)),
+        ValueError, "logarithms",
+    ),
+    "other prior of weights": (
+        lambda: PARAMETERS.dirichlet_kl(ONES(K), ONES(K + 1), 0.0), ValueError, "prior",
+    ),
+    "table 2-D": (lambda: PARAMETERS.table_mode(ONES((K, D))), ValueError, "excess"),
+    "table of none": (lambda: PARAMETERS.table_mode(ONES((K, 0, 2))), ValueError, "excess"),
+    "terms of other tables": (
+        lambda: PARAMETERS.table_terms(ONES((K, D, 2)), ONES((K, D, 3))), ValueError, "logarithms",
+    ),
+    "rates 1-D": (lambda: PARAMETERS.rate_mode(ONES(K), ONES(K)), ValueError, "excess"),
+    "rates None": (lambda: PARAMETERS.rate_mean(None, ONES((K, D))), TypeError, "excess"),
+    "rates short": (
+        lambda: PARAMETERS.rate_sample(ONES((K, D)), ONES(K), 1), ValueError, "rate",
+    ),
+    "density of other rates": (
+        lambda: PARAMETERS.rate_log_density(ONES((K, D)), ONES((K, D)), ONES(K), ONES((K, D))),
+        ValueError, "rates",
+    ),
+    "terms of other rates": (
+        lambda: PARAMETERS.rate_terms(ONES((K, D)), ONES((K, D)), ONES((K, D)), ONES(K)),
+        ValueError, "logarithms",
+    ),
+    "other prior of rates": (
+        lambda: PARAMETERS.rate_kl(ONES((K, D)), ONES((K, D)), ONES(K), ONES((K, D))),
+        ValueError, "prior",
+    ),
+    "coefficients of no kernel": (
+        lambda: PARAMETERS.discrete_coefficients("full", ONES((K, D))), ValueError, "'full'",
+    ),
+    "coefficients 1-D": (
+        lambda: PARAMETERS.discrete_coefficients("poisson", ONES(K)), ValueError, "parameters",
+    ),
+    "coefficients of three symbols": (
+        lambda: PARAMETERS.discrete_coefficients("bernoulli", ONES((K, D, 3))),
+        ValueError, "3 symbols",
+    ),
+    "coefficients of no symbols": (
+        lambda: PARAMETERS.discrete_coefficients("categorical", ONES((K, D))),
+        ValueError, "0 symbols",
+    ),
+    "sums short": (
+        lambda: PARAMETERS.discrete_statistics("poisson", ONES(3), (K, D)), ValueError, "raw",
+    ),
+    "sums of symbols": (
+        lambda: PARAMETERS.discrete_statistics("poisson", ONES(24), (K, D, 2)),
+        ValueError, "2 symbols",
+    ),
+    "tallies of nothing": (
+        lambda: PARAMETERS.discrete_statistics("categorical", ONES(24), (K,)),
+        ValueError, "parameters",
     ),
     "about 1-D": (lambda: model().about(ZEROS(K)), ValueError, "means"),
     "about other": (lambda: model().about(ZEROS((K, D + 1))), ValueError),
@@ -679,7 +760,9 @@ CASES = {
     ),
     # The compiled loop.
     "loop rows None": (
-        lambda: _kernels.loop.begin_all(None, loop_models(), "random", SEEDS, ONES((2, 9)), 1),
+        lambda: _kernels.loop.begin_all(
+            None, loop_models(), "random", SEEDS, ONES((2, 9)), 1, **HOW
+        ),
         TypeError, "rows",
     ),
     "loop row None": (lambda: _kernels.loop.Rows([None]), TypeError, "values"),
@@ -718,7 +801,7 @@ CASES = {
     "loop thin below 0": (lambda: loop(**(THINNED | {"thin": -1})), ValueError, "thin is -1"),
     "loop posterior": (lambda: loop(posterior=ONES((2, 3))), ValueError, "posterior"),
     "loop posterior None": (
-        lambda: _kernels.loop.begin_all(rows_of(), loop_models(), "random", SEEDS, None, 1),
+        lambda: _kernels.loop.begin_all(rows_of(), loop_models(), "random", SEEDS, None, 1, **HOW),
         TypeError, "posterior",
     ),
     "loop posterior read-only": (
@@ -727,19 +810,38 @@ CASES = {
     ),
     "loop state None": (lambda: loop(state=None), TypeError, "state"),
     "loop state": (lambda: loop(state=np.zeros((2, 3), int)), ValueError, "state"),
-    "loop means None": (lambda: loop(means=None), TypeError, "means"),
-    "loop means": (lambda: loop(means=ZEROS((2, 1, 1))), ValueError, "means"),
-    "loop factors": (lambda: loop(factors=ZEROS((2, 1, 1))), ValueError, "factors"),
+    "loop theta None": (lambda: loop(theta=None), TypeError, "theta"),
+    "loop theta": (lambda: loop(theta=ZEROS((2, 1, 1))), ValueError, "theta"),
+    "loop constant": (lambda: loop(constant=ONES(3)), ValueError, "constant"),
+    "loop rate None": (
+        lambda: loop(models=Mixtures("poisson", K, True, ONES((1, 1 + 2 * K + K * D)))),
+        TypeError, "rate",
+    ),
+    "loop rate": (
+        lambda: loop(
+            models=Mixtures(
+                "poisson", K, True, ONES((1, 1 + 2 * K + K * D)), rate=ONES((1, D + 1))
+            )
+        ),
+        ValueError, "rate",
+    ),
+    "loop no symbols": (
+        lambda: loop(models=Mixtures("categorical", K, True, ONES((1, 9)))),
+        ValueError, "n_categories",
+    ),
     "loop seeds None": (lambda: loop(**SAMPLE), TypeError, "seeds"),
     "loop seeds": (lambda: loop(**SAMPLE, seeds=SEEDS[:1]), ValueError, "seeds"),
     "loop best None": (lambda: loop(**(THINNED | {"best": None})), TypeError, "best"),
     "loop best short": (
-        lambda: loop(**(THINNED | {"best": (ZEROS(1), ZEROS(1), ZEROS(1))})), ValueError, "best",
+        lambda: loop(**(THINNED | {"best": ONES(1)})), ValueError, "best",
     ),
     "loop common None": (lambda: loop(**(THINNED | {"common": None})), TypeError, "common"),
     "loop terms None": (lambda: loop(**(THINNED | {"terms": None})), TypeError, "terms"),
     "loop terms": (lambda: loop(**(THINNED | {"terms": ZEROS((2, 2, 1))})), ValueError, "terms"),
     "loop init": (lambda: begin(init="x"), ValueError, "init", "'x'"),
+    "loop sweeps of k-means": (
+        lambda: begin(how=HOW | {"kmeans_sweeps": -1}), ValueError, "kmeans_sweeps is -1",
+    ),
     "loop init None": (lambda: begin(init=None), ValueError, "init", "None"),
     "loop begin seeds": (lambda: begin(seeds=SEEDS[:1]), ValueError, "seeds"),
     # Starts, factors, columns.
@@ -959,3 +1061,179 @@ def test_sequences_may_change_while_rows_are_visited(kind):
     finally:
         stop.set()
         thread.join()
+
+
+# Parts -------------------------------------------------------------------------------------------
+
+
+def some_parts():
+    X = np.random.default_rng(0).standard_normal((40, 2))
+    data = vbfast.ArrayData.of(X, n_threads=1)
+    model = vbfast.Model(vbfast.Mixture(2), vbfast.Gaussian(2, "diag", frame=data.frame))
+    return model, data, starts.posterior(model, data, "kmeans", np.random.default_rng(0))
+
+
+NO_PARAMETERS = [
+    ("reg_covar", -1, ValueError),
+    ("reg_covar", np.nan, ValueError),
+    ("reg_covar", "a", TypeError),
+    ("mean_precision", -1, ValueError),
+    ("mean_precision", "a", TypeError),
+    ("degrees_of_freedom", 0, ValueError),
+    ("degrees_of_freedom", "a", TypeError),
+    ("mean_prior", "a", TypeError),
+    ("mean_prior", [0.0, np.nan], ValueError),
+    ("mean_prior", [0.0, 0.0, 0.0], ValueError),
+    ("scatter", [[1.0, 2.0], [3.0]], ValueError),
+    ("scatter", [1.0, 2.0, 3.0], ValueError),
+    ("scatter", 1j, TypeError),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "error"), NO_PARAMETERS)
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda **given: vbfast.Gaussian(2, "diag", **given),
+        lambda **given: vbfast.Gaussian(2, "full", **given),
+        lambda **given: vbfast.AdditiveGaussian(2, 2, 2, **given),
+    ],
+    ids=["diag", "full", "additive"],
+)
+def test_parameters_of_gaussian_parts(part, name, value, error):
+    with pytest.raises(error, match=name):
+        part(**{name: value})
+
+
+@pytest.mark.parametrize("value", ["a", [1.0, np.inf], [1.0, 1.0, 1.0]])
+def test_variances_of_means(value):
+    with pytest.raises((TypeError, ValueError), match="mean_variance"):
+        vbfast.Gaussian(2, "diag", mean_variance=value)
+
+
+@pytest.mark.parametrize("value", ["x", 2, None])
+def test_factorised_is_true_or_false(value):
+    with pytest.raises(TypeError, match="factorised must be True or False"):
+        vbfast.MeanField(factorised=value)
+
+
+@pytest.mark.parametrize("init", ["x", 3, None])
+def test_starts_that_there_are_not(init):
+    model, data, posterior = some_parts()
+    with pytest.raises(ValueError, match="init must be one of 'kmeans'"):
+        starts.posterior(model, data, init, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="read must be"):
+        starts.from_parameters(model, posterior, init)
+    with pytest.raises(TypeError, match="posterior must be Stats"):
+        starts.from_parameters(model, data, "mode")
+
+
+@pytest.mark.parametrize(
+    "emission", [vbfast.Bernoulli(2), vbfast.Categorical(2, [2, 2]), vbfast.Poisson(2)]
+)
+def test_labelled_rows_that_an_emission_does_not_allow(emission):
+    X = np.array([[0.0, 1.0], [1.0, 0.0], [0.5, -9.0]])
+    data = vbfast.ArrayData.of(X, standardise=False, n_threads=1)
+    model = vbfast.Model(vbfast.Mixture(2), emission)
+    with pytest.raises(ValueError, match=r"X\[2, 0\] is 0.5"):
+        starts.from_labels(model, data, [0, 1, 0])
+
+
+@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
+def test_weights_put_into_data(bad):
+    _, data, _ = some_parts()
+    weights = np.ones(40)
+    weights[7] = bad
+    with pytest.raises(ValueError, match=r"weights\[7\] is"):
+        replace(data, weights=weights)
+    with pytest.raises(ValueError, match=r"weights must have shape \(40,\)"):
+        replace(data, weights=np.ones(3))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [vbfast.EM(), vbfast.MeanField(), vbfast.VariationalEM(), vbfast.CrispEM()],
+    ids=lambda method: method.name,
+)
+def test_what_a_method_is_given(method):
+    model, data, posterior = some_parts()
+    other = vbfast.Model(vbfast.Mixture(2), vbfast.Poisson(2)).prior
+    with pytest.raises(ValueError, match="posterior is of another model"):
+        method.fit(model, data, other)
+    with pytest.raises(TypeError, match="posterior must be Stats"):
+        method.fit(model, data, None)
+    with pytest.raises(TypeError, match="data must be such as ArrayData"):
+        method.fit(model, data.values, posterior)
+    with pytest.raises(TypeError, match="model must be a model"):
+        method.fit(None, data, posterior)
+
+
+def test_what_full_inference_is_given():
+    model, data, posterior = some_parts()
+    method, rng = vbfast.FullInference(2, 2, 1), np.random.default_rng(0)
+    with pytest.raises(TypeError, match="rng must be a numpy"):
+        method.fit(model, data, [posterior], rng=0)
+    with pytest.raises(ValueError, match="posteriors must be 1"):
+        method.fit(model, data, posterior, rng)
+    other = vbfast.Model(vbfast.Mixture(2), vbfast.Poisson(2)).prior
+    with pytest.raises(ValueError, match=r"posteriors\[0\] is of another model"):
+        method.fit(model, data, [other], rng)
+
+
+def test_parts_that_make_no_model():
+    mixture, gaussian = vbfast.Mixture(2), vbfast.Gaussian(2)
+    chains, additive = vbfast.CoupledChains(2, 2), vbfast.AdditiveGaussian(2, 2, 2)
+    for pair in ((None, gaussian), (chains, gaussian)):
+        with pytest.raises(TypeError, match="latent of a Model must be"):
+            vbfast.Model(*pair)
+    for emission in (None, additive):
+        with pytest.raises(TypeError, match="emission of a Model must be"):
+            vbfast.Model(mixture, emission)
+    with pytest.raises(TypeError, match="latent of a FactorialModel must be"):
+        vbfast.FactorialModel(None, additive)
+    with pytest.raises(TypeError, match="emission of a FactorialModel must be"):
+        vbfast.FactorialModel(chains, gaussian)
+
+
+@pytest.mark.parametrize("kind", [vbfast.GaussianMixture, vbfast.HiddenMarkovModel])
+def test_samples_of_more_rows_than_there_can_be(kind):
+    X = np.random.default_rng(0).standard_normal((40, 2))
+    fitted = kind(2, random_state=0).fit(X)
+    for n in (10**30, 2**62):
+        with pytest.raises(MemoryError, match=f"n_samples is {n}"):
+            fitted.sample(n)
+
+
+def test_means_of_coupled_chains_whose_sums_overflow():
+    X = np.random.default_rng(0).standard_normal((40, 2))
+    fitted = vbfast.FactorialHMM(2, 2, random_state=0).fit(X)
+    fitted.means_ = np.full((2, 2, 2), 1e308)
+    for ask in (lambda: fitted.predict(X), lambda: fitted.score(X), fitted.sample):
+        with pytest.raises(ValueError, match=r"means_ are as large as 1e\+308"):
+            ask()
+
+
+def test_pickles_without_a_draw():
+    X = np.random.default_rng(0).standard_normal((40, 2))
+    few = vbfast.FullInference(2, 2, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", vbfast.ConvergenceWarning)
+        mixture = vbfast.BayesianGaussianMixture(2, method=few, random_state=0).fit(X)
+    averaged = mixture._current_answers
+    for edited in (
+        replace(averaged, weights=averaged.weights[:0]),
+        replace(averaged, arrays=tuple(part[:0] for part in averaged.arrays)),
+        AveragedChain([], averaged),
+    ):
+        with pytest.raises(ValueError, match="draws of theta must be"):
+            pickle.loads(pickle.dumps(edited))
+
+
+@pytest.mark.parametrize("precision", [1e-300, 1e-20])
+def test_a_mean_precision_that_is_lost_beside_the_rows(precision):
+    X = np.random.default_rng(0).standard_normal((40, 2))
+    chains = vbfast.FactorialHMM(
+        2, 3, method="mean_field", mean_precision_prior=precision, random_state=0
+    )
+    with pytest.raises(vbfast.DegenerateError, match="mean_precision is lost to rounding"):
+        chains.fit(X)

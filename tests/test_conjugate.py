@@ -2,6 +2,7 @@
 
 import itertools
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from vbfast.conjugate import (
     StickBreaking,
     Tables,
     point,
+    precision_factors,
 )
 from vbfast.exceptions import DegenerateError
 from vbfast.stats import Layout
@@ -1088,3 +1090,32 @@ def psi_rest(x):
     """digamma(x) - log(x), by its series where that leaves no digits."""
     series = -1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4)
     return np.where(x > 1e3, series, digamma(x) - np.log(x))
+
+
+def test_densities_at_precisions_along_an_all_but_singular_scatter():
+    """Where log p(Lambda) differs by little the difference is right, to what a fit can see."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((30, 9))
+    x[:, 7:] = x[:, :7] @ rng.uniform(1, 10, (7, 2))
+    scatter = x.T @ x / 4 + 1e-8 * np.eye(9)
+    factors = [
+        precision_factors((scatter + share * np.diag(np.arange(9.0)))[None])
+        for share in (0, 1e-11, 3e-11, 1e-10)
+    ]
+    # Rounding of each factor is another one, so that some of the sums' is too.
+    prior = NormalWishart(np.zeros((1, 9)), np.zeros(1), np.full(1, 10.0), scatter[None])
+    found, expected = [], []
+    for factor in factors:
+        theta = point(np.zeros((1, 9)), factor)
+        found.append(prior.log_density(theta) - 0.5 * prior.exponent[0] * theta.log_det[0])
+        a = [[Fraction(each) for each in row] for row in factor[0].tolist()]
+        s = [[Fraction(each) for each in row] for row in scatter.tolist()]
+        trace = sum(
+            a[i][j] * a[i][k] * s[j][k]
+            for i in range(9)
+            for j in range(i + 1)
+            for k in range(i + 1)
+        )
+        expected.append(-trace / 2)
+    expected = [float(each - expected[0]) for each in expected]
+    np.testing.assert_allclose(np.array(found) - found[0], expected, rtol=1e-6, atol=1e-9)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import reference as ref
-from conftest import DISCRETE
-from hypothesis import given, settings
+from conftest import DISCRETE, examples
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import xlogy
 from scipy.stats import binom, chisquare, multinomial, norm
@@ -209,7 +209,7 @@ def check(level, theta, data, kind, rng, n_threads=1, truncation=2, single=False
 @PRECISIONS
 @pytest.mark.parametrize("covariance_type", EMISSIONS)
 @pytest.mark.parametrize("kind", ["scores", "exact", "best", "hard", "given"])
-@settings(max_examples=12)
+@examples(12)
 @given(
     n=sizes,
     d=features,
@@ -936,7 +936,7 @@ def test_weights_that_no_row_is_drawn_by(level, single, weight):
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("covariance_type", EMISSIONS)
 @pytest.mark.parametrize("weights", [None, "whole"])
-@settings(max_examples=12)
+@examples(12)
 @given(n=sizes, k=st.integers(1, 6), seed=st.integers(0, 2**32 - 1), cut=st.floats(0, 1))
 def test_draws_sum_up_and_split(level, covariance_type, weights, n, k, seed, cut):
     rng = np.random.default_rng(seed)
@@ -971,7 +971,7 @@ def test_draws_sum_up_and_split(level, covariance_type, weights, n, k, seed, cut
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
 @pytest.mark.parametrize("apart", [0.0, 1e3, 1e6, 1e9])
-@settings(max_examples=10)
+@examples(10)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(2, 300), parts=st.integers(2, 6))
 def test_statistics_of_the_whole_are_the_sum_over_parts(covariance_type, apart, seed, n, parts):
     rng = np.random.default_rng(seed)
@@ -1091,7 +1091,9 @@ def test_the_first_value_that_is_not_finite(level, dtype, shape):
 
 
 def test_same_arrays():
-    same = _kernels.columns.same
+    def same(first, second):
+        return _kernels.columns.same((first,), (second,))
+
     a = np.arange(6.0).reshape(2, 3)
     assert same(a, a)
     assert same(a, a.copy())
@@ -1105,6 +1107,10 @@ def test_same_arrays():
     changed[1, 2] = 7
     assert not same(a, changed)
     assert same(np.float64(1), np.float64(1))
+    assert _kernels.columns.same((a, a[0]), (a.copy(), a[0]))
+    assert not _kernels.columns.same((a, a[0]), (a, a[1]))
+    assert not _kernels.columns.same((a, a), (a,))
+    assert not _kernels.columns.same((), (a,))
 
 
 # Factors of precision matrices --------------------------------------------------------------------

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
-from conftest import MIXTURES
+import reference as ref
+from conftest import DISCRETE, MIXTURES, DiscreteRow
+from hypothesis import assume, given, reject, settings
+from hypothesis import strategies as st
 from scipy import stats as distributions
 from scipy.optimize import linear_sum_assignment
-from scipy.special import xlogy
+from scipy.special import gammaln, xlogy
 
 from vbfast import (
     EM,
@@ -24,7 +27,11 @@ from vbfast import (
 )
 from vbfast._kernels.inputs import Assignment
 
-COMPILED = [r for r in MIXTURES if r.weights != "dirichlet_process" and r.prior != "independent"]
+COMPILED = [
+    row
+    for row in [*MIXTURES, *DISCRETE]
+    if row.weights != "dirichlet_process" and row.prior != "independent"
+]
 PROPER = [row for row in COMPILED if row.proper]
 METHODS = {
     "em": lambda **kw: EM(acceleration=None, **kw),
@@ -40,13 +47,28 @@ def problem(rng, row, n=None, far=0.0):
     """Overlapping clusters in some units, weights or none, labels."""
     d, k = int(rng.integers(1, 5)), int(rng.integers(1, 5))
     n = n or int(rng.integers(15 * k, 70 + 15 * k))
+    if isinstance(row, DiscreteRow):
+        _, values = DiscreteRow(row.emission).draw_prior(1, k, d, rng)
+        X = row.draw_rows(values[0][rng.integers(k, size=n)], rng)
+        return X, *weights_and_labels(rng, n, k), k
     X = 2 * rng.standard_normal((k, d))[rng.integers(k, size=n)] + rng.standard_normal((n, d))
     X[: n // 4] += far
     X = X * rng.uniform(0.5, 2, d) + rng.uniform(-3, 3, d)
+    return X, *weights_and_labels(rng, n, k), k
+
+
+def weights_and_labels(rng, n, k):
     weights = [None, rng.uniform(0, 2, n) * (rng.random(n) > 0.1)][rng.integers(2)]
     labels = rng.integers(k, size=n)
     labels[: n // 4] = 0
-    return X, weights, labels, k
+    return weights, labels
+
+
+def model_of(row, k, data, reg_covar=0.0):
+    d = data.values.shape[1]
+    if isinstance(row, DiscreteRow):
+        return row.model(k, d)
+    return row.model(k, d, data.frame, reg_covar=reg_covar)
 
 
 def rows_of(data, times=1):
@@ -62,8 +84,10 @@ def rows_of(data, times=1):
 
 
 def climb(model, data, start, method, n_threads=1):
-    prior = model.prior.buffer[None]
-    return loops.climb(rows_of(data), model, prior, method, start.buffer[None].copy(), n_threads)
+    return loops.climb(
+        rows_of(data), loops.mixtures(model), model, method, start.buffer[None].copy(), n_threads,
+        np.array([data.block.constant]),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("method", "row"), CASES, ids=lambda case: str(case))
@@ -74,7 +98,7 @@ def test_climbs_as_the_loop_with_python(method, row):
         n, far = [(None, 0.0), (700, 0.0), (None, 300.0)][number % 3]
         X, weights, labels, k = problem(rng, row, n, far)
         data = row.data(X, weights)
-        model = row.model(k, X.shape[1], data.frame, reg_covar=0.0 if number < 3 else 1e-3)
+        model = model_of(row, k, data, reg_covar=0.0 if number < 3 else 1e-3)
         start = starts.from_labels(model, data, labels)
         how = METHODS[method](max_iter=8, tol=1e-4)
         found = climb(model, data, start, how)
@@ -105,7 +129,7 @@ def test_reads_a_posterior_to_rounding(method, row):
     for _ in range(5):
         X, _, labels, k = problem(rng, row)
         data = row.data(X)
-        model = row.model(k, X.shape[1], data.frame, reg_covar=1e-6)
+        model = model_of(row, k, data, reg_covar=1e-6)
         start = starts.from_labels(model, data, labels)
         found = climb(model, data, start, METHODS[method](max_iter=1, tol=0))
         expected = METHODS[method](max_iter=1, tol=0).fit(model, data, start)
@@ -113,6 +137,55 @@ def test_reads_a_posterior_to_rounding(method, row):
         assert np.all(np.abs(found.trace(0) - expected.objectives) <= 1e-12 * size)
         for name, part in expected.theta.arrays.items():
             np.testing.assert_allclose(found.parameters[name][0], part, rtol=1e-11, atol=1e-11)
+
+
+# By another way than either loop's: that both go wrong alike is found.
+KINDS = {"em": "exact", "mean_field": "exact", "variational_em": "best", "crisp_em": "hard"}
+PLAIN = [
+    (method, row)
+    for method, row in CASES
+    if row.prior != "partial" and (method != "mean_field" or row.proper)
+]
+
+
+@pytest.mark.parametrize(("method", "row"), PLAIN, ids=lambda case: str(case))
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=12)
+def test_climbs_as_the_plain_reference(method, row, seed):
+    rng = np.random.default_rng(seed)
+    X, weights, labels, k = problem(rng, row)
+    # Every component holds some rows, and a covariance.
+    labels[: 8 * k] = np.arange(8 * k) % k
+    if weights is not None:
+        weights[: 8 * k] = 1.0
+    data = row.data(X, weights)
+    model = model_of(row, k, data)
+    start = starts.from_labels(model, data, labels)
+    found = climb(model, data, start, METHODS[method](max_iter=4, tol=0))
+    try:
+        expected = plain_trace(method, row, X, ref.one_hot(labels, k), weights)
+    except (np.linalg.LinAlgError, ZeroDivisionError):
+        reject()  # a component comes to have no covariance, or no row
+    assume(found.degenerate[0] < 0)
+    n = min(len(found.trace(0)), len(expected))
+    assert n >= 2 or k == 1
+    size = np.maximum(np.abs(expected[:n]), len(X))
+    assert np.all(np.abs(found.trace(0)[:n] - expected[:n]) <= 1e-8 * size)
+
+
+def plain_trace(method, row, X, q, weights):
+    """Objectives of five sweeps, by reference.py."""
+    k = q.shape[1]
+    more = {"n_sweeps": 5, "sample_weight": weights}
+    truncation = min(2, k) if method == "variational_em" else None
+    if isinstance(row, DiscreteRow):
+        read = "mean" if method == "mean_field" else "mode"
+        return ref.discrete_climb(X, q, row, KINDS[method], read, truncation=truncation, **more)
+    prior = row.reference(X.shape[1])
+    if method == "mean_field":
+        return ref.mean_field(X, q, row.covariance_type, prior, **more)["trace"]
+    more |= {"kind": KINDS[method], "truncation": truncation}
+    return ref.em(X, q, row.covariance_type, prior, **more)["trace"]
 
 
 def test_degenerate_component_is_told():
@@ -130,7 +203,7 @@ def test_degenerate_component_is_told():
 @pytest.mark.parametrize("field", ["strength", "mean"])
 def test_a_climb_ends_where_its_objective_is_no_finite_number(max_iter, field):
     """As a bound is whose prior is no density: from the start, or from the first update on."""
-    row = next(r for r in PROPER if r.covariance_type == "diag")
+    row = next(r for r in PROPER if str(r).startswith("diag"))
     X = np.random.default_rng(0).standard_normal((33, 2))
     data = row.data(X)
     model = row.model(2, 2, data.frame)
@@ -150,7 +223,7 @@ def test_chains_keep_what_they_say(row):
         X, _, labels, k = problem(rng, row, 400)
         weights = rng.integers(0, 4, len(X)).astype(float) if weighted else None
         data = row.data(X, weights)
-        model = row.model(k, X.shape[1], data.frame, reg_covar=1e-4)
+        model = model_of(row, k, data, reg_covar=1e-4)
         start = starts.from_labels(model, data, labels)
         seeds = [7, 2**62 + 11]
         for n_draws, thin in ((1, 1), (1, 3), (4, 2)):
@@ -159,7 +232,7 @@ def test_chains_keep_what_they_say(row):
             assert drawn.log_joint.shape == (2, n_draws)
             for chain, seed in enumerate(seeds):
                 for n in range(n_draws):
-                    theta = model.point(*point_of(drawn.theta, chain, n))
+                    theta = model.point(*point_of(model, drawn.theta, chain, n))
                     how = Assignment("draw", seed=seed, sweep=5 + thin * (n + 1) - 1)
                     stats = data.sum(model.visit, theta, how)
                     expected = stats["log_z"] + theta.log_prior
@@ -181,12 +254,10 @@ def test_chains_keep_what_they_say(row):
         assert np.isclose(highest, tuning.max(), rtol=1e-11).any()
 
 
-def point_of(theta, chain, n):
-    """Weights and Gaussians of a draw."""
-    from vbfast.conjugate import point
-
-    weights, means, factors = (theta[name][chain, n] for name in ("weights", "means", "factors"))
-    return weights, point(means, factors)
+def point_of(model, theta, chain, n):
+    """Weights and parameters of a draw."""
+    weights, *parameters = (part[chain, n] for part in theta.values())
+    return weights, model.emission.parameters(*parameters)
 
 
 def test_chains_differ_and_depend_on_their_seed_alone():
@@ -194,7 +265,7 @@ def test_chains_differ_and_depend_on_their_seed_alone():
     rng = np.random.default_rng(6)
     X, _, labels, k = problem(rng, row, 300)
     data = row.data(X)
-    model = row.model(k, X.shape[1], data.frame)
+    model = model_of(row, k, data)
     start = starts.from_labels(model, data, labels)
     several, _ = loops.sample(model, data.block, [start] * 3, [3, 4, 5], 2, 30, 1)
     alone, _ = loops.sample(model, data.block, [start], [4], 2, 30, 1)
@@ -206,7 +277,7 @@ def test_python_loop_and_compiled_one_agree_in_distribution(monkeypatch):
     """Means of a posterior of one mode."""
     rng = np.random.default_rng(8)
     X = np.concatenate([rng.normal(-4, 1, (40, 1)), rng.normal(4, 1, (30, 1))])
-    row = next(r for r in PROPER if r.covariance_type == "diag")
+    row = next(r for r in PROPER if str(r).startswith("diag"))
     data = row.data(X)
     model = row.model(2, 1, data.frame)
     start = starts.from_labels(model, data, np.repeat([0, 1], [40, 30]))
@@ -249,9 +320,9 @@ def theta_draws(model, posterior, n):
         1,
         state=np.zeros((n, 4), dtype=np.int64),
         seeds=np.arange(n, dtype=np.uint64),
-        **theta,
+        theta=theta,
     )
-    return {name: part[:, 0] for name, part in loops._parameters(model, theta).items()}
+    return loops._parameters(model, theta[:, 0])
 
 
 def assert_distributed(values, distribution):
@@ -327,6 +398,84 @@ def test_theta_is_drawn_from_the_posterior(kind, d):
     assert np.abs(correlation).max() < 5 / np.sqrt(N_DRAWS)
 
 
+def posterior_of(row, k, d, rng):
+    """A model, and a posterior of it under which one component is empty."""
+    model = row.model(k, d)
+    posterior = model.prior.copy()
+    posterior["concentration"][1:] += rng.uniform(1, 40, k - 1)
+    posterior["strength"][1:] += rng.uniform(1, 40, k - 1)
+    name = "sums" if row.emission == "poisson" else "tally"
+    possible = model.prior[name][1:] > -1
+    posterior[name][1:] += rng.uniform(0, 30, possible.shape) * possible
+    return model, posterior
+
+
+def laws(row, model, posterior):
+    """Each part of theta as SciPy has it: (k, feature, law), by reference's hyperparameters."""
+    k, d = model.latent.n_components, model.emission.n_features
+    for i in range(k):
+        for j in range(d):
+            if row.emission == "poisson":
+                rate = row.hyperparameters(d)[1][j] + posterior["strength"][i]
+                yield i, j, distributions.gamma(posterior["sums"][i, j] + 1.0, scale=1 / rate)
+            else:
+                alpha = posterior["tally"][i, j] + 1.0
+                yield i, j, distributions.dirichlet(alpha[alpha > 0])
+
+
+DISCRETE_PROPER = [row for row in PROPER if isinstance(row, DiscreteRow)]
+
+
+@pytest.mark.parametrize("row", DISCRETE_PROPER, ids=str)
+def test_rates_and_tables_are_drawn_from_the_posterior(row):
+    """By the compiled loop, and by the one with Python."""
+    rng = np.random.default_rng(DISCRETE_PROPER.index(row))
+    model, posterior = posterior_of(row, 3, 3, rng)
+    theta = model.sample(posterior, rng)
+    by_python = [model.emission.distribution(posterior).sample(rng) for _ in range(4000)]
+    found = theta_draws(model, posterior, N_DRAWS)
+    (name,) = theta.parameters.arrays
+    alpha = posterior["concentration"]
+    for k in range(3):
+        law = distributions.beta(alpha[k], alpha.sum() - alpha[k])
+        assert_distributed(found["weights"][:, k], law)
+    for values in (found[name], np.array([each.arrays[name] for each in by_python])):
+        for k, j, law in laws(row, model, posterior):
+            if row.emission == "poisson":
+                assert_distributed(values[:, k, j], law)
+                continue
+            n = len(law.alpha)
+            for c in range(n):
+                marginal = distributions.beta(law.alpha[c], law.alpha.sum() - law.alpha[c])
+                if n > 1:
+                    assert_distributed(values[:, k, j, c], marginal)
+            assert not values[:, k, j, n:].any()
+
+
+@pytest.mark.parametrize("row", DISCRETE_PROPER, ids=str)
+def test_densities_of_draws_are_those_of_scipy(row):
+    rng = np.random.default_rng(7)
+    X, _, labels, k = problem(rng, row, 60)
+    data = row.data(X)
+    model = model_of(row, k, data)
+    start = starts.from_labels(model, data, labels)
+    drawn, _ = loops.sample(model, data.block, [start], [3], 3, 1, 1)
+    posterior, best = drawn.posteriors[0], drawn.best
+    values = row.values(best)
+    alpha = posterior["concentration"]
+    expected = distributions.dirichlet(alpha).logpdf(best.weights) if k > 1 else 0.0
+    for i, j, law in laws(row, model, posterior):
+        at = values[i, j]
+        if row.emission != "poisson":
+            at = at[: len(law.alpha)]
+        if np.size(at) > 1 or row.emission == "poisson":
+            expected += law.logpdf(at)
+    found = drawn.common[0, 0] + np.trace(drawn.terms[0, 0]) + gammaln(k + 1)
+    assert found == pytest.approx(expected, rel=1e-10)
+    common, terms = model.log_density_terms(posterior, best)
+    assert common + np.trace(terms) + gammaln(k + 1) == pytest.approx(expected, rel=1e-10)
+
+
 # Order of components -----------------------------------------------------------------------------
 
 
@@ -353,7 +502,7 @@ def test_every_level_climbs_the_same(level, monkeypatch):
     for row in COMPILED:
         X, weights, labels, k = problem(rng, row)
         data = row.data(X, weights)
-        model = row.model(k, X.shape[1], data.frame, reg_covar=1e-3)
+        model = model_of(row, k, data, reg_covar=1e-3)
         start = starts.from_labels(model, data, labels)
         with monkeypatch.context() as patch:
             patch.setattr(_kernels, "loop", _kernels.load(level).loop)
@@ -387,12 +536,13 @@ def test_kernel_refuses_arrays_of_the_wrong_shape():
     model = row.model(2, 2, data.frame)
     rows = rows_of(data)
     with pytest.raises(ValueError, match="posterior has shape"):
-        loops.climb(rows, model, model.prior.buffer[None], EM(), np.zeros((1, 3)), 1)
+        loops.climb(rows, loops.mixtures(model), model, EM(), np.zeros((1, 3)), 1)
     size = model.layout.size
+    short = loops.mixtures(model, np.zeros((1, size - 1)))
     with pytest.raises(ValueError, match="prior has shape"):
-        loops.climb(rows, model, np.zeros((1, size - 1)), EM(), np.zeros((1, size)), 1)
+        loops.climb(rows, short, model, EM(), np.zeros((1, size)), 1)
     with pytest.raises(ValueError, match="seeds has shape"):
         _kernels.loop.begin_all(
             rows, loops.mixtures(model), "kmeans", np.zeros(2, dtype=np.uint64),
-            np.zeros((1, model.layout.size)), 1,
+            np.zeros((1, model.layout.size)), 1, kmeans_sweeps=1, kmeans_tol=0.0, spread=0.0,
         )  # fmt: skip

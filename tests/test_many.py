@@ -13,8 +13,9 @@ import reference as ref
 from test_processes import in_fork, posix
 
 import vbfast
-from vbfast import BayesianGaussianMixture, GaussianMixture, fit_many, loops
+from vbfast import BayesianGaussianMixture, GaussianMixture, MixtureModel, fit_many, loops
 from vbfast.estimators import many
+from vbfast.estimators.many import _core
 from vbfast.exceptions import ConvergenceWarning, DegenerateError
 
 KINDS = ("full", "tied", "diag", "spherical")
@@ -38,14 +39,14 @@ def quiet(work, *args, **kwargs):
 def alone(estimator, X, **given):
     """The estimator fitted to one data set by `fit`, by plain updates as in `fit_many`."""
     one = type(estimator)(**estimator.get_params())
-    method = one._check_parameters()
+    method = _core(one)._check_parameters()
     if getattr(method, "acceleration", None):
         one.set_params(method=dataclasses.replace(method, acceleration=None))
     return quiet(one.fit, X, **given)
 
 
 def assert_same(fits, s, single, rtol=1e-9):
-    for name in many.STACKED:
+    for name in fits.stacked:
         expected = getattr(single, name)
         scale = np.abs(expected).max()
         np.testing.assert_allclose(getattr(fits, name)[s], expected, rtol, rtol * scale)
@@ -236,7 +237,7 @@ def test_same_bits_for_every_number_of_threads(n_threads):
     estimator = GaussianMixture(3, n_init=2, random_state=3, max_iter=30)
     one = quiet(fit_many, estimator, X, n_threads=1)
     other = quiet(fit_many, estimator, X, n_threads=n_threads)
-    for name in many.STACKED:
+    for name in one.stacked:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     # A data set's fit depends on its place, not on what comes after it.
     fewer = quiet(fit_many, estimator, X[:7], n_threads=n_threads)
@@ -490,3 +491,237 @@ def test_errors_of_degenerate_data_sets_are_new_each_time():
             fits[0]
         caught.append(error.value)
     assert caught[0] is not caught[1]
+
+
+# Counts and symbols ------------------------------------------------------------------------------
+
+COUNTS = ("poisson", "bernoulli", "categorical")
+ALIKE = [(e, m) for e in COUNTS for m in vbfast.methods.METHODS if m != "full"]
+
+
+def counted(rng, emission, n_sets=5, n=90, k=3, d=2):
+    """Data sets (S, N, D) of overlapping components of their own."""
+    rates = rng.uniform(0.2, 6.0, (n_sets, k, d))
+    X = rng.poisson(rates[np.arange(n_sets)[:, None], rng.integers(k, size=(n_sets, n))])
+    most = {"poisson": np.inf, "bernoulli": 1, "categorical": 3}[emission]
+    X = np.minimum(X, most).astype(float)
+    X[:, : int(min(most, 3)) + 1] = np.arange(int(min(most, 3)) + 1)[:, None]
+    return X
+
+
+def given_for(rng, emission, k=3, d=2):
+    """Parameters to start from, none of them 0."""
+    if emission == "poisson":
+        parameters = {"means_init": rng.uniform(0.5, 5, (k, d))}
+    elif emission == "bernoulli":
+        parameters = {"probabilities_init": rng.uniform(0.2, 0.8, (k, d))}
+    else:
+        parameters = {"probabilities_init": rng.dirichlet(np.full(4, 5.0), (k, d))}
+    return {"weights_init": rng.dirichlet(np.full(k, 5.0)), **parameters}
+
+
+@pytest.mark.parametrize("prior", [False, True])
+@pytest.mark.parametrize(("emission", "method"), ALIKE)
+def test_counts_and_symbols_same_as_fit_from_the_same_start(emission, method, prior):
+    rng = np.random.default_rng([ALIKE.index((emission, method)), prior])
+    X = counted(rng, emission)
+    weights = rng.integers(0, 3, X.shape[:2]) + rng.random(X.shape[:2])
+    priors = {}
+    if prior:
+        priors = {
+            "poisson": {"shape_prior": [1.5, 2.0], "rate_prior": 0.4},
+            "bernoulli": {"concentration_prior": [1.2, 1.7]},
+            "categorical": {"concentration_prior": [1.2, 1.7, 1.0, 2.0]},
+        }[emission] | {"weight_concentration_prior": 1.3}
+    for sample_weight in (None, weights):
+        estimator = MixtureModel(
+            3, emission=emission, method=method, max_iter=6, tol=1e-8, **priors,
+            **given_for(rng, emission),
+        )  # fmt: skip
+        fits = quiet(fit_many, estimator, X, sample_weight=sample_weight)
+        assert not fits._made
+        for s in range(5):
+            given = {} if sample_weight is None else {"sample_weight": sample_weight[s]}
+            single = alone(estimator, X[s], **given)
+            assert_same(fits, s, single)
+            assert_same_estimator(fits[s], single)
+            np.testing.assert_allclose(fits[s].score_samples(X[s]), single.score_samples(X[s]))
+            np.testing.assert_array_equal(fits[s].predict(X[s]), single.predict(X[s]))
+
+
+@pytest.mark.parametrize("init", ["kmeans", "k-means++", "random", "random_from_data"])
+@pytest.mark.parametrize("emission", COUNTS)
+def test_counts_and_symbols_start_where_fit_starts(emission, init):
+    """Clusters that any start finds: the posterior begun with is that of `fit`, in some order."""
+    rng = np.random.default_rng(30)
+    t = np.arange(60) % 2
+    X = np.tile(np.array([[0.0] * 6, [1.0] * 6])[t], (20, 1, 1))
+    flip = rng.random(X.shape) < 0.05
+    X = np.where(flip, 1.0 - X, X) * (40.0 if emission == "poisson" else 1.0)
+    estimator = MixtureModel(2, emission=emission, init_params=init, max_iter=1, random_state=0)
+    fits = quiet(fit_many, estimator, X)
+    name = "rates_" if emission == "poisson" else "probabilities_"
+    agreed = 0
+    for s, rows in enumerate(X):
+        single = quiet(estimator.fit, rows)
+        mine, theirs = getattr(fits, name)[s], getattr(single, name)
+        order = (
+            [0, 1] if np.abs(mine - theirs).max() < np.abs(mine[::-1] - theirs).max() else [1, 0]
+        )
+        agreed += np.allclose(mine[order], theirs, rtol=1e-9)
+    if init in ("kmeans", "k-means++"):
+        assert agreed >= 18
+    again = quiet(fit_many, estimator, X[:3], n_threads=2)
+    np.testing.assert_array_equal(getattr(again, name), getattr(fits, name)[:3])
+
+
+@pytest.mark.parametrize("emission", COUNTS)
+def test_several_starts_of_counts_and_symbols(emission):
+    X = counted(np.random.default_rng(31), emission, n_sets=12)
+    estimator = MixtureModel(3, emission=emission, max_iter=300, random_state=0)
+    one = quiet(fit_many, estimator, X)
+    eight = quiet(fit_many, estimator.set_params(n_init=8), X, n_threads=2)
+    assert np.all(eight.objective_ >= one.objective_ - 1e-9 * np.abs(one.objective_))
+    found = np.array([alone(estimator, rows).objective_ for rows in X])
+    assert eight.objective_.mean() > found.mean() - 1.0
+    assert repr(eight).startswith("<ManyFits of 12 data sets by MixtureModel(")
+    assert eight[3].n_init == 8
+
+
+def test_prior_rates_are_those_of_each_data_set():
+    rng = np.random.default_rng(32)
+    X = [counted(rng, "poisson", 1, n)[0] * (1 + 4 * (n > 50)) for n in (20, 60, 90)]
+    estimator = MixtureModel(
+        2, emission="poisson", method="mean_field", max_iter=5, tol=0,
+        **given_for(rng, "poisson", 2),
+    )  # fmt: skip
+    fits = quiet(fit_many, estimator, X)
+    for s, rows in enumerate(X):
+        assert_same(fits, s, alone(estimator, rows))
+        np.testing.assert_allclose(fits[s].rate_prior_, 1 / rows.mean(axis=0))
+
+
+def test_categories_are_those_of_all_data_sets():
+    rng = np.random.default_rng(33)
+    X = rng.integers(0, 3, (4, 40, 2)).astype(float)
+    X[2, 5, 1] = 6.0
+    estimator = MixtureModel(2, emission="categorical", random_state=0)
+    fits = fit_many(estimator, X)
+    assert fits.probabilities_.shape == (4, 2, 2, 7)
+    np.testing.assert_array_equal(fits[0].n_categories_, [3, 7])
+    assert fits[0].n_categories is None
+    assert not fits.probabilities_[0, :, :, 3:].any()
+    method = vbfast.FullInference(n_draws=3, n_tune=2, n_chains=1)
+    one_by_one = quiet(fit_many, estimator.set_params(method=method), X)
+    assert one_by_one[1].probabilities_.shape == (2, 2, 7)
+    assert one_by_one[1].n_categories is None
+
+
+def test_gaussian_mixture_models_are_gaussian_mixtures():
+    X = clusters(np.random.default_rng(34))
+    options = {"max_iter": 20, "random_state": 0}
+    fits = quiet(fit_many, vbfast.MixtureModel(3, **options), X)
+    expected = quiet(fit_many, GaussianMixture(3, **options), X)
+    np.testing.assert_array_equal(fits.means_, expected.means_)
+    assert isinstance(fits[1], vbfast.MixtureModel)
+    np.testing.assert_array_equal(fits[1].predict(X[1]), expected[1].predict(X[1]))
+
+
+@pytest.mark.parametrize("emission", COUNTS)
+def test_bad_counts_and_symbols(emission):
+    X = counted(np.random.default_rng(35), emission)
+    estimator = MixtureModel(3, emission=emission)
+    X[3, 7, 1] = -1.0
+    with pytest.raises(ValueError, match=r"data set 3: X\[7, 1\] is -1"):
+        fit_many(estimator, X)
+    X[3, 7, 1] = np.nan
+    with pytest.raises(ValueError, match="data set 3: Input X contains NaN at row 7, column 1"):
+        fit_many(estimator, X)
+    with pytest.raises(ValueError, match="lengths are for a HiddenMarkovModel"):
+        fit_many(estimator, X[:3], lengths=[None] * 3)
+
+
+def test_impossible_rows_are_named():
+    X = np.zeros((3, 10, 1))
+    X[1, 4] = 1.0
+    estimator = MixtureModel(
+        2, emission="bernoulli", weights_init=[0.5, 0.5], probabilities_init=np.zeros((2, 1))
+    )
+    with pytest.raises(vbfast.ImpossibleRowError, match="data set 1: row 4 of X"):
+        fit_many(estimator, X)
+
+
+# Hidden Markov models ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("emission", ["gaussian", *COUNTS])
+@pytest.mark.parametrize("method", ["em", "mean_field", "variational_em", "crisp_em"])
+def test_hidden_markov_models_same_as_fit(emission, method):
+    rng = np.random.default_rng(36)
+    X = clusters(rng, 3, 40) if emission == "gaussian" else counted(rng, emission, 3, 40)
+    sets = [X[0], X[1, :25], X[2]]
+    given = {} if emission == "gaussian" else given_for(rng, emission)
+    given.pop("weights_init", None)
+    if emission == "gaussian":
+        given = start(rng, X, "diag")
+        given.pop("weights_init")
+    estimator = vbfast.HiddenMarkovModel(
+        3, emission=emission, method=method, max_iter=10, startprob_init=[0.5, 0.3, 0.2],
+        transmat_init=rng.dirichlet(np.full(3, 5.0), 3), **given,
+    )  # fmt: skip
+    lengths = [None, [10, 8, 7], [1, 2, 37]]
+    fits = quiet(fit_many, estimator, sets, lengths=lengths)
+    for s, rows in enumerate(sets):
+        single = quiet(vbfast.HiddenMarkovModel(**estimator.get_params()).fit, rows,
+                       lengths=lengths[s])  # fmt: skip
+        assert_same(fits, s, single)
+        assert_same_estimator(fits[s], single)
+        np.testing.assert_array_equal(fits[s].predict(rows, lengths[s]),
+                                      single.predict(rows, lengths[s]))  # fmt: skip
+    assert fits.transmat_.shape == (3, 3, 3)
+
+
+def test_sequences_that_are_refused():
+    X = clusters(np.random.default_rng(37), 2)
+    estimator = vbfast.HiddenMarkovModel(2, random_state=0)
+    with pytest.raises(ValueError, match="sample_weight is for mixtures"):
+        fit_many(estimator, X, sample_weight=np.ones((2, 90)))
+    with pytest.raises(ValueError, match="lengths must hold those of each of 2 data sets"):
+        fit_many(estimator, X, lengths=[[90]])
+    with pytest.raises(ValueError, match=r"data set 1: .*lengths"):
+        fit_many(estimator, X, lengths=[None, [50, 50]])
+
+
+@pytest.mark.parametrize("emission", COUNTS)
+def test_data_sets_are_looked_at_in_parts(emission, monkeypatch):
+    """A few, one that is larger than a part, the last alone."""
+    rng = np.random.default_rng(38)
+    X = [counted(rng, emission, 1, n)[0] for n in (20, 25, 90, 30, 31, 20)]
+    weights = [rng.random(len(rows)) for rows in X]
+    estimator = MixtureModel(2, emission=emission, method="mean_field", max_iter=4, random_state=0)
+    expected = quiet(fit_many, estimator, X, sample_weight=weights)
+    monkeypatch.setattr(many, "TOGETHER", 50)
+    sizes = np.array([len(rows) for rows in X])
+    assert many._parts(sizes) == [(0, 2), (2, 3), (3, 4), (4, 5), (5, 6)]
+    fits = quiet(fit_many, estimator, X, sample_weight=weights)
+    for name in fits.stacked:
+        np.testing.assert_allclose(getattr(fits, name), getattr(expected, name), rtol=1e-12)
+    X[4][3, 1] = 0.5
+    with pytest.raises(ValueError, match=r"data set 4: X\[3, 1\] is 0.5"):
+        fit_many(estimator, X)
+
+
+@pytest.mark.parametrize("emission", ["gaussian", *COUNTS])
+def test_full_inference_same_as_fit_with_its_seed(emission):
+    rng = np.random.default_rng(39)
+    X = clusters(rng, 3, 40) if emission == "gaussian" else counted(rng, emission, 3, 40)
+    method = vbfast.FullInference(n_draws=20, n_tune=10, n_chains=2)
+    estimator = MixtureModel(2, emission=emission, method=method, random_state=3)
+    fits = quiet(fit_many, estimator, X)
+    seeds = np.random.default_rng(3).integers(2**63, size=3, dtype=np.uint64)
+    for s, rows in enumerate(X):
+        single = MixtureModel(2, emission=emission, method=method, random_state=int(seeds[s]))
+        quiet(single.fit, rows)
+        assert_same(fits, s, single, rtol=0)
+        for name, part in single.draws_.items():
+            np.testing.assert_array_equal(fits[s].draws_[name], part)

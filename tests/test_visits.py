@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 import pytest
 import reference as ref
-from conftest import COVARIANCE_TYPES, DiscreteRow
-from hypothesis import given, seed, settings
+from conftest import COVARIANCE_TYPES, DiscreteRow, examples
+from hypothesis import given, seed
 from hypothesis import strategies as st
 from test_chain import KINDS, Chain
 from test_kernels import (
@@ -32,9 +32,9 @@ from vbfast._kernels.inputs import Assignment, Coefficients
 EMISSIONS = (*COVARIANCE_TYPES, "poisson", "bernoulli", "categorical")
 
 
-def examples(*names, n=14):
+def seeded(*names, n=14):
     """The same ones each time, but others for each of `names`."""
-    return lambda run: seed(zlib.crc32(repr(names).encode()))(settings(max_examples=n)(run))
+    return lambda run: seed(zlib.crc32(repr(names).encode()))(examples(n)(run))
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def cases(emission, most=513):
 @pytest.mark.parametrize("emission", EMISSIONS)
 @pytest.mark.parametrize("kind", ["scores", "exact", "factorised", "best", "hard", "draw", "given"])
 def test_mixture(emission, kind):
-    @examples(emission, kind)
+    @seeded(emission, kind)
     @given(
         case=cases(emission),
         truncation=st.integers(1, 9),
@@ -138,7 +138,7 @@ def test_mixture(emission, kind):
 @pytest.mark.parametrize("emission", COVARIANCE_TYPES)
 @pytest.mark.parametrize("kind", ["scores", "exact", "factorised", "best", "hard", "draw", "given"])
 def test_mixture_in_single_precision(emission, kind):
-    @examples(emission, kind, "single")
+    @seeded(emission, kind, "single")
     @given(
         case=cases(emission),
         truncation=st.integers(1, 9),
@@ -242,7 +242,7 @@ def check_chain(case, kind, lengths, stay):
 def test_chain(emission, kind):
     most = 200 if kind == "factorised" else 513  # the reference is slow
 
-    @examples(emission, kind, "chain")
+    @seeded(emission, kind, "chain")
     @given(case=cases(emission, most), stay=st.sampled_from([0.0, 2.0, 20.0]))
     def run(case, stay):
         check_chain(case, kind, lengths_of(case), stay)
@@ -290,7 +290,7 @@ def assert_consistent(chain, kind, level, n_threads=1):
 def test_chain_of_huge_scores(kind, transitions):
     """Whatever they are, and however far `apart`, in units of them, states are."""
 
-    @examples(kind, transitions, n=10)
+    @seeded(kind, transitions, n=10)
     @given(
         n=st.integers(1, 300),
         k=st.integers(1, 5),

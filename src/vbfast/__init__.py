@@ -28,6 +28,7 @@ from .exceptions import (
     ImpossibleRowError,
     NotFittedError,
     ObjectiveFellWarning,
+    SpuriousWarning,
     ThreadsWarning,
     TruncationWarning,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "NotFittedError",
     "ObjectiveFellWarning",
     "Poisson",
+    "SpuriousWarning",
     "Stats",
     "ThreadsWarning",
     "TruncationWarning",

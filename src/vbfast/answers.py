@@ -136,7 +136,7 @@ class Known(Answers):
         n_threads: int,
         sequences: Sequences | None,
         assignment: Assignment,
-        **out: Any,
+        out: dict[str, Array | Labels],
     ) -> int | None:
         units = self.emission.units
         block = Block(values, None, None, units.origin, units.scale, 0, n_threads, False, sequences)
@@ -150,13 +150,13 @@ class Known(Answers):
         n_threads: int,
         sequences: Sequences | None,
         assignment: Assignment,
-        **out: Any,
+        out: dict[str, Array | Labels],
     ) -> None:
         """Visit rows for what is said of T; ImpossibleRowError where that can't be."""
-        log_z = np.empty(len(values)) if self.emission.may_be_impossible else None
-        if log_z is not None:
-            out["log_z"] = log_z
-        impossible = self._visit(values, n_threads, sequences, assignment, **out)
+        log_z = None
+        if self.emission.may_be_impossible:
+            log_z = out["log_z"] = np.empty(len(values))
+        impossible = self._visit(values, n_threads, sequences, assignment, out)
         if impossible is None and log_z is not None:
             bad = np.isneginf(log_z)
             impossible = int(bad.argmax()) if bad.any() else -1
@@ -166,7 +166,7 @@ class Known(Answers):
     def scores(self, values: NDArray[Any], n_threads: int) -> Array:
         """log pi_k + log p(x | k) of a mixture, (N, K), but for what kernels leave out."""
         out = np.empty((len(values), self.coefficients.offsets.size))
-        self._visit(values, n_threads, None, SCORES, q=out)
+        self._visit(values, n_threads, None, SCORES, {"q": out})
         # A row so far away that its score is NaN, by inf - inf, is impossible.
         return np.asarray(np.fmax(out, -np.inf, out=out))
 
@@ -175,7 +175,7 @@ class Known(Answers):
     ) -> Array:
         """Probability of each component for each row, given all of its sequence, (N, K)."""
         out = np.empty((len(values), self.coefficients.offsets.size))
-        self._assign(values, n_threads, sequences, EXACT, q=out)
+        self._assign(values, n_threads, sequences, EXACT, {"q": out})
         return out
 
     def filtered(
@@ -183,7 +183,7 @@ class Known(Answers):
     ) -> Array:
         """p(t | this row and those before it) of a chain, (N, K)."""
         out = np.empty((len(values), self.latent.n_components))
-        self._assign(values, n_threads, sequences, FILTER, q=out)
+        self._assign(values, n_threads, sequences, FILTER, {"q": out})
         return out
 
     def labels(
@@ -193,7 +193,7 @@ class Known(Answers):
         out = np.empty(len(values), dtype=np.int64)
         # A chain's best path is another thing than each row's best state.
         assignment = EXACT if isinstance(self.latent, Chain) else HARD
-        self._assign(values, n_threads, sequences, assignment, labels=out)
+        self._assign(values, n_threads, sequences, assignment, {"labels": out})
         return out
 
     def log_density(
@@ -202,9 +202,9 @@ class Known(Answers):
         """Log density of each row given those before it, in the units of the data, (N,)."""
         out = np.empty(len(values))
         assignment = FILTER if isinstance(self.latent, Chain) else EXACT
-        self._visit(values, n_threads, sequences, assignment, log_z=out)
+        self._visit(values, n_threads, sequences, assignment, {"log_z": out})
         base = self.emission.log_base(values)
-        return out + base if np.ndim(base) else out
+        return out + base if isinstance(base, np.ndarray) else out
 
     def co_assignment(self, values: NDArray[Any], n_threads: int) -> Array:
         """Probability that two different rows share a component of a mixture, (N, N)."""
@@ -225,7 +225,7 @@ class Known(Answers):
         )
         statistics = np.empty(size)
         impossible = self._visit(
-            values, n_threads, sequences, HARD, labels=labels, statistics=statistics
+            values, n_threads, sequences, HARD, {"labels": labels, "statistics": statistics}
         )
         if impossible is not None and impossible >= 0:
             raise impossible_error(impossible)
@@ -314,6 +314,15 @@ class AveragedMixture(Answers):
     emission: Any
     weights: Array
     arrays: tuple[Array, ...]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        sizes = {np.shape(part)[:1] for part in (state["weights"], *state["arrays"])}
+        if np.ndim(state["weights"]) != 2 or len(sizes) != 1 or 0 in np.shape(state["weights"]):
+            raise ValueError(
+                "draws of theta must be weights (G, K) and arrays (G, ...), of one draw at least; "
+                f"these are {np.shape(state['weights'])} and {list(map(np.shape, state['arrays']))}"
+            )
+        self.__dict__.update(state)
 
     def _together(self, draws: slice) -> Known:
         """Many draws as one mixture of K components a draw."""
@@ -416,6 +425,11 @@ class AveragedChain(Answers):
 
     draws: list[Known]
     middle: Known
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if not state["draws"]:
+            raise ValueError("draws of theta must be one at least; there are none")
+        self.__dict__.update(state)
 
     @property
     def emission(self) -> Any:

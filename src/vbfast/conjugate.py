@@ -38,6 +38,7 @@ __all__ = [
     "StickBreaking",
     "Tables",
     "degenerate_error",
+    "lost_precision_error",
     "point",
     "precision_factors",
     "regression",
@@ -58,6 +59,8 @@ LEAST_CONCENTRATION = 1e-10
 MOST_ROWS = 1e12
 # What a sum of squares is divided by at least.
 SMALLEST = 1e-300
+# Of two numbers that are no larger the logarithms of Gamma tell the ratio.
+LARGE = 100.0
 # Variances below this, where those of the whole data are 1, are rounding.
 SMALLEST_VARIANCE = 1e-26
 # The same where a variance is what a regression leaves of sums of squares.
@@ -99,17 +102,9 @@ class Gaussians:
         return _kernels.parameters.rounding(self)
 
 
-def _log_gamma_ratio(a: Array, b: Array) -> Array:
-    """Log of Gamma(a) / Gamma(b), of which large and close ones would leave rounding alone.
-
-    By Stirling's series, its large terms subtracted by hand (Abramowitz & Stegun 6.1.41).
-    """
-    large = np.minimum(a, b) > 100.0
-    x, y = np.where(large, a, 100.0), np.where(large, b, 100.0)
-    by_series = (y - 0.5) * np.log1p((x - y) / y) + (x - y) * (np.log(x) - 1.0)
-    for power, coefficient in ((1, 12), (3, -360), (5, 1260)):
-        by_series += (x**-power - y**-power) / coefficient
-    return np.where(large, by_series, gammaln(a) - gammaln(b))
+def _seed(rng: np.random.Generator) -> int:
+    """Names a stream of compiled draws."""
+    return int(rng.integers(2**63))
 
 
 class Dirichlet:
@@ -126,6 +121,9 @@ class Dirichlet:
     def __init__(self, concentration: Array, excess: Array | None = None) -> None:
         self.concentration = concentration
         self.excess = excess
+        values = concentration if excess is None else excess
+        # As compiled code takes them: see _kernels/dirichlet.pxd.
+        self._told = np.ascontiguousarray(values, dtype=np.float64), float(excess is not None)
 
     def mode(self) -> Array:
         """Return the weights of highest density, (..., K), for concentrations >= 1 (B.22 ff.).
@@ -135,49 +133,36 @@ class Dirichlet:
         concentration = self.concentration
         if concentration.min() < 1 and np.any((concentration < 1) & (concentration > 0)):
             raise ValueError("a Dirichlet distribution with a concentration < 1 has no mode")
-        if self.excess is None and concentration.ndim == 1 and concentration.all():
-            return _kernels.parameters.mode_of_weights(concentration)
-        excess = np.maximum(concentration - 1 if self.excess is None else self.excess, 0.0)
-        total = excess.sum(axis=-1, keepdims=True)
-        return np.divide(excess, total, out=self.mean(), where=total > 0)
+        return _kernels.parameters.dirichlet_mode(*self._told)
 
     def mean(self) -> Array:
         """E[pi], (..., K) (B.17)."""
-        return np.asarray(self.concentration / self.concentration.sum(axis=-1, keepdims=True))
+        return _kernels.parameters.dirichlet_mean(*self._told)
 
     def mean_log(self) -> Array:
         """E[log pi], (..., K) (B.21)."""
-        total = self.concentration.sum(axis=-1, keepdims=True)
-        return np.asarray(digamma(self.concentration) - digamma(total))
+        return _kernels.parameters.dirichlet_mean_log(*self._told)
 
     def sample(self, rng: np.random.Generator) -> Array:
         """Return weights drawn, (..., K), none so small that its logarithm would be lost."""
-        rows = self.concentration.reshape(-1, self.concentration.shape[-1])
-        out = np.zeros_like(rows)
-        for row, concentration in zip(out, rows, strict=True):
-            possible = concentration > 0
-            row[possible] = np.maximum(rng.dirichlet(concentration[possible]), TINY)
-        return out.reshape(self.concentration.shape)
+        return np.exp(self._sample_logs(rng))
+
+    def _sample_logs(self, rng: np.random.Generator) -> Array:
+        return _kernels.parameters.dirichlet_sample(*self._told, _seed(rng))
 
     @cached_property
     def log_normalizer(self) -> float:
         """Log of the integral of prod pi^(concentration - 1)."""
-        possible = self.concentration[self.concentration > 0]
-        return float(gammaln(possible).sum() - gammaln(self.concentration.sum(axis=-1)).sum())
+        return _kernels.parameters.dirichlet_log_normalizer(*self._told)
 
     def log_density(self, weights: Array) -> float:
         """log p(weights)."""
-        powers = np.where(self.concentration > 0, self.concentration - 1, 0.0)
-        return float(xlogy(powers, weights).sum()) - self.log_normalizer
+        logs = _kernels.parameters.logarithms(weights)
+        return _kernels.parameters.dirichlet_log_density(*self._told, logs)
 
     def kl(self, prior: Dirichlet) -> float:
         """KL(self || prior), whose concentrations are 0 in the same places."""
-        possible = self.concentration > 0
-        a, b = (np.where(possible, each.concentration, 1.0) for each in (self, prior))
-        expected = np.where(possible, self.mean_log(), 0.0)
-        totals = (each.concentration.sum(axis=-1) for each in (self, prior))
-        value = ((a - b) * expected - _log_gamma_ratio(a, b)).sum()
-        return float(value + _log_gamma_ratio(*totals).sum())
+        return _kernels.parameters.dirichlet_kl(self._told[0], *prior._told)
 
 
 @dataclass(frozen=True)
@@ -224,9 +209,13 @@ class Gamma:
     """
 
     def __init__(self, excess: Array, rate: Array) -> None:
-        self.excess = excess
-        self.rate = rate
-        self.shape = excess + 1.0
+        self.excess = np.ascontiguousarray(excess)
+        self.rate = np.ascontiguousarray(rate)
+
+    @cached_property
+    def shape(self) -> Array:
+        """(K, D)"""
+        return self.excess + 1.0
 
     @cached_property
     def proper(self) -> bool:
@@ -238,47 +227,37 @@ class Gamma:
 
         An empty component under a flat prior takes the mean rates of all rows, 0 if there are none.
         """
-        if np.any(self.excess < 0):
+        if self.excess.min() < 0:
             raise ValueError("a gamma distribution with a shape < 1 has no mode")
-        rates = np.empty_like(self.rate)
-        total = self.rate.sum(axis=0)
-        rates[:] = np.divide(
-            self.excess.sum(axis=0), total, out=np.zeros_like(total), where=total > 0
-        )
-        return Rates.point(np.divide(self.excess, self.rate, out=rates, where=self.rate > EMPTY))
+        return Rates(*_kernels.parameters.rate_mode(self.excess, self.rate))
 
     def mean(self) -> Rates:
         """E[lambda] (B.27) and E[log lambda] (B.30)."""
-        return Rates(self.shape / self.rate, digamma(self.shape) - np.log(self.rate))
+        return Rates(*_kernels.parameters.rate_mean(self.excess, self.rate))
 
     def mean_point(self) -> Rates:
         """E[lambda] as rates."""
-        return Rates.point(self.shape / self.rate)
+        return Rates.point(self.mean().rates)
 
     def sample(self, rng: np.random.Generator) -> Rates:
         """Draw rates, none so small that its logarithm would be lost."""
-        return Rates.point(np.maximum(rng.standard_gamma(self.shape) / self.rate, TINY))
-
-    @cached_property
-    def _log_normalizers(self) -> Array:
-        return np.asarray(gammaln(self.shape) - self.shape * np.log(self.rate))
+        return Rates(*_kernels.parameters.rate_sample(self.excess, self.rate, _seed(rng)))
 
     def log_density(self, theta: Rates) -> float:
         """log p(lambda), all components and features."""
-        density = xlogy(self.excess, theta.rates) - self.rate * theta.rates
-        return float((density - self._log_normalizers).sum())
+        return _kernels.parameters.rate_log_density(
+            self.excess, self.rate, theta.rates, theta.log_rates
+        )
 
     def log_density_terms(self, theta: Rates) -> tuple[float, Array]:
         """The same with components in any order: 0 and M (K, K), see `NormalGamma`."""
-        density = xlogy(self.excess[:, None], theta.rates) - self.rate[:, None] * theta.rates
-        return 0.0, np.asarray((density - self._log_normalizers[:, None]).sum(axis=2))
+        return 0.0, _kernels.parameters.rate_terms(
+            self.excess, self.rate, theta.rates, theta.log_rates
+        )
 
     def kl(self, prior: Gamma) -> float:
         """KL(self || prior) = E[log q] - E[log p]."""
-        e = self.mean()
-        expected = (self.excess - prior.excess) * e.log_rates
-        expected -= (self.rate - prior.rate) * e.rates
-        return float((expected - self._log_normalizers + prior._log_normalizers).sum())
+        return _kernels.parameters.rate_kl(self.excess, self.rate, prior.excess, prior.rate)
 
     def log_predictive(self, x: Array) -> Array:
         """log p(x | component), rates integrated out, (N, K) for x (N, D): negative binomial.
@@ -340,8 +319,8 @@ class Tables:
     """
 
     def __init__(self, excess: Array) -> None:
-        self.excess = excess
-        self.dirichlet = Dirichlet(excess + 1.0)
+        self.excess = np.ascontiguousarray(excess)
+        self.dirichlet = Dirichlet(self.excess + 1.0, self.excess)
 
     #: Flat is uniform here, and has an integral.
     proper = True
@@ -352,16 +331,9 @@ class Tables:
         Where all concentrations are 1, as of an empty component under a flat prior, those that all
         rows together have; all equal if there are none.
         """
-        possible = self.dirichlet.concentration > 0
-        if np.any((self.excess < 0) & possible):
+        if np.any((self.excess < 0) & (self.excess > -1)):
             raise ValueError("a Dirichlet distribution with a concentration < 1 has no mode")
-        excess = np.maximum(self.excess, 0.0)
-        total = excess.sum(axis=2, keepdims=True)
-        pooled = excess.sum(axis=0)
-        pooled = np.where(pooled.any(axis=1, keepdims=True), pooled, possible[0])
-        values = np.empty_like(excess)
-        values[:] = pooled / pooled.sum(axis=1, keepdims=True)
-        return Probabilities.point(np.divide(excess, total, out=values, where=total > EMPTY))
+        return Probabilities.point(_kernels.parameters.table_mode(self.excess))
 
     def mean(self) -> Probabilities:
         """E[p] (B.17) and E[log p] (B.21)."""
@@ -373,22 +345,8 @@ class Tables:
 
     def sample(self, rng: np.random.Generator) -> Probabilities:
         """Draw probabilities, none of a possible symbol so small that its logarithm is lost."""
-        each = self.dirichlet.concentration
-        possible = each > 0
-        # A gamma variate of shape a is one of shape a + 1 times u^(1/a): no logarithm is lost.
-        a = np.where(possible, each, 1.0)
-        logs = np.log(rng.standard_gamma(a + 1.0)) + np.log1p(-rng.random(a.shape)) / a
-        logs = np.where(possible, logs, -np.inf)
-        values = np.exp(logs - logs.max(axis=2, keepdims=True))
-        values /= values.sum(axis=2, keepdims=True)
-        return Probabilities.point(np.where(possible, np.maximum(values, TINY), 0.0))
-
-    @cached_property
-    def _log_normalizers(self) -> Array:
-        """(K,)"""
-        each = self.dirichlet.concentration
-        own = gammaln(np.where(each > 0, each, 1.0)).sum(axis=2) - gammaln(each.sum(axis=2))
-        return np.asarray(own.sum(axis=1))
+        logs = self.dirichlet._sample_logs(rng)
+        return Probabilities(np.exp(logs), logs)
 
     def log_density(self, theta: Probabilities) -> float:
         """log p(probabilities), all components and features."""
@@ -396,9 +354,7 @@ class Tables:
 
     def log_density_terms(self, theta: Probabilities) -> tuple[float, Array]:
         """The same with components in any order: 0 and M (K, K), see `NormalGamma`."""
-        powers = np.where(self.dirichlet.concentration > 0, self.excess, 0.0)
-        terms = xlogy(powers[:, None], theta.values).sum(axis=(2, 3))
-        return 0.0, np.asarray(terms - self._log_normalizers[:, None])
+        return 0.0, _kernels.parameters.table_terms(self.excess, theta.logs)
 
     def kl(self, prior: Tables) -> float:
         """KL(self || prior), a sum of those of Dirichlet distributions."""
@@ -472,6 +428,14 @@ class StickBreaking:
                 + betaln(prior.a, prior.b)
             ).sum()
         )
+
+
+def lost_precision_error() -> DegenerateError:
+    """Return the error that tells of a regression whose prior doesn't hold what its rows leave."""
+    return DegenerateError(
+        "mean_precision is lost to rounding beside the rows, which leave the chains' levels open: "
+        "give more, or none"
+    )
 
 
 def degenerate_error(component: int) -> DegenerateError:
@@ -665,6 +629,13 @@ class _NormalPrecision:
         """
         return self._mean
 
+    def sample(self, rng: np.random.Generator) -> Gaussians:
+        """Draw precisions (Wishart by Bartlett's decomposition), then means given them."""
+        parts, bad = _kernels.parameters.sample(self, _seed(rng))
+        if bad >= 0:
+            raise degenerate_error(bad)
+        return Gaussians(*parts)
+
     @cached_property
     def _mean(self) -> Gaussians:
         parts, bad = _kernels.parameters.mean(self)
@@ -715,13 +686,6 @@ class NormalWishart(_NormalPrecision, _Wishart):
         G = K, or 1 if tied.
     """
 
-    def sample(self, rng: np.random.Generator) -> Gaussians:
-        """Draw Lambda, then mu given Lambda."""
-        factor = self._sample_factor(rng)
-        z = rng.standard_normal(self.means.shape)
-        shift = _solve_lower(factor, z)
-        return point(self.means + shift / np.sqrt(self.strength)[:, None], factor)
-
     def _predictive(self) -> tuple[Array, Array]:
         """Factor (K, D, D) and degrees of freedom (K,) of x's Student density (10.81-10.82)."""
         dof = np.broadcast_to(self.dof + 1 - self.n_features, self.strength.shape)
@@ -754,13 +718,6 @@ class NormalGamma(_NormalPrecision):
     ----------
     mean : (K, D); strength : (K,); dof : (K,); scatter : (K, D), or (K, 1) if spherical
     """
-
-    def sample(self, rng: np.random.Generator) -> Gaussians:
-        """Draw lambda, then mu given lambda."""
-        shape = np.broadcast_to(0.5 * self.dof[:, None], self.scatter.shape)
-        factor = np.sqrt(rng.standard_gamma(shape) / (0.5 * self.scatter))
-        z = rng.standard_normal(self.means.shape)
-        return point(self.means + z / (np.sqrt(self.strength)[:, None] * factor), factor)
 
     def log_predictive(self, x: Array) -> Array:
         """log p(x | component), parameters integrated out, (N, K) for x (N, D).
@@ -1200,7 +1157,10 @@ class MatrixNormalWishart(_Wishart):
     @cached_property
     def _precision_root(self) -> Array:
         """L with LL' = precision."""
-        return np.asarray(np.linalg.cholesky(self.precision), dtype=np.float64)
+        try:
+            return np.asarray(np.linalg.cholesky(self.precision), dtype=np.float64)
+        except np.linalg.LinAlgError:
+            raise lost_precision_error() from None
 
     @property
     def _log_det_precision(self) -> float:

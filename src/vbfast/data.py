@@ -22,6 +22,8 @@ __all__ = [
     "as_sequences",
     "check_finite",
     "check_frame",
+    "check_hyperparameter",
+    "check_number",
     "check_size",
     "check_weights",
     "portions",
@@ -105,6 +107,53 @@ def check_size(name: str, value: Any) -> int:
     return int(value)  # narrow NumPy integers overflow
 
 
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    whole: bool = False,
+    least: float = -np.inf,
+    above: float = -np.inf,
+    most: float = np.inf,
+    optional: bool = False,
+) -> None:
+    """Raise TypeError or ValueError where `value` is not a finite number in range."""
+    if value is None and optional:
+        return
+    kind = numbers.Integral if whole else numbers.Real
+    bounds = [f">= {least:g}"] if least > -np.inf else []
+    bounds += [f"> {above:g}"] if above > -np.inf else []
+    bounds += [f"<= {most:g}"] if most < np.inf else []
+    allowed = " ".join(
+        (["None or"] if optional else [])
+        + ["an integer" if whole else "a finite number", " and ".join(bounds)]
+    ).strip()
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, kind):
+        raise TypeError(f"{name} must be {allowed}, not {value!r}")
+    number: Any = value
+    if not least <= number < np.inf or number <= above or number > most:
+        raise ValueError(f"{name} must be {allowed}, not {value!r}")
+
+
+def check_hyperparameter(name: str, value: Any, shape: tuple[int, ...]) -> None:
+    """Raise TypeError or ValueError where it is neither None nor finite numbers for this shape."""
+    if value is None:
+        return
+    allowed = f"{name} must be finite numbers of shape {shape}"
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{allowed}, not {value!r}") from None
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{allowed}, not {value!r}")
+    try:
+        np.broadcast_to(array, shape)
+    except ValueError:
+        raise ValueError(f"{allowed}, not of shape {array.shape}") from None
+    if not np.isfinite(array).all():
+        raise ValueError(f"{allowed}, not {value!r}")
+
+
 def portions(n_rows: int, width: int = 1) -> Iterator[slice]:
     """Yield some rows of `width` numbers at a time, so many that a signal never waits for long."""
     step = max(1, PORTION // width)
@@ -178,7 +227,9 @@ def as_rows(X: ArrayLike, name: str = "X") -> NDArray[Any]:
 
 def check_finite(values: NDArray[Any], n_threads: int, name: str = "X") -> None:
     """Raise ValueError where a value isn't finite."""
-    _refuse(values, _kernels.columns.first_not_finite(values, n_threads), name)
+    bad = _kernels.columns.first_not_finite(values, n_threads)
+    if bad is not None:
+        _refuse(values, bad, name)
 
 
 def _refuse(values: NDArray[Any], bad: tuple[int, int] | None, name: str = "X") -> None:
@@ -232,6 +283,8 @@ class ArrayData:
 
     def __post_init__(self) -> None:
         check_frame(self.frame)
+        if self.weights is not None:
+            object.__setattr__(self, "weights", _as_weights("weights", self.weights, self.n_rows))
 
     @classmethod
     def of(
@@ -388,26 +441,32 @@ def as_sequences(lengths: ArrayLike | None, n_rows: int) -> Sequences | None:
     return Sequences(offsets, np.argsort(-np.diff(offsets), kind="stable"))
 
 
-def check_weights(sample_weight: ArrayLike | None, n_rows: int) -> Array | None:
+def _as_weights(name: str, value: ArrayLike, n_rows: int) -> Array:
     """Return weights as float64 (N,); ValueError says which one is not allowed."""
-    if sample_weight is None:
-        return None
-    weights = np.asarray(sample_weight)
+    weights = np.asarray(value)
     if weights.dtype.kind not in "fiub":
-        raise ValueError(f"sample_weight must hold real numbers, not dtype {weights.dtype}")
+        raise ValueError(f"{name} must hold real numbers, not dtype {weights.dtype}")
     if weights.ndim == 0:
         weights = np.full(n_rows, weights)
     if weights.shape != (n_rows,):
         raise ValueError(
-            f"sample_weight must have shape ({n_rows},), one weight a row of X, got {weights.shape}"
+            f"{name} must have shape ({n_rows},), one weight a row of X, got {weights.shape}"
         )
     weights = np.ascontiguousarray(weights, dtype=np.float64)
-    bad = np.flatnonzero(~(weights >= 0) | ~np.isfinite(weights))
-    if len(bad):
+    if not (weights.min() >= 0 and weights.max() < np.inf):
+        bad = np.flatnonzero(~(weights >= 0) | ~np.isfinite(weights))
         raise ValueError(
-            f"sample_weight[{bad[0]}] is {weights[bad[0]]}; weights must be finite and >= 0 "
+            f"{name}[{bad[0]}] is {weights[bad[0]]}; weights must be finite and >= 0 "
             "(Negative values are not allowed)"
         )
+    return weights
+
+
+def check_weights(sample_weight: ArrayLike | None, n_rows: int) -> Array | None:
+    """Return weights as float64 (N,); ValueError says which is not allowed, or what sum."""
+    if sample_weight is None:
+        return None
+    weights = _as_weights("sample_weight", sample_weight, n_rows)
     if not weights.any():
         raise ValueError("sample_weight is zero for every row; one at least must be positive")
     with np.errstate(over="ignore"):

@@ -13,6 +13,7 @@ __all__ = [
     "ImpossibleRowError",
     "NotFittedError",
     "ObjectiveFellWarning",
+    "SpuriousWarning",
     "ThreadsWarning",
     "TruncationWarning",
     "impossible_error",
@@ -50,6 +51,10 @@ class ObjectiveFellWarning(RuntimeWarning):
 
 class ThreadsWarning(RuntimeWarning):
     """The threads that a call may take can't be had: it goes on with one, to the same result."""
+
+
+class SpuriousWarning(UserWarning):
+    """All optima that were found have a component on next to no rows: none may mean anything."""
 
 
 class TruncationWarning(UserWarning):

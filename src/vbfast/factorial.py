@@ -70,6 +70,12 @@ class FactorialModel:
     prior: Stats = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name, kind in (("latent", CoupledChains), ("emission", AdditiveGaussian)):
+            part = getattr(self, name)
+            if not isinstance(part, kind):
+                raise TypeError(
+                    f"{name} of a FactorialModel must be {kind.__name__}(...), not {part!r}"
+                )
         for name in ("n_chains", "n_components"):
             of_latent, of_emission = getattr(self.latent, name), getattr(self.emission, name)
             if of_latent != of_emission:

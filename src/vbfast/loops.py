@@ -1,14 +1,14 @@
 """The loop without Python: whole fits in compiled code, where data are small.
 
 A sweep of little data takes less time than Python needs to ask for it. The loop of methods.py is
-there a second time, in _kernels/loop.pyx, for conjugate Gaussian mixtures with a Dirichlet prior,
-and so are the formulas for weights and draws (_kernels/conjugate.pxd, which both take all others
-from); tests hold the two to rounding. Each fit takes one thread, and many run at a time.
+there a second time, in _kernels/loop.pyx, for mixtures with a Dirichlet prior on their weights; the
+formulas of both are the same compiled ones (_kernels/parts.pxd names them), and tests hold the two
+to rounding. Each fit takes one thread, and many run at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from . import _kernels
 from ._kernels.inputs import Assignment, Block, Mixtures
-from .conjugate import degenerate_error, point
+from .conjugate import degenerate_error
 from .draws import Draws
+from .exceptions import impossible_error
 from .stats import Stats
 
 if TYPE_CHECKING:
@@ -38,34 +39,46 @@ def most_rows(model: Model) -> int:
     return SMALL // model.layout.size if model.compiled else 0
 
 
-def mixtures(model: Model, prior: Array | None = None) -> Mixtures:
-    """Models like `model` with the priors whose buffers are given, (problem, size), or its own."""
+def mixtures(
+    model: Model, prior: Array | None = None, constants: dict[str, Any] | None = None
+) -> Mixtures:
+    """Models like `model`, or those that differ from it in these.
+
+    Parameters
+    ----------
+    model : Model
+    prior : ndarray of shape (problem, size), or (1, size), optional
+        Buffers of the priors.
+    constants : dict, optional
+        What emissions have beside: see `Mixtures`.
+    """
+    emission = model.emission
     return Mixtures(
-        model.emission.covariance_type,
+        emission.kernel,
         model.latent.n_components,
-        float(model.emission.reg_covar),
         model.latent.concentration is None,
         model.prior.buffer[None] if prior is None else prior,
+        **(emission.constants | (constants or {})),
     )
 
 
-def _theta(model: Model, *shape: int) -> dict[str, Array]:
+def _theta(model: Model, *shape: int) -> Array:
     """Room for what the loop writes of theta, `shape` times."""
-    k, d = model.latent.n_components, model.emission.n_features
-    factor = int(np.prod(dict(model.emission.fields(k))["scatter"]))
-    sizes = {"log_weights": k, "means": k * d, "factors": factor}
-    return {name: np.zeros((*shape, size)) for name, size in sizes.items()}
+    k = model.latent.n_components
+    sizes = [math.prod(part) for part in model.emission.arrays(k).values()]
+    return np.zeros((*shape, k + sum(sizes)))
 
 
-def _parameters(model: Model, theta: dict[str, Array]) -> dict[str, Array]:
-    """Weights (..., K), means (..., K, D) and factors (..., G, ...)."""
-    k, d = model.latent.n_components, model.emission.n_features
-    lead = theta["means"].shape[:-1]
-    return {
-        "weights": np.exp(theta["log_weights"]),
-        "means": theta["means"].reshape(*lead, k, d),
-        "factors": theta["factors"].reshape(*lead, *dict(model.emission.fields(k))["scatter"]),
-    }
+def _parameters(model: Model, theta: Array) -> dict[str, Array]:
+    """Weights (..., K), and the arrays of the emission."""
+    k = model.latent.n_components
+    out = {"weights": np.exp(theta[..., :k])}
+    start = k
+    for name, shape in model.emission.arrays(k).items():
+        end = start + math.prod(shape)
+        out[name] = theta[..., start:end].reshape(*theta.shape[:-1], *shape)
+        start = end
+    return out
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ class Climbs:
     ----------
     posterior : ndarray of shape (problem, size)
     parameters : dict of ndarray
-        "weights" (problem, K), "means" (problem, K, D), "factors" (problem, G, ...).
+        "weights" (problem, K), and what draws of the emission's are kept as, problems first.
     objectives : ndarray
         After 0, 1, ... updates, of one problem after the other.
     first : ndarray of shape (problem,)
@@ -86,6 +99,8 @@ class Climbs:
     converged : ndarray of shape (problem,)
     degenerate : ndarray of shape (problem,)
         The component that shrank onto too few rows; K: the objective is no finite number; or -1.
+    impossible : ndarray of shape (problem,)
+        The first row of probability 0; or -1.
     fell : ndarray of shape (problem,)
         The last sweep in which the objective fell by more than rounding, or 0.
     """
@@ -97,6 +112,7 @@ class Climbs:
     n_sweeps: NDArray[np.int64]
     converged: NDArray[np.bool_]
     degenerate: NDArray[np.int64]
+    impossible: NDArray[np.int64]
     fell: NDArray[np.int64]
 
     @property
@@ -122,31 +138,40 @@ class Climbs:
             self.n_sweeps[of],
             self.converged[of],
             self.degenerate[of],
+            self.impossible[of],
             self.fell[of],
         )
 
 
 def climb(
-    rows: Any, model: Model, prior: Array, method: Any, posterior: Array, n_threads: int
+    rows: Any,
+    models: Mixtures,
+    model: Model,
+    method: Any,
+    posterior: Array,
+    n_threads: int,
+    constant: Array | None = None,
 ) -> Climbs:
     """Fit every problem by a method that climbs, from `posterior` (problem, size), overwritten.
 
     Parameters
     ----------
     rows : _kernels.loop.Rows
+    models : Mixtures
     model : Model
         Any problem's: they differ in frame and prior alone.
-    prior : ndarray of shape (problem, size), or (1, size)
     method : MeanField, EM, VariationalEM or CrispEM
     posterior : ndarray of shape (problem, size)
     n_threads : int
+    constant : ndarray of shape (problem,), optional
+        What objectives have of the rows whatever theta is: see `Block`.
     """
     n = len(posterior)
     theta = _theta(model, n, 1)
     state = np.zeros((n, 4), dtype=np.int64)
     objectives = _kernels.loop.run(
         rows,
-        mixtures(model, prior),
+        models,
         method.read,
         method.assign(0),
         posterior,
@@ -154,32 +179,27 @@ def climb(
         n_threads,
         state=state,
         tol=np.nan if method.tol is None else float(method.tol),
-        log_weights=theta["log_weights"],
-        means=theta["means"],
-        factors=theta["factors"],
+        theta=theta,
+        constant=constant,
     )
-    parameters = {name: value[:, 0] for name, value in _parameters(model, theta).items()}
     return Climbs(
         posterior,
-        parameters,
+        _parameters(model, theta[:, 0]),
         objectives,
         np.cumsum(state[:, 0]) - state[:, 0],
         state[:, 0],
         state[:, 1] == 1,
         np.where(state[:, 1] == 3, state[:, 2], -1),
+        np.where(state[:, 1] == 5, state[:, 2], -1),
         state[:, 3],
     )
 
 
-def rows_of(model: Model, block: Block, n: int) -> Any:
-    """The rows of a block as those of n problems alike."""
-    model.check_frame(block)
+def rows_of(block: Block, variance: Array, n: int) -> Any:
+    """The rows of a block, of which features have this variance, as those of n problems alike."""
     weights = None if block.weights is None else [block.weights] * n
     rows = _kernels.loop.Rows([block.values] * n, weights)
-    units = model.emission.units
-    rows.set_frames(
-        *(np.tile(value, (n, 1)) for value in (units.origin, units.scale, units.variance))
-    )
+    rows.set_frames(*(np.tile(value, (n, 1)) for value in (block.origin, block.scale, variance)))
     return rows
 
 
@@ -187,46 +207,14 @@ def advance(
     model: Model,
     data: ArrayData,
     method: Any,
-    _: NDArray[np.int64],
     posteriors: Array,
     n_sweeps: int,
 ) -> Array:
     """Climb some sweeps from each posterior (start, size), overwritten; objectives, or NaN."""
-    rows = rows_of(model, data.block, len(posteriors))
+    rows = rows_of(data.block, model.emission.units.variance, len(posteriors))
     method = replace(method, max_iter=n_sweeps)
-    prior = model.prior.buffer[None]
-    return climb(rows, model, prior, method, posteriors, data.n_threads).objective
-
-
-def begin(
-    model: Model, data: ArrayData, plan: Sequence[str], rng: np.random.Generator
-) -> Array:
-    """Return posteriors to start from, (start, size), one of each kind in `plan`."""
-    block = data.block
-    out = np.empty((len(plan), model.layout.size))
-    seeds = rng.integers(2**63, size=len(plan), dtype=np.uint64)
-    kinds = np.array(plan)
-    for kind in dict.fromkeys(plan):
-        of = np.flatnonzero(kinds == kind)
-        there = np.empty((len(of), model.layout.size))
-        more: dict[str, Any] = {}
-        if kind == "whitened":
-            more["labels"] = labels = np.empty((len(of), len(block.values)), dtype=np.int64)
-            values = data.whitened()
-            weights = None if block.weights is None else [block.weights] * len(of)
-            unit = _kernels.loop.Rows([values] * len(of), weights)
-            ones = np.ones((len(of), values.shape[1]))
-            unit.set_frames(0 * ones, ones, ones)
-            _kernels.loop.begin_all(
-                unit, mixtures(model), "kmeans", seeds[of], there, block.n_threads, labels=labels
-            )
-            kind = "labels"
-        _kernels.loop.begin_all(
-            rows_of(model, block, len(of)), mixtures(model), kind, seeds[of], there,
-            block.n_threads, **more,
-        )
-        out[of] = there
-    return out
+    climbs = climb(rows, mixtures(model), model, method, posteriors, data.n_threads)
+    return np.where(climbs.impossible < 0, climbs.objective, np.nan)
 
 
 def sample(
@@ -254,11 +242,12 @@ def sample(
         Sweeps before the draws, 1 at least; draws; sweeps a draw.
     """
     n = len(posteriors)
-    rows = rows_of(model, block, n)
+    model.check_frame(block)
+    rows = rows_of(block, model.emission.units.variance, n)
     now = np.array([posterior.buffer for posterior in posteriors])
     state = np.zeros((n, 4), dtype=np.int64)
 
-    def run(n_sweeps: int, theta: dict[str, Array], **more: Any) -> Array:
+    def run(n_sweeps: int, theta: Array, **more: Any) -> Array:
         objectives = _kernels.loop.run(
             rows,
             mixtures(model),
@@ -268,38 +257,32 @@ def sample(
             n_sweeps,
             block.n_threads,
             state=state,
+            theta=theta,
+            constant=np.full(n, block.constant),
             seeds=np.array(seeds, dtype=np.uint64),
-            log_weights=theta["log_weights"],
-            means=theta["means"],
-            factors=theta["factors"],
             **more,
         )
-        failed = state[state[:, 1] == 3]
-        if len(failed):
-            raise degenerate_error(int(failed[0, 2]))
+        for _, status, number, _ in state:
+            if status == 3:
+                raise degenerate_error(int(number))
+            if status == 5:
+                raise impossible_error(block.first_row + int(number))
         return objectives.reshape(n, -1)
 
     tuned = _theta(model, n, 1)
     tuning = run(n_tune, tuned)
-    highest = int(np.argmax(tuning.max(axis=1)))
-    best = {name: value[highest, 0] for name, value in tuned.items()}
-    one = {name: value[highest, 0] for name, value in _parameters(model, tuned).items()}
+    best = tuned[int(np.argmax(tuning.max(axis=1))), 0]
+    one = _parameters(model, best)
     k = model.latent.n_components
     theta = _theta(model, n, n_draws)
     common, terms = np.empty((n, n_draws)), np.empty((n, n_draws, k * k))
     log_joint = run(
-        n_draws * thin,
-        theta,
-        first_sweep=n_tune,
-        thin=thin,
-        best=(best["log_weights"], best["means"], best["factors"]),
-        common=common,
-        terms=terms,
+        n_draws * thin, theta, first_sweep=n_tune, thin=thin, best=best, common=common, terms=terms
     )
     drawn = Draws(
         _parameters(model, theta),
         log_joint,
-        model.point(one["weights"], point(one["means"], one["factors"])),
+        model.point(one.pop("weights"), model.emission.parameters(*one.values())),
         common,
         terms.reshape(n, n_draws, k, k),
         [Stats(model.layout, buffer) for buffer in now],

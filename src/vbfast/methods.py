@@ -21,6 +21,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import isfinite
 from typing import (
     Any,
     ClassVar,
@@ -183,7 +185,7 @@ class Sweep(Generic[T]):
     theta: T
     stats: Stats
 
-    @property
+    @cached_property
     def objective(self) -> float:
         """The method's objective at `posterior`, in nats, with all constants."""
         return float(self.stats["log_z"]) + self.theta.log_prior
@@ -306,8 +308,8 @@ class _Climb:
         Sweeps over the data at most, after the first.
     tol : float, optional
         Stop when an update changes the objective per row (unit of weight) by no more, in nats, and
-        by less than the one before. Where not given: when what is left to gain, as the last
-        updates foretell it, is no more than 0.01 nats in total.
+        by less than the one before. Where not given: when no more than 0.001 nats in total are
+        left to gain, as the last updates foretell it.
     """
 
     max_iter: int = 1000
@@ -382,6 +384,8 @@ class _Climb:
 
         So that whoever drives it may serve several climbs by one pass over the data (`lockstep`).
         """
+        _check_parts(model, data)
+        _check_posterior("posterior", model, posterior)
         read: Callable[[Stats], T] = getattr(model, self.read)
         total_weight = data.total_weight
         # Arithmetic in float32 tells no smaller changes.
@@ -395,7 +399,9 @@ class _Climb:
                 report(len(objectives) - 1, objective)
 
         def visit(posterior: Stats, theta: T) -> Generator[tuple[T, Assignment], Stats, Sweep[T]]:
-            assignment = replace(self.assign(len(objectives)), precise=precise)
+            assignment = self.assign(len(objectives))
+            if unseen and precise:
+                assignment = replace(assignment, precise=True)
             stats = yield theta, assignment
             return Sweep(posterior, theta, stats)
 
@@ -404,14 +410,14 @@ class _Climb:
         least = LEAST_SHARE * max(abs(sweep.objective), total_weight)
         # What is left of normalisers, n log n of the n rows that a prior stands for.
         constants = ROUNDING_OF_CONSTANTS * float(np.abs(model.prior.buffer).max())
-        stopping = _kernels.loop.Stopping(
-            np.nan if self.tol is None else self.tol, total_weight
-        )
+        stopping = _kernels.loop.Stopping(np.nan if self.tol is None else self.tol, total_weight)
         # A step ahead that is refused would spoil the q(T) that data remember.
         remembers = getattr(data, "memory", None) is not None
         coordinates = None if remembers else self._coordinates(model)
         extrapolation = Extrapolation(coordinates, max(stopping.target, least), total_weight)
         converged, left = False, np.inf
+        # Where the first step ahead was taken: updates alone may avoid what steps ahead lead into.
+        before: Stats | None = None
         while not converged and len(objectives) <= self.max_iter:
             last, image = sweep.objective, model.prior + sweep.stats
             ahead = extrapolation.propose(sweep.posterior, image)
@@ -427,6 +433,7 @@ class _Climb:
                     if 0 <= change < np.inf:
                         extrapolation.accept(change)
                         stopping.went_ahead(change)
+                        before = sweep.posterior if before is None else before
                         sweep = further
                         note(sweep.objective)
                         continue
@@ -438,14 +445,21 @@ class _Climb:
                 theta = read(image)
             except DegenerateError:
                 if precise:
-                    raise
+                    if before is None:
+                        raise
+                    extrapolation = Extrapolation(None, stopping.target, total_weight)
+                    stopping.went_ahead(0.0)
+                    sweep = yield from visit(before, read(before))
+                    before = None
+                    note(sweep.objective)
+                    continue
                 precise = True
                 sweep = yield from visit(sweep.posterior, sweep.theta)
                 objectives[-1] = sweep.objective
                 continue
             sweep = yield from visit(image, theta)
             note(sweep.objective)
-            if not (np.isfinite(sweep.objective) or np.isfinite(last)):
+            if not (isfinite(sweep.objective) or isfinite(last)):
                 break  # no step from here on would have a gain to be judged by
             change = sweep.objective - last
             fall = ROUNDING * max(abs(sweep.objective), total_weight) + constants
@@ -518,6 +532,11 @@ class MeanField(_Smooth):
     read: ClassVar[str] = "mean"
     objective: ClassVar[str] = "evidence lower bound"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.factorised, (bool, np.bool_)):
+            raise TypeError(f"factorised must be True or False, not {self.factorised!r}")
+
     def assign(self, n: int) -> Assignment:
         """How sweep n assigns T."""
         return FACTORISED if self.factorised else EXACT
@@ -531,8 +550,10 @@ class EM(_Smooth):
     ----------
     max_iter : int
         Sweeps over the data at most, after the first.
-    tol : float
-        Stop when an update changes the objective per row (unit of weight) by no more, in nats.
+    tol : float, optional
+        Stop when an update changes the objective per row (unit of weight) by no more, in nats, and
+        by less than the one before. Where not given: when no more than 0.001 nats in total are
+        left to gain, as the last updates foretell it.
     acceleration : {"anderson"} or None
         What to do once updates are visibly slow, and many more are needed: Anderson's
         acceleration in unconstrained coordinates (Walker & Ni 2011), or nothing. A step ahead
@@ -666,10 +687,14 @@ class FullInference:
         -----
         Where data are small, chains run in compiled code, one on each thread.
         """
-        if len(posteriors) != self.n_chains:
-            raise ValueError(
-                f"posteriors must be {self.n_chains}, one for each chain, not {len(posteriors)}"
-            )
+        _check_parts(model, data)
+        if not isinstance(rng, np.random.Generator):
+            raise TypeError(f"rng must be a numpy.random.Generator, not {rng!r}")
+        if isinstance(posteriors, Stats) or len(posteriors) != self.n_chains:
+            n = "one alone" if isinstance(posteriors, Stats) else len(posteriors)
+            raise ValueError(f"posteriors must be {self.n_chains}, one for each chain, not {n}")
+        for number, posterior in enumerate(posteriors):
+            _check_posterior(f"posteriors[{number}]", model, posterior)
         children = rng.spawn(self.n_chains)
         n_tune = max(self.n_tune, 1)
         at_once = None
@@ -721,6 +746,25 @@ Method = MeanField | EM | VariationalEM | CrispEM | FullInference
 METHODS: dict[str, type[MeanField | EM | VariationalEM | CrispEM | FullInference]] = {
     method.name: method for method in (FullInference, MeanField, EM, VariationalEM, CrispEM)
 }
+
+
+def _check_parts(model: object, data: object) -> None:
+    """Raise TypeError where one of the two is something else."""
+    if not isinstance(getattr(model, "prior", None), Stats):
+        raise TypeError(f"model must be a model, such as Model(Mixture(2), ...), not {model!r}")
+    if not hasattr(data, "total_weight"):
+        raise TypeError(f"data must be such as ArrayData.of(X), not {type(data).__name__}")
+
+
+def _check_posterior(name: str, model: Any, posterior: object) -> None:
+    """Raise TypeError or ValueError where it isn't one of the model's."""
+    if not isinstance(posterior, Stats):
+        raise TypeError(f"{name} must be Stats, such as model.prior + statistics: {posterior!r}")
+    mine, theirs = model.prior.layout.fields, posterior.layout.fields
+    if mine is not theirs and mine != theirs:
+        raise ValueError(
+            f"{name} is of another model: it has {posterior!r}, the model {model.prior!r}"
+        )
 
 
 def _check_integer(name: str, value: object, least: int) -> None:

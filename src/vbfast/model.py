@@ -87,6 +87,10 @@ def packed(
     )
 
 
+# Rows that a component holds if it is not empty.
+LEAST_HELD = 0.5
+
+
 @dataclass(frozen=True)
 class Model:
     """Rows t ~ latent, x | t ~ emission, with conjugate priors on theta.
@@ -109,6 +113,13 @@ class Model:
     prior: Stats = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name, example, needed in (
+            ("latent", "Mixture(2)", "n_statistics"),
+            ("emission", "Gaussian(2)", "single_resolves"),
+        ):
+            part = getattr(self, name)
+            if not hasattr(part, needed):
+                raise TypeError(f"{name} of a Model must be such as {example}, not {part!r}")
         n_components = self.latent.n_components
         layout = Layout(
             (("log_z", ()), *self.latent.fields(), *self.emission.fields(n_components)),
@@ -263,6 +274,21 @@ class Model:
         if not np.isfinite(out.buffer).all():
             raise np.linalg.LinAlgError("these coordinates are too large for a posterior")
         return out
+
+    def spurious(self, posteriors: Array, rows: float) -> NDArray[np.int64]:
+        """A component of each posterior (n, size) that holds too few of the rows, (n,); or -1.
+
+        Parameters
+        ----------
+        posteriors : ndarray of shape (n, size)
+        rows : float
+            That a unit of weight is.
+        """
+        fewest = getattr(self.emission, "fewest_rows", 0)
+        start, end, _ = self.layout.places["strength"]
+        held = (posteriors[:, start:end] - self.prior["strength"]) * rows
+        few = (held > LEAST_HELD) & (held < fewest)
+        return np.where(few.any(axis=1), few.argmax(axis=1), -1)
 
     def check_frame(self, block: Block) -> None:
         """Raise ValueError if the block is in another frame than the emission."""

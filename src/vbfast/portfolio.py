@@ -1,10 +1,11 @@
 """Where a fit starts by default: starts of several kinds, of which the better ones go on.
 
 One kind of start finds one kind of optimum: k-means that of round groups, whitened rows that of
-long ones, random labels that of groups which lie across each other. So some of each kind climb
-together. The worse half of each kind drops out, twice, since kinds differ in how soon their starts
-look good; then the worse half of all (successive halving: Jamieson & Talwalkar 2016). What is left
-climbs to its end.
+long ones, random labels that of groups which lie across each other, stretches of rows that of
+states which last. So some of each kind climb together. The worse half of each kind drops out,
+twice, since kinds differ in how soon their starts look good; then the worse half of all (successive
+halving: Jamieson & Talwalkar 2016). From the best, moves are tried that put two components together
+and split another one (Ueda et al. 2000). What may still be the best climbs to its end.
 """
 
 from __future__ import annotations
@@ -27,15 +28,17 @@ from .methods import EM, MeanField, VariationalEM, lockstep
 from .model import Model
 from .stats import Stats
 
-__all__ = ["COUPLED_KINDS", "KINDS", "coupled_finalists", "finalists", "race"]
+__all__ = ["COUPLED_KINDS", "KINDS", "chain_finalists", "coupled_finalists", "finalists", "race"]
 
 Array = NDArray[np.float64]
-# Where starts (start, size) have come to after n sweeps, overwritten; and their objectives, NaN
-# where they are degenerate.
-Advance = Callable[[NDArray[np.int64], Array, int], Array]
+# Climbs n sweeps from each posterior (start, size), overwritten; objectives, NaN where degenerate.
+Advance = Callable[[Array, int], Array]
+
+# Where a start has come to, and the highest objective that it may come to in the end.
+Finalist = tuple[Stats, float]
 
 # Starts of each kind.
-KINDS: dict[starts.Init, int] = {
+KINDS: dict[starts.Kind, int] = {
     "kmeans": 4,
     "whitened": 3,
     "k-means++": 2,
@@ -43,7 +46,7 @@ KINDS: dict[starts.Init, int] = {
     "random": 4,
 }
 # Of a chain: by rows, with steps as counted or with states that last, and by stretches of rows.
-CHAIN_KINDS: tuple[starts.ChainInit, ...] = (
+CHAIN_KINDS: tuple[starts.ChainKind, ...] = (
     ("rows", 1),
     ("rows", 1),
     ("rows", 1),
@@ -74,58 +77,66 @@ COUPLED_KINDS: dict[starts.CoupledInit, int] = {
 MOST_OF_COUPLED = 2**18
 # Sweeps of each round, after which half of each kind drops out; and of the last, of all.
 ROUNDS, LAST_ROUND = (12, 24), 24
-# Numbers below which waking a thread for a sweep may cost more than it saves.
-FEW_VALUES = 2**17
-# Sweeps in compiled code of those that are left.
-LONG_ROUND = 200
+# Moves that are tried at a time, sweeps of each, and how often at most.
+MOVES, MOVE_SWEEPS, MOST_MOVES = 8, 40, 6
+# Sweeps that tell how much the last ones have still to gain: in compiled code, and else.
+SETTLING, FEW_SETTLING = 60, 12
 # Starts that climb to their end, at most.
 FINALISTS = 3
 # Objectives that differ by no more, in nats, are of one optimum.
 SAME = 0.01
+# What is taken from the objective of a spurious maximum.
+SPURIOUS = 1e12
+# Share of all rows by which what components hold differs at most, of one optimum.
+ALIKE = 0.01
+# Numbers below which waking a thread for a sweep may cost more than it saves.
+FEW_VALUES = 2**17
 # Numbers in the posteriors of starts that climb together, each taking some such more.
 TOGETHER = 2**18
 
 
-def race(posteriors: Array, kinds: NDArray[np.int64], advance: Advance) -> NDArray[np.int64]:
-    """Climb from many starts, and return the best, best first, one of each optimum.
+def race(posteriors: Array, kinds: NDArray[np.int64], advance: Advance) -> Array:
+    """Climb from many starts, and return where the best have come to.
 
     Parameters
     ----------
     posteriors : ndarray of shape (start, size)
-        Overwritten by where they have come to.
+        Overwritten.
     kinds : ndarray of shape (start,)
     advance : callable
-        ``advance(starts, posteriors, n)`` climbs n sweeps from the posteriors of these starts.
+        ``advance(posteriors, n)`` climbs n sweeps from each.
 
     Returns
     -------
-    ndarray of shape (n,)
-        Numbers of `FINALISTS` starts at most; one at least.
+    ndarray of shape (n, size)
+        Of `FINALISTS` starts at most, best first, one of each optimum; of the first start where all
+        are degenerate.
     """
-    running = np.arange(len(kinds))
+    first = posteriors[:1].copy()
     for n_sweeps in ROUNDS:
-        running, _ = _ranked(running, posteriors, advance, n_sweeps)
-        # The better half of each kind: as many are before it as after it, at most.
-        place = np.array([np.sum(kinds[running[:n]] == kinds[running[n]]) for n in
-                          range(len(running))], dtype=int)  # fmt: skip
-        total = np.array([np.sum(kinds[running] == kind) for kind in kinds[running]], dtype=int)
-        running = running[2 * place < total]
-    running, objectives = _ranked(running, posteriors, advance, LAST_ROUND)
-    half = (len(running) + 1) // 2
-    news = np.append(True, objectives[: half - 1] - objectives[1:half] > SAME)
-    return running[:half][news][:FINALISTS] if len(running) else np.arange(1)
+        objectives = advance(posteriors, n_sweeps)
+        order = _best_first(objectives)
+        posteriors, kinds = posteriors[order], kinds[order]
+        # The better half of each kind.
+        place = np.array([np.sum(kinds[:n] == kind) for n, kind in enumerate(kinds)], dtype=int)
+        total = np.array([np.sum(kinds == kind) for kind in kinds], dtype=int)
+        posteriors, kinds = posteriors[2 * place < total], kinds[2 * place < total]
+    objectives = advance(posteriors, LAST_ROUND)
+    order = _best_first(objectives)
+    order = _one_of_each(order[: (len(order) + 1) // 2], objectives)
+    return posteriors[order] if len(order) else first
 
 
-def _ranked(
-    running: NDArray[np.int64], posteriors: Array, advance: Advance, n_sweeps: int
-) -> tuple[NDArray[np.int64], Array]:
-    """What is left of the starts some sweeps further, best first, and their objectives."""
-    there = posteriors[running]
-    objectives = advance(running, there, n_sweeps)
-    posteriors[running] = there
-    order = np.argsort(-objectives, kind="stable")  # NaN goes last
-    order = order[np.isfinite(objectives[order])]
-    return running[order], objectives[order]
+def _best_first(objectives: Array) -> NDArray[np.int64]:
+    """Numbers of those that have one, in their order."""
+    order = np.argsort(-objectives, kind="stable")
+    return np.asarray(order[np.isfinite(objectives[order])])
+
+
+def _one_of_each(order: NDArray[np.int64], objectives: Array) -> NDArray[np.int64]:
+    """The first of these, without those as good as the one before, which are at its optimum."""
+    gaps = objectives[order[:-1]] - objectives[order[1:]]
+    return order[np.append(True, gaps > SAME)[: len(order)]][:FINALISTS]
 
 
 def finalists(
@@ -135,8 +146,8 @@ def finalists(
     n_races: int,
     rng: np.random.Generator,
     with_given: Callable[[Stats], Stats],
-) -> list[Stats]:
-    """Return the posteriors that are left of a portfolio of starts.
+) -> list[Finalist]:
+    """Return what is left of a portfolio of starts: posteriors, and objectives they may come to.
 
     Parameters
     ----------
@@ -153,21 +164,14 @@ def finalists(
     plan = [kind for kind, n in KINDS.items() for _ in range(n * n_races)]
     kinds = np.array([list(KINDS).index(kind) for kind in plan])
     quick = part.n_rows <= loops.most_rows(model)
-    begin = loops.begin if quick else starts.each
-    posteriors = begin(model, part, plan, rng)
-    for row in posteriors:
-        row[...] = with_given(Stats(model.layout, row.copy())).buffer
-    # All of it by plain sweeps, which tell which starts are better as well, and sooner.
+    posteriors = (starts.at_once if quick else starts.each)(model, part, plan, rng)
+    # Plain sweeps tell as well which starts are better, and sooner.
     plain = replace(method, tol=0.0)
     if getattr(plain, "acceleration", None):
         plain = replace(plain, acceleration=None)
     advance = partial(loops.advance if quick else _advance, model, part, plain)
-    best = race(posteriors, kinds, advance)
-    left = posteriors[best]
-    if quick:
-        # Plain sweeps cost next to nothing here, and most starts end by them.
-        loops.advance(model, part, replace(plain, tol=method.tol), best, left, LONG_ROUND)
-    return _of_all(model, part is data, left)
+    n_settling = SETTLING if quick else FEW_SETTLING
+    return _left(model, data, part, method, posteriors, kinds, advance, n_settling, rng, with_given)
 
 
 def chain_finalists(
@@ -177,49 +181,113 @@ def chain_finalists(
     n_races: int,
     rng: np.random.Generator,
     with_given: Callable[[Stats], Stats],
-) -> list[Stats]:
+) -> list[Finalist]:
     """Return what `finalists` does, of a chain."""
     part = starts.stretches_of(data, rng)
-    whole = part is data
-    if part.values.size * model.latent.n_components < FEW_VALUES:
-        part = replace(part, n_threads=1)
-    plan = list(CHAIN_KINDS) * n_races
+    longest = max(part.n_rows // (3 * model.latent.n_components), 1)
+    plan = [each for each in CHAIN_KINDS if each[1] <= longest] * n_races
     if model.emission.moments is None:
         plan = [each for each in plan if each[0] != "spread"]
-    if not (model.latent.equal > 0).all():
+    if not model.latent.equal.all():
         plan.append(("segments", 1))
-    longest = part.n_rows // (3 * model.latent.n_components)
-    plan = [each for each in plan if each[1] <= max(longest, 1)]
     names = [kind for kind, _ in plan]
     kinds = np.array([names.index(name) for name in names])
     posteriors = starts.of_chain(model, part, plan, rng)
-    for row in posteriors:
-        row[...] = with_given(Stats(model.layout, row.copy())).buffer
-    # q(T) of each row by itself is no guide to which starts are good; all of it is, for any method.
+    # Where q(T) is factorised over rows, or crisp, all of it is the better guide.
     plain = (MeanField if method.read == "mean" else EM)(tol=0.0, acceleration=None)
-    best = race(posteriors, kinds, partial(_advance, model, part, plain))
-    return _of_all(model, whole, posteriors[best])
+    few = part.values.size * model.latent.n_components < FEW_VALUES
+    swept = replace(part, n_threads=1) if few else part
+    advance = partial(_advance, model, swept, plain)
+    return _left(
+        model, data, part, method, posteriors, kinds, advance, FEW_SETTLING, rng, with_given
+    )
 
 
-def _of_all(model: Model, whole: bool, posteriors: Array) -> list[Stats]:
-    """Posteriors to go on from with all rows."""
-    found = [Stats(model.layout, posterior) for posterior in posteriors]
-    return found if whole else [starts.loosened(model, each) for each in found]
-
-
-def _advance(
+def _left(
     model: Model,
     data: ArrayData,
+    part: ArrayData,
     method: Any,
-    _: NDArray[np.int64],
     posteriors: Array,
-    n_sweeps: int,
+    kinds: NDArray[np.int64],
+    advance: Advance,
+    n_settling: int,
+    rng: np.random.Generator,
+    with_given: Callable[[Stats], Stats],
+) -> list[Finalist]:
+    """What is left of these starts on a part of the rows, to go on from with all of them."""
+    for row in posteriors:
+        row[...] = with_given(Stats(model.layout, row.copy())).buffer
+    if method.read == "mode":
+        advance = partial(_sound_first, model, part.n_rows / part.total_weight, advance)
+    left = race(posteriors, kinds, advance)
+    if model.latent.n_components > 2:
+        left = _moved(model, part, left, method.read, advance, rng)
+    left, most = _settled(model, left, advance, n_settling)
+    found = [Stats(model.layout, posterior) for posterior in left]
+    if part is data:
+        return list(zip(found, most, strict=True))
+    return [(starts.loosened(model, each), np.inf) for each in found]
+
+
+def _sound_first(
+    model: Model, rows: float, advance: Advance, posteriors: Array, n_sweeps: int
 ) -> Array:
+    """What `advance` does, spurious maxima behind all others."""
+    objectives = advance(posteriors, n_sweeps)
+    spurious = model.spurious(posteriors, rows) >= 0
+    return np.where(spurious, objectives - SPURIOUS, objectives)
+
+
+def _moved(
+    model: Model,
+    data: ArrayData,
+    left: Array,
+    read: str,
+    advance: Advance,
+    rng: np.random.Generator,
+) -> Array:
+    """The best of these and of where moves from the best lead, as `race` returns them."""
+    for _ in range(MOST_MOVES):
+        moved = starts.moved(model, data, Stats(model.layout, left[0]), read, MOVES, rng)
+        objectives = np.append(advance(left, MOVE_SWEEPS // 4), advance(moved, MOVE_SWEEPS))
+        order = _one_of_each(_best_first(objectives), objectives)
+        if not len(order):
+            break
+        n_before = len(left)
+        left = np.concatenate([left, moved])[order]
+        if order[0] < n_before:
+            break
+    return left
+
+
+def _settled(
+    model: Model, left: Array, advance: Advance, n_sweeps: int
+) -> tuple[Array, list[float]]:
+    """Those that may be the best at their end, and how far they may come: as gains foretell it."""
+    if len(left) == 1:
+        return left, [np.inf]
+    before, now, after = (advance(left, n_sweeps) for _ in range(3))
+    last, gain = now - before, after - now
+    with np.errstate(all="ignore"):
+        more = np.where(gain < last, gain * gain / (last - gain), np.inf)
+        more = np.where(gain <= SAME**2, SAME**2, more)
+        most = after + 3 * more + SAME
+        order = _best_first(np.where(most >= np.nanmax(after), after, np.nan))
+    if not len(order):
+        return left[:1], [np.inf]
+    # What holds as many rows as the best is on its way to the same optimum.
+    start, end, _ = model.layout.places["strength"]
+    held = np.sort(left[order, start:end], axis=1)
+    alike = np.abs(held - held[0]).max(axis=1) < ALIKE * held[0].sum()
+    alike[0] = False
+    return left[order[~alike]], most[order[~alike]].tolist()
+
+
+def _advance(model: Model, data: ArrayData, method: Any, posteriors: Array, n_sweeps: int) -> Array:
     """Climb from each posterior, several in each pass over the data."""
     method = replace(method, max_iter=n_sweeps)
-    climbs = (
-        method.climb(model, data, Stats(model.layout, posterior)) for posterior in posteriors
-    )
+    climbs = (method.climb(model, data, Stats(model.layout, posterior)) for posterior in posteriors)
     objectives = np.full(len(posteriors), np.nan)
     most = max(1, TOGETHER // model.layout.size)
     for number, outcome in lockstep(climbs, partial(data.sum_each, model.visit_each), most):
@@ -261,21 +329,22 @@ def coupled_finalists(
         plain = VariationalEM(tol=0.0)
     memories = [part.with_memory(model.memory_width) for _ in plan]
 
-    def advance(running: NDArray[np.int64], there: Array, n_sweeps: int) -> Array:
-        objectives = np.full(len(running), np.nan)
-        for i, number in enumerate(running):
+    def advance(there: Array, n_sweeps: int) -> Array:
+        objectives = np.full(len(there), np.nan)
+        for i, (number, *_) in enumerate(there):
+            posterior = Stats(model.layout, there[i, 1:].copy())
+            one = replace(plain, max_iter=n_sweeps)
             try:
-                fit = replace(plain, max_iter=n_sweeps).fit(
-                    model, memories[number], Stats(model.layout, there[i].copy())
-                )
+                fit = one.fit(model, memories[int(number)], posterior)
             except DegenerateError:
                 continue
-            there[i] = fit.posterior.buffer
+            there[i, 1:] = fit.posterior.buffer
             objectives[i] = fit.objective
         return objectives
 
-    best = race(posteriors, kinds, advance)
-    found = [Stats(model.layout, posterior) for posterior in posteriors[best]]
+    # Each with its number, by which its memory is found.
+    numbered = np.column_stack([np.arange(len(plan)), posteriors])
+    found = [Stats(model.layout, each[1:].copy()) for each in race(numbered, kinds, advance)]
     if part is data:
         return found
     thetas = [getattr(model, plain.read)(posterior) for posterior in found]

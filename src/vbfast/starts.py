@@ -8,27 +8,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _kernels
+from . import _kernels, loops
 from ._kernels.inputs import Assignment, Block, Coefficients
 from .conjugate import Gaussians
 from .data import ArrayData, Frame, as_sequences
 from .emissions import Gaussian
-from .methods import CrispEM
 from .latents import Mixture
+from .methods import CrispEM
 from .model import Model
 from .stats import Layout, Stats
 
-__all__ = ["Centroids", "Init", "from_labels", "from_parameters", "posterior"]
+__all__ = ["Centroids", "Init", "Kind", "from_labels", "from_parameters", "posterior"]
 
 Array = NDArray[np.float64]
 # A kind of start for a chain, and how many rows make a stretch.
-ChainInit = tuple[Literal["rows", "sticky", "means", "spread", "segments", "random"], int]
-Init = Literal["kmeans", "whitened", "k-means++", "random", "random_from_data"]
+ChainKind = tuple[Literal["rows", "sticky", "means", "spread", "segments", "random"], int]
+Kind = Literal["kmeans", "whitened", "k-means++", "random", "random_from_data"]
+Init = Literal["auto", "kmeans", "whitened", "k-means++", "random", "random_from_data"]
 
 # Centroids are sought in a random part of the rows: one in SHARE, but FEWEST at least and MOST at
 # most, or 100 a component where that is more; of so many VALUES at most, or 10 rows a component.
@@ -176,7 +178,7 @@ def _plus_plus(part: ArrayData, n_components: int, rng: np.random.Generator) -> 
     return means
 
 
-def _centroids(data: ArrayData, n_components: int, init: Init, rng: np.random.Generator) -> Array:
+def _centroids(data: ArrayData, n_components: int, init: Kind, rng: np.random.Generator) -> Array:
     """Centroids (K, D), in the units of the frame."""
     if init == "random_from_data":
         rows = data.values[_rows_drawn(data, n_components, rng)].astype(np.float64)
@@ -192,7 +194,7 @@ def _rows_drawn(data: ArrayData, n: int, rng: np.random.Generator) -> NDArray[np
     return rng.choice(present, n, replace=len(present) < n, p=share)
 
 
-def _sought(part: ArrayData, n_components: int, init: Init, rng: np.random.Generator) -> Array:
+def _sought(part: ArrayData, n_components: int, init: Kind, rng: np.random.Generator) -> Array:
     """Centroids (K, D) by k-means++, and k-means from there."""
     means = _plus_plus(part, n_components, rng)
     if init == "k-means++":
@@ -234,7 +236,7 @@ def stretches_of(data: ArrayData, rng: np.random.Generator) -> ArrayData:
     length = FEWEST_OF_CHAINS // 2
     bounds = _bounds(data)
     # Pieces of no more than `length` rows, of which enough are drawn.
-    begins = np.concatenate([np.arange(a, b, length) for a, b in zip(bounds, bounds[1:])])
+    begins = np.concatenate([np.arange(a, b, length) for a, b in pairwise(bounds)])
     ends = np.append(begins[1:], data.n_rows)
     order = rng.permutation(len(begins))
     n_taken = 1 + int(np.searchsorted(np.cumsum((ends - begins)[order]), n))
@@ -265,7 +267,7 @@ def _bounds(data: ArrayData) -> NDArray[np.int64]:
 
 
 def of_chain(
-    model: Model, data: ArrayData, plan: Sequence[ChainInit], rng: np.random.Generator
+    model: Model, data: ArrayData, plan: Sequence[ChainKind], rng: np.random.Generator
 ) -> Array:
     """Posteriors of a chain to start from, (start, size), one of each kind in `plan`.
 
@@ -273,12 +275,7 @@ def of_chain(
     stretch (the composition of symbols), or by its spread.
     """
     k = model.latent.n_components
-    if model.emission.moments is None:
-        points = np.asfortranarray(model.emission.points(data.values.astype(np.float64)))
-    else:
-        points = np.asfortranarray(
-            (data.values.astype(np.float64) - data.frame.origin) * data.frame.scale
-        )
+    points = _points(model, data)
     out = np.empty((len(plan), model.layout.size))
     for row, (kind, length) in zip(out, plan, strict=True):
         if kind == "random":
@@ -295,11 +292,67 @@ def of_chain(
     return out
 
 
+def moved(
+    model: Model, data: ArrayData, at: Stats, read: str, n: int, rng: np.random.Generator
+) -> Array:
+    """Posteriors (n, size) that a move led to: two components put together, and one split in two.
+
+    Ueda, Nakano, Ghahramani & Hinton (2000), by labels: what is put together lies near to each
+    other, and rows of what is split go to the nearer one of two of them.
+    """
+    k = model.latent.n_components
+    points = _points(model, data)
+    labels = np.empty(data.n_rows, dtype=np.int64)
+    kernel = model.latent.kernel(False)
+    theta = getattr(model, read)(at)
+    kernel.visit(data.block, theta, Assignment("hard"), labels=labels)
+    counts = np.bincount(labels, minlength=k)
+    held = np.maximum(counts, 1)[:, None]
+    means = np.array([np.bincount(labels, column, k) for column in points.T]).T / held
+    within = np.array(
+        [np.bincount(labels, (column - means[labels, j]) ** 2, k)
+         for j, column in enumerate(points.T)]
+    ).T / held  # fmt: skip
+    out = []
+    for _ in range(n):
+        one = rng.integers(k)
+        distance = ((means - means[one]) ** 2 / (within + within[one] + LEAST_SPREAD)).sum(axis=1)
+        other = np.argsort(distance, kind="stable")[1 + rng.integers(min(2, k - 1))]
+        new = np.where(labels == other, one, labels)
+        share = np.bincount(new, minlength=k).astype(float)
+        split = rng.choice(k, p=share / share.sum())
+        rows = np.flatnonzero(new == split)
+        metric = 1 / (within[split] + LEAST_SPREAD)
+        one_away = ((points[rows] - points[rng.choice(rows)]) ** 2) @ metric
+        if one_away.any():
+            second = rng.choice(rows, p=one_away / one_away.sum())
+            new[rows[one_away > ((points[rows] - points[second]) ** 2) @ metric]] = other
+        out.append(given_labels(model, data, new).buffer)
+    return np.array(out)
+
+
+def given_labels(model: Model, data: ArrayData, labels: NDArray[np.int64]) -> Stats:
+    """A posterior to start from, of rows whose components are known."""
+    if isinstance(model.latent, Mixture):
+        stats = _labelled(model, data, labels)
+        if model.emission.moments is not None:
+            return model.prior + stats
+        overall = model.around(model.emission.overall(stats), stats["strength"])
+        return model.prior + (stats * (1 - SPREAD) + overall * SPREAD)
+    return _chain_of(model, data, labels, sticky=False)
+
+
+def _points(model: Model, data: ArrayData) -> Array:
+    """Rows as points that may be compared, (N, P)."""
+    values = data.values.astype(np.float64)
+    if model.emission.moments is None:
+        return np.asfortranarray(model.emission.points(values))
+    return np.asfortranarray((values - data.frame.origin) * data.frame.scale)
+
+
 def _segments(data: ArrayData, k: int) -> NDArray[np.int64]:
     """Each sequence cut into as many parts as there are states."""
-    return np.concatenate(
-        [np.arange(n) * k // n for n in np.diff(_bounds(data))]
-    )
+    return np.concatenate([np.arange(n) * k // n for n in np.diff(_bounds(data))])
 
 
 def _features(
@@ -309,7 +362,7 @@ def _features(
     n = len(points)
     if length == 1:
         return points, np.arange(n)
-    begins = np.concatenate([np.arange(a, b, length) for a, b in zip(bounds, bounds[1:])])
+    begins = np.concatenate([np.arange(a, b, length) for a, b in pairwise(bounds)])
     lengths = np.diff(np.append(begins, n))
     features = np.add.reduceat(points, begins, axis=0) / lengths[:, None]
     of = np.repeat(np.arange(len(begins)), lengths)
@@ -320,14 +373,12 @@ def _features(
     return np.asfortranarray(features / np.where(deviation > 0, deviation, 1.0)), of
 
 
-def _chain_of(
-    model: Model, data: ArrayData, labels: NDArray[np.int64], sticky: bool
-) -> Stats:
+def _chain_of(model: Model, data: ArrayData, labels: NDArray[np.int64], sticky: bool) -> Stats:
     """The posterior given each row's state, in the order of states that zeros allow best."""
     latent, k = model.latent, model.latent.n_components
     counted = np.zeros((k + 1, k))
     bounds = _bounds(data)
-    np.add.at(counted, (0, labels[bounds[:-1]]), 1.0)
+    counted[0] = np.bincount(labels[bounds[:-1]], minlength=k)
     inner = np.ones(len(labels) - 1, dtype=bool)
     inner[bounds[1:-1] - 1] = False
     np.add.at(counted, (1 + labels[:-1][inner], labels[1:][inner]), 1.0)
@@ -345,14 +396,44 @@ def _chain_of(
     return model.prior + model.layout.stats({**fields, "excess": possible * (counted + 1.0)})
 
 
-def each(
-    model: Model, data: ArrayData, plan: Sequence[Init], rng: np.random.Generator
-) -> Array:
+def at_once(model: Model, data: ArrayData, plan: Sequence[Kind], rng: np.random.Generator) -> Array:
+    """Return what `each` does, of few rows, by compiled code."""
+    block, d = data.block, data.values.shape[1]
+    out = np.empty((len(plan), model.layout.size))
+    seeds = rng.integers(2**63, size=len(plan), dtype=np.uint64)
+    kinds = np.array(plan)
+    models, threads = loops.mixtures(model), data.n_threads
+    settings: dict[str, Any] = {
+        "kmeans_sweeps": KMEANS_SWEEPS,
+        "kmeans_tol": KMEANS_TOL,
+        "spread": SPREAD,
+    }
+    for kind in dict.fromkeys(plan):
+        of = np.flatnonzero(kinds == kind)
+        there, labels, init = np.empty((len(of), model.layout.size)), None, str(kind)
+        if kind == "whitened" and model.emission.moments is None:
+            init = "kmeans"
+        elif kind == "whitened":
+            labels, init = np.empty((len(of), data.n_rows), dtype=np.int64), "labels"
+            white = replace(block, values=data.whitened(), origin=np.zeros(d), scale=np.ones(d))
+            rows = loops.rows_of(white, np.ones(d), len(of))
+            _kernels.loop.begin_all(
+                rows, models, "kmeans", seeds[of], there, threads, labels=labels, **settings
+            )
+        rows = loops.rows_of(block, model.emission.units.variance, len(of))
+        _kernels.loop.begin_all(
+            rows, models, init, seeds[of], there, threads, labels=labels, **settings
+        )
+        out[of] = there
+    return out
+
+
+def each(model: Model, data: ArrayData, plan: Sequence[Kind], rng: np.random.Generator) -> Array:
     """Posteriors to start from, (start, size), one of each kind in `plan`."""
     return np.array([posterior(model, data, init, rng).buffer for init in plan])
 
 
-def _of_part(model: Model, data: ArrayData, init: Init, rng: np.random.Generator) -> Stats:
+def _of_part(model: Model, data: ArrayData, init: Kind, rng: np.random.Generator) -> Stats:
     """Statistics of counts or symbols by centroids among points that stand for them.
 
     Those of a part of the rows, each given to the nearest centroid, on behalf of all; a share is
@@ -374,7 +455,7 @@ def _of_part(model: Model, data: ArrayData, init: Init, rng: np.random.Generator
     return stats * (1 - SPREAD) + overall * SPREAD
 
 
-def posterior(model: Model, data: ArrayData, init: Init, rng: np.random.Generator) -> Stats:
+def posterior(model: Model, data: ArrayData, init: Kind, rng: np.random.Generator) -> Stats:
     """Return a posterior to start from, by one pass over the data.
 
     Centroids are found on a part of the rows; the pass gives each row to the nearest and takes
@@ -389,14 +470,19 @@ def posterior(model: Model, data: ArrayData, init: Init, rng: np.random.Generato
         centroid that k-means++ chose; in one drawn for it; in that of the nearest of rows drawn.
     rng : numpy.random.Generator
     """
+    if init not in get_args(Kind):
+        raise ValueError(
+            f"init must be one of {', '.join(map(repr, get_args(Kind)))}, not {init!r}"
+        )
     k = model.latent.n_components
     if init == "random":
-        return from_labels(model, data, rng.integers(k, size=data.n_rows))
+        return model.prior + _labelled(model, data, rng.integers(k, size=data.n_rows))
     if init == "whitened" and model.emission.moments is not None:
         d = data.values.shape[1]
         unit = Frame(np.zeros(d), np.ones(d), np.ones(d))
         white = ArrayData(data.whitened(), data.weights, unit, data.n_threads)
-        return from_labels(model, data, _nearest(white, _centroids(white, k, "kmeans", rng)))
+        labels = _nearest(white, _centroids(white, k, "kmeans", rng))
+        return model.prior + _labelled(model, data, labels)
     if model.emission.moments is None:
         return model.prior + _of_part(model, data, init, rng)
     about = model.about(_centroids(data, k, init, rng))
@@ -421,7 +507,7 @@ def from_labels(model: Model, data: ArrayData, labels: ArrayLike) -> Stats:
     Raises
     ------
     ValueError
-        If labels has another shape, or holds anything else.
+        If labels has another shape, or holds anything else, or the emission doesn't allow a row.
     """
     components = np.asarray(labels)
     k = model.latent.n_components
@@ -432,6 +518,7 @@ def from_labels(model: Model, data: ArrayData, labels: ArrayLike) -> Stats:
     bad = np.flatnonzero((components < 0) | (components >= k))
     if len(bad):
         raise ValueError(f"labels[{bad[0]}] is {components[bad[0]]}; 0 to {k - 1} are allowed")
+    model.emission.check_rows(data.values)
     return model.prior + _labelled(model, data, components)
 
 
@@ -468,6 +555,10 @@ def from_parameters(
     means : ndarray of shape (K, D), optional
     covariances : ndarray in the shape of the statistics' scatter, optional
     """
+    if read not in ("mode", "mean", "sample"):
+        raise ValueError(f"read must be 'mode', 'mean' or 'sample', not {read!r}")
+    if not isinstance(posterior, Stats):
+        raise TypeError(f"posterior must be Stats, such as `posterior` gives, not {posterior!r}")
     out = posterior.copy()
     if weights is not None:
         total = float((posterior["strength"] - model.prior["strength"]).sum())
@@ -539,7 +630,7 @@ def of_coupled(
     if kind == "residuals":
         return transition, *_one_by_one(data, m, k, transition[:1], one_chain, rng)
     if kind == "kmeans":
-        n = min(k**min(m, 32), MOST_CENTROIDS, len(rows))
+        n = min(k ** min(m, 32), MOST_CENTROIDS, len(rows))
         points = _sought(part, n, "kmeans", rng)
         weight = np.bincount(_nearest(part, points), minlength=n).astype(float)
     else:
@@ -579,9 +670,7 @@ def _one_by_one(
     return np.concatenate(means), _noise(values, frame)
 
 
-def _taken_apart(
-    points: Array, weight: Array, m: int, k: int, rng: np.random.Generator
-) -> Array:
+def _taken_apart(points: Array, weight: Array, m: int, k: int, rng: np.random.Generator) -> Array:
     """Means (M K, D) whose sums, one a chain, come nearest to the points: the best of some tries.
 
     By turns the nearest sums and, given those, least squares (a vector quantiser of M codebooks).

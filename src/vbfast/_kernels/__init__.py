@@ -96,8 +96,7 @@ def load(level: str) -> SimpleNamespace:
     )
     for caller in (modules.chain, modules.loop, modules.mixture, modules.parameters):
         caller.EMISSIONS.update(modules.gaussian.EMISSIONS)
-    for latent in (modules.chain, modules.mixture):
-        latent.EMISSIONS.update(modules.discrete.EMISSIONS)
+        caller.EMISSIONS.update(modules.discrete.EMISSIONS)
     modules.mixture_single.EMISSIONS.update(modules.gaussian_single.EMISSIONS)
     return modules
 

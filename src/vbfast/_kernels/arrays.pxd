@@ -34,7 +34,7 @@ cdef inline tuple shape_told(Doubles* found):
     return tuple([found.shape[i] for i in range(found.ndim)])
 
 
-cdef inline int look(str name, array, Doubles* out, bint writable=False) except -1:
+cdef inline int look_into(str name, array, Doubles* out, bint writable=False) except -1:
     """Where an array lies, for as long as the caller holds it."""
     cdef Py_buffer view
     cdef int i
@@ -60,7 +60,7 @@ cdef inline int look(str name, array, Doubles* out, bint writable=False) except 
 cdef inline double* doubles(str name, array, Py_ssize_t length, bint writable=False) except? NULL:
     """Where an array of that many numbers lies."""
     cdef Doubles found
-    look(name, array, &found, writable)
+    look_into(name, array, &found, writable)
     if found.size != length:
         raise ValueError(f"{name} has length {found.size}, not {length}")
     return found.data
@@ -69,17 +69,36 @@ cdef inline double* doubles(str name, array, Py_ssize_t length, bint writable=Fa
 cdef inline double* shaped(str name, array, tuple shape, bint writable=False) except? NULL:
     """Where an array of that shape lies."""
     cdef Doubles found
-    look(name, array, &found, writable)
+    look_into(name, array, &found, writable)
     if shape_told(&found) != shape:
         raise ValueError(f"{name} has shape {shape_told(&found)}, not {shape}")
     return found.data
 
 
-cdef inline const int64_t* integers(str name, array, Py_ssize_t* length) except? NULL:
-    """Where a one-dimensional int64 array lies, for as long as the caller holds it."""
+cdef inline double* doubles_of(
+    str name, array, Py_ssize_t n_rows, Py_ssize_t n_columns, bint writable=False
+) except? NULL:
+    """Where an array (n_rows, n_columns) lies."""
+    cdef Doubles found
+    look_into(name, array, &found, writable)
+    if found.ndim != 2 or found.shape[0] != n_rows or found.shape[1] != n_columns:
+        raise ValueError(
+            f"{name} has shape {shape_told(&found)}, not {(n_rows, n_columns)}"
+        )
+    return found.data
+
+
+cdef inline int64_t* any_integers(
+    str name, array, Py_ssize_t* length, bint writable=False
+) except? NULL:
+    """Where a one-dimensional int64 array lies, for as long as the caller holds it; its length."""
     cdef Py_buffer view
     cdef str allowed = "contiguous one-dimensional int64"
-    open_array(name, array, PyBUF_C_CONTIGUOUS, allowed, &view)
+    cdef int flags = PyBUF_C_CONTIGUOUS
+    if writable:
+        allowed += ", that can be written to"
+        flags |= PyBUF_WRITABLE
+    open_array(name, array, flags, allowed, &view)
     try:
         if (
             view.ndim != 1 or view.itemsize != 8 or view.format == NULL
@@ -87,6 +106,17 @@ cdef inline const int64_t* integers(str name, array, Py_ssize_t* length) except?
         ):
             raise TypeError(f"{name} must be {allowed}")
         length[0] = view.shape[0]
-        return <const int64_t*>view.buf
+        return <int64_t*>view.buf
     finally:
         PyBuffer_Release(&view)
+
+
+cdef inline int64_t* integers(
+    str name, array, Py_ssize_t length, bint writable=False
+) except? NULL:
+    """Where a one-dimensional int64 array of that length lies."""
+    cdef Py_ssize_t found
+    cdef int64_t* data = any_integers(name, array, &found, writable)
+    if found != length:
+        raise ValueError(f"{name} has length {found}, not {length}")
+    return data

@@ -17,6 +17,7 @@ from libc.stdint cimport int64_t, uint16_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
+from .arrays cimport Doubles, doubles, doubles_of, integers, look_into, shape_told
 from .assign cimport (
     DRAW,
     EXACT,
@@ -1487,6 +1488,9 @@ cdef void ascend(
     cdef Py_ssize_t n = job.shape.n_components
     cdef Py_ssize_t k
     cdef double level
+    cdef double high = -INFINITY
+    cdef lanes total = lanes_set(0.0)
+    cdef lanes* vectors = <lanes*>field
     if row > 0:
         expect(job, job.log_forward, q + (row - 1) * n, before)
     else:
@@ -1500,9 +1504,16 @@ cdef void ascend(
         before[k] += after[k]
     if not weigh_row(job, before, field, &level):
         return
-    normalise(n, field)
     for k in range(n):
-        q[row * n + k] = exp(field[k])
+        high = max(high, field[k])
+    for k in range(n, job.columns):
+        field[k] = -INFINITY
+    for k in range(job.columns // LANES):
+        vectors[k] = lanes_exp(vectors[k] - lanes_set(high))
+        total = total + vectors[k]
+    level = 1.0 / lanes_sum(total)
+    for k in range(n):
+        q[row * n + k] = field[k] * level
 
 
 cdef double take_levels(
@@ -1844,13 +1855,12 @@ def statistics_size(
     return head_size(n_components) + of.statistics_size(shape)
 
 
-cdef int read_theta(Job* job, const double[::1] latent, double* memory) except -1:
+cdef int read_theta(Job* job, const double* latent, double* memory) except -1:
     """Lay out start and transitions, and their logarithms, at memory."""
     cdef Py_ssize_t n = job.shape.n_components
     cdef Py_ssize_t columns = job.columns
     cdef Py_ssize_t i, j, other, place
     cdef double x, logarithm
-    check_length("latent", latent.shape[0], n + n * n)
     job.forward = memory
     job.backward = job.forward + n * columns
     job.log_forward = job.backward + n * columns
@@ -1890,8 +1900,7 @@ cdef int read_theta(Job* job, const double[::1] latent, double* memory) except -
 
 
 def visit(
-    block, theta, assignment, *, double[::1] statistics=None, double[::1] log_z=None,
-    int64_t[::1] labels=None, double[:, ::1] q=None,
+    block, theta, assignment, *, statistics=None, log_z=None, labels=None, q=None,
 ):
     """Assign the rows of a block's sequences to states and add up what they bring.
 
@@ -1930,13 +1939,15 @@ def visit(
     """
     cdef Job job
     cdef Py_buffer view
-    cdef const double[::1] origin = block.origin
-    cdef const double[::1] scale = block.scale
-    cdef const double[::1] coefficients = theta.coefficients
-    cdef const double[::1] offsets = theta.offsets
-    cdef const double[::1] latent
-    cdef const int64_t[::1] given
-    cdef double[:, ::1] remembered
+    cdef Doubles coefficients, offsets, origin
+    # So that they stay where they are.
+    cdef tuple held = (
+        theta.coefficients, theta.offsets, theta.latent, block.origin, block.scale, block.labels,
+        block.memory,
+    )
+    cdef const double* latent
+    cdef const int64_t* given
+    cdef double* sums = NULL
     cdef bytes _held  # what bounds and order are in
     cdef int n_threads = threads_for(block.n_threads, MOST_TASKS)
     cdef Py_ssize_t n, i
@@ -1956,23 +1967,25 @@ def visit(
             raise ValueError(f"{name} goes with {', '.join(kinds)}, not with {kind!r}")
     if block.weights is not None:
         raise ValueError("rows of a sequence have no weights: block.weights must be None")
-    if theta.latent is None:
+    if held[2] is None:
         raise ValueError("theta.latent must hold start and transition probabilities, not None")
-    latent = theta.latent
     job.emission = emission_of(EMISSIONS, theta.emission)
-    n = offsets.shape[0]
+    look_into("coefficients", held[0], &coefficients)
+    look_into("offsets", held[1], &offsets)
+    look_into("origin", held[3], &origin)
+    if offsets.ndim != 1:
+        raise ValueError(f"offsets must be (K,), not {shape_told(&offsets)}")
+    n = offsets.size
     if n > MOST_STATES:
         raise ValueError(f"offsets has length {n}; at most {MOST_STATES} states are allowed")
-    job.shape = shape_of(job.emission, n, origin.shape[0], theta.n_categories)
+    job.shape = shape_of(job.emission, n, origin.size, theta.n_categories)
+    latent = doubles("latent", held[2], n + n * n)
     job.may_be_impossible = theta.may_be_impossible
-    check_length(
-        "coefficients", coefficients.shape[0], job.emission.coefficients_size(job.shape)
-    )
-    check_length("scale", scale.shape[0], job.shape.n_features)
-    job.source.origin = &origin[0]
-    job.source.scale = &scale[0]
-    job.coefficients = &coefficients[0]
-    job.offsets = &offsets[0]
+    check_length("coefficients", coefficients.size, job.emission.coefficients_size(job.shape))
+    job.source.origin = origin.data
+    job.source.scale = doubles("scale", held[4], job.shape.n_features)
+    job.coefficients = coefficients.data
+    job.offsets = offsets.data
     job.columns = lines(n)
     job.first_row = block.first_row
     check_least("first_row", job.first_row, 0)
@@ -1996,19 +2009,17 @@ def visit(
         times(times(job.n_rows, job.columns), sizeof(Bundle))
         job.failed = <char*>memory.zeros(job.n_sequences)
         if statistics is not None:
-            check_length("statistics", statistics.shape[0], job.statistics_size)
+            sums = doubles("statistics", statistics, job.statistics_size, True)
         if log_z is not None:
-            check_length("log_z", log_z.shape[0], job.n_rows)
+            job.log_z = doubles("log_z", log_z, job.n_rows, True)
         if labels is not None:
-            check_length("labels", labels.shape[0], job.n_rows)
+            job.labels = integers("labels", labels, job.n_rows, True)
         if q is not None:
-            check_length("q", q.shape[0], job.n_rows)
-            check_length("a row of q", q.shape[1], n)
+            job.q = doubles_of("q", q, job.n_rows, n, True)
         if job.assignment.kind == GIVEN:
-            if block.labels is None:
+            if held[5] is None:
                 raise ValueError("block.labels must hold each row's state with 'given', not None")
-            given = block.labels
-            check_length("labels", given.shape[0], job.n_rows)
+            given = integers("labels", held[5], job.n_rows)
             job.labels = <int64_t*>memory.take(job.n_rows * sizeof(int64_t))
             for i in range(job.n_rows):
                 job.labels[i] = given[i]
@@ -2018,31 +2029,21 @@ def visit(
             &job, latent, <double*>memory.take((4 * n + 2) * times(job.columns, sizeof(double)))
         )
         if job.n_rows == 0:
-            if statistics is not None:
-                statistics[:] = 0.0
+            if sums != NULL:
+                memset(sums, 0, job.statistics_size * sizeof(double))
             return -1
-        if log_z is not None:
-            job.log_z = &log_z[0]
-        if labels is not None:
-            job.labels = &labels[0]
-        if q is not None:
-            job.q = &q[0, 0]
-        if kind == "factorised" and q is None and block.memory is not None:
-            remembered = block.memory
-            check_length("memory", remembered.shape[0], job.n_rows)
-            check_length("a row of memory", remembered.shape[1], n)
-            job.q = &remembered[0, 0]
+        if job.assignment.kind == FACTORISED and q is None and held[6] is not None:
+            job.q = doubles_of("memory", held[6], job.n_rows, n, True)
             job.remembered = not isnan(job.q[0])
         totals = <double*>memory.zeros(job.statistics_size * sizeof(double))
-        if job.n_rows * (n * n + coefficients.shape[0]) < LITTLE_WORK:
+        if job.n_rows * (n * n + coefficients.size) < LITTLE_WORK:
             n_threads = 1
         visit_all(&job, memory, n_threads, totals)
         i = find_impossible(&job)
-        if statistics is not None:
-            for n in range(job.statistics_size):
-                statistics[n] = totals[n]
+        if sums != NULL:
+            memcpy(sums, totals, job.statistics_size * sizeof(double))
             if i >= 0:
-                statistics[0] = -INFINITY
+                sums[0] = -INFINITY
         return i
     finally:
         PyBuffer_Release(&view)

@@ -229,11 +229,7 @@ def first_not_finite(values, int n_threads):
     return first_bad(&job)
 
 
-def same(first, second):
-    """Return whether two arrays hold the same bytes, of one type, in one shape and in C order.
-
-    For any other objects, or where it can't tell without a copy, False.
-    """
+cdef bint alike(first, second) except -1:
     cdef Py_buffer one, other
     cdef bint equal
     cdef int i
@@ -258,6 +254,20 @@ def same(first, second):
     finally:
         PyBuffer_Release(&one)
     return equal
+
+
+def same(tuple first not None, tuple second not None):
+    """Return whether arrays hold the same bytes as others, of one type, in one shape and C order.
+
+    For any other objects, or where it can't tell without a copy, False.
+    """
+    cdef Py_ssize_t i
+    if len(first) != len(second):
+        return False
+    for i in range(len(first)):
+        if not alike(first[i], second[i]):
+            return False
+    return True
 
 
 def moments(values, weights, origin, scale, int n_threads):

@@ -1,15 +1,15 @@
 # Conjugate distributions over the parameters of Gaussians, Normal-Wishart and Normal-gamma, what
-# kernels read of parameters, and what is made of the sums that kernels leave. And, for loops that
-# run without Python, the Dirichlet distribution of weights. No memory is taken here.
+# kernels read of parameters, and what is made of the sums that kernels leave. No memory is taken
+# here.
 #
 # Formulas: Bishop, Pattern Recognition and Machine Learning (2006), appendix B and section 10.2;
 # conjugate.py has their names and says what they are.
 
 from libc.math cimport INFINITY, exp, fabs, lgamma, log, sqrt
-
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from .random cimport Stream, log_gamma, normal
+from .special cimport EMPTY, SMALLEST_VARIANCE, VANISHING, digamma
 from .tile cimport even, fours
 from .triangle cimport EPS, cholesky, invert, log_diagonal
 
@@ -23,20 +23,6 @@ cdef extern from *:
     const double LOG_TWO
     const double LOG_PI
     const double LOG_TWO_PI
-
-
-# As in conjugate.py.
-cdef extern from *:
-    """
-    #define EMPTY 1e-100
-    #define VANISHING 1e-10
-    #define TINY 1e-300
-    #define SMALLEST_VARIANCE 1e-26
-    """
-    const double EMPTY
-    const double VANISHING
-    const double TINY
-    const double SMALLEST_VARIANCE
 
 
 cdef enum CovarianceType:
@@ -74,28 +60,21 @@ cdef inline bint has_matrices(Family family) noexcept nogil:
     return family.covariance_type == FULL or family.covariance_type == TIED
 
 
-# A distribution over the parameters, or statistics: the fields of stats.py's buffer, in its order.
+# A distribution over the parameters, or statistics: the fields of an emission, in their order.
 cdef struct Fields:
-    double* log_z
-    double* concentration  # (K)
-    double* strength       # (K)
-    double* mean           # (K, D)
-    double* dof            # (G)
-    double* scatter        # (G, ...)
+    double* strength  # (K)
+    double* mean      # (K, D)
+    double* dof       # (G)
+    double* scatter   # (G, ...)
 
 
 cdef inline Py_ssize_t fields_size(Family family) noexcept nogil:
-    return (
-        1 + family.n_components * (2 + family.n_features)
-        + family.n_groups * (1 + family.per_group)
-    )
+    return family.n_components * (1 + family.n_features) + family.n_groups * (1 + family.per_group)
 
 
-cdef inline Fields fields_at(Family family, double* buffer) noexcept nogil:
+cdef inline Fields fields_at(Family family, const double* buffer) noexcept nogil:
     cdef Fields fields
-    fields.log_z = buffer
-    fields.concentration = buffer + 1
-    fields.strength = fields.concentration + family.n_components
+    fields.strength = <double*>buffer
     fields.mean = fields.strength + family.n_components
     fields.dof = fields.mean + family.n_components * family.n_features
     fields.scatter = fields.dof + family.n_groups
@@ -104,50 +83,23 @@ cdef inline Fields fields_at(Family family, double* buffer) noexcept nogil:
 
 # What is read off a distribution: a point theta, or expectations (see conjugate.py's Gaussians).
 cdef struct Theta:
-    double* log_weights  # (K)
-    double* means        # (K, D)
-    double* factor       # (G, ...)
-    double* log_det      # (G)
-    double* slack        # (K)
+    double* means    # (K, D)
+    double* factor   # (G, ...)
+    double* log_det  # (G)
+    double* slack    # (K)
 
 
 cdef inline Py_ssize_t theta_size(Family family) noexcept nogil:
-    return (
-        family.n_components * (2 + family.n_features) + family.n_groups * (1 + family.per_group)
-    )
+    return family.n_components * (1 + family.n_features) + family.n_groups * (1 + family.per_group)
 
 
-cdef inline Theta theta_at(Family family, double* buffer) noexcept nogil:
+cdef inline Theta theta_at(Family family, const double* buffer) noexcept nogil:
     cdef Theta theta
-    theta.log_weights = buffer
-    theta.means = buffer + family.n_components
+    theta.means = <double*>buffer
     theta.factor = theta.means + family.n_components * family.n_features
     theta.log_det = theta.factor + family.n_groups * family.per_group
     theta.slack = theta.log_det + family.n_groups
     return theta
-
-
-# Functions of one number -------------------------------------------------------------------------
-
-
-cdef inline double digamma(double x) noexcept nogil:
-    """For x > 0: recurrence up to 10, then the asymptotic series."""
-    cdef double value = 0.0
-    cdef double square
-    while x < 10.0:
-        value -= 1.0 / x
-        x += 1.0
-    square = 1.0 / (x * x)
-    return value + log(x) - 0.5 / x - square * (
-        1.0 / 12 - square * (1.0 / 120 - square * (1.0 / 252 - square * (
-            1.0 / 240 - square * (1.0 / 132 - square * (691.0 / 32760 - square / 12))
-        )))
-    )
-
-
-cdef inline double times_log(double factor, double log_x) noexcept nogil:
-    """factor * log x, 0 for a factor 0."""
-    return factor * log_x if factor != 0.0 else 0.0
 
 
 # Parameters --------------------------------------------------------------------------------------
@@ -317,14 +269,38 @@ cdef inline double trace(
     return total
 
 
+cdef inline double squared_product(
+    Py_ssize_t n, const double* factor, const double* root, double* row
+) noexcept nogil:
+    """|A L|^2, tr(L L' A'A), of two lower triangular matrices. `row` (D) is scratch."""
+    cdef Py_ssize_t i, j, m
+    cdef double value
+    cdef double total = 0.0
+    for i in range(n):
+        memset(row, 0, (i + 1) * sizeof(double))
+        for j in range(i + 1):
+            value = factor[i * n + j]
+            for m in range(j + 1):
+                row[m] = row[m] + value * root[j * n + m]
+        total += dot(i + 1, row, row)
+    return total
+
+
 cdef inline double density_of_precision(
     Family family, Fields p, Py_ssize_t g, Theta theta, Py_ssize_t h, double* scratch
 ) noexcept nogil:
     """log p(Lambda_h) under group g, without its constant, and of the means what has no mean."""
-    cdef double value = trace(
+    return density_given(family, p, g, theta, h, trace(
         family, p.scatter + g * family.per_group, theta.factor + h * family.per_group, scratch
-    )
-    return 0.5 * exponent(family, p, g) * theta.log_det[h] / sharing(family) - 0.5 * value
+    ))
+
+
+cdef inline double density_given(
+    Family family, Fields p, Py_ssize_t g, Theta theta, Py_ssize_t h, double trace_of_product
+) noexcept nogil:
+    """The same, given tr(scatter_g Lambda_h)."""
+    cdef double log_det = theta.log_det[h] / sharing(family)
+    return 0.5 * exponent(family, p, g) * log_det - 0.5 * trace_of_product
 
 
 cdef inline double density_of_mean(
@@ -356,35 +332,21 @@ cdef inline bint is_proper(Family family, Fields p) noexcept nogil:
     return proper
 
 
-cdef inline double log_dirichlet_normalizer(Family family, Fields p) noexcept nogil:
-    cdef Py_ssize_t k
-    cdef double total = 0.0
-    cdef double value = 0.0
-    for k in range(family.n_components):
-        total += p.concentration[k]
-        value += lgamma(p.concentration[k])
-    return value - lgamma(total)
-
-
 # What of a prior doesn't depend on theta.
 cdef struct Constants:
-    bint flat_weights
     bint proper
-    double log_normalizer  # of the parameters, where proper
-    double log_dirichlet
+    double log_normalizer  # where proper
     double log_volume  # turns a density in the frame's units into one in the data's
 
 
 cdef inline Constants constants_of(
-    Family family, Fields prior, bint flat_weights, double log_scale, double* scratch
+    Family family, Fields prior, double log_scale, double* scratch
 ) noexcept nogil:
     """log_scale: sum over features of the logarithms of the frame's scales."""
     cdef Constants constants
     cdef Py_ssize_t n = family.n_features
     cdef Py_ssize_t g
     cdef double power
-    constants.flat_weights = flat_weights
-    constants.log_dirichlet = log_dirichlet_normalizer(family, prior)
     constants.proper = is_proper(family, prior)
     constants.log_normalizer = 0.0
     if constants.proper:
@@ -403,11 +365,33 @@ cdef inline Constants constants_of(
 cdef inline double log_density(
     Family family, Fields p, Theta theta, double* scratch
 ) noexcept nogil:
-    """log p(mu, Lambda), without its constant."""
+    """log p(mu, Lambda), without its constant.
+
+    Of two matrices of which one is all but singular and the other all but unbounded, terms of
+    their product's trace cancel: a difference of 1e-7 nats. As a sum of squares they don't, and
+    what the scatter's root is off by is the same each time. `scratch` (D + 1, D).
+    """
+    cdef Py_ssize_t n = family.n_features
+    cdef Py_ssize_t size = family.per_group
     cdef double value = 0.0
+    cdef double* row = scratch + (n * n if has_matrices(family) else 0)
+    cdef const double* scatter
     cdef Py_ssize_t g, k
+    cdef bint rooted = False
     for g in range(family.n_groups):
-        value += density_of_precision(family, p, g, theta, g, scratch)
+        scatter = p.scatter + g * size
+        # A prior's are all the same.
+        if has_matrices(family) and (
+            g == 0 or memcmp(scatter, scatter - size, size * sizeof(double)) != 0
+        ):
+            rooted = scatter[0] > 0.0 and cholesky(n, scatter, 1.0, 0.0, scratch, row)
+        if rooted:
+            value += density_given(
+                family, p, g, theta, g,
+                squared_product(n, theta.factor + g * size, scratch, row),
+            )
+        else:
+            value += density_of_precision(family, p, g, theta, g, row)
     for k in range(family.n_components):
         value += density_of_mean(family, p, k, theta, k, scratch)
     return value
@@ -418,11 +402,6 @@ cdef inline double log_prior(
 ) noexcept nogil:
     """log p(theta) in the units of the data."""
     cdef double value = constants.log_volume - constants.log_normalizer
-    cdef Py_ssize_t k
-    if not constants.flat_weights:
-        value -= constants.log_dirichlet
-        for k in range(family.n_components):
-            value += times_log(prior.concentration[k] - 1, theta.log_weights[k])
     return value + log_density(family, prior, theta, scratch)
 
 
@@ -457,17 +436,6 @@ cdef inline double divergence(
     return value
 
 
-cdef inline double divergence_of_weights(
-    Family family, Constants constants, Fields prior, Fields q, const double* mean_log
-) noexcept nogil:
-    """KL(q || prior) of Dirichlet distributions, mean_log being E[log pi] under q."""
-    cdef double value = constants.log_dirichlet - log_dirichlet_normalizer(family, q)
-    cdef Py_ssize_t k
-    for k in range(family.n_components):
-        value += (q.concentration[k] - prior.concentration[k]) * mean_log[k]
-    return value
-
-
 cdef inline double density_terms(
     Family family, Fields q, Theta theta, double* terms, double* scratch
 ) noexcept nogil:
@@ -492,18 +460,6 @@ cdef inline double density_terms(
             if family.covariance_type != TIED:
                 terms[k * n + j] += density_of_precision(family, q, k, theta, j, scratch)
     return common
-
-
-cdef inline double add_terms_of_weights(
-    Family family, Fields q, const double* log_weights, double* terms
-) noexcept nogil:
-    """The same of weights under a Dirichlet distribution, averaged over orders: c; M grows."""
-    cdef Py_ssize_t n = family.n_components
-    cdef Py_ssize_t j, k
-    for k in range(n):
-        for j in range(n):
-            terms[k * n + j] += times_log(q.concentration[k] - 1, log_weights[j])
-    return -log_dirichlet_normalizer(family, q) - lgamma(n + 1)
 
 
 # Reading theta: 0 ... G - 1 is returned where that group has no covariance, else -1 ---------------
@@ -590,50 +546,10 @@ cdef inline Py_ssize_t read_mean(
     return -1
 
 
-cdef inline void mode_of_weights(Family family, Fields q, double* weights) noexcept nogil:
-    """Weights of highest density; of the mean, where all have the same."""
-    cdef Py_ssize_t k
-    cdef double total = 0.0
-    for k in range(family.n_components):
-        total += q.concentration[k] - 1
-    for k in range(family.n_components):
-        if total > 0.0:
-            weights[k] = (q.concentration[k] - 1) / total
-        else:
-            weights[k] = 1.0 / family.n_components
-
-
-cdef inline void mean_of_weights(Family family, Fields q, double* log_weights) noexcept nogil:
-    """E[log pi] (Bishop B.21)."""
-    cdef Py_ssize_t k
-    cdef double total = 0.0
-    for k in range(family.n_components):
-        total += q.concentration[k]
-    total = digamma(total)
-    for k in range(family.n_components):
-        log_weights[k] = digamma(q.concentration[k]) - total
-
-
-cdef inline void draw_weights(
-    Family family, Fields q, Stream* stream, double* log_weights
-) noexcept nogil:
-    """Dirichlet numbers by gammas, in logarithms; none so small that it would be lost."""
-    cdef double top = -INFINITY
-    cdef double total = 0.0
-    cdef Py_ssize_t k
-    for k in range(family.n_components):
-        log_weights[k] = log_gamma(stream, q.concentration[k])
-        top = max(top, log_weights[k])
-    for k in range(family.n_components):
-        total += exp(log_weights[k] - top)
-    for k in range(family.n_components):
-        log_weights[k] = max(log_weights[k] - top - log(total), log(TINY))
-
-
 cdef inline Py_ssize_t draw(
     Family family, Fields q, Stream* stream, Theta theta, double* scratch
 ) noexcept nogil:
-    """Weights, precisions (Wishart by Bartlett's decomposition) and means given them."""
+    """Precisions (Wishart by Bartlett's decomposition) and means given them."""
     cdef Py_ssize_t n = family.n_features
     cdef Py_ssize_t g, i, j, k, m
     cdef double value
@@ -641,7 +557,6 @@ cdef inline Py_ssize_t draw(
     cdef double* root = scratch + n * n  # of scatter^-1
     cdef double* row = root + n * n
     cdef double* mean
-    draw_weights(family, q, stream, theta.log_weights)
     for g in range(family.n_groups):
         factor = theta.factor + g * family.per_group
         if not has_matrices(family):
@@ -728,11 +643,8 @@ cdef inline void add(
 ) noexcept nogil:
     """out = prior + statistics. out is neither."""
     cdef Py_ssize_t i
-    out.log_z[0] = prior.log_z[0] + stats.log_z[0]
     for i in range(family.n_groups):
         out.dof[i] = prior.dof[i] + stats.dof[i]
-    for i in range(family.n_components):
-        out.concentration[i] = prior.concentration[i] + stats.concentration[i]
     add_moments(family, prior, stats, out, scratch)
 
 

@@ -21,7 +21,7 @@ from libc.math cimport INFINITY, NAN, exp, isnan, log, sqrt
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from .arrays cimport Doubles, doubles, look, shape_told, shaped
+from .arrays cimport Doubles, doubles, doubles_of, look_into, shape_told, shaped
 from .cpu cimport granted, threads_for
 from .tile cimport (
     LANES,
@@ -58,8 +58,8 @@ cdef Py_ssize_t MOST_CHUNKS = 64
 # product chain that there may be at most.
 cdef Py_ssize_t MANY_STEPS = 2**20
 cdef Py_ssize_t MOST_STATES = 2**40
-# States of the last chains of the product chain, which step together, at most: of fewer numbers that
-# lie side by side a loop takes longer to begin than to do.
+# States of the last chains of the product chain, which step together, at most: a loop over fewer
+# numbers that lie side by side takes longer to begin than to do.
 DEF MOST_LAST = 16
 # Numbers of a block of the product chain that are kept whatever the length of the sequence.
 cdef Py_ssize_t BLOCK_NUMBERS = 2**18
@@ -842,7 +842,9 @@ cdef double settle_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
             q[k] = exp(score[k] - top)
             total += q[k]
         for k in range(n):
-            q[k] = q[k] / total
+            # What is less is none. Where a step is impossible it would rule out the neighbours'
+            # states or, as log 0 is a number here, all but rule them out.
+            q[k] = q[k] / total if q[k] >= TINY else 0.0
             if q[k] > 0.0:
                 divergence += q[k] * log(q[k])
             if t == 0:
@@ -1606,8 +1608,8 @@ cdef void add_joint_pairs(const Job* job, const double* total, double* gram) noe
 
 # Groups of chains --------------------------------------------------------------------------------
 #
-# q(T) = prod_g q(chains of g), each group's exact given the others'. A group's rows are what is left
-# of them by the means of all others. Which chains go together is drawn again and again, and the new
+# q(T) = prod_g q(chains of g), each group's exact given the others'. A group's rows are what the
+# means of all others leave of them. Which chains go together is drawn again and again, and the new
 # groups are kept if the free energy is higher for them: it never falls.
 
 
@@ -1866,7 +1868,7 @@ cdef void keep(const Job* job, Chains* c, bint place, bint back) noexcept nogil:
 
 
 cdef void soften(Job* job, Chains* c) noexcept nogil:
-    """Find a q to begin with: what is not known yet counts as noise, so that no group is too sure."""
+    """Find a q to begin with; what is not known yet counts as noise, lest a group be too sure."""
     cdef Py_ssize_t _number, group
     cdef bint changed = False
     c.soft = True
@@ -1886,7 +1888,7 @@ cdef double redraw(
     """Keep q of other groups where they are better than those of `value`, which is there."""
     cdef double other
     cdef Py_ssize_t vain = 0
-    cdef Py_ssize_t _trial, n_groups
+    cdef Py_ssize_t _trial
     if c.n_groups == 1:
         return value
     for _trial in range(n_trials):
@@ -1908,7 +1910,7 @@ cdef double redraw(
 
 
 cdef void search(Job* job, Chains* c, Kind kind) noexcept nogil:
-    """Find q, or paths, of rows of which nothing is known yet; then draw the groups that are next."""
+    """Find q, or paths, of rows of which nothing is known yet, and draw the groups that are next."""
     cdef double value = -INFINITY
     cdef double paths
     c.group[job.n_chains] = 0.0
@@ -2246,14 +2248,14 @@ cdef int read_theta(Job* job, tuple held) except -1:
     """Everything but where rows lie: see `visit`."""
     cdef Doubles origin, means, start
     cdef Py_ssize_t d, k, m, p, _i
-    look("start", held[4], &start)
+    look_into("start", held[4], &start)
     if start.ndim != 2:
         raise ValueError(f"start must be (M, K), not {shape_told(&start)}")
-    look("origin", held[0], &origin)
+    look_into("origin", held[0], &origin)
     m, k, d = start.shape[0], start.shape[1], origin.size
     job.statistics_size = size_of_statistics(m, k, d)
     p = m * k
-    look("means", held[3], &means)
+    look_into("means", held[3], &means)
     if means.ndim != 2 or means.shape[0] != p or means.shape[1] < d:
         raise ValueError(
             f"means must have a row for each of {p} states and {d} columns at least, not shape "
@@ -2294,7 +2296,7 @@ cdef Py_ssize_t chains_within(const Job* job, Py_ssize_t most) except -1:
 
 
 def visit(
-    block, theta, str kind, *, double[::1] statistics not None, uint64_t seed=0, uint32_t sweep=0,
+    block, theta, str kind, *, statistics, uint64_t seed=0, uint32_t sweep=0,
     Py_ssize_t block_states=4096, Py_ssize_t n_trials=200,
 ):
     """Assign states to the rows of all sequences and add up what they bring.
@@ -2332,7 +2334,7 @@ def visit(
     job.constant = theta.constant
     job.first_row = block.first_row
     check_least("first_row", job.first_row, 0)
-    check_length("statistics", statistics.shape[0], job.statistics_size)
+    cdef double* sums = doubles("statistics", statistics, job.statistics_size, True)
     job.seed = seed
     job.sweep = sweep
     job.taken = 0
@@ -2357,14 +2359,14 @@ def visit(
         )
         job.memory = NULL
         if held[6] is not None:
-            look("memory", held[6], &memory)
+            look_into("memory", held[6], &memory)
             if memory.ndim == 2 and memory.shape[1] == job.n_indicators + job.n_chains + 1:
                 job.stride = memory.shape[1]
-            job.memory = shaped("memory", held[6], (view.shape[0], job.stride), True)
+            job.memory = doubles_of("memory", held[6], view.shape[0], job.stride, True)
         elif job.padded == 0:
             raise ValueError(f"{kind!r} needs a memory")
         if job.n_sequences == 0:
-            statistics[:] = 0.0
+            memset(sums, 0, job.statistics_size * sizeof(double))
             return
         longest = job.offsets[job.order[0] + 1] - job.offsets[job.order[0]]
         job.n_chunks = min(
@@ -2410,10 +2412,10 @@ def visit(
             if job.watch.stop:
                 raise_pending()
             for i in range(job.statistics_size):
-                statistics[i] = 0.0
+                sums[i] = 0.0
             for chunk in range(job.n_chunks):
                 for i in range(job.statistics_size):
-                    statistics[i] += job.statistics[chunk * job.statistics_size + i]
+                    sums[i] += job.statistics[chunk * job.statistics_size + i]
         finally:
             free_aligned(room)
     finally:

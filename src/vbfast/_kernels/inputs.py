@@ -171,17 +171,27 @@ class Mixtures:
 
     Attributes
     ----------
-    covariance_type : {"full", "tied", "diag", "spherical"}
+    emission : {"full", "tied", "diag", "spherical", "poisson", "bernoulli", "categorical"}
     n_components : int
-    reg_covar : float
     flat_weights : bool
         Whether the prior on the weights adds nothing to an objective.
     prior : ndarray of shape (problem, size), or (1, size) for all
         Buffers of `Model.prior`.
+    n_categories : int
+        Symbols that a feature may be, 0 where features are numbers.
+    reg_covar : float
+        Of Gaussians.
+    flat : bool
+        Whether the prior on rates or probabilities adds nothing to an objective.
+    rate : ndarray of shape (problem, D), or (1, D) for all
+        Of the gamma prior of rates.
     """
 
-    covariance_type: str
+    emission: str
     n_components: int
-    reg_covar: float
     flat_weights: bool
     prior: Array
+    n_categories: int = 0
+    reg_covar: float = 0.0
+    flat: bool = False
+    rate: Array | None = None

@@ -36,6 +36,9 @@ def begin_all(
     posterior: Array,
     n_threads: int,
     *,
+    kmeans_sweeps: int,
+    kmeans_tol: float,
+    spread: float,
     labels: NDArray[np.int64] | None = None,
 ) -> None: ...
 def run(
@@ -48,14 +51,13 @@ def run(
     n_threads: int,
     *,
     state: NDArray[np.int64],
-    log_weights: Array,
-    means: Array,
-    factors: Array,
+    theta: Array,
+    constant: Array | None = None,
     tol: float = 0.0,
     seeds: NDArray[np.uint64] | None = None,
     first_sweep: int = 0,
     thin: int = 0,
-    best: tuple[Array, Array, Array] | None = None,
+    best: Array | None = None,
     common: Array | None = None,
     terms: Array | None = None,
 ) -> Array: ...

@@ -26,42 +26,32 @@ from .assign cimport (
     assign_block,
     assignment_size,
 )
-from .conjugate cimport (
-    DIAG,
-    FULL,
-    SPHERICAL,
-    TIED,
-    Constants,
-    CovarianceType,
-    Family,
-    Fields,
-    Theta,
-    add,
-    add_terms_of_weights,
-    choose_reference,
-    collect,
-    constants_of,
-    density_terms,
-    divergence,
-    divergence_of_weights,
-    draw,
-    family_of,
-    fields_at,
-    fields_size,
-    find_log_det,
-    has_matrices,
-    log_prior,
-    mean_of_weights,
-    mode_of_weights,
-    read_mean,
-    read_mode,
-    rounding_of,
-    theta_at,
-    theta_size,
-    write_coefficients,
-    write_offsets,
-)
+from .conjugate cimport DIAG, FULL, SPHERICAL, TIED, CovarianceType, Family, family_of, theta_size
 from .cpu cimport granted, threads_for
+from .dirichlet cimport (
+    Dirichlets,
+    add_weight_terms,
+    dirichlets,
+    draw_logs,
+    kl_of,
+    log_beta,
+    log_power,
+    read_expected_logs,
+    read_modes,
+)
+from .parts cimport (
+    MEAN,
+    MODE,
+    SAMPLE,
+    Part,
+    Read,
+    Verbs,
+    gaussian_verbs,
+    look_from,
+    rates_verbs,
+    symbols_verbs,
+    zeros_and_ones_verbs,
+)
 from .random cimport Stream, stream_of, uniform
 from .tile cimport (
     LANES,
@@ -96,6 +86,7 @@ from .visit cimport (
     open_rows,
     read_assignment,
     shape_of,
+    shape_within,
     times,
 )
 
@@ -114,9 +105,6 @@ cdef double LEAST_SHARE = 1e-12
 # See data.py.
 cdef double NARROWEST = 1e-151
 cdef double WIDEST = 1e152
-# See starts.py.
-cdef Py_ssize_t KMEANS_SWEEPS = 10
-cdef double KMEANS_TOL = 1e-4
 # Squared distance before there is a centroid: weights times it are numbers.
 cdef double FARTHEST = 1e200
 
@@ -124,12 +112,6 @@ cdef double FARTHEST = 1e200
 EMISSIONS = {}
 FAMILIES = {"full": FULL, "tied": TIED, "diag": DIAG, "spherical": SPHERICAL}
 KINDS = ("exact", "factorised", "best", "hard", "draw")
-
-
-cdef enum Read:
-    MODE = 0
-    MEAN = 1
-    SAMPLE = 2
 
 
 READS = {"mode": MODE, "mean": MEAN, "sample": SAMPLE}
@@ -156,6 +138,7 @@ cdef enum Status:
     STOPPED = 2
     DEGENERATE = 3
     NO_MEMORY = 4
+    IMPOSSIBLE = 5
 
 
 cdef int choose(str name, dict choices, object chosen) except -1:
@@ -281,7 +264,7 @@ cdef class Rows:
         cdef Job job
         cdef double[:, ::1] sums = np.empty((n, 3 + times(d, d)))
         self.set_frames(np.zeros((n, d)), np.ones((n, d)), np.ones((n, d)))
-        start_job(&job, self, "spherical", 1)
+        start_job(&job, self, "spherical", 1, 0)
         job.out = &sums[0, 0]
         job.isotropic = isotropic
         drive(&job, find_frame, n_threads)
@@ -305,12 +288,18 @@ cdef struct Job:
     double* origin    # (problem, D)
     double* scale
     double* variance
-    Family family
+    const double* constant  # (problem): what objectives have of the rows whatever theta is
+    Part part
+    Verbs verbs
+    const double* rate  # (problem, D), or one for all
+    Py_ssize_t rate_step
     Shape shape
     const Emission* emission
-    const Emission* centroids  # of k-means
-    double reg_covar
+    Shape points               # of k-means
+    const Emission* centroids
     bint flat_weights
+    bint has_moments        # statistics are taken about references
+    bint may_be_impossible  # of a row
     bint isotropic
     double* prior  # (problem, size), or one for all
     Py_ssize_t prior_step
@@ -318,7 +307,11 @@ cdef struct Job:
     Py_ssize_t size
     const uint64_t* seeds
     int64_t* labels  # (problem, longest) of the starts; NULL: not asked for
+    bint starts
     Init init
+    Py_ssize_t kmeans_sweeps
+    double kmeans_tol
+    double spread
     Assignment assignment
     Read read
     double tol
@@ -331,9 +324,8 @@ cdef struct Job:
     double** objectives  # (problem), each as long as it takes
     Py_ssize_t* lengths  # of those, with what they have in reserve
     int64_t* state      # (problem, 4): sweeps, status, degenerate component, sweep that fell
-    double* log_weights
-    double* means
-    double* factors
+    double* theta       # (problem, draw, kept): logarithms of weights, and the emission's
+    Py_ssize_t kept
     double* common
     double* terms
     # Scratch, per thread
@@ -343,9 +335,17 @@ cdef struct Job:
     char* done
 
 
+# Rows as a kernel sees them, tile by tile: the data's own, or points that stand for them.
+cdef struct Tiles:
+    double* first
+    Py_ssize_t n_features
+    Py_ssize_t size  # doubles from one to the next
+
+
 # A thread's: see room_at.
 cdef struct Room:
-    double* tiles
+    Tiles rows
+    Tiles points
     double* weight   # (N)
     int64_t* labels  # (N)
     double* nearest  # (N)
@@ -361,7 +361,8 @@ cdef struct Room:
     double* offsets
     double* raw
     double* reference
-    double* theta
+    double* means    # centroids
+    double* theta    # logarithms of weights (K), and the emission's
     double* best
     double* statistics
     double* scratch
@@ -369,7 +370,7 @@ cdef struct Room:
     Py_ssize_t n_rows
     Py_ssize_t tile_rows
     Py_ssize_t n_tiles
-    Py_ssize_t tile_size
+    Py_ssize_t impossible  # the first such row, or -1
     double total_weight
 
 
@@ -393,19 +394,29 @@ cdef Room room_at(const Job* job, double* memory, Py_ssize_t* size) noexcept nog
     # Of any problem, whatever its tiles: the last one padded.
     cdef Py_ssize_t n_rows = (job.longest + tile_rows - 1) // tile_rows * tile_rows
     cdef Py_ssize_t stride = stride_of(tile_rows)
+    cdef Py_ssize_t width = job.points.n_features
     cdef Py_ssize_t coefficients = max(
-        job.emission.coefficients_size(job.shape), job.centroids.coefficients_size(job.shape)
+        job.emission.coefficients_size(job.shape), job.centroids.coefficients_size(job.points)
     )
     cdef Py_ssize_t statistics = max(
-        job.emission.statistics_size(job.shape), job.centroids.statistics_size(job.shape)
+        job.emission.statistics_size(job.shape), job.centroids.statistics_size(job.points)
     )
     cdef Py_ssize_t workspace = max(
         job.emission.workspace_size(job.shape, tile_rows),
-        job.centroids.workspace_size(job.shape, tile_rows),
+        job.centroids.workspace_size(job.points, tile_rows),
+    )
+    cdef Py_ssize_t theta = k + max(
+        job.verbs.theta_size(&job.part), theta_size(family_of(SPHERICAL, k, width))
     )
     cdef double* start = memory
-    room.tiles = memory
+    room.rows.first = memory
+    room.rows.n_features = d
     memory += lines((d + TILE_PADDING) * n_rows // tile_rows * stride)
+    room.points = room.rows
+    if job.starts and job.verbs.write_points != NULL:
+        room.points.first = memory
+        room.points.n_features = width
+        memory += lines((width + TILE_PADDING) * n_rows // tile_rows * stride)
     room.weight = memory
     memory += lines(n_rows)
     room.labels = <int64_t*>memory
@@ -435,15 +446,17 @@ cdef Room room_at(const Job* job, double* memory, Py_ssize_t* size) noexcept nog
     room.raw = memory
     memory += lines(1 + k + statistics)
     room.reference = memory
-    memory += lines(k * d)
+    memory += lines(k * width)
+    room.means = memory
+    memory += lines(k * width)
     room.theta = memory
-    memory += lines(theta_size(job.family))
+    memory += lines(theta)
     room.best = memory
-    memory += lines(theta_size(job.family))
+    memory += lines(theta)
     room.statistics = memory
     memory += lines(job.size)
     room.scratch = memory
-    memory += lines(2 * d * d + 2 * d)
+    memory += lines(max(job.verbs.scratch_size(&job.part), width))
     size[0] = memory - start
     return room
 
@@ -454,11 +467,12 @@ cdef void load(const Job* job, Py_ssize_t p, Room* room) noexcept nogil:
     cdef Py_ssize_t n = job.n_rows[p]
     cdef const double* weights = job.weights[p]
     cdef Py_ssize_t first, j, n_used, n_rows, row, t
-    cdef double* tile = room.tiles
+    cdef double* tile = room.rows.first
     room.n_rows = n
     room.tile_rows = tile_rows_of(job, n)
     room.n_tiles = (n + room.tile_rows - 1) // room.tile_rows
-    room.tile_size = (d + TILE_PADDING) * stride_of(room.tile_rows)
+    room.rows.size = (d + TILE_PADDING) * stride_of(room.tile_rows)
+    room.points.size = (room.points.n_features + TILE_PADDING) * stride_of(room.tile_rows)
     room.total_weight = n
     if weights != NULL:
         room.total_weight = 0.0
@@ -478,11 +492,11 @@ cdef void load(const Job* job, Py_ssize_t p, Room* room) noexcept nogil:
                     # Absent, even where 0 * x would be NaN.
                     for j in range(d):
                         tile[j * stride_of(n_rows) + row] = 0.0
-        tile += room.tile_size
+        tile += room.rows.size
 
 
-cdef inline double* tile_of(const Room* room, Py_ssize_t first) noexcept nogil:
-    return room.tiles + first // room.tile_rows * room.tile_size
+cdef inline double* tile_of(const Room* room, Tiles tiles, Py_ssize_t first) noexcept nogil:
+    return tiles.first + first // room.tile_rows * tiles.size
 
 
 cdef inline Py_ssize_t rows_of(const Room* room, Py_ssize_t first) noexcept nogil:
@@ -492,30 +506,29 @@ cdef inline Py_ssize_t rows_of(const Room* room, Py_ssize_t first) noexcept nogi
 
 
 cdef void visit(
-    const Job* job, const Emission* emission, Assignment assignment, Room* room
+    const Emission* emission, Shape shape, Tiles tiles, Assignment assignment, Room* room
 ) noexcept nogil:
     """Assign all rows given coefficients and offsets; raw: log_z, counts, the emission's own.
 
     HARD writes labels, GIVEN reads them.
     """
-    cdef Py_ssize_t n_components = job.shape.n_components
+    cdef Py_ssize_t n_components = shape.n_components
     cdef bint weighted = assignment.kind == DRAW  # log_z is summed over a row's copies already
     cdef Py_ssize_t block, first, n_rows, row, stride, t, v
     cdef double* tile
     cdef lanes objective, value, w
-    memset(
-        room.raw, 0, (1 + n_components + emission.statistics_size(job.shape)) * sizeof(double)
-    )
+    room.impossible = -1
+    memset(room.raw, 0, (1 + n_components + emission.statistics_size(shape)) * sizeof(double))
     for t in range(room.n_tiles):
         first = t * room.tile_rows
-        tile = tile_of(room, first)
+        tile = tile_of(room, tiles, first)
         n_rows = rows_of(room, first)
         stride = stride_of(n_rows)
         for block in range(n_rows // ROW_BLOCK):
             row = block * ROW_BLOCK
             if assignment.kind != GIVEN:
                 emission.scores(
-                    job.shape, room.coefficients, room.offsets, tile + row, ROW_BLOCK, stride,
+                    shape, room.coefficients, room.offsets, tile + row, ROW_BLOCK, stride,
                     room.emission, room.scores + row,
                 )
             assign_block(
@@ -532,24 +545,39 @@ cdef void visit(
             # Where a weight is 0, log_z may be anything.
             objective = objective + lanes_keep_from(value, w, lanes_set(PRESENT))
         room.raw[0] += lanes_sum(objective)
+        if room.raw[0] == -INFINITY and room.impossible < 0:
+            for row in range(n_rows):
+                if room.log_z[row] == -INFINITY and room.weight[first + row] >= PRESENT:
+                    room.impossible = first + row
+                    break
         add_counts(n_components, n_rows, stride, room.scores, room.raw + 1, room.limits)
         emission.accumulate(
-            job.shape, room.coefficients, tile, n_rows, stride, room.scores, room.limits,
+            shape, room.coefficients, tile, n_rows, stride, room.scores, room.limits,
             room.emission, room.raw + 1 + n_components,
         )
 
 
-cdef void finish(const Job* job, Py_ssize_t p, const Room* room, Fields stats) noexcept nogil:
+cdef void finish(const Job* job, const Part* part, const Room* room) noexcept nogil:
     """Statistics of the sums that a visit left."""
     cdef Py_ssize_t n_components = job.shape.n_components
     cdef const double* counts = room.raw + 1
-    stats.log_z[0] = room.raw[0]
-    memcpy(stats.concentration, counts, n_components * sizeof(double))
-    memcpy(stats.strength, counts, n_components * sizeof(double))
-    collect(
-        job.family, counts, counts + n_components, room.reference, job.reg_covar,
-        job.variance + p * job.shape.n_features, stats, room.scratch,
+    room.statistics[0] = room.raw[0]
+    memcpy(room.statistics + 1, counts, n_components * sizeof(double))
+    job.verbs.collect(
+        part, counts, counts + n_components, room.reference, room.statistics + 1 + n_components,
+        room.scratch,
     )
+
+
+cdef void update(
+    const Job* job, const Part* part, const Room* room, const double* prior, double* posterior
+) noexcept nogil:
+    """posterior = prior + statistics."""
+    cdef Py_ssize_t n = 1 + job.shape.n_components
+    cdef Py_ssize_t i
+    for i in range(n):
+        posterior[i] = prior[i] + room.statistics[i]
+    job.verbs.add(part, prior + n, room.statistics + n, posterior + n, room.scratch)
 
 
 cdef class Stopping:
@@ -596,15 +624,17 @@ cdef class Stopping:
 # One problem --------------------------------------------------------------------------------------
 
 
-cdef void store(const Job* job, Py_ssize_t place, Theta theta) noexcept nogil:
-    """Write theta out as number `place`."""
-    cdef Family family = job.family
-    cdef Py_ssize_t n = family.n_components
-    memcpy(job.log_weights + place * n, theta.log_weights, n * sizeof(double))
-    n *= family.n_features
-    memcpy(job.means + place * n, theta.means, n * sizeof(double))
-    n = family.n_groups * family.per_group
-    memcpy(job.factors + place * n, theta.factor, n * sizeof(double))
+cdef Part part_of(const Job* job, Py_ssize_t p) noexcept nogil:
+    """What verbs are told of problem p, but for what they `prepare`."""
+    cdef Part part = job.part
+    cdef Py_ssize_t d
+    cdef Py_ssize_t n = job.shape.n_features
+    part.rate = job.rate + p * job.rate_step
+    part.variance = job.variance + p * n
+    part.log_scale = 0.0
+    for d in range(n):
+        part.log_scale += log(job.scale[p * n + d])
+    return part
 
 
 cdef bint record(Job* job, Py_ssize_t p, Py_ssize_t place, double objective) noexcept nogil:
@@ -624,75 +654,79 @@ cdef bint record(Job* job, Py_ssize_t p, Py_ssize_t place, double objective) noe
 
 cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
     """Sweeps of one problem, until it is done or the slice is over."""
-    cdef Family family = job.family
+    cdef Py_ssize_t n_components = job.shape.n_components
     cdef Py_ssize_t size
     cdef Room room = room_at(job, memory, &size)
-    cdef Theta theta = theta_at(family, room.theta)
-    cdef Theta best = theta_at(family, room.best)
-    cdef Fields prior = fields_at(family, job.prior + p * job.prior_step)
-    cdef Fields posterior = fields_at(family, job.posterior + p * job.size)
-    cdef Fields stats = fields_at(family, room.statistics)
+    cdef Part part = part_of(job, p)
+    cdef const double* prior = job.prior + p * job.prior_step
+    cdef double* posterior = job.posterior + p * job.size
+    # Of a buffer: log_z, concentrations (K), the emission's; of a theta: weights, the emission's.
+    cdef Py_ssize_t own = 1 + n_components
+    cdef double* theta = room.theta + n_components
+    cdef Dirichlets weights = dirichlets(1, n_components, posterior + 1, 0.0)
+    cdef Dirichlets prior_weights = dirichlets(1, n_components, prior + 1, 0.0)
     cdef int64_t* state = job.state + 4 * p
     cdef Assignment assignment = job.assignment
-    cdef Constants constants
     cdef Rule rule
     cdef Stream stream
-    cdef double change, least, log_scale, value
+    cdef double change, least, value
     cdef double highest = -INFINITY
     cdef double heaviest = 0.0
+    cdef double log_base = 0.0  # of the weights' prior
     cdef double* terms
     cdef Py_ssize_t i, n, bad, place
     load(job, p, &room)
     for i in range(job.size):
-        heaviest = max(heaviest, fabs(prior.log_z[i]))
+        heaviest = max(heaviest, fabs(prior[i]))
+    job.verbs.prepare(&part, prior + own, room.scratch)
+    if not job.flat_weights:
+        log_base = log_beta(prior_weights)
     rule = stopping_of(job.tol, room.total_weight)
     if state[0] > 1:
         # A slice is over: the last gain is in the objectives.
         rule.last = job.objectives[p][state[0] - 1] - job.objectives[p][state[0] - 2]
-    log_scale = 0.0
-    for i in range(family.n_features):
-        log_scale += log(job.scale[p * family.n_features + i])
-    constants = constants_of(family, prior, job.flat_weights, log_scale, room.scratch)
     if job.read == SAMPLE:
         assignment.seed = job.seeds[p]
         if job.thin:
-            n = theta_size(family)
-            memcpy(room.best, job.best, n * sizeof(double))
+            memcpy(room.best, job.best, job.kept * sizeof(double))
+            job.verbs.complete(&part, room.best + n_components)
     while True:
         n = state[0]
         if job.read == MODE:
-            mode_of_weights(family, posterior, theta.log_weights)
-            for i in range(family.n_components):
-                theta.log_weights[i] = log(theta.log_weights[i])
-            bad = read_mode(family, posterior, theta, room.scratch)
+            read_modes(weights, room.theta)
+            for i in range(n_components):
+                room.theta[i] = log(room.theta[i])
         elif job.read == MEAN:
-            mean_of_weights(family, posterior, theta.log_weights)
-            bad = read_mean(family, posterior, theta, room.scratch)
+            read_expected_logs(weights, room.theta)
         else:
             assignment.sweep = <unsigned int>(job.first_sweep + n)
             stream = stream_of(assignment.seed, assignment.sweep)
-            bad = draw(family, posterior, &stream, theta, room.scratch)
+            draw_logs(weights, &stream, room.theta)
+        bad = job.verbs.read(&part, job.read, posterior + own, &stream, theta, room.scratch)
         if bad >= 0:
             state[1] = DEGENERATE
             state[2] = bad
             job.done[p] = 1
             return
         if job.read == MEAN:
-            value = -constants.log_normalizer - divergence_of_weights(
-                family, constants, prior, posterior, theta.log_weights
+            value = -kl_of(weights, prior_weights, room.theta) - job.verbs.divergence(
+                &part, prior + own, posterior + own, theta, room.scratch
             )
-            value -= divergence(family, prior, posterior, theta, room.scratch)
         else:
-            value = log_prior(family, constants, prior, theta, room.scratch)
-        choose_reference(family, theta, room.reference)
-        write_coefficients(family, theta, room.reference, room.coefficients)
-        write_offsets(
-            family, theta, log_scale, job.reg_covar, job.variance + p * family.n_features,
-            room.offsets,
-        )
-        for i in range(family.n_components):
-            room.offsets[i] += theta.log_weights[i]
-        visit(job, job.emission, assignment, &room)
+            value = job.verbs.log_prior(&part, prior + own, theta, room.scratch)
+            if not job.flat_weights:
+                value += log_power(prior_weights, room.theta) - log_base
+        job.verbs.pack(&part, theta, room.reference, room.coefficients, room.offsets)
+        for i in range(n_components):
+            room.offsets[i] += room.theta[i]
+        visit(job.emission, job.shape, room.rows, assignment, &room)
+        if job.may_be_impossible and room.impossible >= 0:
+            state[1] = IMPOSSIBLE
+            state[2] = room.impossible
+            job.done[p] = 1
+            return
+        if job.constant != NULL:
+            room.raw[0] += job.constant[p]
         value += room.raw[0]
         state[0] = n + 1
         # Of the sweeps from one kept draw to the next the last one stays.
@@ -705,8 +739,8 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
                 change = value - job.objectives[p][n - 1]
                 least = ROUNDING * max(fabs(value), room.total_weight)
                 least += ROUNDING_OF_CONSTANTS * heaviest
-                if change < -least and change < -least - room.total_weight * rounding_of(
-                    family, theta, room.scratch
+                if change < -least and change < -least - room.total_weight * job.verbs.rounding(
+                    &part, theta, room.scratch
                 ):
                     state[3] = n
                 if settled(&rule, change, LEAST_SHARE * max(fabs(value), room.total_weight)):
@@ -717,15 +751,15 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
                 state[1] != RUNNING or n > 0 and not isfinite(job.objectives[p][n - 1])
             ):
                 state[1] = DEGENERATE
-                state[2] = family.n_components
+                state[2] = n_components
                 job.done[p] = 1
                 return
             if state[1] != RUNNING:
-                store(job, p, theta)
+                memcpy(job.theta + p * job.kept, room.theta, job.kept * sizeof(double))
                 job.done[p] = 1
                 return
-        finish(job, p, &room, stats)
-        add(family, prior, stats, posterior, room.scratch)
+        finish(job, &part, &room)
+        update(job, &part, &room, prior, posterior)
         if job.read == SAMPLE:
             if job.thin == 0:
                 # The best so far: its height is looked up again after a slice.
@@ -734,14 +768,15 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
                         highest = max(highest, job.objectives[p][i])
                 if n == 0 or value > highest:
                     highest = value
-                    store(job, p, theta)
+                    memcpy(job.theta + p * job.kept, room.theta, job.kept * sizeof(double))
             elif (n + 1) % job.thin == 0:
                 place = p * (job.n_sweeps // job.thin) + n // job.thin
-                store(job, place, theta)
-                terms = job.terms + place * family.n_components * family.n_components
-                value = density_terms(family, posterior, best, terms, room.scratch)
-                value += add_terms_of_weights(family, posterior, best.log_weights, terms)
-                job.common[place] = constants.log_volume + value
+                memcpy(job.theta + place * job.kept, room.theta, job.kept * sizeof(double))
+                terms = job.terms + place * n_components * n_components
+                value = job.verbs.write_terms(
+                    &part, posterior + own, room.best + n_components, terms, room.scratch
+                )
+                job.common[place] = value + add_weight_terms(weights, room.best, terms)
             if n + 1 == job.n_sweeps:
                 state[1] = STOPPED
                 job.done[p] = 1
@@ -797,7 +832,7 @@ cdef void find_frame(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
         for t in range(room.n_tiles):
             first = t * room.tile_rows
             n_rows = rows_of(&room, first)
-            values = tile_of(&room, first) + j * stride_of(n_rows)
+            values = tile_of(&room, room.rows, first) + j * stride_of(n_rows)
             begin = 0 if job.weights[p] != NULL else min(n - first, n_rows)
             for row in range(begin, n_rows):
                 if room.weight[first + row] == 0.0:
@@ -808,7 +843,7 @@ cdef void find_frame(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
         for t in range(room.n_tiles):
             first = t * room.tile_rows
             n_rows = rows_of(&room, first)
-            column = <lanes*>(tile_of(&room, first) + j * stride_of(n_rows))
+            column = <lanes*>(tile_of(&room, room.rows, first) + j * stride_of(n_rows))
             for v in range(n_rows // LANES):
                 finite = finite + lanes_set(0.0) * column[v]
                 highest = lanes_max(column[v], highest)
@@ -834,7 +869,7 @@ cdef void find_frame(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
         for t in range(room.n_tiles):
             first = t * room.tile_rows
             n_rows = rows_of(&room, first)
-            column = <lanes*>(tile_of(&room, first) + j * stride_of(n_rows))
+            column = <lanes*>(tile_of(&room, room.rows, first) + j * stride_of(n_rows))
             weight = <lanes*>(room.weight + first)
             for v in range(n_rows // LANES):
                 x = (column[v] - lanes_set(middle)) * lanes_set(unit)
@@ -867,7 +902,7 @@ cdef void find_frame(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
     for t in range(room.n_tiles):
         first = t * room.tile_rows
         n_rows = rows_of(&room, first)
-        column = <lanes*>tile_of(&room, first)
+        column = <lanes*>tile_of(&room, room.rows, first)
         weight = <lanes*>(room.weight + first)
         step = stride_of(n_rows) // LANES
         for j in range(d):
@@ -918,18 +953,16 @@ cdef Py_ssize_t pick(const double* weight, Py_ssize_t n, Stream* stream) noexcep
     return last
 
 
-cdef void copy_row(const Room* room, Py_ssize_t d, Py_ssize_t row, double* out) noexcept nogil:
+cdef void copy_point(const Room* room, Py_ssize_t row, double* out) noexcept nogil:
     cdef Py_ssize_t first = row // room.tile_rows * room.tile_rows
     cdef Py_ssize_t stride = stride_of(rows_of(room, first))
-    cdef const double* tile = tile_of(room, first) + (row - first)
+    cdef const double* tile = tile_of(room, room.points, first) + (row - first)
     cdef Py_ssize_t j
-    for j in range(d):
+    for j in range(room.points.n_features):
         out[j] = tile[j * stride]
 
 
-cdef double potential(
-    const Room* room, Py_ssize_t d, const double* mean, double* distance
-) noexcept nogil:
+cdef double potential(const Room* room, const double* mean, double* distance) noexcept nogil:
     """distance = the smaller of `nearest` and that from `mean`, squared; their weighted sum."""
     cdef lanes total = lanes_set(0.0)
     cdef lanes least, square, x
@@ -937,12 +970,13 @@ cdef double potential(
     cdef const lanes* nearest
     cdef const lanes* weight
     cdef lanes* out
+    cdef Py_ssize_t d = room.points.n_features
     cdef Py_ssize_t first, j, n_rows, step, t, v
     for t in range(room.n_tiles):
         first = t * room.tile_rows
         n_rows = rows_of(room, first)
         step = stride_of(n_rows) // LANES
-        values = <const lanes*>tile_of(room, first)
+        values = <const lanes*>tile_of(room, room.points, first)
         nearest = <const lanes*>(room.nearest + first)
         weight = <const lanes*>(room.weight + first)
         out = <lanes*>(distance + first)
@@ -957,19 +991,18 @@ cdef double potential(
     return lanes_sum(total)
 
 
-cdef void plus_plus(
-    const Job* job, Room* room, Stream* stream, double* means
-) noexcept nogil:
+cdef void plus_plus(const Job* job, Room* room, Stream* stream) noexcept nogil:
     """Centroids by k-means++, the best of several trials each."""
-    cdef Py_ssize_t d = job.shape.n_features
+    cdef Py_ssize_t d = room.points.n_features
     cdef Py_ssize_t n_trials = most_trials(job.shape.n_components)
     cdef Py_ssize_t k, row, trial
     cdef double lowest, value
     cdef double* mean = room.scratch
+    cdef double* means = room.means
     for row in range(room.n_tiles * room.tile_rows):
         room.nearest[row] = FARTHEST
-    copy_row(room, d, pick(room.weight, room.n_rows, stream), means)
-    potential(room, d, means, room.nearest)
+    copy_point(room, pick(room.weight, room.n_rows, stream), means)
+    potential(room, means, room.nearest)
     for k in range(1, job.shape.n_components):
         # What rows are drawn by: weight times squared distance.
         lowest = 0.0
@@ -980,34 +1013,17 @@ cdef void plus_plus(
             memcpy(room.chance, room.weight, room.n_rows * sizeof(double))
         lowest = INFINITY
         for trial in range(n_trials):
-            copy_row(room, d, pick(room.chance, room.n_rows, stream), mean)
-            value = potential(room, d, mean, room.distance)
+            copy_point(room, pick(room.chance, room.n_rows, stream), mean)
+            value = potential(room, mean, room.distance)
             if trial == 0 or value < lowest:
                 lowest = value
                 memcpy(means + k * d, mean, d * sizeof(double))
-        potential(room, d, means + k * d, room.nearest)
+        potential(room, means + k * d, room.nearest)
 
 
-cdef void set_unit(Family family, const double* means, Theta theta) noexcept nogil:
-    """Precision 1 about `means`."""
-    cdef Py_ssize_t n = family.n_features
-    cdef Py_ssize_t i
-    memcpy(theta.means, means, family.n_components * n * sizeof(double))
-    for i in range(family.n_groups * family.per_group):
-        theta.factor[i] = 1.0 if not has_matrices(family) or i % (n * n) % (n + 1) == 0 else 0.0
-
-
-cdef void look_from(Family family, const double* means, Room* room) noexcept nogil:
-    """Coefficients of precision 1, and moments, about `means`."""
-    cdef Theta theta = theta_at(family, room.theta)
-    set_unit(family, means, theta)
-    memcpy(room.reference, means, family.n_components * family.n_features * sizeof(double))
-    write_coefficients(family, theta, room.reference, room.coefficients)
-
-
-cdef void kmeans(const Job* job, Room* room, Py_ssize_t n_sweeps, double* means) noexcept nogil:
+cdef void kmeans(const Job* job, Room* room, Py_ssize_t n_sweeps) noexcept nogil:
     """Lloyd's algorithm from `means`; labels are those by the last centroids."""
-    cdef Py_ssize_t n = job.shape.n_features
+    cdef Py_ssize_t n = room.points.n_features
     cdef Py_ssize_t n_components = job.shape.n_components
     cdef Family family = family_of(SPHERICAL, n_components, n)
     cdef Assignment hard
@@ -1018,9 +1034,9 @@ cdef void kmeans(const Job* job, Room* room, Py_ssize_t n_sweeps, double* means)
     for k in range(n_components):
         room.offsets[k] = 0.0
     for sweep in range(n_sweeps):
-        look_from(family, means, room)
-        visit(job, job.centroids, hard, room)
-        if room.raw[0] - last <= KMEANS_TOL * room.total_weight or sweep + 1 == n_sweeps:
+        look_from(family, room.means, room.theta, room.reference, room.coefficients)
+        visit(job.centroids, job.points, room.points, hard, room)
+        if room.raw[0] - last <= job.kmeans_tol * room.total_weight or sweep + 1 == n_sweeps:
             return
         last = room.raw[0]
         for k in range(n_components):
@@ -1029,53 +1045,73 @@ cdef void kmeans(const Job* job, Room* room, Py_ssize_t n_sweeps, double* means)
                 continue
             first = room.raw + 1 + n_components + k * fours(n)
             for i in range(n):
-                means[k * n + i] += first[i] / room.raw[1 + k]
+                room.means[k * n + i] += first[i] / room.raw[1 + k]
+
+
+cdef void write_points(const Job* job, Room* room) noexcept nogil:
+    """Points that stand for rows, where those are not their own."""
+    cdef Py_ssize_t first, n_rows, t
+    if job.verbs.write_points == NULL:
+        return
+    for t in range(room.n_tiles):
+        first = t * room.tile_rows
+        n_rows = rows_of(room, first)
+        job.verbs.write_points(
+            &job.part, tile_of(room, room.rows, first), n_rows, stride_of(n_rows),
+            tile_of(room, room.points, first),
+        )
 
 
 cdef void begin(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
-    """Labels, and the posterior given them: moments about each component's mean."""
-    cdef Family family = job.family
+    """Labels, and the posterior given them."""
     cdef Py_ssize_t size
     cdef Room room = room_at(job, memory, &size)
+    cdef Part part = part_of(job, p)
     cdef Py_ssize_t n_components = job.shape.n_components
     cdef Py_ssize_t d = job.shape.n_features
     cdef Stream stream = stream_of(job.seeds[p], 0)
-    # Where a posterior's theta would be; as large as its means.
-    cdef double* means = room.best
-    cdef Fields stats = fields_at(family, room.statistics)
+    cdef const double* prior = job.prior + p * job.prior_step
+    cdef double* stats = room.statistics + 1 + n_components
     cdef Assignment given
     cdef Py_ssize_t k, row
     given.kind = GIVEN
     load(job, p, &room)
     if job.init == LABELLED:
-        memcpy(room.labels, job.labels + p * job.longest, room.n_rows * sizeof(int64_t))
+        memcpy(room.labels, job.labels + p * job.longest, job.n_rows[p] * sizeof(int64_t))
     elif job.init == RANDOM:
         for row in range(room.n_rows):
             room.labels[row] = min(
                 <int64_t>(n_components * uniform(&stream)), <int64_t>(n_components - 1)
             )
     else:
+        write_points(job, &room)
         if job.init == FROM_DATA:
             memcpy(room.chance, room.weight, room.n_rows * sizeof(double))
             for k in range(n_components):
                 row = pick(room.chance, room.n_rows, &stream)
                 room.chance[row] = 0.0
-                copy_row(&room, d, row, means + k * d)
+                copy_point(&room, row, room.means + k * room.points.n_features)
         else:
-            plus_plus(job, &room, &stream, means)
-        kmeans(job, &room, KMEANS_SWEEPS + 1 if job.init == KMEANS else 1, means)
+            plus_plus(job, &room, &stream)
+        kmeans(job, &room, job.kmeans_sweeps + 1 if job.init == KMEANS else 1)
     if job.labels != NULL:
-        memcpy(job.labels + p * job.longest, room.labels, room.n_rows * sizeof(int64_t))
-    memset(means, 0, n_components * d * sizeof(double))
-    for _ in range(2):
-        look_from(family, means, &room)
-        visit(job, job.emission, given, &room)
-        finish(job, p, &room, stats)
-        memcpy(means, stats.mean, n_components * d * sizeof(double))
-    add(
-        family, fields_at(family, job.prior + p * job.prior_step), stats,
-        fields_at(family, job.posterior + p * job.size), room.scratch,
-    )
+        memcpy(job.labels + p * job.longest, room.labels, job.n_rows[p] * sizeof(int64_t))
+    if job.has_moments:
+        # Of Gaussians: strength (K), then means. Moments about these are taken in a second visit.
+        memset(room.means, 0, n_components * d * sizeof(double))
+        for _ in range(2):
+            look_from(part.family, room.means, room.theta, room.reference, room.coefficients)
+            visit(job.emission, job.shape, room.rows, given, &room)
+            finish(job, &part, &room)
+            memcpy(room.means, stats + n_components, n_components * d * sizeof(double))
+    else:
+        visit(job.emission, job.shape, room.rows, given, &room)
+        finish(job, &part, &room)
+        if job.init != RANDOM:
+            job.verbs.spread(
+                &part, prior + 1 + n_components, job.spread, stats, room.scratch
+            )
+    update(job, &part, &room, prior, job.posterior + p * job.size)
     job.done[p] = 1
 
 
@@ -1128,7 +1164,9 @@ cdef int drive(Job* job, Step step, int n_threads) except -1:
     return 0
 
 
-cdef int start_job(Job* job, Rows rows, str covariance_type, Py_ssize_t n_components) except -1:
+cdef int start_job(
+    Job* job, Rows rows, str emission, Py_ssize_t n_components, Py_ssize_t n_categories
+) except -1:
     memset(job, 0, sizeof(Job))
     job.n_problems = rows.n_problems
     job.sources = rows.sources
@@ -1141,22 +1179,41 @@ cdef int start_job(Job* job, Rows rows, str covariance_type, Py_ssize_t n_compon
         job.origin = &rows.origins[0, 0]
         job.scale = &rows.scales[0, 0]
         job.variance = &rows.variances[0, 0]
-    job.family = family_of(
-        <CovarianceType>choose("covariance_type", FAMILIES, covariance_type), n_components,
-        rows.n_features,
-    )
-    job.emission = emission_of(EMISSIONS, covariance_type)
-    job.shape = shape_of(job.emission, n_components, max(rows.n_features, 1), 0)
+    job.emission = emission_of(EMISSIONS, emission)
     job.centroids = emission_of(EMISSIONS, "spherical")
-    job.size = fields_size(job.family)
+    job.shape = shape_of(job.emission, n_components, max(rows.n_features, 1), n_categories)
+    job.part.shape = job.shape
+    if emission in FAMILIES:
+        job.part.family = family_of(
+            <CovarianceType>FAMILIES[emission], n_components, job.shape.n_features
+        )
+        job.verbs = gaussian_verbs()
+        job.has_moments = True
+    elif emission == "poisson":
+        job.verbs = rates_verbs()
+    elif emission == "bernoulli":
+        job.verbs = zeros_and_ones_verbs()
+        job.part.n_symbols = 2
+    else:
+        job.verbs = symbols_verbs()
+        job.part.n_symbols = n_categories
+    job.may_be_impossible = not job.has_moments
+    job.points = job.shape
+    job.points.n_categories = 0
+    job.size = 1 + n_components + job.verbs.fields_size(&job.part)
+    job.kept = n_components + job.verbs.kept_size(&job.part)
     return 0
 
 
-cdef int set_prior(Job* job, models) except -1:
+cdef int set_models(Job* job, Rows rows, models) except -1:
+    """Start a job with these models, and what differs between them."""
+    start_job(job, rows, models.emission, models.n_components, models.n_categories)
     if models.prior is None:
         raise TypeError("prior must be (problem, size) or (1, size), not None")
     cdef double[:, ::1] prior = models.prior
-    job.reg_covar = models.reg_covar
+    cdef double[:, ::1] rate
+    job.part.reg_covar = models.reg_covar
+    job.part.flat = models.flat
     job.flat_weights = models.flat_weights
     check_shape(
         "prior", (prior.shape[0], prior.shape[1]),
@@ -1164,14 +1221,25 @@ cdef int set_prior(Job* job, models) except -1:
     )
     job.prior_step = 0 if prior.shape[0] == 1 else job.size
     job.prior = &prior[0, 0]
+    if models.emission == "poisson":
+        if models.rate is None:
+            raise TypeError("rate must be (problem, D) or (1, D), not None")
+        rate = models.rate
+        check_shape(
+            "rate", (rate.shape[0], rate.shape[1]),
+            (1 if rate.shape[0] == 1 else job.n_problems, rows.n_features),
+        )
+        job.rate_step = 0 if rate.shape[0] == 1 else rows.n_features
+        job.rate = &rate[0, 0]
     return 0
 
 
 def begin_all(
     Rows rows not None, models, str init, const uint64_t[::1] seeds not None,
-    double[:, ::1] posterior not None, int n_threads, *, int64_t[:, ::1] labels=None,
+    double[:, ::1] posterior not None, int n_threads, *, Py_ssize_t kmeans_sweeps,
+    double kmeans_tol, double spread, int64_t[:, ::1] labels=None,
 ):
-    """Write the posterior that each problem starts from.
+    """Write the posterior that each problem starts from: see starts.py.
 
     Parameters
     ----------
@@ -1179,15 +1247,26 @@ def begin_all(
     init : {"kmeans", "k-means++", "random", "random_from_data", "labels"}
     seeds : IN, (problem,)
     posterior : OUT, (problem, size)
+    kmeans_sweeps, kmeans_tol : IN
+        Sweeps of k-means at most, and the gain a row at which it ends.
+    spread : IN
+        Share of the rows that components of counts or symbols have in common.
     labels : (problem, most rows of any), the component that each row starts in
         IN with "labels", else OUT.
     """
     cdef Job job
     cdef Py_ssize_t p, row
-    start_job(&job, rows, models.covariance_type, models.n_components)
-    set_prior(&job, models)
+    set_models(&job, rows, models)
+    check_least("kmeans_sweeps", kmeans_sweeps, 0)
+    job.kmeans_sweeps = kmeans_sweeps
+    job.kmeans_tol = kmeans_tol
+    job.spread = spread
     check_shape("seeds", (seeds.shape[0],), (job.n_problems,))
     check_shape("posterior", (posterior.shape[0], posterior.shape[1]), (job.n_problems, job.size))
+    job.starts = True
+    job.points = shape_within(
+        job.shape.n_components, job.verbs.points_size(&job.part), 0
+    )
     job.init = <Init>choose("init", INITS, init)
     job.seeds = &seeds[0]
     job.posterior = &posterior[0, 0]
@@ -1210,10 +1289,9 @@ def begin_all(
 def run(
     Rows rows not None, models, str read, assignment, double[:, ::1] posterior not None,
     Py_ssize_t n_sweeps, int n_threads, *, int64_t[:, ::1] state not None,
-    double[:, :, ::1] log_weights not None, double[:, :, ::1] means not None,
-    double[:, :, ::1] factors not None, double tol=0.0,
-    const uint64_t[::1] seeds=None, uint64_t first_sweep=0, Py_ssize_t thin=0, tuple best=None,
-    double[:, ::1] common=None, double[:, :, ::1] terms=None,
+    double[:, :, ::1] theta not None, const double[::1] constant=None, double tol=0.0,
+    const uint64_t[::1] seeds=None, uint64_t first_sweep=0, Py_ssize_t thin=0,
+    const double[::1] best=None, double[:, ::1] common=None, double[:, :, ::1] terms=None,
 ):
     """Sweep every problem: climb until its objective settles, or run a chain.
 
@@ -1227,18 +1305,20 @@ def run(
     n_sweeps : IN
         At most, or of a chain.
     state : OUT, (problem, 4)
-        Sweeps taken; status (1: settled, 2: not, 3: a component shrank onto too few rows); that
-        component, or K where the objective is no finite number; the last sweep in which the
-        objective fell by more than rounding, or 0.
-    log_weights, means, factors : OUT, (problem, draw, K), (problem, draw, K * D),
-        (problem, draw, doubles of the factors)
-        The last theta; of a chain every `thin`-th, or the one of highest objective if thin is 0.
+        Sweeps taken; status (1: settled, 2: not, 3: a component shrank onto too few rows, 5: a row
+        has probability 0); that component, or K where the objective is no finite number, or that
+        row; the last sweep in which the objective fell by more than rounding, or 0.
+    theta : OUT, (problem, draw, kept)
+        Logarithms of weights (K) and what draws are kept as of the emission's parameters: of the
+        last theta; of a chain every `thin`-th, or the one of highest objective if thin is 0.
+    constant : IN, (problem,)
+        What objectives have of the rows whatever theta is.
     tol : IN
         Settled is an objective that changes by no more a row, and less than before; NaN: of which
         little is left to gain (stopping.pxd).
     seeds, first_sweep : IN, (problem,)
         A chain's draws are named by its seed and the number of the sweep.
-    best, common, terms : IN, theta in three 1-d parts; OUT, (problem, draw), (problem, draw, K * K)
+    best, common, terms : IN, (kept,); OUT, (problem, draw), (problem, draw, K * K)
         For chains with thin > 0: density of `best` under each kept draw's posterior, as of
         Model.log_density_terms.
 
@@ -1248,15 +1328,10 @@ def run(
         Of each sweep (with thin > 0: of each kept draw), one problem after the other.
     """
     cdef Job job
-    cdef Family family
-    cdef Theta theta
-    cdef double[::1] packed
     cdef double[::1] objectives
     cdef Py_ssize_t i, length, n, n_kept, p
     cdef Py_ssize_t place = 0
-    start_job(&job, rows, models.covariance_type, models.n_components)
-    set_prior(&job, models)
-    family = job.family
+    set_models(&job, rows, models)
     n = job.n_problems
     job.read = <Read>choose("read", READS, read)
     read_assignment(assignment, KINDS, &job.assignment)
@@ -1273,17 +1348,15 @@ def run(
     n_kept = job.n_sweeps // thin if thin else 1
     check_shape("posterior", (posterior.shape[0], posterior.shape[1]), (n, job.size))
     check_shape("state", (state.shape[0], state.shape[1]), (n, 4))
-    for name, array, length in (
-        ("log_weights", log_weights, family.n_components),
-        ("means", means, family.n_components * family.n_features),
-        ("factors", factors, family.n_groups * family.per_group),
-    ):
-        check_shape(name, (array.shape[0], array.shape[1], array.shape[2]), (n, n_kept, length))
+    check_shape(
+        "theta", (theta.shape[0], theta.shape[1], theta.shape[2]), (n, n_kept, job.kept)
+    )
+    if constant is not None:
+        check_shape("constant", (constant.shape[0],), (n,))
+        job.constant = &constant[0]
     job.posterior = &posterior[0, 0]
     job.state = &state[0, 0]
-    job.log_weights = &log_weights[0, 0, 0]
-    job.means = &means[0, 0, 0]
-    job.factors = &factors[0, 0, 0]
+    job.theta = &theta[0, 0, 0]
     if job.read == SAMPLE:
         if seeds is None:
             raise TypeError("seeds must be (problem,) to sample, not None")
@@ -1299,13 +1372,10 @@ def run(
         check_shape("common", (common.shape[0], common.shape[1]), (n, n_kept))
         check_shape(
             "terms", (terms.shape[0], terms.shape[1], terms.shape[2]),
-            (n, n_kept, family.n_components * family.n_components),
+            (n, n_kept, job.shape.n_components * job.shape.n_components),
         )
-        packed = np.concatenate([*best, np.zeros(family.n_groups + family.n_components)])
-        check_shape("best", (packed.shape[0],), (theta_size(family),))
-        theta = theta_at(family, &packed[0])
-        find_log_det(family, theta)
-        job.best = &packed[0]
+        check_shape("best", (best.shape[0],), (job.kept,))
+        job.best = &best[0]
         job.common = &common[0, 0]
         job.terms = &terms[0, 0, 0]
     state[:] = 0

@@ -10,7 +10,7 @@ from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from .arrays cimport Doubles, doubles, integers, look, shape_told
+from .arrays cimport Doubles, doubles, doubles_of, integers, look_into, shape_told
 from .assign cimport (
     DRAW,
     EXACT,
@@ -288,8 +288,7 @@ def statistics_size(
 
 
 def visit(
-    block, theta, assignment, *, double[::1] statistics=None, double[::1] log_z=None,
-    int64_t[::1] labels=None, double[:, ::1] q=None,
+    block, theta, assignment, *, statistics=None, log_z=None, labels=None, q=None,
 ):
     """Assign a block of rows to components and add up what they bring.
 
@@ -307,7 +306,9 @@ def visit(
     cdef tuple held = (
         theta.coefficients, theta.offsets, block.origin, block.scale, block.weights, block.labels
     )
-    cdef Py_ssize_t n_labels, chunk, i, size, coefficients_start, statistics_start
+    cdef Py_ssize_t chunk, i, size, coefficients_start, statistics_start
+    cdef Py_ssize_t n_sums = 0
+    cdef double* sums = NULL
     cdef int n_threads
     cdef int _thread
     cdef char* memory
@@ -319,9 +320,9 @@ def visit(
     read_assignment(assignment, KINDS, &job.assignment)
     if job.assignment.kind == FACTORISED:
         job.assignment.kind = EXACT  # over rows: as they are
-    look("coefficients", held[0], &coefficients)
-    look("offsets", held[1], &offsets)
-    look("origin", held[2], &origin)
+    look_into("coefficients", held[0], &coefficients)
+    look_into("offsets", held[1], &offsets)
+    look_into("origin", held[2], &origin)
     job.n_thetas = offsets.shape[0] if offsets.ndim == 2 else 1
     if not 1 <= offsets.ndim <= 2 or job.n_thetas == 0:
         raise ValueError(f"offsets must be (K,) or (n_thetas, K), not {shape_told(&offsets)}")
@@ -336,9 +337,9 @@ def visit(
     job.source.scale = doubles("scale", held[3], job.shape.n_features)
     job.first_row = block.first_row
     check_least("first_row", job.first_row, 0)
-    job.log_z = NULL if log_z is None else &log_z[0]
-    job.labels = NULL if labels is None else &labels[0]
-    job.q = NULL if q is None else &q[0, 0]
+    job.log_z = NULL
+    job.labels = NULL
+    job.q = NULL
     job.watch = watch_from_now()
 
     open_rows(block.values, &view, &job.source)
@@ -354,25 +355,22 @@ def visit(
                 check_whole(job.weights, job.n_rows)
         job.labels_given = NULL
         if job.assignment.kind == GIVEN:
-            job.labels_given = integers("labels", held[5], &n_labels)
-            check_length("labels", n_labels, job.n_rows)
-            for i in range(n_labels):
+            job.labels_given = integers("labels", held[5], job.n_rows)
+            for i in range(job.n_rows):
                 if not 0 <= job.labels_given[i] < job.shape.n_components:
                     raise ValueError(
                         f"labels[{i}] is {job.labels_given[i]}; it must be >= 0 and "
                         f"< {job.shape.n_components}"
                     )
         if statistics is not None:
-            check_length(
-                "statistics", statistics.shape[0], times(job.n_thetas, job.statistics_size)
-            )
+            n_sums = times(job.n_thetas, job.statistics_size)
+            sums = doubles("statistics", statistics, n_sums, True)
         if log_z is not None:
-            check_length("log_z", log_z.shape[0], job.n_rows)
+            job.log_z = doubles("log_z", log_z, job.n_rows, True)
         if labels is not None:
-            check_length("labels", labels.shape[0], job.n_rows)
+            job.labels = integers("labels", labels, job.n_rows, True)
         if q is not None:
-            check_length("q", q.shape[0], job.n_rows)
-            check_length("a row of q", q.shape[1], job.shape.n_components)
+            job.q = doubles_of("q", q, job.n_rows, job.shape.n_components, True)
         job.tile_rows = min(
             rows_of_tile(job.shape.n_features),
             (max(job.n_rows, 1) + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK,
@@ -406,8 +404,7 @@ def visit(
             size += 8 * lines(coefficients.size + offsets.size)
             size += 8 * lines(job.n_thetas)
         statistics_start = size
-        if statistics is not None:
-            size += 8 * times(job.n_chunks, statistics.shape[0])
+        size += 8 * times(job.n_chunks, n_sums)
         memory = <char*>aligned_memory(size)
         if memory == NULL:
             raise MemoryError(f"no {size} bytes for the workspace of {n_threads} threads")
@@ -434,7 +431,7 @@ def visit(
                     converted + coefficients.size + chunk * job.shape.n_components,
                 )
         partial = <double*>(memory + statistics_start)
-        job.statistics = NULL if statistics is None else partial
+        job.statistics = NULL if sums == NULL else partial
         try:
             n_threads = granted(n_threads)
             with nogil:
@@ -447,12 +444,11 @@ def visit(
                         work(&job)
             if job.watch.stop:
                 raise_pending()
-            if statistics is not None:
-                for i in range(statistics.shape[0]):
-                    statistics[i] = 0.0
-                for chunk in range(job.n_chunks):
-                    for i in range(statistics.shape[0]):
-                        statistics[i] += partial[chunk * statistics.shape[0] + i]
+            for i in range(n_sums):
+                sums[i] = 0.0
+            for chunk in range(job.n_chunks):
+                for i in range(n_sums):
+                    sums[i] += partial[chunk * n_sums + i]
         finally:
             free_aligned(memory)
     finally:

@@ -1,9 +1,10 @@
-# Conjugate distributions over the parameters of Gaussians, for Python: a few calls a sweep, each
-# of which takes no longer than a NumPy function would. The formulas are conjugate.pxd's.
+# Conjugate distributions over parameters, for Python: a few calls a sweep, each of which takes no
+# longer than a NumPy function would. The formulas are those of conjugate.pxd, dirichlet.pxd and
+# gamma.pxd.
 #
-# A distribution q is an object with means (K, D), strength (K), dof (G) and scatter (G, ...), and
-# theta one with means, factor (G, ...), log_det (G) and slack (K), as in conjugate.py: contiguous
-# float64 arrays. What kind of scatter or factor it is, their shapes say.
+# Of Gaussians a distribution q is an object with means (K, D), strength (K), dof (G) and scatter
+# (G, ...), and theta one with means, factor (G, ...), log_det (G) and slack (K), as in
+# conjugate.py: contiguous float64 arrays. What kind of scatter or factor it is, their shapes say.
 
 from cpython.buffer cimport (
     PyBUF_FORMAT,
@@ -14,10 +15,11 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from libc.math cimport log
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from .arrays cimport Doubles, doubles, look, shape_told
+from .arrays cimport Doubles, doubles, look_into, shape_told
 from .conjugate cimport (
     DIAG,
     FULL,
@@ -29,6 +31,7 @@ from .conjugate cimport (
     Theta,
     add_moments,
     choose_reference,
+    draw,
     family_of,
     has_matrices,
     is_proper,
@@ -44,18 +47,45 @@ from .conjugate cimport divergence as divergence_of
 from .conjugate cimport exponent as exponent_of
 from .conjugate cimport log_density as log_density_of
 from .conjugate cimport log_normalizer as log_normalizer_of
-from .conjugate cimport mode_of_weights as weights_of_mode
+from .dirichlet cimport (
+    Dirichlets,
+    add_power_terms,
+    collect_symbols,
+    collect_zeros_and_ones,
+    dirichlets,
+    draw_logs,
+    kl_of,
+    log_beta,
+    log_power,
+    read_expected,
+    read_expected_logs,
+    read_modes,
+    read_table_modes,
+    write_symbols,
+    write_zeros_and_ones,
+)
+from .gamma cimport (
+    Gammas,
+    add_rate_terms,
+    collect_counts,
+    draw_rates,
+    gammas,
+    kl_of_rates,
+    log_density_of_rates,
+    read_expected_rates,
+    read_rate_modes,
+    write_log_rates,
+)
+from .parts cimport MEAN, MODE, SAMPLE, Read
+from .random cimport Stream, stream_of
 from .tile cimport Shape
 from .visit cimport emission_of, shape_within
-
-import math
 
 import numpy as np
 
 # Emissions by name: filled in when the level is loaded.
 EMISSIONS = {}
 
-cdef object prod = math.prod
 cdef object empty = np.empty
 cdef object zeros = np.zeros
 cdef dict FAMILIES = {"full": FULL, "tied": TIED, "diag": DIAG, "spherical": SPHERICAL}
@@ -115,8 +145,8 @@ cdef Py_ssize_t statistics_size(str kernel, Family family) except -1:
 
 cdef int read_distribution(q, Family* family, Fields* fields) except -1:
     cdef Doubles mean, scatter
-    look("means", q.means, &mean)
-    look("scatter", q.scatter, &scatter)
+    look_into("means", q.means, &mean)
+    look_into("scatter", q.scatter, &scatter)
     family[0] = family_like(&mean, &scatter)
     fields.mean = mean.data
     fields.scatter = scatter.data
@@ -133,16 +163,16 @@ cdef int read_theta(given, Family family, Theta* theta) except -1:
     return 0
 
 
-# Room for D + 1 rows of D doubles; for one where there are no matrices.
+# Room for one or more matrices (D, D) and a row of D doubles; for the row where there are none.
 cdef struct Scratch:
     double[LITTLE] little
     double* memory
 
 
-cdef double* take(Scratch* scratch, Family family) except NULL:
+cdef double* take(Scratch* scratch, Family family, Py_ssize_t matrices=1) except NULL:
     cdef Py_ssize_t size = family.n_features
     if has_matrices(family):
-        size *= family.n_features + 1
+        size *= matrices * family.n_features + 1
     scratch.memory = NULL
     if size <= LITTLE:
         return scratch.little
@@ -161,11 +191,12 @@ cdef tuple scatter_shape(Family family):
 # Distributions ------------------------------------------------------------------------------------
 
 
-cdef tuple read(q, bint mode):
+cdef tuple read(q, Read how, uint64_t seed):
     cdef Family family
     cdef Fields fields
     cdef Theta theta
     cdef Scratch scratch
+    cdef Stream stream = stream_of(seed, 0)
     cdef double* room
     cdef Py_ssize_t bad
     read_distribution(q, &family, &fields)
@@ -177,12 +208,14 @@ cdef tuple read(q, bint mode):
     theta.factor = doubles("factor", factor, family.n_groups * family.per_group)
     theta.log_det = doubles("log_det", log_det, family.n_groups)
     theta.slack = doubles("slack", slack, family.n_components)
-    room = take(&scratch, family)
+    room = take(&scratch, family, 2)
     with nogil:
-        if mode:
+        if how == MODE:
             bad = read_mode(family, fields, theta, room)
-        else:
+        elif how == MEAN:
             bad = read_mean(family, fields, theta, room)
+        else:
+            bad = draw(family, fields, &stream, theta, room)
         free(scratch.memory)
     return (means, factor, log_det, slack), bad
 
@@ -197,12 +230,17 @@ def mode(q):
     bad : int
         The first group that has no covariance, or -1.
     """
-    return read(q, True)
+    return read(q, MODE, 0)
 
 
 def mean(q):
     """Expected natural parameters; returned as by `mode`."""
-    return read(q, False)
+    return read(q, MEAN, 0)
+
+
+def sample(q, uint64_t seed):
+    """Parameters drawn; returned as by `mode`."""
+    return read(q, SAMPLE, seed)
 
 
 def rounding(theta):
@@ -213,8 +251,8 @@ def rounding(theta):
     cdef Scratch scratch
     cdef double* room
     cdef double value
-    look("means", theta.means, &means)
-    look("factor", theta.factor, &factor)
+    look_into("means", theta.means, &means)
+    look_into("factor", theta.factor, &factor)
     family = family_like(&means, &factor)
     read_theta(theta, family, &parts)
     room = take(&scratch, family)
@@ -224,25 +262,11 @@ def rounding(theta):
     return value
 
 
-def mode_of_weights(concentration):
-    """Weights of highest density under a Dirichlet distribution, (K,); see conjugate.py."""
-    cdef Doubles found
-    cdef Family family
-    cdef Fields fields
-    look("concentration", concentration, &found)
-    family.n_components = found.size
-    fields.concentration = found.data
-    out = empty(found.size)
-    cdef double* weights = doubles("weights", out, found.size)
-    weights_of_mode(family, fields, weights)
-    return out
-
-
 def logarithms(weights):
     """log of each, in the same shape: -inf of 0."""
     cdef Doubles found
     cdef Py_ssize_t k
-    look("weights", weights, &found)
+    look_into("weights", weights, &found)
     out = empty(weights.shape)
     cdef double* values = doubles("logarithms", out, found.size)
     for k in range(found.size):
@@ -355,6 +379,176 @@ def density_terms(q, theta):
     return common, terms
 
 
+# Dirichlet distributions, (..., K): concentrations are values + shift, see dirichlet.pxd ----------
+
+
+cdef Dirichlets read_dirichlets(str name, values, double shift) except *:
+    cdef Doubles found
+    look_into(name, values, &found)
+    if found.ndim == 0 or found.size == 0:
+        raise ValueError(f"{name} must be (..., K), of one number at least")
+    cdef Py_ssize_t n_columns = found.shape[found.ndim - 1]
+    return dirichlets(found.size // n_columns, n_columns, found.data, shift)
+
+
+def dirichlet_mode(values, double shift):
+    """Weights of highest density; of the mean where all have the same."""
+    cdef Dirichlets q = read_dirichlets("concentration", values, shift)
+    out = empty(values.shape)
+    read_modes(q, doubles("weights", out, q.n_rows * q.n_columns))
+    return out
+
+
+def dirichlet_mean(values, double shift):
+    """E[p]."""
+    cdef Dirichlets q = read_dirichlets("concentration", values, shift)
+    out = empty(values.shape)
+    read_expected(q, doubles("weights", out, q.n_rows * q.n_columns))
+    return out
+
+
+def dirichlet_mean_log(values, double shift):
+    """E[log p]; -inf where the concentration is 0."""
+    cdef Dirichlets q = read_dirichlets("concentration", values, shift)
+    out = empty(values.shape)
+    read_expected_logs(q, doubles("logarithms", out, q.n_rows * q.n_columns))
+    return out
+
+
+def dirichlet_sample(values, double shift, uint64_t seed):
+    """Logarithms of numbers drawn; -inf where the concentration is 0."""
+    cdef Dirichlets q = read_dirichlets("concentration", values, shift)
+    cdef Stream stream = stream_of(seed, 0)
+    out = empty(values.shape)
+    draw_logs(q, &stream, doubles("logarithms", out, q.n_rows * q.n_columns))
+    return out
+
+
+def dirichlet_log_normalizer(values, double shift):
+    """Log of the integral of prod p^(concentration - 1), of all rows together."""
+    return log_beta(read_dirichlets("concentration", values, shift))
+
+
+def dirichlet_log_density(values, double shift, logs):
+    """Log density at numbers of which these are the logarithms."""
+    cdef Dirichlets q = read_dirichlets("concentration", values, shift)
+    return log_power(q, doubles("logarithms", logs, q.n_rows * q.n_columns)) - log_beta(q)
+
+
+def dirichlet_kl(values, prior, double shift):
+    """KL(q || prior), whose concentrations are 0 in the same places."""
+    cdef Dirichlets q = read_dirichlets("concentration", values, shift)
+    cdef Dirichlets p = dirichlets(
+        q.n_rows, q.n_columns, doubles("prior", prior, q.n_rows * q.n_columns), shift
+    )
+    logs = dirichlet_mean_log(values, shift)
+    return kl_of(q, p, doubles("logarithms", logs, q.n_rows * q.n_columns))
+
+
+# Tables of K components, D features and C symbols: excess (K, D, C) of concentrations over 1 ------
+
+
+cdef int read_table(str name, table, Doubles* found) except -1:
+    look_into(name, table, found)
+    if found.ndim != 3 or found.size == 0:
+        raise ValueError(f"{name} must be (K, D, C), not {shape_told(found)}")
+    return 0
+
+
+def table_mode(excess):
+    """Probabilities of highest density; those of all rows where all have the same."""
+    cdef Doubles found
+    read_table("excess", excess, &found)
+    out = empty(excess.shape)
+    read_table_modes(
+        found.shape[0], found.shape[1], found.shape[2], found.data,
+        doubles("probabilities", out, found.size),
+    )
+    return out
+
+
+def table_terms(excess, logs):
+    """Density of probabilities under these with components in any order: M (K, K)."""
+    cdef Doubles found
+    read_table("excess", excess, &found)
+    out = zeros((found.shape[0], found.shape[0]))
+    add_power_terms(
+        dirichlets(found.shape[0] * found.shape[1], found.shape[2], found.data, 1.0),
+        found.shape[0], doubles("logarithms", logs, found.size), doubles("terms", out, len(out)**2),
+    )
+    return out
+
+
+# Gamma distributions of rates, excess of the shape over 1 and rate (K, D) -------------------------
+
+
+cdef Gammas read_gammas(excess, rate) except *:
+    cdef Doubles found
+    look_into("excess", excess, &found)
+    if found.ndim != 2:
+        raise ValueError(f"excess must be (K, D), not {shape_told(&found)}")
+    return gammas(found.shape[0], found.shape[1], found.data, doubles("rate", rate, found.size))
+
+
+def rate_mode(excess, rate):
+    """Rates of highest density, and their logarithms; see gamma.pxd for empty components."""
+    cdef Gammas q = read_gammas(excess, rate)
+    cdef Py_ssize_t size = q.n_components * q.n_features
+    rates, logs = empty(excess.shape), empty(excess.shape)
+    read_rate_modes(q, doubles("rates", rates, size), doubles("logarithms", logs, size))
+    return rates, logs
+
+
+def rate_mean(excess, rate):
+    """E[lambda] and E[log lambda]."""
+    cdef Gammas q = read_gammas(excess, rate)
+    cdef Py_ssize_t size = q.n_components * q.n_features
+    rates, logs = empty(excess.shape), empty(excess.shape)
+    read_expected_rates(q, doubles("rates", rates, size), doubles("logarithms", logs, size))
+    return rates, logs
+
+
+def rate_sample(excess, rate, uint64_t seed):
+    """Rates drawn, and their logarithms."""
+    cdef Gammas q = read_gammas(excess, rate)
+    cdef Py_ssize_t size = q.n_components * q.n_features
+    cdef Stream stream = stream_of(seed, 0)
+    rates, logs = empty(excess.shape), empty(excess.shape)
+    draw_rates(q, &stream, doubles("rates", rates, size), doubles("logarithms", logs, size))
+    return rates, logs
+
+
+def rate_log_density(excess, rate, rates, logs):
+    """log p(lambda)."""
+    cdef Gammas q = read_gammas(excess, rate)
+    cdef Py_ssize_t size = q.n_components * q.n_features
+    return log_density_of_rates(q, doubles("rates", rates, size), doubles("logarithms", logs, size))
+
+
+def rate_terms(excess, rate, rates, logs):
+    """Density of rates under these with components in any order: M (K, K)."""
+    cdef Gammas q = read_gammas(excess, rate)
+    cdef Py_ssize_t size = q.n_components * q.n_features
+    out = zeros((q.n_components, q.n_components))
+    add_rate_terms(
+        q, doubles("rates", rates, size), doubles("logarithms", logs, size),
+        doubles("terms", out, q.n_components**2),
+    )
+    return out
+
+
+def rate_kl(excess, rate, prior_excess, prior_rate):
+    """KL(q || prior)."""
+    cdef Gammas q = read_gammas(excess, rate)
+    cdef Py_ssize_t size = q.n_components * q.n_features
+    cdef Gammas p = gammas(
+        q.n_components, q.n_features, doubles("prior", prior_excess, size),
+        doubles("prior", prior_rate, size),
+    )
+    rates, logs = rate_mean(excess, rate)
+    return kl_of_rates(q, p, doubles("rates", rates, size), doubles("logarithms", logs, size))
+
+
 # Statistics ---------------------------------------------------------------------------------------
 
 
@@ -380,12 +574,16 @@ def joined(dict places, Py_ssize_t size, values):
     cdef Py_buffer view
     cdef Py_ssize_t start, end
     cdef tuple shape
+    cdef double count
     cdef bint done
     out = zeros(size)
     cdef double* buffer = doubles("fields", out, size)
     for name, value in values.items():
         start, end, shape = places[name]
-        if not 0 <= start <= end <= size or end - start != prod(shape):
+        count = 1.0
+        for extent in shape:
+            count *= <double>extent
+        if not 0 <= start <= end <= size or end - start != count:
             raise ValueError(f"places[{name!r}] is {places[name]}, of {size} numbers")
         done = False
         if PyObject_CheckBuffer(value):
@@ -432,9 +630,9 @@ def add(a, b, out, tuple places, tuple mean_shape, tuple scatter_shape):
     take_shape("scatter", scatter_shape, &scatter)
     family = family_like(&mean, &scatter)
     strength_at, mean_at, scatter_at = places
-    look("a", a, &mine)
-    look("b", b, &theirs)
-    look("out", out, &both, True)
+    look_into("a", a, &mine)
+    look_into("b", b, &theirs)
+    look_into("out", out, &both, True)
     if (
         mine.size != theirs.size or mine.size != both.size
         or not 0 <= strength_at <= mine.size - family.n_components
@@ -463,7 +661,7 @@ def add(a, b, out, tuple places, tuple mean_shape, tuple scatter_shape):
 cdef int read_points(str kernel, given, Family* family, Theta* theta) except -1:
     """Means and factor."""
     cdef Doubles means
-    look("means", given.means, &means)
+    look_into("means", given.means, &means)
     family[0] = family_named(kernel, "means", &means)
     theta.means = means.data
     theta.factor = doubles("factor", given.factor, family.n_groups * family.per_group)
@@ -486,7 +684,7 @@ def collect(str kernel, raw, counts, reference, double reg_covar, variance):
     cdef Fields fields
     cdef Scratch scratch
     cdef double* room
-    look("reference", reference, &about)
+    look_into("reference", reference, &about)
     family = family_named(kernel, "reference", &about)
     cdef double* sums = doubles("raw", raw, statistics_size(kernel, family))
     cdef double* rows = doubles("counts", counts, family.n_components)
@@ -549,4 +747,64 @@ def offsets(str kernel, theta, double log_scale, double reg_covar, variance):
         family, at, log_scale, reg_covar, doubles("variance", variance, family.n_features),
         doubles("offsets", out, family.n_components),
     )
+    return out
+
+
+# The same of counts and symbols -------------------------------------------------------------------
+
+
+cdef Shape shape_like(Doubles* found) except *:
+    """Of logarithms of rates (K, D), or of probabilities (K, D, C)."""
+    if not 2 <= found.ndim <= 3:
+        raise ValueError(f"parameters must be (K, D) or (K, D, C), not {shape_told(found)}")
+    return shape_within(found.shape[0], found.shape[1], found.shape[2])
+
+
+cdef Py_ssize_t check_discrete(str kernel, Shape shape) except -1:
+    """Numbers of a symbol's table that a kernel takes, or none, in these."""
+    if kernel not in ("poisson", "bernoulli", "categorical"):
+        raise ValueError(f"kernel must be of counts or symbols, not {kernel!r}")
+    if kernel == "poisson" and shape.n_categories or kernel == "bernoulli" and (
+        shape.n_categories != 2
+    ) or kernel == "categorical" and shape.n_categories == 0:
+        raise ValueError(f"{kernel!r} has no parameters with {shape.n_categories} symbols")
+    return 0
+
+
+def discrete_coefficients(str kernel, logs):
+    """What a kernel reads of logarithms of rates (K, D) or probabilities (K, D, C)."""
+    cdef Doubles found
+    look_into("logarithms", logs, &found)
+    cdef Shape shape = shape_like(&found)
+    check_discrete(kernel, shape)
+    cdef Py_ssize_t size = emission_of(EMISSIONS, kernel).coefficients_size(shape)
+    out = empty(size)
+    cdef double* values = doubles("coefficients", out, size)
+    if kernel == "poisson":
+        write_log_rates(shape.n_components, shape.n_features, found.data, values)
+    elif kernel == "bernoulli":
+        write_zeros_and_ones(shape.n_components, shape.n_features, found.data, values)
+    else:
+        write_symbols(
+            shape.n_components, shape.n_features, shape.n_categories, found.data, values
+        )
+    return out
+
+
+def discrete_statistics(str kernel, raw, tuple shape):
+    """Sums (K, D) or tallies (K, D, C) of what a kernel leaves."""
+    out = empty(shape)
+    cdef Doubles found
+    look_into("statistics", out, &found)
+    cdef Shape of = shape_like(&found)
+    check_discrete(kernel, of)
+    cdef const double* sums = doubles(
+        "raw", raw, emission_of(EMISSIONS, kernel).statistics_size(of)
+    )
+    if kernel == "poisson":
+        collect_counts(of.n_components, of.n_features, sums, found.data)
+    elif kernel == "bernoulli":
+        collect_zeros_and_ones(of.n_components, of.n_features, sums, found.data)
+    else:
+        collect_symbols(of.n_components, of.n_features, of.n_categories, sums, found.data)
     return out

@@ -1,4 +1,5 @@
-# When a climb is at its end, for both loops: methods.py's, through loop.pyx's class, and loop.pyx's.
+# When a climb is at its end, for both loops: that of methods.py, through loop.pyx's class, and
+# that of loop.pyx.
 #
 # Near its end a map that climbs gains g rho^n. The last two gains tell rho, and what is left is
 # g rho / (1 - rho) (Aitken's extrapolation, as of Boehning et al. 1994). While gains grow, however
@@ -50,7 +51,7 @@ cdef inline bint settled(Stopping* self, double gain, double rounding) noexcept 
     self.left = INFINITY
     if fabs(gain) <= rounding:
         self.left = rounding
-        return True
+        return self.by_left or fabs(gain) <= self.target
     if not fabs(gain) < fabs(last):
         return False
     self.left = gain * gain / (last - gain) if last > gain else fabs(gain)

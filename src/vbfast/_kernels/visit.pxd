@@ -7,7 +7,7 @@ from libc.math cimport floor
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset, strcmp
 
-from .arrays cimport integers, open_array
+from .arrays cimport any_integers, open_array
 from .assign cimport BEST, DRAW, EXACT, FACTORISED, FILTER, GIVEN, HARD, SCORES, Assignment
 from .tile cimport Emission, Shape, Source, look_at, rest, seconds
 
@@ -132,16 +132,23 @@ cdef inline int read_assignment(object told, tuple allowed, Assignment* assignme
     kind = told.kind
     if kind not in allowed:
         raise ValueError(f"assignment must be one of {', '.join(allowed)}, not {kind!r}")
-    assignment.kind = {
-        "scores": SCORES,
-        "exact": EXACT,
-        "best": BEST,
-        "hard": HARD,
-        "draw": DRAW,
-        "given": GIVEN,
-        "filter": FILTER,
-        "factorised": FACTORISED,
-    }[kind]
+    # A dict of them would take as long as visiting some rows.
+    if kind == "exact":
+        assignment.kind = EXACT
+    elif kind == "hard":
+        assignment.kind = HARD
+    elif kind == "draw":
+        assignment.kind = DRAW
+    elif kind == "best":
+        assignment.kind = BEST
+    elif kind == "factorised":
+        assignment.kind = FACTORISED
+    elif kind == "filter":
+        assignment.kind = FILTER
+    elif kind == "given":
+        assignment.kind = GIVEN
+    else:
+        assignment.kind = SCORES
     assignment.truncation = 0
     if assignment.kind == BEST:
         # As many as there are is all that can be meant by more.
@@ -211,8 +218,8 @@ cdef inline bytes read_sequences(
     else:
         # So that they stay where they are.
         arrays = told.offsets, told.order
-        given_offsets = integers("offsets", arrays[0], &n_offsets)
-        given_order = integers("order", arrays[1], n)
+        given_offsets = any_integers("offsets", arrays[0], &n_offsets)
+        given_order = any_integers("order", arrays[1], n)
         check_length("offsets", n_offsets, n[0] + 1)
     cdef bytes held = PyBytes_FromStringAndSize(NULL, 16 * n[0] + 8 + n[0])
     bounds = <int64_t*>PyBytes_AS_STRING(held)

@@ -10,9 +10,8 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..conjugate import MatrixNormalWishart, Regression
-from ..data import Frame, check_frame, check_size
-from ..exceptions import DegenerateError
+from ..conjugate import MatrixNormalWishart, Regression, lost_precision_error
+from ..data import Frame, check_frame, check_hyperparameter, check_number, check_size
 from ..stats import Stats
 
 __all__ = ["AdditiveCovariance", "AdditiveGaussian"]
@@ -79,6 +78,13 @@ class AdditiveGaussian:
             raise ValueError(
                 f"covariance_type must be 'full' or 'diag', not {self.covariance_type!r}"
             )
+        check_number("reg_covar", self.reg_covar, least=0)
+        check_number("mean_precision", self.mean_precision, least=0, optional=True)
+        check_number("degrees_of_freedom", self.degrees_of_freedom, above=0, optional=True)
+        d = self.n_features
+        check_hyperparameter("mean_prior", self.mean_prior, (d,))
+        square = (d, d) if self.covariance_type == "full" else (d,)
+        check_hyperparameter("scatter", self.scatter, square)
         if len(self.units.scale) != self.n_features:
             raise ValueError(f"frame has {len(self.units.scale)} features, not {self.n_features}")
 
@@ -150,10 +156,7 @@ class AdditiveGaussian:
             try:
                 solution = np.linalg.solve(gram, cross)
             except np.linalg.LinAlgError:
-                raise DegenerateError(
-                    f"mean_precision={self.mean_precision:g} is lost to rounding beside the rows, "
-                    "which leave the chains' levels open: give more, or none"
-                ) from None
+                raise lost_precision_error() from None
         means = np.asarray(solution, dtype=np.float64)
         product = means.T @ cross
         # In this form an error of the means counts squared.

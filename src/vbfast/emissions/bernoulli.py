@@ -9,10 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._kernels.inputs import LOWEST
-from ..conjugate import Probabilities
 from .discrete import Symbols, as_hyperparameter
-from .poisson import unpadded
 
 __all__ = ["Bernoulli"]
 
@@ -72,16 +69,6 @@ class Bernoulli(Symbols):
             each[:, 1] = as_hyperparameter("a", self.a, (self.n_features,))
             each[:, 0] = as_hyperparameter("b", self.b, (self.n_features,))
         return each
-
-    def coefficients(self, theta: Probabilities, reference: Array) -> Array:
-        """What the kernel reads of theta: log p, log(1 - p)."""
-        logs = np.maximum(theta.logs, LOWEST)
-        return np.concatenate([logs[:, :, 1].ravel(), logs[:, :, 0].ravel()])
-
-    def collect(self, raw: Array, counts: Array, reference: Array) -> dict[str, Array]:
-        """Statistics of a kernel's sums of x and of 1 - x."""
-        ones, zeros = unpadded(raw, len(counts), self.n_features)
-        return {"strength": counts, "tally": np.stack([zeros, ones], axis=2)}
 
     def _wrong(self, values: NDArray[Any]) -> NDArray[np.bool_]:
         return np.asarray((values != 0) & (values != 1))

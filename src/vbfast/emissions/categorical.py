@@ -10,8 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._kernels.inputs import LOWEST
-from ..conjugate import Probabilities
 from .discrete import Symbols, as_hyperparameter
 
 __all__ = ["Categorical"]
@@ -118,19 +116,6 @@ class Categorical(Symbols):
         each = as_hyperparameter("concentration", given, shape[1:], shape)
         return np.where(np.arange(self._n_symbols) < self.categories[:, None], each, 0.0)
 
-    def coefficients(self, theta: Probabilities, reference: Array) -> Array:
-        """What the kernel reads of theta: log p, (D, C, K), each line of K filled up to eights."""
-        k = len(theta.logs)
-        table = np.zeros((self.n_features, self._n_symbols, _eights(k)))
-        np.maximum(np.moveaxis(theta.logs, 0, 2), LOWEST, out=table[:, :, :k])
-        return table.ravel()
-
-    def collect(self, raw: Array, counts: Array, reference: Array) -> dict[str, Array]:
-        """Statistics of a kernel's histograms, which are laid out as its coefficients are."""
-        k = len(counts)
-        histograms = raw.reshape(self.n_features, self._n_symbols, _eights(k))[:, :, :k]
-        return {"strength": counts, "tally": np.moveaxis(histograms, 2, 0)}
-
     @property
     def point_width(self) -> int:
         """Numbers in one of `points`."""
@@ -147,7 +132,3 @@ class Categorical(Symbols):
 
     def _allowed_in(self, column: int) -> str:
         return f"whole numbers from 0 to {self.categories[column] - 1}"
-
-
-def _eights(n: int) -> int:
-    return (n + 7) // 8 * 8

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .. import _kernels
 from .._kernels.inputs import LOWEST
 from ..conjugate import LEAST_CONCENTRATION, MOST_ROWS, TINY, Probabilities, Tables
 from ..data import ArrayData, Frame, check_size
@@ -29,7 +30,9 @@ class Discrete:
     #: Statistics simply add up.
     moments: ClassVar[None] = None
     #: Whether the compiled loop knows this emission: see loops.py.
-    compiled: ClassVar[bool] = False
+    compiled: ClassVar[bool] = True
+    #: Name of the compiled scores and statistics.
+    kernel: ClassVar[str]
     #: Whether a row may have probability 0, and then is named.
     may_be_impossible: ClassVar[bool] = True
 
@@ -65,6 +68,11 @@ class Discrete:
     def _flat(self) -> bool:
         """Whether the prior adds nothing to an objective."""
         raise NotImplementedError
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """What the compiled loop is told of the model beside the prior's buffer: see `Mixtures`."""
+        return {"n_categories": self.width, "flat": self._flat}
 
     def log_prior(self, prior: Any, theta: Any) -> float:
         """log p(theta); 0 for a flat prior."""
@@ -175,6 +183,10 @@ class Symbols(Discrete):
         shape = (n_components, self.n_features, self._n_symbols)
         return (("strength", (n_components,)), ("tally", shape))
 
+    def arrays(self, n_components: int) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of what draws of the parameters are kept as."""
+        return {"probabilities": (n_components, self.n_features, self._n_symbols)}
+
     def prior(self, n_components: int) -> dict[str, ArrayLike]:
         """Hyperparameters: concentrations less 1, so that flat is 0 and takes no digits."""
         return {"tally": self._concentrations - 1.0}
@@ -186,6 +198,16 @@ class Symbols(Discrete):
     def parameters(self, values: Array) -> Probabilities:
         """Tables of probabilities (K, D, C) as parameters."""
         return Probabilities.point(values)
+
+    def coefficients(self, theta: Probabilities, reference: Array) -> Array:
+        """What the kernel reads of theta: logarithms of probabilities, no lower than LOWEST."""
+        return _kernels.parameters.discrete_coefficients(self.kernel, theta.logs)
+
+    def collect(self, raw: Array, counts: Array, reference: Array) -> dict[str, Array]:
+        """Statistics of what a kernel counted."""
+        shape = len(counts), self.n_features, self._n_symbols
+        tally = _kernels.parameters.discrete_statistics(self.kernel, raw, shape)
+        return {"strength": counts, "tally": tally}
 
     def offsets(self, theta: Probabilities) -> Array:
         """Scores but for what the kernel adds, (K,): 0."""

@@ -19,7 +19,7 @@ from ..conjugate import (
     point,
     precision_factors,
 )
-from ..data import Frame, check_frame, check_size
+from ..data import Frame, check_frame, check_hyperparameter, check_number, check_size
 from ..stats import Moments, Stats
 
 __all__ = ["CovarianceType", "Gaussian", "draw_rows"]
@@ -123,6 +123,14 @@ class Gaussian:
             raise ValueError(
                 f"mean_variance is for 'diag' and 'spherical', not {self.covariance_type!r}"
             )
+        check_number("reg_covar", self.reg_covar, least=0)
+        check_number("mean_precision", self.mean_precision, least=0, optional=True)
+        check_number("degrees_of_freedom", self.degrees_of_freedom, above=0, optional=True)
+        d = self.n_features
+        check_hyperparameter("mean_prior", self.mean_prior, (d,))
+        check_hyperparameter("mean_variance", self.mean_variance, (d,))
+        shapes = {"full": (d, d), "tied": (d, d), "diag": (d,), "spherical": ()}
+        check_hyperparameter("scatter", self.scatter, shapes[self.covariance_type])
         scale = self.units.scale
         if len(scale) != self.n_features:
             raise ValueError(f"frame has {len(scale)} features, not {self.n_features}")
@@ -131,6 +139,16 @@ class Gaussian:
                 "a spherical covariance needs one scale for all features: "
                 "ArrayData.of(X, isotropic=True)"
             )
+
+    @property
+    def fewest_rows(self) -> int:
+        """Rows of a component, of fewer of which a likelihood's maximum means nothing; 0: of none.
+
+        A Gaussian close to D + 1 rows or fewer is as likely as one pleases, but for `reg_covar`:
+        such a maximum is spurious (McLachlan & Peel 2000, section 3.10).
+        """
+        own = self.covariance_type != "tied" and self.scatter is None
+        return self.n_features + 2 if own else 0
 
     @cached_property
     def units(self) -> Frame:
@@ -177,6 +195,18 @@ class Gaussian:
             ("dof", shape[:1]),
             ("scatter", shape),
         )
+
+    def arrays(self, n_components: int) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of what draws of the parameters are kept as."""
+        return {
+            "means": (n_components, self.n_features),
+            "factors": self._scatter_shape(n_components),
+        }
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """What the compiled loop is told of the model beside the prior's buffer: see `Mixtures`."""
+        return {"reg_covar": float(self.reg_covar)}
 
     @cached_property
     def moments(self) -> Moments:

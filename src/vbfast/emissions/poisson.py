@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
-from .._kernels.inputs import LOWEST
+from .. import _kernels
 from ..conjugate import TINY, Gamma, Rates
 from ..stats import Stats
 from .discrete import Discrete, as_hyperparameter
@@ -82,6 +82,16 @@ class Poisson(Discrete):
         """Names and shapes of this emission's statistics."""
         return (("strength", (n_components,)), ("sums", (n_components, self.n_features)))
 
+    def arrays(self, n_components: int) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of what draws of the parameters are kept as."""
+        return {"rates": (n_components, self.n_features)}
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """What the compiled loop is told of the model beside the prior's buffer: see `Mixtures`."""
+        rate = np.broadcast_to(self._hyperparameters[1], (1, self.n_features)).copy()
+        return {**super().constants, "rate": rate}
+
     def prior(self, n_components: int) -> dict[str, ArrayLike]:
         """Hyperparameters: the shape less 1, so that flat is 0; the rate is added in reading."""
         return {"sums": self._hyperparameters[0] - 1.0}
@@ -97,7 +107,7 @@ class Poisson(Discrete):
 
     def coefficients(self, theta: Rates, reference: Array) -> Array:
         """What the kernel reads of theta: log rates."""
-        return np.maximum(theta.log_rates, LOWEST).ravel()
+        return _kernels.parameters.discrete_coefficients(self.kernel, theta.log_rates)
 
     def offsets(self, theta: Rates) -> Array:
         """Scores of rows of zeros, (K,)."""
@@ -105,8 +115,10 @@ class Poisson(Discrete):
             return np.asarray(-theta.rates.sum(axis=1))
 
     def collect(self, raw: Array, counts: Array, reference: Array) -> dict[str, Array]:
-        """Statistics of a kernel's sums: see `unpadded`."""
-        return {"strength": counts, "sums": unpadded(raw, len(counts), self.n_features)[0]}
+        """Statistics of a kernel's sums."""
+        shape = len(counts), self.n_features
+        sums = _kernels.parameters.discrete_statistics(self.kernel, raw, shape)
+        return {"strength": counts, "sums": sums}
 
     def unit(self, means: Array) -> Rates:
         """Rates of these means (K, D)."""
@@ -161,9 +173,3 @@ class Poisson(Discrete):
     ) -> Array:
         """Draw a row from each of `components`, (N, D)."""
         return rng.poisson(theta.rates[components]).astype(np.float64)
-
-
-def unpadded(raw: Array, n_components: int, n_features: int) -> Array:
-    """A kernel's sums, (n, K, D), without the rows and columns that fill up its blocks."""
-    rows, columns = (n_components + 1) // 2 * 2, (n_features + 3) // 4 * 4
-    return raw.reshape(-1, rows, columns)[:, :n_components, :n_features]

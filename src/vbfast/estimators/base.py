@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from time import perf_counter
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -16,11 +16,13 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .. import _kernels
 from .._threads import resolve_threads
 from ..data import ArrayData, as_rows
-from ..exceptions import ConvergenceWarning, DegenerateError, not_fitted_error
-from ..methods import METHODS, Fit, FullInference, Method, ThetaLike, lockstep
+from ..exceptions import ConvergenceWarning, DegenerateError, SpuriousWarning, not_fitted_error
+from ..methods import METHODS, Climb, Fit, FullInference, Method, ThetaLike, lockstep
 from ..model import Model, Theta
+from ..portfolio import TOGETHER, Finalist
 from ..stats import Stats
 from .checks import check_number
 
@@ -29,14 +31,17 @@ __all__ = ["Estimator", "FittedByMethod", "MethodName", "feature_names"]
 T = TypeVar("T", bound=ThetaLike)
 MethodName = Literal["full", "mean_field", "em", "variational_em", "crisp_em"]
 
-# Numbers in the posteriors of starts that climb together; each takes some such more.
-TOGETHER = 2**18
+# Rows up to which starts climb one after another: a pass over so few costs little.
+FEW_TO_CLIMB = 4_096
+# Rows that are never shared out.
+FEW_ROWS = 32
 
 
 class Estimator(ABC):
     """Parameters by introspection of the constructor, as scikit-learn has them."""
 
     n_features_in_: int
+    n_threads: int | None
 
     @classmethod
     def _parameter_names(cls) -> list[str]:
@@ -109,6 +114,13 @@ class Estimator(ABC):
         now.__dict__ = self.__dict__
         return now
 
+    def _threads_for(self, values: NDArray[Any]) -> int:
+        """Threads of a prediction."""
+        # So few rows are never shared out: no need to ask the system for processors.
+        if self.n_threads is None and len(values) <= FEW_ROWS:
+            return 1
+        return resolve_threads(self.n_threads)
+
     def _rows(self, X: ArrayLike, n_features: int) -> NDArray[Any]:
         """X as rows of as many features as were fitted."""
         values = as_rows(X)
@@ -117,8 +129,9 @@ class Estimator(ABC):
                 f"X has {values.shape[1]} features, but {type(self).__name__} is expecting "
                 f"{n_features} features as input"
             )
-        fitted, given = getattr(self, "feature_names_in_", None), feature_names(X)
-        if fitted is not None and given is not None and list(fitted) != list(given):
+        fitted: Any = vars(self).get("feature_names_in_")
+        given = None if fitted is None else feature_names(X)
+        if given is not None and list(fitted) != list(given):
             raise ValueError(
                 "The feature names should match those that were passed during fit: "
                 f"{list(fitted)}, not {list(given)}"
@@ -134,6 +147,7 @@ class FittedByMethod(Estimator):
     tol: float | None
     max_iter: int
     n_init: int
+    init_params: Any
     random_state: Any
     verbose: int
     verbose_interval: int
@@ -166,16 +180,49 @@ class FittedByMethod(Estimator):
         resolved: Method = climb(max_iter=self.max_iter, tol=self.tol)
         return resolved
 
-    def _climb(self, model: Model, data: ArrayData, posteriors: Any, method: Any) -> Fit[Theta]:
-        """Best of several starts."""
-        climbs = (
-            method.climb(model, data, posterior, report=self._report(number))
-            for number, posterior in enumerate(posteriors)
-        )
-        # One after another where somebody reads along.
-        most = 1 if self.verbose else max(1, TOGETHER // model.layout.size)
-        _, best = self._best(lockstep(climbs, partial(data.sum_each, model.visit_each), most))
+    def _climb(
+        self, model: Model, data: ArrayData, finalists: Iterable[Finalist], method: Any
+    ) -> Fit[Theta]:
+        """Best of several starts, but for those that can't come to be the best any more."""
+        highest = -np.inf
+
+        def climbs() -> Iterator[Climb[Theta]]:
+            for number, (posterior, most) in enumerate(finalists):
+                if most >= highest:
+                    yield method.climb(model, data, posterior, report=self._report(number))
+
+        def outcomes() -> Iterator[tuple[int, Fit[Theta] | DegenerateError]]:
+            nonlocal highest
+            # One after another where somebody reads along, or each may spare the next.
+            together = max(1, TOGETHER // model.layout.size)
+            if self.verbose or data.n_rows <= FEW_TO_CLIMB:
+                together = 1
+            for number, outcome in lockstep(
+                climbs(), partial(data.sum_each, model.visit_each), together
+            ):
+                if isinstance(outcome, Fit) and worth(outcome)[0]:
+                    highest = max(highest, outcome.objective)
+                yield number, outcome
+
+        rows = data.n_rows / data.total_weight
+        sound = method.read != "mode"
+
+        def worth(fit: Fit[Theta]) -> tuple[bool, float]:
+            return sound or model.spurious(fit.posterior.buffer[None], rows)[0] < 0, fit.objective
+
+        _, best = self._best(outcomes(), worth)
         self._tell_of_convergence(best, method, self._stacklevel + 1)
+        several = self.n_init > 1 or self.init_params == "auto"
+        if several and not worth(best)[0]:
+            component = int(model.spurious(best.posterior.buffer[None], rows)[0])
+            warnings.warn(
+                f"component {component} is close to fewer than {model.emission.fewest_rows} rows, "
+                "and no start ended without such a one: the likelihood may be high there for no "
+                "good reason. Use fewer components, a simpler covariance_type, a larger reg_covar "
+                "or a prior",
+                SpuriousWarning,
+                stacklevel=self._stacklevel,
+            )
         return best
 
     def _climb_apart(
@@ -196,15 +243,19 @@ class FittedByMethod(Estimator):
         number, best = self._best(outcomes())
         return best, owns[number]
 
-    def _best(self, outcomes: Iterable[tuple[int, Fit[T] | DegenerateError]]) -> tuple[int, Fit[T]]:
-        """Best of several starts' outcomes, each with its number."""
+    def _best(
+        self,
+        outcomes: Iterable[tuple[int, Fit[T] | DegenerateError]],
+        worth: Callable[[Fit[T]], Any] = lambda fit: fit.objective,
+    ) -> tuple[int, Fit[T]]:
+        """Best of several starts' outcomes, each with its number; of equal ones the first."""
         best: Fit[T] | None = None
         first = 0
         failure: DegenerateError | None = None
         for number, outcome in outcomes:
             if isinstance(outcome, DegenerateError):
                 failure = outcome
-            elif best is None or (outcome.objective, -number) > (best.objective, -first):
+            elif best is None or (worth(outcome), -number) > (worth(best), -first):
                 best, first = outcome, number
         if best is None:
             assert failure is not None
@@ -214,10 +265,13 @@ class FittedByMethod(Estimator):
     def _tell_of_convergence(self, best: Fit[Any], method: Any, stacklevel: int) -> None:
         """Warn where a fit that is kept ended at `max_iter`."""
         if not best.converged:
+            left = "gains are still growing"
+            if np.isfinite(best.left):
+                left = f"some {best.left:.2g} nats seem to be left to gain"
+            raised = "max_iter" if method.tol is None else "max_iter or tol"
             warnings.warn(
-                f"{method.name} did not converge in {method.max_iter} iterations: the objective "
-                f"last changed by more than tol={method.tol:g} per row. Raise max_iter or tol, or "
-                "try other starts (n_init)",
+                f"{method.name} did not converge in {method.max_iter} iterations: {left}. Raise "
+                f"{raised}, or try other starts (n_init)",
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )
@@ -249,6 +303,11 @@ class FittedByMethod(Estimator):
         kept = {name: value for name, value in vars(self).items() if name not in stale}
         # One assignment, so that Ctrl-C finds the old state or the new one.
         self.__dict__ = {**kept, **fitted}
+
+
+def unchanged(now: tuple[Any, ...], then: tuple[Any, ...]) -> bool:
+    """Whether attributes still are what they were."""
+    return _kernels.columns.same(now, then) or all(map(np.array_equal, now, then))
 
 
 def feature_names(X: Any) -> NDArray[np.object_] | None:

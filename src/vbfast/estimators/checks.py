@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..data import Frame
+from ..data import Frame, check_number
 
 __all__ = [
     "as_array",
@@ -23,6 +23,7 @@ __all__ = [
     "check_memory",
     "check_number",
     "check_positive",
+    "check_samples",
     "check_sequence_lengths",
     "sum_of_logs",
 ]
@@ -32,6 +33,8 @@ Array = NDArray[np.float64]
 _CGROUP = Path("/sys/fs/cgroup")
 # Bytes that no fit is refused for.
 LITTLE_MEMORY = 2.0**26
+# Rows that a sample may ask for: no array has more.
+MOST_SAMPLES = 2**48
 
 
 def as_generator(random_state: Any) -> np.random.Generator:
@@ -56,34 +59,6 @@ def as_generator(random_state: Any) -> np.random.Generator:
     )
 
 
-def check_number(
-    name: str,
-    value: Any,
-    *,
-    whole: bool = False,
-    least: float = -np.inf,
-    above: float = -np.inf,
-    most: float = np.inf,
-    optional: bool = False,
-) -> None:
-    """Raise TypeError or ValueError where `value` is not a finite number in range."""
-    if value is None and optional:
-        return
-    kind = numbers.Integral if whole else numbers.Real
-    bounds = [f">= {least:g}"] if least > -np.inf else []
-    bounds += [f"> {above:g}"] if above > -np.inf else []
-    bounds += [f"<= {most:g}"] if most < np.inf else []
-    allowed = " ".join(
-        (["None or"] if optional else [])
-        + ["an integer" if whole else "a finite number", " and ".join(bounds)]
-    ).strip()
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, kind):
-        raise TypeError(f"{name} must be {allowed}, not {value!r}")
-    number: Any = value
-    if not least <= number < np.inf or number <= above or number > most:
-        raise ValueError(f"{name} must be {allowed}, not {value!r}")
-
-
 def check_ignored(y: Any, n_rows: int) -> None:
     """Raise ValueError where `y`, which nobody reads, can't be meant to be what it is."""
     if hasattr(y, "__len__") and len(y) != n_rows:
@@ -93,12 +68,19 @@ def check_ignored(y: Any, n_rows: int) -> None:
         )
 
 
+def check_samples(n_samples: Any) -> int:
+    """Return how many rows are to be drawn."""
+    check_number("n_samples", n_samples, whole=True, least=1)
+    if n_samples > MOST_SAMPLES:
+        raise MemoryError(f"n_samples is {n_samples}: no memory for as many rows")
+    return int(n_samples)
+
+
 def check_sequence_lengths(n_samples: int | None, lengths: ArrayLike | None) -> list[int]:
     """Return how many rows each of some sequences is to have: n_samples of one, or lengths."""
     if lengths is None:
         n = 1 if n_samples is None else n_samples
-        check_number("n_samples", n, whole=True, least=1)
-        return [int(n)]
+        return [check_samples(n)]
     if n_samples is not None:
         raise ValueError("give n_samples, of one sequence, or lengths, of several; not both")
     each = np.asarray(lengths)
@@ -107,7 +89,7 @@ def check_sequence_lengths(n_samples: int | None, lengths: ArrayLike | None) -> 
     bad = np.flatnonzero(each < 1)
     if len(bad):
         raise ValueError(f"lengths[{bad[0]}] is {each[bad[0]]}; whole numbers >= 1 are allowed")
-    return [int(n) for n in each]
+    return [check_samples(int(n)) for n in each]
 
 
 def sum_of_logs(each: Array) -> float:

@@ -52,8 +52,13 @@ class DiscreteParameters(ABC):
         """Return the emission with a flat prior."""
 
     @abstractmethod
-    def _with_prior(self, data: ArrayData, method: Method) -> tuple[Any, dict[str, Any]]:
-        """Return the emission with its prior, and the attributes that tell of it."""
+    def _with_prior(
+        self, plain: Any, method: Method, mean: Callable[[], Array]
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return an emission like `plain` with its prior, and the attributes that tell of it.
+
+        ``mean()`` is that of all rows, (D,), asked for where a prior takes it.
+        """
 
     @abstractmethod
     def _given_values(self, emission: Any) -> Array | None:
@@ -109,7 +114,7 @@ class DiscreteParameters(ABC):
         self, data: ArrayData, method: Method, proper: bool
     ) -> tuple[Any, dict[str, Any]]:
         """Return the emission, and the attributes that tell of its prior."""
-        return self._with_prior(data, method)
+        return self._with_prior(self._plain(data.values), method, lambda: _mean_of(data))
 
     def _given_for(self, data: ArrayData) -> dict[str, Array | None]:
         """Parameters to start from, checked."""
@@ -167,24 +172,18 @@ class PoissonParameters(DiscreteParameters):
     def _plain(self, values: NDArray[Any]) -> Poisson:
         return Poisson(values.shape[1])
 
-    def _with_prior(self, data: ArrayData, method: Method) -> tuple[Poisson, dict[str, Any]]:
-        d = data.values.shape[1]
+    def _with_prior(
+        self, plain: Poisson, method: Method, mean: Callable[[], Array]
+    ) -> tuple[Poisson, dict[str, Any]]:
         shape, rate = self.shape_prior, self.rate_prior
         if (shape is None) != (rate is None):
             raise ValueError("give shape_prior and rate_prior, or neither")
         if shape is None and method.read != "mode":
-            mean = self._mean_of(data)
-            shape, rate = 1.0, 1.0 / np.where(mean > 0, mean, 1.0)
-        emission = _made(Poisson, d, shape=shape, rate=rate)
+            each = mean()
+            shape, rate = 1.0, 1.0 / np.where(each > 0, each, 1.0)
+        emission = _made(Poisson, plain.n_features, shape=shape, rate=rate)
         _check_mode("shape_prior", shape, method)
         return emission, {"shape_prior_": shape, "rate_prior_": rate}
-
-    def _mean_of(self, data: ArrayData) -> Array:
-        """Mean of all rows, (D,)."""
-        whole = Model(Mixture(1), self._plain(data.values))
-        about = whole.about(np.ones((1, data.values.shape[1])))
-        stats = data.sum(whole.visit, about, Assignment("hard"))
-        return np.asarray(stats["sums"][0] / stats["strength"][0])
 
     def _given_values(self, emission: Poisson) -> Array | None:
         if self.means_init is None:
@@ -234,8 +233,10 @@ class BernoulliParameters(SymbolsParameters):
     def _plain(self, values: NDArray[Any]) -> Bernoulli:
         return Bernoulli(values.shape[1])
 
-    def _with_prior(self, data: ArrayData, method: Method) -> tuple[Bernoulli, dict[str, Any]]:
-        d, concentration = data.values.shape[1], self._flat_or_one(method)
+    def _with_prior(
+        self, plain: Bernoulli, method: Method, mean: Callable[[], Array]
+    ) -> tuple[Bernoulli, dict[str, Any]]:
+        d, concentration = plain.n_features, self._flat_or_one(method)
         if concentration is None:
             return Bernoulli(d), {"concentration_prior_": None}
         zero, one = _pair("concentration_prior", concentration)
@@ -269,8 +270,10 @@ class CategoricalParameters(SymbolsParameters):
             n_categories = tuple(np.asarray(n_categories).tolist())
         return Categorical(values.shape[1], n_categories)
 
-    def _with_prior(self, data: ArrayData, method: Method) -> tuple[Categorical, dict[str, Any]]:
-        plain, concentration = self._plain(data.values), self._flat_or_one(method)
+    def _with_prior(
+        self, plain: Categorical, method: Method, mean: Callable[[], Array]
+    ) -> tuple[Categorical, dict[str, Any]]:
+        concentration = self._flat_or_one(method)
         emission = _made(
             Categorical, plain.n_features, plain.n_categories, concentration=concentration
         )
@@ -305,6 +308,14 @@ class CategoricalParameters(SymbolsParameters):
 
     def _n_free(self, emission: Categorical) -> int:
         return int((emission.categories - 1).sum())
+
+
+def _mean_of(data: ArrayData) -> Array:
+    """Mean of all counts, (D,)."""
+    whole = Model(Mixture(1), Poisson(data.values.shape[1]))
+    about = whole.about(np.ones((1, data.values.shape[1])))
+    stats = data.sum(whole.visit, about, Assignment("hard"))
+    return np.asarray(stats["sums"][0] / stats["strength"][0])
 
 
 def _made(kind: Any, *args: Any, **priors: Any) -> Any:

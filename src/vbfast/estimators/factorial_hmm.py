@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import draws
 from .._kernels.inputs import Assignment
-from .._threads import resolve_threads
 from ..conjugate import MOST_ROWS, Regression, precision_factors, regression
 from ..data import ArrayData, Frame, as_sequences, check_finite, portions
 from ..emissions.additive import AdditiveCovariance, AdditiveGaussian
@@ -87,8 +86,10 @@ class FactorialHMM(FittedByMethod):
         lower, and depends on the order of the chains. Predictions beyond 4,096 joint states take
         the same family, with blocks of 4,096.
     covariance_type : {"full", "diag"}
-    tol : float
-        Stop when the objective changes by no more than this a row (nats).
+    tol : float, optional
+        Stop when an update changes the objective by no more than this a row (nats), and by less
+        than the one before. Where not given: when no more than 0.001 nats in total are left to
+        gain, as the last updates foretell it.
     max_iter : int
         Sweeps over the data at most, after the first, for methods given by name, and to where the
         chains of full inference begin.
@@ -624,6 +625,13 @@ class FactorialHMM(FittedByMethod):
             raise ValueError(f"means_ must have shape (M, K, D), got {shape}")
         m, k, d = shape
         means = as_array("means_", self.means_, shape)
+        with np.errstate(over="ignore"):
+            most = 2 * k * np.abs(means).max(axis=1).sum(axis=0).max()
+        if not np.isfinite(most):
+            raise ValueError(
+                f"means_ are as large as {np.abs(means).max():g}: their sums over chains and "
+                "states would be no float64"
+            )
         start = as_array("startprob_", self.startprob_, (m, k))
         _check_probabilities("startprob_", start)
         transition = as_array("transmat_", self.transmat_, (m, k, k))
@@ -640,7 +648,7 @@ class FactorialHMM(FittedByMethod):
         start, transition, means, covariance = now._as_they_are()
         m, k, d = means.shape
         values = now._rows(X, d)
-        threads = resolve_threads(now.n_threads)
+        threads = now._threads_for(values)
         check_finite(values, threads)
         sequences = as_sequences(lengths, len(values))
         covariance = np.diag(covariance) if covariance.ndim == 1 else covariance

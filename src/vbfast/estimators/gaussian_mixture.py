@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import _kernels, starts
+from .. import starts
 from ..answers import AveragedMixture, Expected, Known
 from ..data import ArrayData, Frame
 from ..emissions import Gaussian
@@ -18,7 +18,7 @@ from ..latents.mixture import WeightPrior
 from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
 from ..stats import Stats
-from .base import MethodName
+from .base import MethodName, unchanged
 from .checks import (
     as_probabilities,
     check_distance,
@@ -225,9 +225,7 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
         """Those of the fit; those of the parameters if somebody has set them since."""
         covariance_type, arrays = getattr(self, "_made", (None, ()))
         now = (self.weights_, self.means_, self.precisions_cholesky_)
-        if covariance_type == self.covariance_type and (
-            all(map(_kernels.columns.same, now, arrays)) or all(map(np.array_equal, now, arrays))
-        ):
+        if covariance_type == self.covariance_type and unchanged(now, arrays):
             return self._answers
         weights = as_probabilities("weights_", self.weights_, (len(self.means_),))
         frame, gaussians = self._gaussians_as_they_are()
@@ -237,10 +235,6 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
     def __sklearn_is_fitted__(self) -> bool:
         state = vars(self)
         return "weights_" in state and "means_" in state and "precisions_cholesky_" in state
-
-    @property
-    def _n_features(self) -> int:
-        return int(np.shape(self.means_)[-1])
 
     @property
     def n_parameters(self) -> int:
@@ -260,8 +254,10 @@ _DOC = """{summary}
         ``vbfast.VariationalEM(truncation=3)`` or ``vbfast.FullInference(n_draws=2000)``. Slow
         climbs are accelerated; ``vbfast.EM(acceleration=None)`` takes plain updates alone.
     covariance_type : {{"full", "tied", "diag", "spherical"}}
-    tol : float
-        Stop when the objective changes by no more than this a row (nats).
+    tol : float, optional
+        Stop when an update changes the objective by no more than this a row (nats), and by less
+        than the one before. Where not given: when no more than 0.001 nats in total are left to
+        gain, as the last updates foretell it.
     reg_covar : float
         Added to the diagonal of covariances, in units of each feature's variance in X (of 1 for
         a constant feature). All objectives stay monotone: each row is taken for a cloud of this
@@ -270,11 +266,13 @@ _DOC = """{summary}
         Sweeps over the data at most, after the first, for methods given by name.
     n_init : int
         Starts, of which the best objective is kept: all climb to their ends, several at a time in
-        each pass over X. Full inference starts each chain anew instead.
-    init_params : {{"kmeans", "k-means++", "random", "random_from_data"}}
-        Rows start in the component of the nearest centroid (after k-means; of those that
-        k-means++ chose; of rows drawn), or in a random one. Distances are in units of each
-        feature's standard deviation (spherical: of one for all).
+        each pass over X; of "auto", races. Full inference starts each chain anew instead.
+    init_params : {{"auto", "kmeans", "whitened", "k-means++", "random", "random_from_data"}}
+        "auto" lets some starts of each of the other kinds race, on a part of the rows where there
+        are many, and the best few climb to their ends. Else rows start in the component of the
+        nearest centroid (after k-means; after k-means where the covariance of all rows is 1; of
+        those that k-means++ chose; of rows drawn), or in a random one. Distances are in units of
+        each feature's standard deviation (spherical: of one for all).
     weights_init, means_init, precisions_init : array-like, optional
         (K,), (K, D), and in the shape of `precisions_`; these take the place of what
         `init_params` gives.
@@ -368,7 +366,7 @@ class GaussianMixture(_GaussianMixtureBase):  # noqa: D101
         reg_covar: float = 1e-6,
         max_iter: int = 1000,
         n_init: int = 1,
-        init_params: starts.Init | Literal["auto"] = "auto",
+        init_params: starts.Init = "auto",
         weights_init: ArrayLike | None = None,
         means_init: ArrayLike | None = None,
         precisions_init: ArrayLike | None = None,
@@ -431,7 +429,7 @@ class BayesianGaussianMixture(_GaussianMixtureBase):  # noqa: D101
         reg_covar: float = 1e-6,
         max_iter: int = 1000,
         n_init: int = 1,
-        init_params: starts.Init | Literal["auto"] = "auto",
+        init_params: starts.Init = "auto",
         weights_init: ArrayLike | None = None,
         means_init: ArrayLike | None = None,
         precisions_init: ArrayLike | None = None,

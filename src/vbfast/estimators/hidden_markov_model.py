@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import draws, portfolio, starts
 from .._kernels.inputs import Sequences
-from .._threads import resolve_threads
 from ..answers import AveragedChain, Known
 from ..data import ArrayData, as_sequences, check_finite
 from ..emissions.gaussian import CovarianceType
@@ -21,7 +20,7 @@ from ..latents.chain import Initial
 from ..methods import Fit, FullInference, Method, VariationalEM
 from ..model import Model, Theta
 from ..stats import Stats
-from .base import FittedByMethod, MethodName, feature_names
+from .base import FittedByMethod, MethodName, feature_names, unchanged
 from .checks import (
     as_generator,
     as_probabilities,
@@ -38,7 +37,7 @@ __all__ = ["HiddenMarkovModel"]
 
 Array = NDArray[np.float64]
 
-INITS = ("auto", *get_args(starts.Init))
+INITS = get_args(starts.Init)
 # Draws that predictions average over.
 MOST_DRAWS = 200
 
@@ -58,17 +57,26 @@ class HiddenMarkovModel(FittedByMethod):
         Viterbi training. By name, with `max_iter` and `tol` from here; or an object that brings its
         own, such as ``vbfast.EM(acceleration=None)``.
     covariance_type : {"diag", "full", "tied", "spherical"}
-    tol : float
-        Stop when the objective changes by no more than this a row (nats).
+    tol : float, optional
+        Stop when an update changes the objective by no more than this a row (nats), and by less
+        than the one before. Where not given: when no more than 0.001 nats in total are left to
+        gain, as the last updates foretell it.
     reg_covar : float
         Added to the diagonal of covariances, in units of each feature's variance in X: see
         `GaussianMixture`.
     max_iter : int
         Sweeps over the data at most, after the first, for methods given by name.
     n_init : int
-        Starts, of which the best objective is kept. Full inference starts each chain anew instead.
-    init_params : {"kmeans", "k-means++", "random", "random_from_data"}
-        Rows start in the state of the nearest centroid, or in a random one.
+        Starts, of which the best objective is kept; of "auto", races. Full inference starts each
+        chain anew instead.
+    init_params : {"auto", "kmeans", "whitened", "k-means++", "random", "random_from_data"}
+        "auto" lets starts of several kinds race, on a part of the rows where there are many, and
+        the best few climb to their ends: states of rows by k-means, with steps as they come or
+        states that last; of stretches of rows, by their means (for symbols, what they are made up
+        of) or their spread; random ones; equal parts of each sequence where `transmat_init` or
+        `startprob_init` has zeros. Groups go to states in the order that zeros allow best. Else
+        rows start in the state of the nearest centroid, as `GaussianMixture` has it, or in a
+        random one.
     initial : {"free", "stationary"}
         Whether the first state's distribution is a parameter of its own, or the stationary
         distribution of the transition matrix (for EM, variational EM and crisp EM).
@@ -159,7 +167,7 @@ class HiddenMarkovModel(FittedByMethod):
         reg_covar: float = 1e-6,
         max_iter: int = 1000,
         n_init: int = 1,
-        init_params: starts.Init | Literal["auto"] = "auto",
+        init_params: starts.Init = "auto",
         initial: Initial = "free",
         startprob_init: ArrayLike | None = None,
         transmat_init: ArrayLike | None = None,
@@ -264,7 +272,7 @@ class HiddenMarkovModel(FittedByMethod):
         n_starts = method.n_chains if isinstance(method, FullInference) else self.n_init
         posteriors = self._starts(model, data, given, method, n_starts, rng)
         if isinstance(method, FullInference):
-            fitted = self._sample(model, data, list(posteriors), method, rng)
+            fitted = self._sample(model, data, [start for start, _ in posteriors], method, rng)
         else:
             best = self._best_climb(model, data, posteriors, method)
             fitted = self._climbed(model, method, best)
@@ -296,12 +304,17 @@ class HiddenMarkovModel(FittedByMethod):
         )
 
     def _best_climb(
-        self, model: Model, data: ArrayData, posteriors: Iterable[Stats], method: Any
+        self,
+        model: Model,
+        data: ArrayData,
+        posteriors: Iterable[portfolio.Finalist],
+        method: Any,
     ) -> Fit[Theta]:
         if method.assign(0).kind != "factorised":
             return self._climb(model, data, posteriors, method)
         # Coordinate ascent goes on from the last q(T), or the free energy might fall.
-        best, _ = self._climb_apart(model, data, posteriors, method, self.n_components)
+        each = (posterior for posterior, _ in posteriors)
+        best, _ = self._climb_apart(model, data, each, method, self.n_components)
         self._tell_of_convergence(best, method, 4)
         return best
 
@@ -394,9 +407,10 @@ class HiddenMarkovModel(FittedByMethod):
         method: Method,
         n_starts: int,
         rng: np.random.Generator,
-    ) -> Iterable[Stats]:
-        """Posteriors that fits begin with."""
-        init, face = self.init_params, self._face
+    ) -> Iterable[portfolio.Finalist]:
+        """Posteriors that fits begin with, and the highest objectives that they may come to."""
+        init: starts.Init = self.init_params
+        face = self._face
         counts = np.full(self.n_components, data.total_weight / self.n_components)
 
         def start(located: Callable[[], Stats]) -> Stats:
@@ -405,12 +419,15 @@ class HiddenMarkovModel(FittedByMethod):
                 posterior, method.read, given["startprob"], given["transmat"]
             )
 
+        if isinstance(method, FullInference) and init == "auto":
+            init = "kmeans"
         if init != "auto":
             return (
-                start(lambda: starts.posterior(model, data, init, rng)) for _ in range(n_starts)
+                (start(lambda: starts.posterior(model, data, init, rng)), np.inf)
+                for _ in range(n_starts)
             )
         if self.n_components == 1 or all(value is not None for value in given.values()):
-            return [start(lambda: starts.posterior(model, data, "kmeans", rng))]
+            return [(start(lambda: starts.posterior(model, data, "kmeans", rng)), np.inf)]
         return portfolio.chain_finalists(
             model, data, method, n_starts, rng, lambda posterior: start(lambda: posterior)
         )
@@ -539,7 +556,7 @@ class HiddenMarkovModel(FittedByMethod):
         """The parameters, where somebody has set them since the fit; None if nobody has."""
         kind, arrays = getattr(self, "_made", (None, ()))
         now = tuple(getattr(self, name) for name in self._told_names)
-        if kind == self._kind and all(map(np.array_equal, now, arrays)):
+        if kind == self._kind and unchanged(now, arrays):
             return None
         k = np.size(self.startprob_)
         weights = np.concatenate(
@@ -561,7 +578,7 @@ class HiddenMarkovModel(FittedByMethod):
         emission = answers.emission
         values = now._rows(X, emission.n_features)
         sequences = as_sequences(lengths, len(values))
-        threads = resolve_threads(now.n_threads)
+        threads = now._threads_for(values)
         check_finite(values, threads)
         emission.check_rows(values)
         return answers, (values, threads, sequences)

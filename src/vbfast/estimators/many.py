@@ -2,82 +2,171 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _kernels, loops
+from .._kernels.inputs import Mixtures
 from .._threads import resolve_threads
 from ..conjugate import degenerate_error
-from ..data import ArrayData, Frame, as_rows, check_weights
+from ..data import ArrayData, Frame, as_rows, check_finite, check_weights
+from ..emissions import Categorical
 from ..emissions.gaussian import CovarianceType
-from ..exceptions import NO_NUMBER, ConvergenceWarning, DegenerateError, ObjectiveFellWarning
+from ..exceptions import (
+    NO_NUMBER,
+    ConvergenceWarning,
+    DegenerateError,
+    ImpossibleRowError,
+    ObjectiveFellWarning,
+    impossible_error,
+)
 from ..loops import Climbs
 from ..methods import Fit, FullInference, Method
 from ..model import Model
+from ..starts import KMEANS_SWEEPS, KMEANS_TOL, SPREAD
 from ..stats import Stats
 from .checks import as_generator
+from .emission_parameters import check_emission
 from .gaussian_mixture import _GaussianMixtureBase
-from .gaussian_parameters import FARTHEST_PRIOR, covariances_of
+from .gaussian_parameters import FARTHEST_PRIOR, GaussianParameters, covariances_of
+from .hidden_markov_model import HiddenMarkovModel
+from .mixture_model import MixtureModel
 
 __all__ = ["ManyFits", "fit_many"]
 
 Array = NDArray[np.float64]
 
-# Attributes of an estimator that `ManyFits` has for all.
-STACKED = (
-    "weights_",
-    "means_",
-    "covariances_",
-    "precisions_cholesky_",
-    "objective_",
-    "lower_bound_",
-    "n_iter_",
-    "converged_",
-)
+# Attributes of an estimator that `ManyFits` has for all, beside those of its emission.
+COMMON = ("objective_", "lower_bound_", "n_iter_", "converged_")
+# Rows of data sets that are looked at together.
+TOGETHER = 2**16
 
 
 @dataclass(frozen=True)
-class _Problems:
+class _Problems(ABC):
     """Data sets for the compiled loop, and what their models are made of.
 
     Attributes
     ----------
-    estimator : GaussianMixture or BayesianGaussianMixture
+    core : estimator of one emission
+    method : Method
     values, weights : list of ndarray
-    origin, scale, variance : ndarray of shape (S, D)
-        Of their frames.
     total : ndarray of shape (S,)
         Sums of weights.
+    """
+
+    core: Any
+    method: Any
+    values: list[NDArray[Any]]
+    weights: list[Array] | None
+    total: Array
+
+    def some(self, of: NDArray[np.int64]) -> Self:
+        """Those of these numbers."""
+        if len(of) == len(self.values):
+            return self
+        parts = {
+            each.name: getattr(self, each.name)[of]
+            for each in fields(self)
+            if isinstance(getattr(self, each.name), np.ndarray)
+        }
+        weights = self.weights and [self.weights[s] for s in of]
+        return replace(self, values=[self.values[s] for s in of], weights=weights, **parts)
+
+    @abstractmethod
+    def frame(self, s: int) -> Frame:
+        """Units of data set s."""
+
+    @abstractmethod
+    def frames(self) -> tuple[Array, Array, Array]:
+        """Origin, scale and variance of all, (S, D) each."""
+
+    @abstractmethod
+    def model(self, s: int) -> tuple[Model, dict[str, Any]]:
+        """Model of data set s, and the attributes that tell of its priors."""
+
+    @abstractmethod
+    def given(self, s: int) -> dict[str, Array | None]:
+        """Parameters that data set s is to start from, checked."""
+
+    @abstractmethod
+    def models(self, model: Model, n_init: int) -> Mixtures:
+        """Models of all data sets, each n_init times, where `model` is one of them."""
+
+    @abstractmethod
+    def told(self, climbs: Climbs, failed: NDArray[np.bool_]) -> dict[str, Array]:
+        """Attributes that say what the emissions' parameters are, data sets first."""
+
+    def constant(self) -> Array | None:
+        """What objectives have of the rows whatever theta is, (S,)."""
+        return None
+
+
+@dataclass(frozen=True)
+class _Gaussians(_Problems):
+    """Of Gaussians.
+
+    Attributes
+    ----------
+    origin, scale, variance : ndarray of shape (S, D)
+        Of their frames.
     scatter : ndarray of shape (S, D, D)
         Of all rows, in their frames.
     """
 
-    estimator: Any
-
-    values: list[NDArray[Any]]
-    weights: list[Array] | None
     origin: Array
     scale: Array
     variance: Array
-    total: Array
     scatter: Array
+
+    @classmethod
+    def of(
+        cls, core: Any, method: Any, values: Any, weights: list[Array] | None, threads: int
+    ) -> _Gaussians:
+        """Check every data set, and find its frame and covariance."""
+        isotropic = core.covariance_type == "spherical"
+        rows = _kernels.loop.Rows(values, weights)
+        bad, present, total, scatter = rows.find_frames(isotropic, threads)
+        for s in np.flatnonzero(bad):
+            with _naming(s):
+                ArrayData.of(values[s], weights and weights[s], isotropic=isotropic)
+            raise AssertionError(f"data set {s} has no frame")
+        _check_present(core.n_components, present)
+        out = cls(
+            core, method, values, weights, total, rows.origin, rows.scale, rows.variance, scatter
+        )
+        out._check_priors()
+        return out
+
+    def _check_priors(self) -> None:
+        """Raise where the prior mean is too far from some data set."""
+        if self.core.mean_prior is None:
+            return
+        mean = np.asarray(self.core.mean_prior, dtype=float)
+        with np.errstate(over="ignore"):
+            distance = np.abs((mean - self.origin) * self.scale)
+        for s in np.flatnonzero(~(distance <= FARTHEST_PRIOR).all(axis=1)):
+            with _naming(s):
+                self.core._mean_prior(self.frame(int(s)))
 
     @cached_property
     def covariances(self) -> Array:
         """Covariances of all rows, (S, ...) in the shape of a prior's."""
-        scatter, kind = self.scatter, self.estimator.covariance_type
+        scatter, kind = self.scatter, self.core.covariance_type
         if kind in ("diag", "spherical"):
             scatter = np.diagonal(scatter, axis1=1, axis2=2)
         if kind == "spherical":
             scatter = scatter.sum(axis=1, keepdims=True)
-        found: Array = self.estimator._empirical_covariance(
+        found: Array = self.core._empirical_covariance(
             scatter, self.total, self.scale, self.variance
         )
         return found
@@ -85,6 +174,208 @@ class _Problems:
     def frame(self, s: int) -> Frame:
         """Units of data set s."""
         return Frame(self.origin[s], self.scale[s], self.variance[s])
+
+    def frames(self) -> tuple[Array, Array, Array]:
+        """Origin, scale and variance of all, (S, D) each."""
+        return self.origin, self.scale, self.variance
+
+    def model(self, s: int) -> tuple[Model, dict[str, Any]]:
+        """Model of data set s, and the attributes that tell of its priors."""
+        made: tuple[Model, dict[str, Any]] = self.core._model(
+            self.frame(s), self.method, lambda: self.covariances[s]
+        )
+        return made
+
+    def given(self, s: int) -> dict[str, Array | None]:
+        """Parameters that data set s is to start from, checked."""
+        given: dict[str, Array | None] = self.core._given_parameters(self.frame(s))
+        return given
+
+    def models(self, model: Model, n_init: int) -> Mixtures:
+        """Models of all data sets, each n_init times, where `model` is one of them."""
+        emission, given = model.emission, self.core.covariance_prior
+        own_mean = self.core.mean_prior is not None
+        if emission.scatter is None and not own_mean:
+            return loops.mixtures(model)
+        out = np.tile(model.prior.buffer, (len(self.origin), 1))
+        views = {
+            name: out[:, start:end].reshape(-1, *shape)
+            for name, (start, end, shape) in model.layout.places.items()
+        }
+        if own_mean:
+            mean = (np.asarray(self.core.mean_prior, dtype=float) - self.origin) * self.scale
+            views["mean"][...] = mean[:, None]
+        if emission.scatter is not None:
+            scatter = self.covariances if given is None else np.asarray(given, dtype=float)
+            views["scatter"][...] = emission.prior_scatter(scatter, self.scale)
+        return loops.mixtures(model, np.repeat(out, n_init, axis=0))
+
+    def told(self, climbs: Climbs, failed: NDArray[np.bool_]) -> dict[str, Array]:
+        """Attributes that say what the emissions' parameters are, data sets first."""
+        means, factors = climbs.parameters["means"], climbs.parameters["factors"]
+        covariances, cholesky = _in_units_of_data(
+            factors, self.scale, self.core.covariance_type, failed
+        )
+        return {
+            "means_": self.origin[:, None] + means / self.scale[:, None],
+            "covariances_": covariances,
+            "precisions_cholesky_": cholesky,
+        }
+
+
+@dataclass(frozen=True)
+class _Discrete(_Problems):
+    """Of counts or symbols.
+
+    Attributes
+    ----------
+    plain : emission
+        With a flat prior: one of as many categories as all data sets together.
+    base : ndarray of shape (S,)
+        What objectives have of the rows whatever theta is.
+    mean : ndarray of shape (S, D)
+        Of all rows, of counts.
+    """
+
+    plain: Any
+    base: Array
+    mean: Array
+
+    @classmethod
+    def of(
+        cls, core: Any, method: Any, values: Any, weights: list[Array] | None, threads: int
+    ) -> _Discrete:
+        """Check every data set, and find what its objective has of it whatever theta is."""
+        n, d = len(values), values[0].shape[1]
+        sizes = np.array([len(rows) for rows in values])
+        base, mean, total = np.zeros(n), np.zeros((n, d)), sizes.astype(np.float64)
+        present = sizes
+        if weights is not None:
+            total = np.array([each.sum() for each in weights])
+            present = np.array([np.count_nonzero(each) for each in weights])
+        begins = np.cumsum(sizes) - sizes
+        parts = _parts(sizes)
+        plain = None
+        if core.emission == "categorical" and core.n_categories is None:
+            plain = _with_all_categories(core, values)
+        for part in parts:
+            rows = _all_rows(values, *part)
+            with _looking_closer(core, values, part):
+                check_finite(rows, threads)
+                plain = core._plain(rows) if plain is None else plain
+                plain.check_rows(rows)
+            each = plain.log_base(rows)
+            if weights is not None:
+                own = np.concatenate(weights[part[0] : part[1]])
+                each, rows = each * own, rows * own[:, None]
+            places = begins[part[0] : part[1]] - begins[part[0]]
+            base[part[0] : part[1]] = np.add.reduceat(each, places)
+            mean[part[0] : part[1]] = np.add.reduceat(rows, places, axis=0)
+        _check_present(core.n_components, present)
+        return cls(core, method, values, weights, total, plain, base, mean / total[:, None])
+
+    def frame(self, s: int) -> Frame:
+        """Units of data set s."""
+        units: Frame = self.plain.units
+        return units
+
+    def frames(self) -> tuple[Array, Array, Array]:
+        """Origin, scale and variance of all, (S, D) each."""
+        units, n = self.plain.units, len(self.total)
+        zeros = np.tile(units.origin, (n, 1))
+        return zeros, np.tile(units.scale, (n, 1)), np.tile(units.variance, (n, 1))
+
+    def model(self, s: int) -> tuple[Model, dict[str, Any]]:
+        """Model of data set s, and the attributes that tell of its priors."""
+        emission = self.core._with_prior(self.plain, self.method, lambda: self.mean[s])
+        made: tuple[Model, dict[str, Any]] = self.core._model(emission, self.method)
+        return made
+
+    def given(self, s: int) -> dict[str, Array | None]:
+        """Parameters that data set s is to start from, checked."""
+        given: dict[str, Array | None] = self.core._given_for_emission(self.plain)
+        return given
+
+    def models(self, model: Model, n_init: int) -> Mixtures:
+        """Models of all data sets, each n_init times, where `model` is one of them."""
+        if (
+            self.core.emission != "poisson"
+            or self.core.rate_prior is not None
+            or (self.method.read == "mode")
+        ):
+            return loops.mixtures(model)
+        rate = 1.0 / np.where(self.mean > 0, self.mean, 1.0)
+        return loops.mixtures(model, constants={"rate": np.repeat(rate, n_init, axis=0)})
+
+    def told(self, climbs: Climbs, failed: NDArray[np.bool_]) -> dict[str, Array]:
+        """Attributes that say what the emissions' parameters are, data sets first."""
+        name = self.core._parameter
+        return {f"{name}_": self.core._shown(climbs.parameters[name])}
+
+    def constant(self) -> Array | None:
+        """What objectives have of the rows whatever theta is, (S,)."""
+        return self.base
+
+
+def _all_rows(values: list[NDArray[Any]], first: int, end: int) -> Array:
+    """Rows of data sets first ... end - 1, one after another."""
+    return np.concatenate(values[first:end], dtype=np.float64)
+
+
+def _parts(sizes: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Which data sets, of so many rows, are looked at together: first and end."""
+    out, ends, first = [], np.cumsum(sizes), 0
+    while first < len(sizes):
+        most = ends[first] - sizes[first] + TOGETHER
+        end = max(int(np.searchsorted(ends, most, side="right")), first + 1)
+        out.append((first, end))
+        first = end
+    return out
+
+
+@contextlib.contextmanager
+def _looking_closer(core: Any, values: list[NDArray[Any]], part: tuple[int, int]) -> Iterator[None]:
+    """Have an error about the rows of some data sets say which of these it is about, and where."""
+    try:
+        yield
+    except ValueError:
+        for s in range(*part):
+            with _naming(s):
+                core._read(values[s])
+        raise
+
+
+def _with_all_categories(core: Any, values: list[NDArray[Any]]) -> Categorical:
+    """The emission that has the symbols of all data sets."""
+    most = np.ones(values[0].shape[1], dtype=np.int64)
+    for part in _parts(np.array([len(rows) for rows in values])):
+        rows = _all_rows(values, *part)
+        with _looking_closer(core, values, part):
+            check_finite(rows, 1)
+            most = np.maximum(most, core._plain(rows).categories)
+    return Categorical(len(most), tuple(most.tolist()))
+
+
+def _check_present(k: int, present: NDArray[np.int64]) -> None:
+    few = np.flatnonzero(present < k)
+    if len(few):
+        raise ValueError(
+            f"n_components={k} is more than the {present[few[0]]} rows of data set {few[0]} (of "
+            "positive weight)"
+        )
+
+
+@contextlib.contextmanager
+def _naming(s: int | np.int64) -> Iterator[None]:
+    """Have errors about arguments say that they are about data set s."""
+    try:
+        yield
+    except DegenerateError:  # about the data
+        raise
+    except ImpossibleRowError as error:
+        raise ImpossibleRowError(f"data set {s}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"data set {s}: {error}") from None
 
 
 class ManyFits(Sequence[Any]):
@@ -98,6 +389,13 @@ class ManyFits(Sequence[Any]):
     weights_ : ndarray of shape (S, K)
     means_ : ndarray of shape (S, K, D)
     covariances_, precisions_cholesky_ : ndarray of shape (S, ...)
+        Of Gaussians.
+    rates_ : ndarray of shape (S, K, D)
+        Of counts.
+    probabilities_ : ndarray of shape (S, K, D) or (S, K, D, C)
+        Of ones; of symbols.
+    startprob_, transmat_ : ndarray of shape (S, K), (S, K, K)
+        Of hidden Markov models, in place of weights.
     objective_, lower_bound_ : ndarray of shape (S,)
     n_iter_ : ndarray of shape (S,), int64
     converged_ : ndarray of shape (S,), bool
@@ -110,23 +408,27 @@ class ManyFits(Sequence[Any]):
     means_: Array
     covariances_: Array
     precisions_cholesky_: Array
+    rates_: Array
+    probabilities_: Array
+    startprob_: Array
+    transmat_: Array
     objective_: Array
     lower_bound_: Array
     n_iter_: NDArray[np.int64]
     converged_: NDArray[np.bool_]
     degenerate_: NDArray[np.bool_]
 
-    def __init__(self, estimator: Any, method: Method, n_sets: int, n_features: int) -> None:
+    def __init__(
+        self, estimator: Any, method: Method, n_sets: int, shapes: dict[str, tuple[int, ...]]
+    ) -> None:
         self._estimator = estimator
         self._method = method
         self._made: dict[int, Any] = {}
         self._failed: dict[int, str] = {}
-        k = estimator.n_components
-        covariances = estimator._parameter_shape(k, n_features)
-        self.weights_ = np.full((n_sets, k), np.nan)
-        self.means_ = np.full((n_sets, k, n_features), np.nan)
-        self.covariances_ = np.full((n_sets, *covariances), np.nan)
-        self.precisions_cholesky_ = np.full_like(self.covariances_, np.nan)
+        #: What there is for all data sets.
+        self.stacked = *shapes, *COMMON
+        for name, shape in shapes.items():
+            setattr(self, name, np.full((n_sets, *shape), np.nan))
         self.objective_ = np.full(n_sets, np.nan)
         self.lower_bound_ = np.full(n_sets, np.nan)
         self.n_iter_ = np.zeros(n_sets, dtype=np.int64)
@@ -163,9 +465,9 @@ class ManyFits(Sequence[Any]):
     def _make(self, s: int) -> Any:
         """Estimator of a data set that the compiled loop took."""
         place, climbs, problems = self._place[s], self._climbs, self._problems
-        estimator, method = self._new(), self._method
-        frame = problems.frame(place)
-        model, priors = estimator._model(frame, method, lambda: problems.covariances[place])
+        estimator, method = self._new(), problems.method
+        core = _core(estimator)
+        model, priors = problems.model(place)
         posterior = Stats(model.layout, climbs.posterior[place].copy())
         objectives = climbs.trace(place)
         fit = Fit(
@@ -176,10 +478,19 @@ class ManyFits(Sequence[Any]):
             len(objectives) - 1,
             bool(climbs.converged[place]),
         )
-        total = float(problems.total[place])
-        fitted = estimator._climbed(model, frame, total, method, fit)
-        estimator._keep_with_frame(fitted | priors, frame, method)
+        frame = problems.frame(place)
+        fitted = core._climbed(model, frame, float(problems.total[place]), method, fit)
+        core._keep_with_frame(fitted | priors, frame, method)
+        if isinstance(estimator, MixtureModel):
+            estimator._take_over(core)
         return estimator
+
+
+def _core(estimator: Any) -> Any:
+    """The estimator as one of its emission alone."""
+    if isinstance(estimator, MixtureModel):
+        return estimator._face(estimator.emission)
+    return estimator
 
 
 def fit_many(
@@ -187,6 +498,7 @@ def fit_many(
     X: ArrayLike | Sequence[ArrayLike],
     *,
     sample_weight: ArrayLike | Sequence[ArrayLike] | None = None,
+    lengths: Sequence[ArrayLike | None] | None = None,
     n_threads: int | None = None,
 ) -> ManyFits:
     """Fit an estimator to each of many independent data sets.
@@ -196,11 +508,15 @@ def fit_many(
 
     Parameters
     ----------
-    estimator : GaussianMixture or BayesianGaussianMixture
+    estimator : GaussianMixture, BayesianGaussianMixture, MixtureModel or HiddenMarkovModel
         With its parameters; it isn't changed.
     X : array-like of shape (S, N, D), or sequence of S array-likes of shape (N_s, D)
         float64 or float32 is read where it lies.
     sample_weight : array-like of shape (S, N), or sequence of S of shape (N_s,), optional
+        Of mixtures.
+    lengths : sequence of S array-likes, optional
+        Of hidden Markov models: rows of each sequence of a data set, as `fit` has them; None, as of
+        all where not given, for one sequence.
     n_threads : int, optional
         In place of the estimator's.
 
@@ -222,10 +538,14 @@ def fit_many(
 
     Notes
     -----
-    Updates in compiled code are plain ones, as of ``vbfast.EM(acceleration=None)``. Where k-means,
+    Updates in compiled code are plain ones, as of ``vbfast.EM(acceleration=None)``.
+    ``init_params="auto"`` holds no race for data sets that compiled code takes: they start by
+    k-means, `n_init` times. Where k-means,
     k-means++ or random starts begin follows from `random_state` and the data set's place in X,
     whatever the number of threads; they are other ones than those of `fit`. Full inference, a
-    Dirichlet process, `mean_variance_prior` and large data sets are fitted one by one, as by `fit`.
+    Dirichlet process, `mean_variance_prior`, hidden Markov models and large data sets are fitted
+    one by one, as by `fit`. Symbols that are not numbered by `n_categories` are those of all data
+    sets together.
 
     Examples
     --------
@@ -235,39 +555,98 @@ def fit_many(
     >>> fits.means_.shape, fits[7].predict(X[7]).shape
     ((1000, 3, 2), (200,))
     """
-    if not isinstance(estimator, _GaussianMixtureBase):
+    if not isinstance(estimator, (_GaussianMixtureBase, MixtureModel, HiddenMarkovModel)):
         raise TypeError(
-            f"estimator must be a GaussianMixture or a BayesianGaussianMixture, not {estimator!r}"
+            "estimator must be a GaussianMixture, a BayesianGaussianMixture, a MixtureModel or a "
+            f"HiddenMarkovModel, not {estimator!r}"
         )
-    method: Any = estimator._check_parameters()
-    if getattr(method, "acceleration", None):
-        # The compiled loop takes plain updates alone.
-        method = replace(method, acceleration=None)
+    if isinstance(estimator, MixtureModel):
+        check_emission(estimator)
+    method: Any = _core(estimator)._check_parameters()
     threads = resolve_threads(estimator.n_threads if n_threads is None else n_threads)
-    if estimator.warm_start:
+    if getattr(estimator, "warm_start", False):
         raise ValueError("warm_start=True: fit_many starts anew; set it to False")
     values = _data_sets(X)
-    weights = _weights(sample_weight, values)
-    kind = type(estimator)
-    fits = ManyFits(kind(**estimator.get_params()), method, len(values), values[0].shape[1])
-    problems = _problems(fits._estimator, values, weights, threads)
     rng = as_generator(estimator.random_state)
     # A start's seed depends on nothing but its number and its data set's.
     first = rng.integers(2**63, size=(len(values), 1), dtype=np.uint64)
     seeds: NDArray[np.uint64] = np.add(
         first, np.arange(estimator.n_init, dtype=np.uint64), dtype=np.uint64
     )
-    model, _ = estimator._model(problems.frame(0), method, lambda: problems.covariances[0])
-    _check_priors(estimator, problems)
+    estimator = type(estimator)(**estimator.get_params())
+    if isinstance(estimator, HiddenMarkovModel):
+        fits = _chains(estimator, method, values, sample_weight, lengths, seeds[:, 0], threads)
+    else:
+        if lengths is not None:
+            raise ValueError("lengths are for a HiddenMarkovModel: rows of a mixture have no order")
+        fits = _mixtures(estimator, method, values, _weights(sample_weight, values), seeds, threads)
+    _warn(fits)
+    return fits
+
+
+def _mixtures(
+    estimator: Any,
+    method: Any,
+    values: list[NDArray[Any]],
+    weights: list[Array] | None,
+    seeds: NDArray[np.uint64],
+    threads: int,
+) -> ManyFits:
+    """Fit a mixture to each data set."""
+    if getattr(method, "acceleration", None):
+        # The compiled loop takes plain updates alone.
+        method = replace(method, acceleration=None)
+    core = _core(estimator)
+    kind = _Gaussians if isinstance(core, _GaussianMixtureBase) else _Discrete
+    problems = kind.of(core, method, values, weights, threads)
+    model, _ = problems.model(0)
+    fits = ManyFits(
+        estimator,
+        method,
+        len(values),
+        _shapes(core, values[0].shape[1], getattr(problems, "plain", None)),
+    )
     most = 0 if isinstance(method, FullInference) else loops.most_rows(model)
     quick = np.array([len(rows) for rows in values]) <= most
     taken, left = np.flatnonzero(quick), np.flatnonzero(~quick)
     if len(taken):
-        _fit_quickly(fits, model, _some(problems, taken), taken, seeds[taken], threads)
+        _fit_quickly(fits, model, problems.some(taken), taken, seeds[taken], threads)
+    more: dict[str, Any] = {"n_threads": threads}
+    if isinstance(problems, _Discrete) and core.emission == "categorical":
+        more["n_categories"] = problems.plain.categories
     for s in left:
         each = None if weights is None else weights[s]
-        _fit_alone(fits, int(s), values[s], each, int(seeds[s, 0]), threads)
-    _warn(fits)
+        _fit_alone(fits, int(s), values[s], int(seeds[s, 0]), more, sample_weight=each)
+    return fits
+
+
+def _chains(
+    estimator: Any,
+    method: Any,
+    values: list[NDArray[Any]],
+    sample_weight: Any,
+    lengths: Any,
+    seeds: NDArray[np.uint64],
+    threads: int,
+) -> ManyFits:
+    """Fit a hidden Markov model to each data set."""
+    if sample_weight is not None:
+        raise ValueError("sample_weight is for mixtures: rows of a sequence have no weights")
+    if lengths is None:
+        lengths = [None] * len(values)
+    if not hasattr(lengths, "__len__") or len(lengths) != len(values):
+        raise ValueError(f"lengths must hold those of each of {len(values)} data sets, or None")
+    more: dict[str, Any] = {"n_threads": threads}
+    plain = None
+    if estimator.emission == "categorical" and estimator.n_categories is None:
+        plain = _with_all_categories(estimator._face, values)
+        more["n_categories"] = plain.categories
+    elif estimator.emission != "gaussian":
+        plain = estimator._face._plain(values[0])
+    shapes = _shapes(estimator, values[0].shape[1], plain)
+    fits = ManyFits(estimator, method, len(values), shapes)
+    for s, rows in enumerate(values):
+        _fit_alone(fits, s, rows, int(seeds[s]), more, lengths=lengths[s])
     return fits
 
 
@@ -314,118 +693,47 @@ def _weights(sample_weight: Any, values: list[NDArray[Any]]) -> list[Array] | No
     return out
 
 
-def _problems(
-    estimator: Any, values: list[NDArray[Any]], weights: list[Array] | None, threads: int
-) -> _Problems:
-    """Check every data set, and find its frame and covariance."""
-    k, isotropic = estimator.n_components, estimator.covariance_type == "spherical"
-    rows = _kernels.loop.Rows(values, weights)
-    bad, present, total, scatter = rows.find_frames(isotropic, threads)
-    for s in np.flatnonzero(bad):
-        try:
-            ArrayData.of(values[s], weights and weights[s], isotropic=isotropic)
-        except ValueError as error:
-            raise ValueError(f"data set {s}: {error}") from None
-        raise AssertionError(f"data set {s} has no frame")
-    few = np.flatnonzero(present < k)
-    if len(few):
-        raise ValueError(
-            f"n_components={k} is more than the {present[few[0]]} rows of data set {few[0]} (of "
-            "positive weight)"
-        )
-    return _Problems(
-        estimator, values, weights, rows.origin, rows.scale, rows.variance, total, scatter
-    )
-
-
-def _check_priors(estimator: Any, problems: _Problems) -> None:
-    """Raise where the prior mean is too far from some data set."""
-    if estimator.mean_prior is None:
-        return
-    mean = np.asarray(estimator.mean_prior, dtype=float)
-    with np.errstate(over="ignore"):
-        distance = np.abs((mean - problems.origin) * problems.scale)
-    for s in np.flatnonzero(~(distance <= FARTHEST_PRIOR).all(axis=1)):
-        try:
-            estimator._mean_prior(problems.frame(int(s)))
-        except ValueError as error:
-            raise ValueError(f"data set {s}: {error}") from None
-
-
-def _some(problems: _Problems, of: NDArray[np.int64]) -> _Problems:
-    if len(of) == len(problems.values):
-        return problems
-    weights = problems.weights
-    return _Problems(
-        problems.estimator,
-        [problems.values[s] for s in of],
-        None if weights is None else [weights[s] for s in of],
-        *(
-            getattr(problems, name)[of]
-            for name in ("origin", "scale", "variance", "total", "scatter")
-        ),
-    )
-
-
 # By compiled code --------------------------------------------------------------------------------
 
 
-def _prior(estimator: Any, model: Model, problems: _Problems) -> Array:
-    """Buffers of the priors of all, (S, size), or (1, size) where they are one."""
-    emission = model.emission
-    own_mean = estimator.mean_prior is not None
-    if emission.scatter is None and not own_mean:
-        return model.prior.buffer[None]
-    origin, scale = problems.origin, problems.scale
-    out = np.tile(model.prior.buffer, (len(origin), 1))
-    views, start = {}, 0
-    for name, shape in model.layout.fields:
-        size = int(np.prod(shape))
-        views[name] = out[:, start : start + size].reshape(-1, *shape)
-        start += size
-    if own_mean:
-        mean = (np.asarray(estimator.mean_prior, dtype=float) - origin) * scale
-        views["mean"][...] = mean[:, None]
-    if emission.scatter is not None:
-        given = estimator.covariance_prior
-        scatter = problems.covariances if given is None else np.asarray(given, dtype=float)
-        views["scatter"][...] = emission.prior_scatter(scatter, scale)
-    return out
-
-
 def _starts(
-    estimator: Any,
     model: Model,
+    models: Mixtures,
     problems: _Problems,
     rows: Any,
-    prior: Array,
     seeds: NDArray[np.uint64],
-    method: Method,
     threads: int,
 ) -> Array:
     """Posteriors that fits begin with, (problem, size), `n_init` of each data set."""
-    n_init = estimator.n_init
+    core = problems.core
+    n_init = core.n_init
     posterior = np.empty((len(seeds), model.layout.size))
-    inits = (estimator.weights_init, estimator.means_init, estimator.precisions_init)
-    if any(init is None for init in inits):
+    with _naming(0):
+        given = problems.given(0)
+    if any(part is None for part in given.values()):
         _kernels.loop.begin_all(
-            rows, loops.mixtures(model, prior), estimator.init_params, seeds, posterior, threads
+            rows,
+            models,
+            "kmeans" if core.init_params == "auto" else core.init_params,
+            seeds,
+            posterior,
+            threads,
+            kmeans_sweeps=KMEANS_SWEEPS,
+            kmeans_tol=KMEANS_TOL,
+            spread=SPREAD,
         )
-    if all(init is None for init in inits):
+    if all(part is None for part in given.values()):
         return posterior
     for s in range(len(problems.values)):
-        frame = problems.frame(s)
-        try:
-            given = estimator._given_parameters(frame)
-        except ValueError as error:
-            raise ValueError(f"data set {s}: {error}") from None
-        own, _ = estimator._model(frame, method, lambda s=s: problems.covariances[s])
+        with _naming(s):
+            given = problems.given(s)
+        own, _ = problems.model(s)
         for p in range(s * n_init, (s + 1) * n_init):
-            start = estimator._start_from(
+            start = core._start_from(
                 own,
                 float(problems.total[s]),
                 given,
-                method,
+                problems.method,
                 lambda p=p: Stats(model.layout, posterior[p].copy()),
             )
             posterior[p] = start.buffer
@@ -441,22 +749,21 @@ def _fit_quickly(
     threads: int,
 ) -> None:
     """Fit the data sets of these numbers in compiled code."""
-    estimator, method = fits._estimator, fits._method
-    prior = _prior(estimator, model, problems)
-    n_init = estimator.n_init
-    values, weights = problems.values, problems.weights
+    core, method = problems.core, problems.method
+    n_init = core.n_init
+    models = problems.models(model, n_init)
+    values, weights, constant = problems.values, problems.weights, problems.constant()
     if n_init > 1:
         values = [rows for rows in values for _ in range(n_init)]
         weights = weights and [each for each in weights for _ in range(n_init)]
-        prior = prior if len(prior) == 1 else np.repeat(prior, n_init, axis=0)
+        constant = None if constant is None else np.repeat(constant, n_init)
     rows = _kernels.loop.Rows(values, weights)
-    rows.set_frames(
-        np.repeat(problems.origin, n_init, axis=0),
-        np.repeat(problems.scale, n_init, axis=0),
-        np.repeat(problems.variance, n_init, axis=0),
-    )
-    posterior = _starts(estimator, model, problems, rows, prior, seeds.ravel(), method, threads)
-    climbs = loops.climb(rows, model, prior, method, posterior, threads)
+    rows.set_frames(*(np.repeat(part, n_init, axis=0) for part in problems.frames()))
+    posterior = _starts(model, models, problems, rows, seeds.ravel(), threads)
+    climbs = loops.climb(rows, models, model, method, posterior, threads, constant)
+    for p in np.flatnonzero(climbs.impossible >= 0):
+        with _naming(int(numbers[p // n_init])):
+            raise impossible_error(int(climbs.impossible[p]))
     if n_init > 1:
         climbs = climbs[_best(climbs, n_init)]
     # What made them isn't kept: rows may be many, and may change.
@@ -467,31 +774,24 @@ def _fit_quickly(
     for place in np.flatnonzero(failed):
         s, component = int(numbers[place]), int(climbs.degenerate[place])
         why: object = f"the {method.objective} is no finite number: {NO_NUMBER}"
-        if component < estimator.n_components:
+        if component < core.n_components:
             why = degenerate_error(component)
         fits._failed[s] = f"data set {s}: {why}"
     fits.degenerate_[numbers] = failed
-    objective = climbs.objective
-    scale, kind = problems.scale, estimator.covariance_type
-    parameters = climbs.parameters
-    weights_, factors = parameters["weights"], parameters["factors"]
+    objective, weights_ = climbs.objective, climbs.parameters["weights"]
     if method.read == "mean":
-        concentration = climbs.posterior[:, 1 : 1 + estimator.n_components]
+        concentration = climbs.posterior[:, 1 : 1 + core.n_components]
         weights_ = concentration / concentration.sum(axis=1, keepdims=True)
-    means = problems.origin[:, None] + parameters["means"] / scale[:, None]
-    raw_covariances, cholesky = _in_units_of_data(factors, scale, kind, failed)
     found = {
         "weights_": weights_,
-        "means_": means,
-        "covariances_": raw_covariances,
-        "precisions_cholesky_": cholesky,
+        **problems.told(climbs, failed),
         "objective_": objective,
-        "lower_bound_": objective / (problems.total if estimator._bound_per_row else 1.0),
+        "lower_bound_": objective / (problems.total if core._bound_per_row else 1.0),
         "n_iter_": np.maximum(climbs.n_sweeps - 1, 0),
         "converged_": climbs.converged,
     }
     good = ~failed
-    for name in STACKED:
+    for name in fits.stacked:
         getattr(fits, name)[numbers[good]] = found[name][good]
     if np.any(climbs.fell):
         s = int(numbers[np.flatnonzero(climbs.fell)[0]])
@@ -499,7 +799,7 @@ def _fit_quickly(
             f"the {method.objective} fell by more than rounding in {np.sum(climbs.fell > 0)} data "
             f"sets, the first of which is {s}",
             ObjectiveFellWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -530,30 +830,46 @@ def _in_units_of_data(
     return covariances_of(factors, kind), factors
 
 
+def _shapes(estimator: Any, n_features: int, plain: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of what `ManyFits` has of parameters, of one data set.
+
+    `plain` is the emission, of counts or symbols.
+    """
+    k, d = estimator.n_components, n_features
+    out: dict[str, tuple[int, ...]] = {"weights_": (k,)}
+    if isinstance(estimator, HiddenMarkovModel):
+        out = {"startprob_": (k,), "transmat_": (k, k)}
+    if plain is None:
+        covariances = GaussianParameters._parameter_shape(estimator, k, d)
+        return out | {
+            "means_": (k, d), "covariances_": covariances, "precisions_cholesky_": covariances
+        }  # fmt: skip
+    ((name, shape),) = plain.arrays(k).items()
+    return out | {f"{name}_": shape[: 2 if estimator.emission == "bernoulli" else None]}
+
+
 # One by one --------------------------------------------------------------------------------------
 
 
 def _fit_alone(
-    fits: ManyFits, s: int, values: NDArray[Any], weights: Array | None, seed: int, threads: int
+    fits: ManyFits, s: int, values: NDArray[Any], seed: int, more: dict[str, Any], **given: Any
 ) -> None:
-    """Fit one data set by `fit`."""
+    """Fit one data set by `fit`, with these parameters in place of the estimator's."""
     estimator = fits._new()
-    estimator.set_params(random_state=seed, n_threads=threads)
+    estimator.set_params(random_state=seed, **more)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _naming(s):
             warnings.simplefilter("ignore", ConvergenceWarning)
-            estimator.fit(values, sample_weight=weights)
+            estimator.fit(values, **given)
     except DegenerateError as error:
         fits._failed[s] = f"data set {s}: {error}"
         fits.degenerate_[s] = True
         return
-    except ValueError as error:
-        raise ValueError(f"data set {s}: {error}") from None
-    for name in STACKED:
+    for name in fits.stacked:
         getattr(fits, name)[s] = getattr(estimator, name)
     params = fits._estimator.get_params()
     fits._made[s] = estimator.set_params(
-        random_state=params["random_state"], n_threads=params["n_threads"]
+        random_state=params["random_state"], **{name: params[name] for name in more}
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +13,6 @@ from scipy.special import entr
 
 from .. import draws, portfolio, starts
 from .._kernels.inputs import Assignment
-from .._threads import resolve_threads
 from ..answers import AveragedMixture, Known
 from ..conjugate import MOST_ROWS, StickBreaking
 from ..data import ArrayData, Frame, check_finite, check_weights
@@ -23,13 +22,20 @@ from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
 from ..stats import Stats
 from .base import FittedByMethod, feature_names
-from .checks import as_generator, as_probabilities, check_choice, check_number, sum_of_logs
+from .checks import (
+    as_generator,
+    as_probabilities,
+    check_choice,
+    check_number,
+    check_samples,
+    sum_of_logs,
+)
 
 __all__ = ["MixtureBase"]
 
 Array = NDArray[np.float64]
 
-INITS = ("auto", *get_args(starts.Init))
+INITS = get_args(starts.Init)
 WEIGHT_PRIORS = ("dirichlet_distribution", "dirichlet_process")
 # Rows that one weight may stand for in full inference, each with a draw of its own.
 MOST_COPIES = 2**53
@@ -42,7 +48,7 @@ class MixtureBase(FittedByMethod):
 
     # Set by the subclasses' constructors.
     n_components: int
-    init_params: starts.Init | Literal["auto"]
+    init_params: starts.Init
     weights_init: ArrayLike | None
     weight_concentration_prior_type: WeightPrior
     weight_concentration_prior: float | None
@@ -133,11 +139,6 @@ class MixtureBase(FittedByMethod):
 
     @property
     @abstractmethod
-    def _n_features(self) -> int:
-        """Features of a row to predict."""
-
-    @property
-    @abstractmethod
     def n_parameters(self) -> int:
         """Free parameters, weights among them."""
 
@@ -197,7 +198,7 @@ class MixtureBase(FittedByMethod):
             given, n_starts = previous, (n_starts if isinstance(method, FullInference) else 1)
         posteriors = self._starts(model, data, given, method, n_starts, rng)
         if isinstance(method, FullInference):
-            fitted = self._sample(model, data, list(posteriors), method, rng)
+            fitted = self._sample(model, data, [start for start, _ in posteriors], method, rng)
         else:
             best = self._climb(model, data, posteriors, method)
             fitted = self._climbed(model, data.frame, data.total_weight, method, best)
@@ -214,19 +215,22 @@ class MixtureBase(FittedByMethod):
         method: Method,
         n_starts: int,
         rng: np.random.Generator,
-    ) -> Iterable[Stats]:
-        """Posteriors that fits begin with."""
+    ) -> Iterable[portfolio.Finalist]:
+        """Posteriors that fits begin with, and the highest objectives that they may come to."""
         init, total = self.init_params, data.total_weight
 
         def start(located: Callable[[], Stats]) -> Stats:
             return self._start_from(model, total, given, method, located)
 
+        if isinstance(method, FullInference) and init == "auto":
+            init = "kmeans"
         if init != "auto":
             return (
-                start(lambda: starts.posterior(model, data, init, rng)) for _ in range(n_starts)
+                (start(lambda: starts.posterior(model, data, init, rng)), np.inf)
+                for _ in range(n_starts)
             )
         if self.n_components == 1 or all(value is not None for value in given.values()):
-            return [start(lambda: starts.posterior(model, data, "kmeans", rng))]
+            return [(start(lambda: starts.posterior(model, data, "kmeans", rng)), np.inf)]
         return portfolio.finalists(
             model, data, method, n_starts, rng, lambda posterior: start(lambda: posterior)
         )
@@ -368,20 +372,16 @@ class MixtureBase(FittedByMethod):
 
     # -- predictions --------------------------------------------------------------------------
 
-    def _check_rows(self, values: NDArray[Any], n_threads: int) -> None:
-        """Raise ValueError where no density is to be had of a value."""
-        check_finite(values, n_threads)
-
     def _prepare(self, X: ArrayLike) -> tuple[Known | AveragedMixture, NDArray[Any], int]:
         """What tells of rows, rows and threads of a prediction, checked."""
         now = self._now()
         now._check_is_fitted()
-        values = now._rows(X, now._n_features)
-        # So few rows are never shared out: no need to ask the system for processors.
-        few = now.n_threads is None and len(values) <= 32
-        threads = 1 if few else resolve_threads(now.n_threads)
-        now._check_rows(values, threads)
-        return now._current_answers, values, threads
+        answers = now._current_answers
+        values = now._rows(X, answers.emission.n_features)
+        threads = now._threads_for(values)
+        check_finite(values, threads)
+        answers.emission.check_rows(values)
+        return answers, values, threads
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probability of each component for each row.
@@ -482,7 +482,7 @@ class MixtureBase(FittedByMethod):
         """
         now = self._now()
         now._check_is_fitted()
-        check_number("n_samples", n_samples, whole=True, least=1)
+        n_samples = check_samples(n_samples)
         seed = now.random_state if random_state is None else random_state
         return now._current_answers.sample(n_samples, as_generator(seed))
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import _kernels, starts
+from .. import starts
 from ..answers import AveragedMixture, Expected, Known
 from ..data import ArrayData, Frame
 from ..emissions.gaussian import CovarianceType
@@ -17,7 +17,7 @@ from ..latents.mixture import WeightPrior
 from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
 from ..stats import Stats
-from .base import Estimator, MethodName
+from .base import Estimator, MethodName, unchanged
 from .checks import as_probabilities, check_memory
 from .discrete_parameters import (
     BernoulliParameters,
@@ -71,14 +71,22 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         )
 
     def _model_of(self, data: ArrayData, method: Method) -> tuple[Model, dict[str, Any]]:
+        return self._model(self._emission_with_prior(data, method, method.read != "mode"), method)
+
+    def _model(
+        self, emission_and_priors: tuple[Any, dict[str, Any]], method: Method
+    ) -> tuple[Model, dict[str, Any]]:
+        """Return the model with its priors, and the attributes that tell of them."""
+        emission, priors = emission_and_priors
         concentration = self._concentration(method, method.read != "mode")
-        emission, priors = self._with_prior(data, method)
         latent = Mixture(self.n_components, self.weight_concentration_prior_type, concentration)
         return Model(latent, emission), {"weight_concentration_prior_": concentration, **priors}
 
     def _given(self, data: ArrayData) -> dict[str, Array | None]:
-        values = self._given_values(self._plain(data.values))
-        return {"weights": self._given_weights(), "values": values}
+        return self._given_for_emission(self._plain(data.values))
+
+    def _given_for_emission(self, emission: Any) -> dict[str, Array | None]:
+        return {"weights": self._given_weights(), "values": self._given_values(emission)}
 
     def _previous(self, data: ArrayData) -> dict[str, Array | None] | None:
         if not self.__sklearn_is_fitted__():
@@ -110,6 +118,7 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         method: Method,
         located: Callable[[], Stats],
     ) -> Stats:
+        """Return the posterior of the given parameters; ``located()`` tells what is not given."""
         weights, values = given["weights"], given["values"]
         posterior = model.prior
         if weights is None or values is None:
@@ -180,9 +189,7 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
     def _as_set_since(self) -> Known | None:
         """What the parameters say, checked, if somebody has set them since the fit."""
         now = tuple(getattr(self, name) for name in self._settable)
-        if all(map(_kernels.columns.same, now, self._made)) or all(
-            map(np.array_equal, now, self._made)
-        ):
+        if unchanged(now, self._made):
             return None
         weights = as_probabilities("weights_", self.weights_, (np.size(self.weights_),))
         emission, parameters = self._as_they_are(len(weights))
@@ -203,10 +210,6 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
 
     def __sklearn_is_fitted__(self) -> bool:
         return "_answers" in vars(self)
-
-    def _check_rows(self, values: NDArray[Any], n_threads: int) -> None:
-        super()._check_rows(values, n_threads)
-        self._current_answers.emission.check_rows(values)
 
     @property
     def n_parameters(self) -> int:
@@ -253,17 +256,21 @@ class MixtureModel(Estimator):
     method : {"em", "mean_field", "full", "variational_em", "crisp_em"} or object
         By name, with `max_iter` and `tol` from here; or an object that brings its own, such as
         ``vbfast.FullInference(n_draws=2000)``.
-    tol : float
-        Stop when the objective changes by no more than this a row (nats).
+    tol : float, optional
+        Stop when an update changes the objective by no more than this a row (nats), and by less
+        than the one before. Where not given: when no more than 0.001 nats in total are left to
+        gain, as the last updates foretell it.
     max_iter : int
         Sweeps over the data at most, after the first, for methods given by name.
     n_init : int
-        Starts, of which the best objective is kept. Latent classes have many local optima: give
-        20 or more, and a small `tol`.
-    init_params : {"kmeans", "k-means++", "random", "random_from_data"}
-        Rows start in the component of the nearest centroid (after k-means; of those that
-        k-means++ chose; of rows drawn), or in a random one. Counts are compared by 2 sqrt(x),
-        symbols by being the same; a tenth of each component then is what all rows have in common.
+        Starts, of which the best objective is kept; of "auto", races.
+    init_params : {"auto", "kmeans", "whitened", "k-means++", "random", "random_from_data"}
+        "auto" lets some starts of each of the other kinds race, on a part of the rows where there
+        are many, and the best few climb to their ends. Else rows start in the component of the
+        nearest centroid (after k-means; the same where the covariance of all rows is 1, of
+        Gaussians; of those that k-means++ chose; of rows drawn), or in a random one. Counts are
+        compared by 2 sqrt(x), symbols by being the same; a tenth of each component then is what all
+        rows have in common.
     weights_init : array-like of shape (K,), optional
     means_init : array-like of shape (K, D), optional
         Gaussians' means or rates of counts.
@@ -353,7 +360,7 @@ class MixtureModel(Estimator):
         tol: float | None = None,
         max_iter: int = 1000,
         n_init: int = 1,
-        init_params: starts.Init | Literal["auto"] = "auto",
+        init_params: starts.Init = "auto",
         weights_init: ArrayLike | None = None,
         means_init: ArrayLike | None = None,
         precisions_init: ArrayLike | None = None,
@@ -473,8 +480,12 @@ class MixtureModel(Estimator):
             )
         face = self._face(self.emission)
         face.fit(X, y, sample_weight)
-        self.__dict__ = face.__dict__ | {"_fitted_emission": self.emission}
+        self._take_over(face)
         return self
+
+    def _take_over(self, face: Any) -> None:
+        """Have the attributes that a face was given by a fit."""
+        self.__dict__ = face.__dict__ | {"_fitted_emission": self.emission}
 
     def fit_predict(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import permutations
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -31,6 +32,8 @@ STATIONARY_STEPS, LEAST, STATIONARY_CHANGE, SHORTEST = 1000, 1e-3, 1e-13, 1e-6
 LEAST_LOG = -690.0
 # Probabilities below this are taken for 0 in a fit with exact q(T): see `Chain.likely`.
 LEAST_TRANSITION = 1e-100
+# States up to which all orders of groups are tried; else how often a search begins.
+FEW_STATES, ASSIGNMENTS = 6, 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,16 +201,24 @@ class Chain:
         k = self.n_components
         if self._possible.all():
             return np.arange(k)
-        from scipy.optimize import quadratic_assignment
-
         # Where sequences begin is a group as well, whose place is known.
         steps, possible = np.zeros((k + 1, k + 1)), np.zeros((k + 1, k + 1))
         steps[:, 1:], possible[:, 1:] = counted, self._possible
-        found = quadratic_assignment(
-            steps, possible, method="2opt",
-            options={"maximize": True, "partial_match": np.array([[0, 0]]), "rng": 0},
-        )
-        return np.asarray(found.col_ind[1:] - 1)
+        if k <= FEW_STATES:
+            orders = np.array([(0, *order) for order in permutations(range(1, k + 1))])
+            allowed = possible[orders[:, :, None], orders[:, None, :]]
+            order = orders[np.einsum("gij,ij->g", allowed, steps).argmax()]
+        else:
+            from scipy.optimize import quadratic_assignment
+
+            rng = np.random.default_rng(0)
+            options = {"maximize": True, "partial_match": np.array([[0, 0]]), "rng": rng}
+            found = [
+                quadratic_assignment(steps, possible, method=method, options=options)
+                for method in ["faq"] + ["2opt"] * ASSIGNMENTS
+            ]
+            order = max(found, key=lambda one: one.fun).col_ind
+        return np.asarray(order[1:] - 1)
 
     def around(self, counts: Array) -> dict[str, Array]:
         """Statistics of states that hold `counts` rows (K,) in any order."""

@@ -1,0 +1,171 @@
+# Gamma distributions of rates, and what kernels read of rates and leave. No memory is taken here.
+#
+# Formulas: Bishop, Pattern Recognition and Machine Learning (2006), B.26-B.30.
+
+from libc.math cimport exp, lgamma, log
+
+from .assign cimport LOWEST
+from .random cimport Stream, log_gamma
+from .special cimport EMPTY, TINY, digamma, log_gamma_ratio, times_log
+from .tile cimport fours
+
+
+# Independent ones, of K components and D features.
+cdef struct Gammas:
+    Py_ssize_t n_components
+    Py_ssize_t n_features
+    const double* excess  # (K, D): shape - 1, so that next to none of it is lost beside a 1
+    const double* rate    # (K, D)
+
+
+cdef inline Gammas gammas(
+    Py_ssize_t n_components, Py_ssize_t n_features, const double* excess, const double* rate
+) noexcept nogil:
+    cdef Gammas q
+    q.n_components = n_components
+    q.n_features = n_features
+    q.excess = excess
+    q.rate = rate
+    return q
+
+
+cdef inline void set_rates(
+    Py_ssize_t n_components, Py_ssize_t n_features, const double* values, double* rates,
+    double* log_rates,
+) noexcept nogil:
+    """Rates that are known, and their logarithms."""
+    cdef Py_ssize_t i
+    for i in range(n_components * n_features):
+        rates[i] = values[i]
+        log_rates[i] = log(values[i])
+
+
+cdef inline void read_rate_modes(Gammas q, double* rates, double* log_rates) noexcept nogil:
+    """Rates of highest density, (shape - 1) / rate (B.29).
+
+    An empty component under a flat prior takes the mean rates of all rows, 0 if there are none.
+    """
+    cdef Py_ssize_t d, i, k
+    cdef double pooled, sum_, total
+    for d in range(q.n_features):
+        sum_ = 0.0
+        total = 0.0
+        for k in range(q.n_components):
+            sum_ += q.excess[k * q.n_features + d]
+            total += q.rate[k * q.n_features + d]
+        pooled = sum_ / total if total > 0.0 else 0.0
+        for k in range(q.n_components):
+            i = k * q.n_features + d
+            rates[i] = q.excess[i] / q.rate[i] if q.rate[i] > EMPTY else pooled
+            log_rates[i] = log(rates[i])
+
+
+cdef inline void read_expected_rates(Gammas q, double* rates, double* log_rates) noexcept nogil:
+    """E[lambda] (B.27) and E[log lambda] (B.30)."""
+    cdef Py_ssize_t i
+    for i in range(q.n_components * q.n_features):
+        rates[i] = (q.excess[i] + 1.0) / q.rate[i]
+        log_rates[i] = digamma(q.excess[i] + 1.0) - log(q.rate[i])
+
+
+cdef inline void draw_rates(
+    Gammas q, Stream* stream, double* rates, double* log_rates
+) noexcept nogil:
+    """None so small that it would be lost."""
+    cdef Py_ssize_t i
+    for i in range(q.n_components * q.n_features):
+        log_rates[i] = max(
+            log_gamma(stream, q.excess[i] + 1.0) - log(q.rate[i]), log(TINY)
+        )
+        rates[i] = exp(log_rates[i])
+
+
+cdef inline double log_density_given(
+    Gammas q, Py_ssize_t k, const double* rates, const double* log_rates
+) noexcept nogil:
+    """log p(lambda) of one component's rates (D) under component k."""
+    cdef double value = 0.0
+    cdef double rate, excess
+    cdef Py_ssize_t d
+    for d in range(q.n_features):
+        excess = q.excess[k * q.n_features + d]
+        rate = q.rate[k * q.n_features + d]
+        value += times_log(excess, log_rates[d]) - rate * rates[d]
+        value += (excess + 1.0) * log(rate) - lgamma(excess + 1.0)
+    return value
+
+
+cdef inline double log_density_of_rates(
+    Gammas q, const double* rates, const double* log_rates
+) noexcept nogil:
+    """log p(lambda), all components and features."""
+    cdef double value = 0.0
+    cdef Py_ssize_t k
+    for k in range(q.n_components):
+        value += log_density_given(q, k, rates + k * q.n_features, log_rates + k * q.n_features)
+    return value
+
+
+cdef inline double kl_of_rates(
+    Gammas q, Gammas prior, const double* rates, const double* log_rates
+) noexcept nogil:
+    """KL(q || prior) = E[log q] - E[log p], rates and their logarithms being expected under q."""
+    cdef double value = 0.0
+    cdef double shape, other
+    # Most shapes of a prior are the same.
+    cdef double last = 0.0
+    cdef double log_gamma_of_last = 0.0
+    cdef Py_ssize_t i
+    for i in range(q.n_components * q.n_features):
+        shape = q.excess[i] + 1.0
+        other = prior.excess[i] + 1.0
+        value += (q.excess[i] - prior.excess[i]) * log_rates[i]
+        value -= (q.rate[i] - prior.rate[i]) * rates[i]
+        value += shape * log(q.rate[i]) - other * log(prior.rate[i])
+        if other != last:
+            last = other
+            log_gamma_of_last = lgamma(other)
+        value -= log_gamma_ratio(shape, other, log_gamma_of_last)
+    return value
+
+
+cdef inline void add_rate_terms(
+    Gammas q, const double* rates, const double* log_rates, double* terms
+) noexcept nogil:
+    """terms[k, j] += log density of component j's rates under component k."""
+    cdef Py_ssize_t j, k
+    for k in range(q.n_components):
+        for j in range(q.n_components):
+            terms[k * q.n_components + j] += log_density_given(
+                q, k, rates + j * q.n_features, log_rates + j * q.n_features
+            )
+
+
+cdef inline void write_log_rates(
+    Py_ssize_t n_components, Py_ssize_t n_features, const double* log_rates, double* coefficients
+) noexcept nogil:
+    """As discrete.pyx reads them."""
+    cdef Py_ssize_t i
+    for i in range(n_components * n_features):
+        coefficients[i] = max(log_rates[i], LOWEST)
+
+
+cdef inline void write_rate_offsets(
+    Py_ssize_t n_components, Py_ssize_t n_features, const double* rates, double* offsets
+) noexcept nogil:
+    """Scores of rows of zeros, (K,)."""
+    cdef Py_ssize_t d, k
+    for k in range(n_components):
+        offsets[k] = 0.0
+        for d in range(n_features):
+            offsets[k] -= rates[k * n_features + d]
+
+
+cdef inline void collect_counts(
+    Py_ssize_t n_components, Py_ssize_t n_features, const double* raw, double* sums
+) noexcept nogil:
+    """Sums (K, D) of what the kernel leaves in blocks, of which the last rows are padding."""
+    cdef Py_ssize_t d, k
+    for k in range(n_components):
+        for d in range(n_features):
+            sums[k * n_features + d] = raw[k * fours(n_features) + d]
