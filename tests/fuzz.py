@@ -207,7 +207,7 @@ def parameters(rng, signature, d):
         "n_chains": (0.9, lambda: int(pick(rng, [1, 2, 2, 3]))),
         "method": (0.9, lambda: method_of(rng, odd)),
         "covariance_type": (0.8, lambda: covariance),
-        "factorisation": (0.5, lambda: pick(rng, ["structured", "complete"])),
+        "factorisation": (0.5, lambda: pick(rng, ["blocks", "structured", "complete"])),
         "tol": (0.3, lambda: float(pick(rng, [0.0, 1e-12, 1e-5, 1.0, 1e300]))),
         "max_iter": (1.0, lambda: int(pick(rng, [1, 2, 3, 7, 20, 60]))),
         "reg_covar": (0.3, lambda: float(pick(rng, [0.0, 0.0, 1e-300, 1e-10, 1e-3, 1.0, 1e10]))),

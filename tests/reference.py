@@ -1121,6 +1121,48 @@ def factorised_rounds(y, v, constant, start, transition, q, family, n_rounds=50,
     return rounds
 
 
+def block_rounds(y, v, constant, start, transition, q, blocks, n_rounds=50, settled=1e-5):
+    """Update blocks of chains one after another, each exactly given the others.
+
+    Of one sequence of white rows y (T, R) and states' means v (M, K, R); q (T, M, K) are chains'
+    marginals; blocks (M,) says which one a chain is in.  Return after each round value, q, starts,
+    steps and E[z z'] summed over rows (M K, M K).  Saul & Jordan (1996): any part of a structured
+    mean field may be a model of its own.
+    """
+    n_rows, m, k = q.shape
+    q, rounds, last = q.copy(), [], -np.inf
+    for _ in range(n_rounds):
+        starts, steps, divergence, spread = np.zeros((m, k)), np.zeros((m, k, k)), 0.0, 0.0
+        within = np.zeros((m * k, m * k))
+        for block in np.unique(blocks):
+            of = np.flatnonzero(blocks == block)
+            others = np.einsum("tmk,mkr->tr", np.delete(q, of, 1), np.delete(v, of, 0))
+            states = joint_states(len(of), k)
+            centers = v[of, states].sum(axis=1)
+            scores = -0.5 * (((y - others)[:, None] - centers) ** 2).sum(axis=2)
+            chain = log_product_chain(start[of], transition[of])
+            log_z, _, joint, pairs = forward_backward(scores, *chain, log=np.array)
+            marks = np.zeros((len(states), m * k))
+            for i, one in enumerate(of):
+                marks[np.arange(len(states)), one * k + states[:, i]] = 1.0
+                own = np.eye(k)[states[:, i]]
+                q[:, one] = joint @ own
+                starts[one], steps[one] = joint[0] @ own, own.T @ pairs @ own
+            within += (marks.T * joint.sum(axis=0)) @ marks
+            divergence += (joint * scores).sum() - log_z.sum()
+            spread += (joint * (centers**2).sum(axis=1)).sum() - ((joint @ centers) ** 2).sum()
+        mean = np.einsum("tmk,mkr->tr", q, v)
+        value = n_rows * constant - 0.5 * (((y - mean) ** 2).sum() + spread) - divergence
+        z = q.reshape(n_rows, -1)
+        same = np.repeat(np.equal.outer(blocks, blocks), k, axis=0).repeat(k, axis=1)
+        gram = np.where(same, within, z.T @ z)
+        rounds.append((value, q.copy(), starts, steps, gram))
+        if not value - last > settled * n_rows or len(np.unique(blocks)) == 1:
+            break
+        last = value
+    return rounds
+
+
 def factorised_free_energy(chains, start, transition, means, covariance, X):
     """Return E log p(X, T) - E log q(T) of independent chains, by all joint paths.
 

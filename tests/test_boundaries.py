@@ -528,6 +528,18 @@ CASES = {
     "coupled scale": (lambda: coupled(block(scale=ONES(7))), ValueError, "scale"),
     "coupled memory narrow": (lambda: coupled(memory=ZEROS((N, 2))), ValueError, "memory"),
     "coupled memory short": (lambda: coupled(memory=ZEROS((3, M * K))), ValueError, "memory"),
+    "coupled memory of no blocks": (
+        lambda: coupled(kind="blocks", memory=ZEROS((N, M * K))), ValueError, "memory has shape",
+    ),
+    "coupled memory of blocks too narrow": (
+        lambda: coupled(kind="blocks_best", memory=ZEROS((N, M * K + M))), ValueError, "memory",
+    ),
+    "coupled blocks of no states": (
+        lambda: coupled(kind="blocks", block_states=0), ValueError, "block_states is 0",
+    ),
+    "coupled trials below 0": (
+        lambda: coupled(kind="blocks", n_trials=-1), ValueError, "n_trials is -1",
+    ),
     "coupled memory 1-D": (lambda: coupled(memory=ZEROS(N * M * K)), ValueError, "memory"),
     "coupled memory read-only": (
         lambda: coupled(memory=read_only(ZEROS((N, M * K)))), TypeError, "memory", "written",

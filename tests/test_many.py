@@ -320,7 +320,7 @@ def test_one_warning_for_all_that_did_not_converge():
     assert not fits.converged_.any()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fits = fit_many(GaussianMixture(3, max_iter=500, random_state=0), X)
+        fits = fit_many(GaussianMixture(3, max_iter=500, tol=1e-3, random_state=0), X)
     assert fits.converged_.all()
 
 
@@ -347,12 +347,13 @@ def test_nothing_but_degenerate_data_sets():
     X = np.zeros((2, 10, 2))
     X[:, 5:] = 1.0
     for estimator in (
-        GaussianMixture(2, reg_covar=0.0, random_state=0),
+        GaussianMixture(2, reg_covar=0.0, init_params="kmeans", random_state=0),
         GaussianMixture(
             2,
             covariance_type="diag",
             reg_covar=0.0,
             random_state=0,
+            init_params="kmeans",
             weight_concentration_prior_type="dirichlet_process",
         ),
     ):

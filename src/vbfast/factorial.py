@@ -50,7 +50,7 @@ class FactorialModel:
     """M chains s^m, and rows x | s ~ N(sum_m W_m[s^m], C) (Ghahramani & Jordan 1997).
 
     Factorised assignments, draws, and best paths of more than 4,096 joint states go chain by chain,
-    each given the last q(T) of the others: data must have a memory for it,
+    or by blocks of chains, each given the last q(T) of the others: data must have a memory for it,
     ``data.with_memory(model.memory_width)``, and no two fits or chains may share it.
 
     Parameters
@@ -87,8 +87,8 @@ class FactorialModel:
 
     @property
     def memory_width(self) -> int:
-        """Numbers that data remember of a row's q(T): M K."""
-        return self.emission.n_indicators
+        """Numbers that data remember of a row's q(T): see `CoupledChains`."""
+        return self.latent.memory_width
 
     def _check_proper(self) -> None:
         if not self.emission.proper:
@@ -187,6 +187,8 @@ class FactorialModel:
             statistics=raw,
             seed=assignment.seed,
             sweep=assignment.sweep,
+            block_states=self.latent.block_states,
+            n_trials=self.latent.block_trials,
         )
         log_z, start, transition, rest = np.split(raw, np.cumsum([1, m * k, m * k * k]))
         return self.layout.stats(

@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 
 from . import loops, starts
 from .data import ArrayData
+from .emissions.additive import AdditiveGaussian
 from .exceptions import DegenerateError
-from .methods import EM, MeanField, lockstep
+from .factorial import FactorialModel
+from .latents.coupled import CoupledChains
+from .methods import EM, MeanField, VariationalEM, lockstep
 from .model import Model
 from .stats import Stats
 
-__all__ = ["KINDS", "chain_finalists", "finalists", "race"]
+__all__ = ["COUPLED_KINDS", "KINDS", "chain_finalists", "coupled_finalists", "finalists", "race"]
 
 Array = NDArray[np.float64]
 # Climbs n sweeps from each posterior (start, size), overwritten; objectives, NaN where degenerate.
@@ -60,6 +63,18 @@ CHAIN_KINDS: tuple[starts.ChainKind, ...] = (
     ("spread", 80),
     ("random", 1),
 )
+# Of coupled chains: a kind, and whether states last.
+COUPLED_KINDS: dict[starts.CoupledInit, int] = {
+    ("kmeans", False): 3,
+    ("kmeans", True): 3,
+    ("rows", True): 3,
+    ("residuals", False): 2,
+    ("residuals", True): 3,
+    ("random", False): 2,
+    ("random", True): 2,
+}
+# Rows times states times chains of the starts of a kind, at most where there is more than one.
+MOST_OF_COUPLED = 2**18
 
 
 @dataclass(frozen=True)
@@ -309,3 +324,89 @@ def _advance(model: Model, data: ArrayData, method: Any, posteriors: Array, n_sw
             posteriors[number] = outcome.posterior.buffer
             objectives[number] = outcome.objective
     return objectives
+
+
+def coupled_finalists(
+    model: FactorialModel,
+    data: ArrayData,
+    method: Any,
+    n_races: int,
+    rng: np.random.Generator,
+    around: Callable[[Array, Array, Array], Stats],
+) -> list[Stats]:
+    """Return what `finalists` does, of coupled chains.
+
+    Parameters
+    ----------
+    around : callable
+        ``around(transition, means, covariance)`` is a start with the parameters that were given put
+        in.
+    """
+    part = starts.stretches_of(data, rng)
+    m, k = model.latent.n_chains, model.latent.n_components
+    states = min(model.latent.block_states, model.latent.n_components ** min(m, 64)) * m
+    most = max(1, MOST_OF_COUPLED // (part.n_rows * states))
+    plan = [init for init, n in COUPLED_KINDS.items() for _ in range(min(n, most) * n_races)]
+    kinds = np.array([list(COUPLED_KINDS).index(init) for init in plan])
+    one_chain = partial(_one_chain, model)
+    posteriors = np.array(
+        [around(*starts.of_coupled(part, m, k, init, one_chain, rng)).buffer for init in plan]
+    )
+    if method.read == "mean":
+        plain: Any = MeanField(tol=0.0, factorised=True)
+    else:
+        plain = VariationalEM(tol=0.0)
+    memories = [part.with_memory(model.memory_width) for _ in plan]
+
+    def advance(there: Array, n_sweeps: int) -> Array:
+        objectives = np.full(len(there), np.nan)
+        for i, (number, *_) in enumerate(there):
+            posterior = Stats(model.layout, there[i, 1:].copy())
+            one = replace(plain, max_iter=n_sweeps)
+            try:
+                fit = one.fit(model, memories[int(number)], posterior)
+            except DegenerateError:
+                continue
+            there[i, 1:] = fit.posterior.buffer
+            objectives[i] = fit.objective
+        return objectives
+
+    # Each with its number, by which its memory is found.
+    numbered = np.column_stack([np.arange(len(plan)), posteriors])
+    found = [
+        Stats(model.layout, each[1:].copy())
+        for each in race(numbered, kinds, advance, (12, 24, 24))
+    ]
+    if part is data:
+        return found
+    thetas = [getattr(model, plain.read)(posterior) for posterior in found]
+    return [
+        around(
+            (1 - starts.LOOSE) * theta.transition / theta.transition.sum(axis=2, keepdims=True)
+            + starts.LOOSE / k,
+            theta.parameters.means,
+            np.linalg.inv(theta.parameters.factor.T @ theta.parameters.factor),
+        )
+        for theta in thetas
+    ]
+
+
+def _one_chain(
+    model: FactorialModel, data: ArrayData, transition: Array, means: Array
+) -> tuple[Array, Array]:
+    """Means of one chain that some sweeps of EM lead to from there, and each row's expected one."""
+    k, d = means.shape
+    emission = AdditiveGaussian(
+        d, 1, k, model.emission.covariance_type, reg_covar=starts.LEAST_NOISE, frame=data.frame
+    )
+    one = FactorialModel(CoupledChains(1, k), emission)
+    n_sequences = 1 if data.sequences is None else len(data.sequences.order)
+    start = np.full((1, k), 1 / k)
+    begin = one.around(
+        start, transition, means, np.diag(data.frame.variance), n_sequences, data.n_rows
+    )
+    own = data.with_memory(k)
+    fit = EM(max_iter=starts.SWEEPS_OF_ONE, tol=0.0).fit(one, own, one.prior + begin)
+    found = fit.theta.parameters.means
+    assert own.memory is not None
+    return found, own.memory @ found

@@ -5,7 +5,7 @@ k-means is crisp EM on a model of its own, `Centroids`: equal weights, unit vari
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -576,3 +576,138 @@ def from_parameters(
         out["scatter"][...] = covariances * scale
         out["strength"][...] = np.maximum(out["strength"], 1.0)
     return out
+
+
+# Coupled chains ----------------------------------------------------------------------------------
+
+# A kind of start for coupled chains, and whether their states last.
+CoupledInit = tuple[Literal["kmeans", "rows", "residuals", "random"], bool]
+# Points that are taken apart into one summand a chain: centroids or rows, at most; rows that tell
+# the noise. Rounds of taking apart, and how often it is begun.
+MOST_CENTROIDS, MOST_ROWS, ROWS_OF_NOISE = 64, 200, 1000
+ROUNDS_APART, TIMES_APART = 12, 8
+# Joint states among which the nearest is sought of all; of more, a chain at a time.
+MOST_SUMS = 1024
+# Sweeps of one chain, before its means are subtracted.
+SWEEPS_OF_ONE = 12
+# Of a feature's variance, the least noise to start with.
+LEAST_NOISE = 1e-4
+
+
+def of_coupled(
+    data: ArrayData,
+    n_chains: int,
+    n_components: int,
+    init: CoupledInit,
+    one_chain: Callable[[ArrayData, Array, Array], tuple[Array, Array]],
+    rng: np.random.Generator,
+) -> tuple[Array, Array, Array]:
+    """Transitions (M, K, K), means (M K, D) and covariance (D, D) for coupled chains to start from.
+
+    Means and covariance are in the units of the frame.
+
+    Parameters
+    ----------
+    init : tuple
+        "kmeans" and "rows" take centroids, or rows, apart into a summand for each chain;
+        "residuals" fits one chain after another to what the ones before leave; "random" takes
+        random rows over sqrt(M), and the covariance of the rows.
+    one_chain : callable
+        ``one_chain(data, transition, means)`` fits a single chain from there: its means (K, D), and
+        each row's expected mean (N, D).
+    """
+    kind, lasts = init
+    m, k = n_chains, n_components
+    steps = np.full((k, k), 1 / k)
+    if lasts:
+        steps = STICKY * np.eye(k) + (1 - STICKY) * steps
+    transition = np.tile(steps, (m, 1, 1))
+    part = _part(data, k, rng)
+    rows = part.values
+    if kind == "random":
+        means = rows[rng.integers(len(rows), size=m * k)] / np.sqrt(m)
+        return transition, means, np.diag(data.frame.variance)
+    if kind == "residuals":
+        return transition, *_one_by_one(data, m, k, transition[:1], one_chain, rng)
+    if kind == "kmeans":
+        n = min(k ** min(m, 32), MOST_CENTROIDS, len(rows))
+        points = _sought(part, n, "kmeans", rng)
+        weight = np.bincount(_nearest(part, points), minlength=n).astype(float)
+    else:
+        points = rows[_rows_drawn(part, min(len(rows), MOST_ROWS), rng)]
+        weight = np.ones(len(points))
+    means = _taken_apart(points, weight, m, k, rng)
+    rows = rows[_rows_drawn(part, min(len(rows), ROWS_OF_NOISE), rng)]
+    away = rows - means[_summands(rows, means, m, k, None)].sum(axis=1)
+    return transition, means, _noise(away, data.frame)
+
+
+def _noise(away: Array, frame: Frame) -> Array:
+    """Covariance of what is left of rows, not less than a share of the rows' own."""
+    return np.asarray(away.T @ away / len(away) + LEAST_NOISE * np.diag(frame.variance))
+
+
+def _one_by_one(
+    data: ArrayData,
+    m: int,
+    k: int,
+    transition: Array,
+    one_chain: Callable[[ArrayData, Array, Array], tuple[Array, Array]],
+    rng: np.random.Generator,
+) -> tuple[Array, Array]:
+    """Means of chains each of which is fitted to what those before it leave; the last's noise."""
+    frame = data.frame
+    values = (data.values.astype(np.float64) - frame.origin) * frame.scale
+    d = values.shape[1]
+    own = Frame(np.zeros(d), np.ones(d), frame.variance)
+    means = []
+    for _ in range(m):
+        left = replace(data, values=values, frame=own, single=False)
+        begin = _plus_plus(_part(left, k, rng), k, rng)
+        states, expected = one_chain(left, transition, begin)
+        means.append(states)
+        values = values - expected
+    return np.concatenate(means), _noise(values, frame)
+
+
+def _taken_apart(points: Array, weight: Array, m: int, k: int, rng: np.random.Generator) -> Array:
+    """Means (M K, D) whose sums, one a chain, come nearest to the points: the best of some tries.
+
+    By turns the nearest sums and, given those, least squares (a vector quantiser of M codebooks).
+    """
+    best, least = np.zeros((m * k, points.shape[1])), np.inf
+    root = np.sqrt(weight)[:, None]
+    for _ in range(TIMES_APART):
+        means = points[rng.integers(len(points), size=m * k)] / np.sqrt(m)
+        states = None
+        for _ in range(ROUNDS_APART):
+            last, states = states, _summands(points, means, m, k, states)
+            if last is not None and np.array_equal(last, states):
+                break
+            marks = np.zeros((len(points), m * k))
+            np.put_along_axis(marks, states, 1.0, axis=1)
+            means = np.linalg.lstsq(root * marks, root * points, rcond=None)[0]
+        away = ((points - means[states].sum(axis=1)) ** 2).sum(axis=1) @ weight
+        if away < least:
+            best, least = means, away
+    return best
+
+
+def _summands(
+    points: Array, means: Array, m: int, k: int, states: NDArray[np.int64] | None
+) -> NDArray[np.int64]:
+    """Rows of `means`, one a chain, whose sum is nearest to each point, (n, M)."""
+    first = np.arange(m) * k
+    if m * np.log(k) <= np.log(MOST_SUMS):
+        each = np.indices((k,) * m).reshape(m, -1).T + first
+        sums = means[each].sum(axis=1)
+        far = (sums**2).sum(axis=1) - 2 * points @ sums.T
+        return np.asarray(each[far.argmin(axis=1)], dtype=np.int64)
+    found = np.tile(first, (len(points), 1)) if states is None else states.copy()
+    for _ in range(2):
+        for chain in range(m):
+            left = points - means[found].sum(axis=1) + means[found[:, chain]]
+            own = means[first[chain] : first[chain] + k]
+            far = (own**2).sum(axis=1) - 2 * left @ own.T
+            found[:, chain] = first[chain] + far.argmin(axis=1)
+    return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +20,8 @@ from ..exceptions import ConvergenceWarning
 from ..factorial import FactorialModel, FactorialTheta
 from ..latents.coupled import CoupledChains, Factorisation
 from ..methods import Fit, FullInference, MeanField, Method
+from ..portfolio import coupled_finalists
+from ..starts import of_coupled
 from ..stats import Stats
 from .base import FittedByMethod, MethodName, feature_names
 from .checks import (
@@ -39,7 +42,10 @@ __all__ = ["FactorialHMM"]
 Array = NDArray[np.float64]
 
 COVARIANCE_TYPES = ("full", "diag")
-FACTORISATIONS = ("structured", "complete")
+INITS = ("auto", "random")
+FACTORISATIONS = ("blocks", "structured", "complete")
+# Joint states of a block of chains in a fit: larger ones take longer than they are worth there.
+STATES_OF_FITS = 256
 # Bytes for which nobody asks how many there are.
 LITTLE_MEMORY = 2.0**26
 # What predictions are made from.
@@ -69,10 +75,16 @@ class FactorialHMM(FittedByMethod):
         ``vbfast.FullInference(n_draws=2000)``. EM takes q(T) = p(T | X, theta), exactly, on the
         product chain of K^M states, 4,096 at most; variational EM, and mean field by name, take
         one that is factorised as `factorisation` says (``vbfast.MeanField()`` takes the exact one).
-        Crisp EM finds the best path of the product chain up to 4,096 states, beyond that of a chain
-        at a time until none changes. Full inference draws a chain at a time given the others.
-    factorisation : {"structured", "complete"}
-        q(T) = prod_m q(s_1^m ... s_T^m), or prod_m prod_t q(s_t^m), for which the bound is lower.
+        Crisp EM finds the best path of the product chain up to 4,096 states, beyond that of a block
+        of chains at a time ("structured", "complete": of a chain) until none changes. Full
+        inference draws a chain at a time given the others.
+    factorisation : {"blocks", "structured", "complete"}
+        Of variational EM, and mean field by name. "blocks": q(T) = prod_b q(all chains of b), of
+        256 joint states a block at most, so that q(T) is exact where all chains have no more; which
+        chains go together is drawn anew in each sweep, and kept where the bound is higher.
+        "structured": prod_m q(s_1^m ... s_T^m); "complete": prod_m prod_t q(s_t^m): the bound is
+        lower, and depends on the order of the chains. Predictions beyond 4,096 joint states take
+        the same family, with blocks of 4,096.
     covariance_type : {"full", "diag"}
     tol : float, optional
         Stop when an update changes the objective by no more than this a row (nats), and by less
@@ -82,14 +94,20 @@ class FactorialHMM(FittedByMethod):
         Sweeps over the data at most, after the first, for methods given by name, and to where the
         chains of full inference begin.
     n_init : int
-        Starts, of which the best objective is kept. Full inference climbs from as many by mean
-        field, and begins each chain at the best end, each with starts of its own.
+        Starts, or with `init_params` "auto" races of starts, of which the best objective is kept.
+        Full inference climbs from as many by mean field, and begins each chain at the best end,
+        each with starts of its own.
+    init_params : {"auto", "random"}
+        Where means come from that are not given. "auto": starts of several kinds race, the worse
+        ones dropping out, and the best three climb to the end: centroids, or rows, taken apart into
+        a summand for each chain; one chain after another fitted to what the others leave; random
+        rows. "random": random rows over sqrt(M), the variances of X.
     reg_covar : float
         Added to the diagonal of C, in units of each feature's variance in X (of 1 for a constant
         feature). All objectives stay monotone: each row is taken for a cloud of this variance.
     startprob_init, transmat_init, means_init, covariance_init : array-like, optional
-        (M, K), (M, K, K), (M, K, D), and (D, D) or, for "diag", (D,). Where not given: equal
-        probabilities, random rows over sqrt(M), the variances of X.
+        (M, K), (M, K, K), (M, K, D), and (D, D) or, for "diag", (D,). Where not given: as
+        `init_params` says; all chains start in their states with equal probabilities.
     start_concentration_prior, transition_concentration_prior : float, optional
         Of Dirichlet priors on startprob and each row of transmat. A point estimate needs 1 or more.
     mean_prior : array-like of shape (D,), optional
@@ -151,7 +169,12 @@ class FactorialHMM(FittedByMethod):
     the completely factorised one, their section 3.3; sweeps go on from the last q(T), so that
     objectives never fall. Draws of a chain: Chib (1996).
 
-    The likelihood has many maxima: take several starts (`n_init`).
+    Blocks are structured mean field as well (Saul & Jordan 1996), with more than a chain in each
+    part. Where nothing is known of rows yet, blocks first count what the others do not know as
+    noise.
+
+    The likelihood has many maxima: more races (`n_init`) find better ones where there are many
+    chains.
     """
 
     # Set by fit.
@@ -175,11 +198,12 @@ class FactorialHMM(FittedByMethod):
         n_components: int = 2,
         *,
         method: MethodName | Method = "variational_em",
-        factorisation: Factorisation = "structured",
+        factorisation: Factorisation = "blocks",
         covariance_type: AdditiveCovariance = "full",
         tol: float | None = None,
         max_iter: int = 500,
         n_init: int = 1,
+        init_params: Literal["auto", "random"] = "auto",
         reg_covar: float = 1e-6,
         startprob_init: ArrayLike | None = None,
         transmat_init: ArrayLike | None = None,
@@ -204,6 +228,7 @@ class FactorialHMM(FittedByMethod):
         self.tol = tol
         self.max_iter = max_iter
         self.n_init = n_init
+        self.init_params = init_params
         self.reg_covar = reg_covar
         self.startprob_init = startprob_init
         self.transmat_init = transmat_init
@@ -285,7 +310,7 @@ class FactorialHMM(FittedByMethod):
         rng: np.random.Generator,
     ) -> tuple[Fit[FactorialTheta], ArrayData]:
         """Best of several starts, each with a memory of its own; the data with the best's."""
-        posteriors = (self._start(model, data, given, rng) for _ in range(self.n_init))
+        posteriors = self._starts(model, data, given, method, rng)
         return self._climb_apart(model, data, posteriors, method, model.memory_width)
 
     def _climbed(
@@ -401,6 +426,7 @@ class FactorialHMM(FittedByMethod):
         check_number("n_components", self.n_components, whole=True, least=1)
         check_choice("factorisation", self.factorisation, FACTORISATIONS)
         check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
+        check_choice("init_params", self.init_params, INITS)
         check_number("reg_covar", self.reg_covar, least=0)
         for name in (
             "start_concentration_prior",
@@ -417,7 +443,7 @@ class FactorialHMM(FittedByMethod):
     def _check_memory(self, data: ArrayData) -> None:
         m, k, d = int(self.n_chains), int(self.n_components), data.values.shape[1]
         # Statistics, some posteriors and thetas, and what solves for the means; a memory of rows.
-        needed = 8.0 * (20 * m * k * (m * k + k + d) + data.n_rows * m * k)
+        needed = 8.0 * (20 * m * k * (m * k + k + d) + data.n_rows * m * (k + 1))
         available = np.inf if needed < LITTLE_MEMORY else available_memory()
         if needed > available:
             raise MemoryError(
@@ -479,7 +505,13 @@ class FactorialHMM(FittedByMethod):
             scatter = np.diag(scatter) if self.covariance_type == "full" else scatter
         sizes = int(self.n_chains), int(self.n_components)
         model = FactorialModel(
-            CoupledChains(*sizes, self.factorisation, *concentrations),
+            CoupledChains(
+                *sizes,
+                self.factorisation,
+                *concentrations,
+                block_states=STATES_OF_FITS,
+                block_trials=1,
+            ),
             AdditiveGaussian(
                 d,
                 *sizes,
@@ -534,32 +566,36 @@ class FactorialHMM(FittedByMethod):
             given["covariance"] = covariance if full else np.diag(covariance)
         return given
 
-    def _start(
+    def _starts(
         self,
         model: FactorialModel,
         data: ArrayData,
         given: dict[str, Array | None],
+        method: Any,
         rng: np.random.Generator,
-    ) -> Stats:
-        """Return the posterior that a fit begins with."""
-        m, k, frame = self.n_chains, self.n_components, data.frame
-        rows = data.values[rng.integers(data.n_rows, size=m * k)].astype(np.float64)
-        # Sums of one row for each chain then have the variances of X.
-        means = (rows - frame.origin) * frame.scale / np.sqrt(m)
-        covariance = np.diag(frame.variance)
-        start, transition = given["start"], given["transition"]
-        if given["means"] is not None:
-            means, _ = model.emission.in_frame(given["means"], covariance)
-        if given["covariance"] is not None:
-            covariance = given["covariance"] * np.outer(frame.scale, frame.scale)
+    ) -> Iterable[Stats]:
+        """Return the posteriors that a fit begins with."""
+        m, k = int(self.n_chains), int(self.n_components)
+        frame = data.frame
         n_sequences = 1 if data.sequences is None else len(data.sequences.order)
-        return model.prior + model.around(
-            np.full((m, k), 1 / k) if start is None else start,
-            np.full((m, k, k), 1 / k) if transition is None else transition,
-            means,
-            covariance,
-            n_sequences,
-            data.n_rows,
+        start = np.full((m, k), 1 / k) if given["start"] is None else given["start"]
+
+        def around(transition: Array, means: Array, covariance: Array) -> Stats:
+            if given["transition"] is not None:
+                transition = given["transition"]
+            if given["covariance"] is not None:
+                covariance = given["covariance"] * np.outer(frame.scale, frame.scale)
+            if given["means"] is not None:
+                means, _ = model.emission.in_frame(given["means"], covariance)
+            return model.prior + model.around(
+                start, transition, means, covariance, n_sequences, data.n_rows
+            )
+
+        if self.init_params == "auto" and given["means"] is None and m * k > m:
+            return coupled_finalists(model, data, method, self.n_init, rng, around)
+        return (
+            around(*of_coupled(data, m, k, ("random", False), None, rng))
+            for _ in range(self.n_init)
         )
 
     def _parameter_attributes(
@@ -635,12 +671,14 @@ class FactorialHMM(FittedByMethod):
         data = data.with_memory(model.memory_width)
         stats = data.sum(model.visit, theta, Assignment(kind))
         assert data.memory is not None
-        return float(stats["log_z"]), data.memory.reshape(-1, m, k)
+        return float(stats["log_z"]), data.memory[:, : m * k].reshape(-1, m, k)
 
     def predict(self, X: ArrayLike, lengths: ArrayLike | None = None) -> NDArray[np.int64]:
         """Return the most probable path of all chains together, (N, M).
 
-        Beyond 4,096 joint states, paths each of which is the best given the others.
+        Beyond 4,096 joint states paths of which each block of chains (of 4,096; otherwise each
+        chain: see `factorisation`) has the best given the others: the best there is in most cases,
+        which nothing guarantees.
 
         Parameters
         ----------
@@ -649,10 +687,30 @@ class FactorialHMM(FittedByMethod):
         """
         return self._visit(X, lengths, "hard")[1].argmax(axis=2)
 
+    def decode(
+        self, X: ArrayLike, lengths: ArrayLike | None = None
+    ) -> tuple[float, NDArray[np.int64]]:
+        """Return log p(X, T | theta) of the paths that `predict` finds, and the paths (N, M).
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+        lengths : array-like of shape (S,), optional
+
+        Returns
+        -------
+        log_prob : float
+            In nats, of all sequences together.
+        states : ndarray of shape (N, M)
+        """
+        value, paths = self._visit(X, lengths, "hard")
+        return value, paths.argmax(axis=2)
+
     def predict_proba(self, X: ArrayLike, lengths: ArrayLike | None = None) -> Array:
         """Probability of each chain's states for each row, (N, M, K), given the parameters.
 
-        Exact up to 4,096 joint states; beyond that of q(T) as `factorisation` says.
+        Exact up to 4,096 joint states; beyond that of q(T) as `factorisation` says, with blocks of
+        4,096.
 
         Parameters
         ----------
@@ -664,7 +722,9 @@ class FactorialHMM(FittedByMethod):
     def score(self, X: ArrayLike, y: object = None, lengths: ArrayLike | None = None) -> float:
         """log p(X | theta) at the fitted parameters, in nats, of all sequences together.
 
-        Exact up to 4,096 joint states; beyond that the lower bound of q(T) as `factorisation` says.
+        Exact up to 4,096 joint states. Beyond that it is a lower bound, the free energy of q(T) as
+        `factorisation` says, with blocks of 4,096: log p(X | theta) is no less, and how much more
+        is not known. `bic` and `aic` are then upper bounds.
 
         Parameters
         ----------

@@ -19,9 +19,11 @@ from .chain import LEAST_LOG
 __all__ = ["CoupledChains", "Factorisation"]
 
 Array = NDArray[np.float64]
-Factorisation = Literal["structured", "complete"]
-# Up to so many states the product chain is computed with.
+Factorisation = Literal["blocks", "structured", "complete"]
+# Up to so many states the product chain is computed with, of all chains or of a block of them.
 MOST_STATES = 4096
+# And so many blocks are tried where one can't hold all.
+MOST_TRIALS = 200
 
 
 @dataclass(frozen=True)
@@ -34,25 +36,34 @@ class CoupledChains:
     ----------
     n_chains, n_components : int
         M and K.
-    factorisation : {"structured", "complete"}
-        The family of q(T) where a method asks for a factorised one: a chain each, or a state of a
-        chain each.
+    factorisation : {"blocks", "structured", "complete"}
+        The family of q(T) where a method asks for a factorised one: blocks of chains, exact where
+        one holds all; a chain each; or a state of a chain each. Best paths go by blocks with
+        "blocks", else by chains, where all together are more than 4,096 joint states.
     start_concentration, transition_concentration : float, optional
         Of Dirichlet priors; flat where not given: they then add nothing to an objective.
+    block_states : int
+        Joint states of a block at most, if it has more than one chain.
+    block_trials : int
+        Blocks that are tried at most for rows of which nothing is known: 0 or 1 where a fit will
+        draw others anyway.
     """
 
     n_chains: int
     n_components: int
-    factorisation: Factorisation = "structured"
+    factorisation: Factorisation = "blocks"
     start_concentration: float | None = None
     transition_concentration: float | None = None
+    block_states: int = MOST_STATES
+    block_trials: int = MOST_TRIALS
 
     def __post_init__(self) -> None:
-        for name in ("n_chains", "n_components"):
+        for name in ("n_chains", "n_components", "block_states"):
             object.__setattr__(self, name, check_size(name, getattr(self, name)))
         if self.factorisation not in get_args(Factorisation):
             raise ValueError(
-                f"factorisation must be 'structured' or 'complete', not {self.factorisation!r}"
+                "factorisation must be 'blocks', 'structured' or 'complete', not "
+                f"{self.factorisation!r}"
             )
         for name in ("start_concentration", "transition_concentration"):
             alpha = getattr(self, name)
@@ -70,9 +81,18 @@ class CoupledChains:
     @property
     def tractable(self) -> bool:
         """Whether the product chain is computed with."""
+        return self._within(MOST_STATES)
+
+    def _within(self, most: int) -> bool:
         # Of many chains the power itself would take all memory.
-        few = self.n_components == 1 or self.n_chains <= MOST_STATES.bit_length()
-        return few and self.n_states <= MOST_STATES
+        few = self.n_components == 1 or self.n_chains <= most.bit_length()
+        return few and self.n_states <= most
+
+    @property
+    def memory_width(self) -> int:
+        """Numbers that data remember of a row: q(T), M K, and with blocks M + 1 of these."""
+        width = self.n_chains * self.n_components
+        return width + self.n_chains + 1 if self.factorisation == "blocks" else width
 
     def kind(self, assignment: Assignment) -> str:
         """What the kernel calls an assignment.
@@ -96,9 +116,12 @@ class CoupledChains:
                     )
                 return "exact"
             case "factorised":
-                return self.factorisation
+                one = self.factorisation == "blocks" and self._within(self.block_states)
+                return "exact" if one else self.factorisation
             case "hard":
-                return "joint_best" if self.tractable else "best"
+                if self.tractable:
+                    return "joint_best"
+                return "blocks_best" if self.factorisation == "blocks" else "best"
             case "draw":
                 return "draw"
         raise ValueError(
