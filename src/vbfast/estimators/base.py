@@ -180,8 +180,19 @@ class FittedByMethod(Estimator):
         resolved: Method = climb(max_iter=self.max_iter, tol=self.tol)
         return resolved
 
+    def _races(self, given: dict[str, Any], method: Method) -> bool:
+        """Whether starts of several kinds race, where these parameters are given or None."""
+        several: bool = getattr(self, "n_components", 2) > 1
+        several &= self.init_params == "auto" and any(value is None for value in given.values())
+        return several and not isinstance(method, FullInference)
+
     def _climb(
-        self, model: Model, data: ArrayData, finalists: Iterable[Finalist], method: Any
+        self,
+        model: Model,
+        data: ArrayData,
+        finalists: Iterable[Finalist],
+        method: Any,
+        several: bool,
     ) -> Fit[Theta]:
         """Best of several starts, but for those that can't come to be the best any more."""
         highest = -np.inf
@@ -212,7 +223,6 @@ class FittedByMethod(Estimator):
 
         _, best = self._best(outcomes(), worth)
         self._tell_of_convergence(best, method, self._stacklevel + 1)
-        several = self.n_init > 1 or self.init_params == "auto"
         if several and not worth(best)[0]:
             component = int(model.spurious(best.posterior.buffer[None], rows)[0])
             warnings.warn(

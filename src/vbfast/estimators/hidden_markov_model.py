@@ -274,7 +274,8 @@ class HiddenMarkovModel(FittedByMethod):
         if isinstance(method, FullInference):
             fitted = self._sample(model, data, [start for start, _ in posteriors], method, rng)
         else:
-            best = self._best_climb(model, data, posteriors, method)
+            several = n_starts > 1 or self._races(given, method)
+            best = self._best_climb(model, data, posteriors, method, several)
             fitted = self._climbed(model, method, best)
             fitted["lower_bound_"] = best.objective / data.total_weight
             fitted["lower_bounds_"] = best.objectives / data.total_weight
@@ -309,9 +310,10 @@ class HiddenMarkovModel(FittedByMethod):
         data: ArrayData,
         posteriors: Iterable[portfolio.Finalist],
         method: Any,
+        several: bool,
     ) -> Fit[Theta]:
         if method.assign(0).kind != "factorised":
-            return self._climb(model, data, posteriors, method)
+            return self._climb(model, data, posteriors, method, several)
         # Coordinate ascent goes on from the last q(T), or the free energy might fall.
         each = (posterior for posterior, _ in posteriors)
         best, _ = self._climb_apart(model, data, each, method, self.n_components)
@@ -409,7 +411,7 @@ class HiddenMarkovModel(FittedByMethod):
         rng: np.random.Generator,
     ) -> Iterable[portfolio.Finalist]:
         """Posteriors that fits begin with, and the highest objectives that they may come to."""
-        init: starts.Init = self.init_params
+        init = "kmeans" if self.init_params == "auto" else self.init_params
         face = self._face
         counts = np.full(self.n_components, data.total_weight / self.n_components)
 
@@ -419,17 +421,13 @@ class HiddenMarkovModel(FittedByMethod):
                 posterior, method.read, given["startprob"], given["transmat"]
             )
 
-        if isinstance(method, FullInference) and init == "auto":
-            init = "kmeans"
-        if init != "auto":
-            return (
-                (start(lambda: starts.posterior(model, data, init, rng)), np.inf)
-                for _ in range(n_starts)
+        if self._races(given, method):
+            return portfolio.chain_finalists(
+                model, data, method, n_starts, rng, lambda posterior: start(lambda: posterior)
             )
-        if self.n_components == 1 or all(value is not None for value in given.values()):
-            return [(start(lambda: starts.posterior(model, data, "kmeans", rng)), np.inf)]
-        return portfolio.chain_finalists(
-            model, data, method, n_starts, rng, lambda posterior: start(lambda: posterior)
+        return (
+            (start(lambda: starts.posterior(model, data, init, rng)), np.inf)
+            for _ in range(n_starts)
         )
 
     def _climbed(self, model: Model, method: Any, best: Fit[Theta]) -> dict[str, Any]:

@@ -200,7 +200,8 @@ class MixtureBase(FittedByMethod):
         if isinstance(method, FullInference):
             fitted = self._sample(model, data, [start for start, _ in posteriors], method, rng)
         else:
-            best = self._climb(model, data, posteriors, method)
+            several = n_starts > 1 or self._races(given, method)
+            best = self._climb(model, data, posteriors, method, several)
             fitted = self._climbed(model, data.frame, data.total_weight, method, best)
         if names is not None:
             fitted["feature_names_in_"] = names
@@ -217,22 +218,19 @@ class MixtureBase(FittedByMethod):
         rng: np.random.Generator,
     ) -> Iterable[portfolio.Finalist]:
         """Posteriors that fits begin with, and the highest objectives that they may come to."""
-        init, total = self.init_params, data.total_weight
+        init = "kmeans" if self.init_params == "auto" else self.init_params
+        total = data.total_weight
 
         def start(located: Callable[[], Stats]) -> Stats:
             return self._start_from(model, total, given, method, located)
 
-        if isinstance(method, FullInference) and init == "auto":
-            init = "kmeans"
-        if init != "auto":
-            return (
-                (start(lambda: starts.posterior(model, data, init, rng)), np.inf)
-                for _ in range(n_starts)
+        if self._races(given, method):
+            return portfolio.finalists(
+                model, data, method, n_starts, rng, lambda posterior: start(lambda: posterior)
             )
-        if self.n_components == 1 or all(value is not None for value in given.values()):
-            return [(start(lambda: starts.posterior(model, data, "kmeans", rng)), np.inf)]
-        return portfolio.finalists(
-            model, data, method, n_starts, rng, lambda posterior: start(lambda: posterior)
+        return (
+            (start(lambda: starts.posterior(model, data, init, rng)), np.inf)
+            for _ in range(n_starts)
         )
 
     def _sample(
