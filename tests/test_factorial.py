@@ -1319,7 +1319,7 @@ def test_starts_of_several_kinds():
     model = vbfast.FactorialModel(
         vbfast.CoupledChains(2, 2), vbfast.AdditiveGaussian(2, 2, 2, frame=data.frame)
     )
-    one_chain = partial(portfolio._one_chain, model)
+    one_chain = partial(portfolio.one_chain_of, model)
     rows = (X - data.frame.origin) * data.frame.scale
     for kind in ("kmeans", "rows", "residuals", "random"):
         least = np.inf

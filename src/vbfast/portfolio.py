@@ -348,7 +348,7 @@ def coupled_finalists(
     most = max(1, MOST_OF_COUPLED // (part.n_rows * states))
     plan = [init for init, n in COUPLED_KINDS.items() for _ in range(min(n, most) * n_races)]
     kinds = np.array([list(COUPLED_KINDS).index(init) for init in plan])
-    one_chain = partial(_one_chain, model)
+    one_chain = partial(one_chain_of, model)
     posteriors = np.array(
         [around(*starts.of_coupled(part, m, k, init, one_chain, rng)).buffer for init in plan]
     )
@@ -391,7 +391,7 @@ def coupled_finalists(
     ]
 
 
-def _one_chain(
+def one_chain_of(
     model: FactorialModel, data: ArrayData, transition: Array, means: Array
 ) -> tuple[Array, Array]:
     """Means of one chain that some sweeps of EM lead to from there, and each row's expected one."""

@@ -582,6 +582,9 @@ def from_parameters(
 
 # A kind of start for coupled chains, and whether their states last.
 CoupledInit = tuple[Literal["kmeans", "rows", "residuals", "random"], bool]
+# A single chain fitted to data, from transitions (1, K, K) and means (K, D): its means, and each
+# row's expected one.
+OneChain = Callable[[ArrayData, Array, Array], tuple[Array, Array]]
 # Points that are taken apart into one summand a chain: centroids or rows, at most; rows that tell
 # the noise. Rounds of taking apart, and how often it is begun.
 MOST_CENTROIDS, MOST_ROWS, ROWS_OF_NOISE = 64, 200, 1000
@@ -599,7 +602,7 @@ def of_coupled(
     n_chains: int,
     n_components: int,
     init: CoupledInit,
-    one_chain: Callable[[ArrayData, Array, Array], tuple[Array, Array]],
+    one_chain: OneChain,
     rng: np.random.Generator,
 ) -> tuple[Array, Array, Array]:
     """Transitions (M, K, K), means (M K, D) and covariance (D, D) for coupled chains to start from.
@@ -613,8 +616,7 @@ def of_coupled(
         "residuals" fits one chain after another to what the ones before leave; "random" takes
         random rows over sqrt(M), and the covariance of the rows.
     one_chain : callable
-        ``one_chain(data, transition, means)`` fits a single chain from there: its means (K, D), and
-        each row's expected mean (N, D).
+        ``one_chain(data, transition, means)`` fits a single chain from there.
     """
     kind, lasts = init
     m, k = n_chains, n_components
@@ -652,7 +654,7 @@ def _one_by_one(
     m: int,
     k: int,
     transition: Array,
-    one_chain: Callable[[ArrayData, Array, Array], tuple[Array, Array]],
+    one_chain: OneChain,
     rng: np.random.Generator,
 ) -> tuple[Array, Array]:
     """Means of chains each of which is fitted to what those before it leave; the last's noise."""
@@ -679,14 +681,15 @@ def _taken_apart(points: Array, weight: Array, m: int, k: int, rng: np.random.Ge
     root = np.sqrt(weight)[:, None]
     for _ in range(TIMES_APART):
         means = points[rng.integers(len(points), size=m * k)] / np.sqrt(m)
-        states = None
+        states = _summands(points, means, m, k, None)
         for _ in range(ROUNDS_APART):
-            last, states = states, _summands(points, means, m, k, states)
-            if last is not None and np.array_equal(last, states):
-                break
             marks = np.zeros((len(points), m * k))
             np.put_along_axis(marks, states, 1.0, axis=1)
-            means = np.linalg.lstsq(root * marks, root * points, rcond=None)[0]
+            solution = np.linalg.lstsq(root * marks, root * points, rcond=None)[0]
+            means = np.asarray(solution, dtype=np.float64)
+            last, states = states, _summands(points, means, m, k, states)
+            if np.array_equal(last, states):
+                break
         away = ((points - means[states].sum(axis=1)) ** 2).sum(axis=1) @ weight
         if away < least:
             best, least = means, away

@@ -14,4 +14,6 @@ def visit(
     statistics: NDArray[np.float64],
     seed: int = 0,
     sweep: int = 0,
+    block_states: int = 4096,
+    n_trials: int = 200,
 ) -> None: ...

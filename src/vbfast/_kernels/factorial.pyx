@@ -1910,7 +1910,7 @@ cdef double redraw(
 
 
 cdef void search(Job* job, Chains* c, Kind kind) noexcept nogil:
-    """Find q, or paths, of rows of which nothing is known yet, and draw the groups that are next."""
+    """Find q, or paths, of rows of which nothing is known yet; draw the groups that are next."""
     cdef double value = -INFINITY
     cdef double paths
     c.group[job.n_chains] = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..exceptions import ConvergenceWarning
 from ..factorial import FactorialModel, FactorialTheta
 from ..latents.coupled import CoupledChains, Factorisation
 from ..methods import Fit, FullInference, MeanField, Method
-from ..portfolio import coupled_finalists
+from ..portfolio import coupled_finalists, one_chain_of
 from ..starts import of_coupled
 from ..stats import Stats
 from .base import FittedByMethod, MethodName, feature_names
@@ -508,7 +509,8 @@ class FactorialHMM(FittedByMethod):
             CoupledChains(
                 *sizes,
                 self.factorisation,
-                *concentrations,
+                concentrations[0],
+                concentrations[1],
                 block_states=STATES_OF_FITS,
                 block_trials=1,
             ),
@@ -593,8 +595,9 @@ class FactorialHMM(FittedByMethod):
 
         if self.init_params == "auto" and given["means"] is None and m * k > m:
             return coupled_finalists(model, data, method, self.n_init, rng, around)
+        one_chain = partial(one_chain_of, model)
         return (
-            around(*of_coupled(data, m, k, ("random", False), None, rng))
+            around(*of_coupled(data, m, k, ("random", False), one_chain, rng))
             for _ in range(self.n_init)
         )
 
