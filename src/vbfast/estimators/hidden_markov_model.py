@@ -411,7 +411,7 @@ class HiddenMarkovModel(FittedByMethod):
         rng: np.random.Generator,
     ) -> Iterable[portfolio.Finalist]:
         """Posteriors that fits begin with, and the highest objectives that they may come to."""
-        init = "kmeans" if self.init_params == "auto" else self.init_params
+        init: Any = "kmeans" if self.init_params == "auto" else self.init_params
         face = self._face
         counts = np.full(self.n_components, data.total_weight / self.n_components)
 
