@@ -111,6 +111,8 @@ SAME = 0.01
 SPURIOUS = 1e12
 # Share of all rows by which what components hold differs at most, of one optimum.
 ALIKE = 0.002
+# Rows times squared features, at most, that are whitened.
+MOST_TO_WHITEN = 2**27
 # Numbers below which waking a thread for a sweep may cost more than it saves.
 FEW_VALUES = 2**17
 # Numbers in the posteriors of starts that climb together, each taking some such more.
@@ -188,6 +190,9 @@ def finalists(
     """
     part = starts.sample_of(data, model.latent.n_components, rng)
     plan = [kind for kind, n in KINDS.items() for _ in range(n * n_races)]
+    d = part.values.shape[1]
+    if model.emission.moments is None or d == 1 or part.n_rows * d**2 > MOST_TO_WHITEN:
+        plan = [kind for kind in plan if kind != "whitened"]
     kinds = np.array([list(KINDS).index(kind) for kind in plan])
     quick = part.n_rows <= loops.most_rows(model)
     posteriors = (starts.at_once if quick else starts.each)(model, part, plan, rng)
@@ -245,7 +250,7 @@ def _left(
     if method.read == "mode":
         advance = partial(_sound_first, model, part.n_rows / part.total_weight, advance)
     left = race(posteriors, kinds, advance, effort.rounds)
-    if model.latent.n_components > 2:
+    if model.latent.n_components > 2 and not starts.wide(model, part):
         left = _moved(model, part, left, method.read, advance, effort, rng)
     left, most = _settled(model, left, advance, effort.settling)
     found = [Stats(model.layout, posterior) for posterior in left]

@@ -43,6 +43,8 @@ FEWEST_OF_CHAINS = 2_500
 STICKY = 0.95
 # Share that components of counts or symbols have in common when they come from a part of the rows.
 LOOSE = 0.01
+# Numbers in rows as points, at most.
+MOST_POINTS = 2**24
 # Of the mean square, the least spread that tells stretches apart.
 LEAST_SPREAD = 1e-9
 # Share of the rows that components of counts or symbols have in common at the start.
@@ -275,9 +277,13 @@ def of_chain(
     stretch (the composition of symbols), or by its spread.
     """
     k = model.latent.n_components
-    points = _points(model, data)
+    too_wide = wide(model, data)
+    points = np.empty((0, 0)) if too_wide else _points(model, data)
     out = np.empty((len(plan), model.layout.size))
     for row, (kind, length) in zip(out, plan, strict=True):
+        if too_wide and kind not in ("random", "segments"):
+            row[...] = posterior(model, data, "kmeans", rng).buffer
+            continue
         if kind == "random":
             labels = rng.integers(k, size=data.n_rows)
         elif kind == "segments":
@@ -323,12 +329,22 @@ def moved(
         split = rng.choice(k, p=share / share.sum())
         rows = np.flatnonzero(new == split)
         metric = 1 / (within[split] + LEAST_SPREAD)
-        one_away = ((points[rows] - points[rng.choice(rows)]) ** 2) @ metric
-        if one_away.any():
-            second = rng.choice(rows, p=one_away / one_away.sum())
-            new[rows[one_away > ((points[rows] - points[second]) ** 2) @ metric]] = other
+        away = _away(points[rows], points[rng.choice(rows)], metric)
+        if away.any():
+            second = points[rng.choice(rows, p=away / away.sum())]
+            new[rows[away > _away(points[rows], second, metric)]] = other
         out.append(given_labels(model, data, new).buffer)
     return np.array(out)
+
+
+def _away(points: Array, point: Array, metric: Array) -> Array:
+    """Squared distances of points (N, P) from one, (N,)."""
+    return np.asarray(np.einsum("np,p->n", (points - point) ** 2, metric))
+
+
+def wide(model: Model, data: ArrayData) -> bool:
+    """Whether rows as points would take too much memory: of symbols, a number each."""
+    return data.n_rows * (getattr(model.emission, "point_width", 0) or 1) > MOST_POINTS
 
 
 def given_labels(model: Model, data: ArrayData, labels: NDArray[np.int64]) -> Stats:
