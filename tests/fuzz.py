@@ -213,7 +213,13 @@ def parameters(rng, signature, d):
         "reg_covar": (0.3, lambda: float(pick(rng, [0.0, 0.0, 1e-300, 1e-10, 1e-3, 1.0, 1e10]))),
         "n_init": (0.2, lambda: int(rng.integers(1, 4))),
         "init_params": (
-            0.5, lambda: pick(rng, ["kmeans", "k-means++", "random", "random_from_data"])
+            0.5,
+            lambda: pick(
+                rng,
+                ["random"]
+                if chains
+                else ["kmeans", "k-means++", "random", "random_from_data"],
+            ),
         ),
         "initial": (0.3, lambda: pick(rng, ["free", "stationary"])),
         "weights_init": (0.1, lambda: rng.dirichlet(np.ones(k))),

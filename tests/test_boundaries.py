@@ -1026,7 +1026,7 @@ def test_coupled_chains_of_no_rows():
     rows = block(values=ZEROS((0, D)))
     out = ONES(_kernels.factorial.statistics_size(M, K, D))
     for kind in _kernels.factorial.KINDS:
-        memory = ZEROS((0, M * K))
+        memory = ZEROS((0, M * K + (M + 1 if kind.startswith("blocks") else 0)))
         _kernels.factorial.visit(
             replace(rows, memory=memory), coupled_theta(), kind, statistics=out
         )
