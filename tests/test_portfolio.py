@@ -21,7 +21,7 @@ GSS82 = np.indices((3, 2, 2, 3)).reshape(4, -1).T.repeat([int(n) for n in TABLE.
 
 
 def stopping(tol=np.nan, total_weight=100.0):
-    return _kernels.loop.Stopping(tol, total_weight)
+    return _kernels.loop.Stopping(tol, total_weight, 50)
 
 
 @given(rho=st.floats(0.05, 0.995), first=st.floats(1e-3, 1e6))
@@ -53,6 +53,19 @@ def test_a_tolerance_is_of_a_change_per_row():
     assert rule.settled(4.9e-3, 0.0)
     # A change that is no gain counts as well.
     assert rule.settled(-4e-3, 0.0)
+
+
+def test_weights_may_be_shares():
+    """Of rows that weigh 1 together the same is left, a row, as of rows that weigh 1 each."""
+    share = _kernels.loop.Stopping(np.nan, 1.0, 200)
+    rows = _kernels.loop.Stopping(np.nan, 200.0, 200)
+    heavy = _kernels.loop.Stopping(np.nan, 2000.0, 200)
+    assert share.target / 1.0 == pytest.approx(rows.target / 200.0)
+    assert heavy.target == rows.target
+    X = ref.load("faithful")
+    one = GaussianMixture(3, random_state=0).fit(X)
+    light = GaussianMixture(3, random_state=0).fit(X, sample_weight=np.full(272, 1 / 272))
+    np.testing.assert_allclose(light.means_, one.means_, rtol=1e-4)
 
 
 def test_rounding_is_an_end():

@@ -146,6 +146,10 @@ class DataLike(Protocol):
     """What a method asks of data."""
 
     @property
+    def n_rows(self) -> int:
+        """Rows, whatever their weight."""
+
+    @property
     def total_weight(self) -> float:
         """Rows that the data stand for."""
 
@@ -410,7 +414,8 @@ class _Climb:
         least = LEAST_SHARE * max(abs(sweep.objective), total_weight)
         # What is left of normalisers, n log n of the n rows that a prior stands for.
         constants = ROUNDING_OF_CONSTANTS * float(np.abs(model.prior.buffer).max())
-        stopping = _kernels.loop.Stopping(np.nan if self.tol is None else self.tol, total_weight)
+        tol = np.nan if self.tol is None else self.tol
+        stopping = _kernels.loop.Stopping(tol, total_weight, data.n_rows)
         # A step ahead that is refused would spoil the q(T) that data remember.
         remembers = getattr(data, "memory", None) is not None
         coordinates = None if remembers else self._coordinates(model)

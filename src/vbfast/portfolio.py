@@ -142,13 +142,13 @@ def race(
     """
     first = posteriors[:1].copy()
     for n_sweeps in rounds[:-1]:
-        objectives = advance(posteriors, n_sweeps)
-        order = _best_first(objectives)
-        posteriors, kinds = posteriors[order], kinds[order]
+        order = _best_first(advance(posteriors, n_sweeps))
+        own = kinds[order]
         # The better half of each kind.
-        place = np.array([np.sum(kinds[:n] == kind) for n, kind in enumerate(kinds)], dtype=int)
-        total = np.array([np.sum(kinds == kind) for kind in kinds], dtype=int)
-        posteriors, kinds = posteriors[2 * place < total], kinds[2 * place < total]
+        place = np.array([np.sum(own[:n] == kind) for n, kind in enumerate(own)], dtype=int)
+        total = np.array([np.sum(own == kind) for kind in own], dtype=int)
+        left = np.sort(order[2 * place < total])
+        posteriors, kinds = posteriors[left], kinds[left]
     objectives = advance(posteriors, rounds[-1])
     order = _best_first(objectives)
     order = _one_of_each(order[: (len(order) + 1) // 2], objectives)
@@ -156,14 +156,17 @@ def race(
 
 
 def _best_first(objectives: Array) -> NDArray[np.int64]:
-    """Numbers of those that have one, in their order."""
-    order = np.argsort(-objectives, kind="stable")
+    """Numbers of those that have one, in their order; of what is as good, the first comes first.
+
+    So that no rounding decides between starts that are on their way to the same optimum.
+    """
+    order = np.argsort(-np.round(objectives / SAME), kind="stable")
     return np.asarray(order[np.isfinite(objectives[order])])
 
 
 def _one_of_each(order: NDArray[np.int64], objectives: Array) -> NDArray[np.int64]:
     """The first of these, without those as good as the one before, which are at its optimum."""
-    gaps = objectives[order[:-1]] - objectives[order[1:]]
+    gaps = np.abs(np.diff(objectives[order]))
     return order[np.append(True, gaps > SAME)[: len(order)]][:FINALISTS]
 
 
@@ -249,14 +252,22 @@ def _left(
         row[...] = with_given(Stats(model.layout, row.copy())).buffer
     if method.read == "mode":
         advance = partial(_sound_first, model, part.n_rows / part.total_weight, advance)
+    # Rows of a mean weight below 1 are taken for rows: weights may be shares.
+    unit = min(1.0, data.total_weight / data.n_rows)
+    advance = partial(_in_units, unit, advance)
     left = race(posteriors, kinds, advance, effort.rounds)
     if model.latent.n_components > 2 and not starts.wide(model, part):
         left = _moved(model, part, left, method.read, advance, effort, rng)
     left, most = _settled(model, left, advance, effort.settling)
     found = [Stats(model.layout, posterior) for posterior in left]
     if part is data:
-        return list(zip(found, most, strict=True))
+        return [(each, unit * top) for each, top in zip(found, most, strict=True)]
     return [(starts.loosened(model, each), np.inf) for each in found]
+
+
+def _in_units(unit: float, advance: Advance, posteriors: Array, n_sweeps: int) -> Array:
+    """What `advance` does, objectives in these units."""
+    return advance(posteriors, n_sweeps) / unit
 
 
 def _sound_first(

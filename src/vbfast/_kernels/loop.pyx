@@ -589,7 +589,9 @@ cdef class Stopping:
         Nats a row that the last update gains at most, and less than the one before; NaN: stop when
         little is left to gain.
     total_weight : float
-        Rows that the objective is a sum over.
+        What the rows that the objective is a sum over weigh.
+    n_rows : int
+        How many there are.
 
     Attributes
     ----------
@@ -601,8 +603,9 @@ cdef class Stopping:
 
     cdef Rule rule
 
-    def __cinit__(self, double tol, double total_weight):
-        self.rule = stopping_of(tol, total_weight)
+    def __cinit__(self, double tol, double total_weight, Py_ssize_t n_rows):
+        check_least("n_rows", n_rows, 1)
+        self.rule = stopping_of(tol, total_weight, n_rows)
 
     @property
     def target(self):
@@ -681,7 +684,7 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
     job.verbs.prepare(&part, prior + own, room.scratch)
     if not job.flat_weights:
         log_base = log_beta(prior_weights)
-    rule = stopping_of(job.tol, room.total_weight)
+    rule = stopping_of(job.tol, room.total_weight, job.n_rows[p])
     if state[0] > 1:
         # A slice is over: the last gain is in the objectives.
         rule.last = job.objectives[p][state[0] - 1] - job.objectives[p][state[0] - 2]

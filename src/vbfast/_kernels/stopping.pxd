@@ -28,11 +28,18 @@ cdef struct Stopping:
     double left          # what seems to be left; inf: not known
 
 
-cdef inline Stopping stopping_of(double tol, double total_weight) noexcept nogil:
-    """Of a tolerance in nats a row; NaN: of what is left."""
+cdef inline Stopping stopping_of(
+    double tol, double total_weight, Py_ssize_t n_rows
+) noexcept nogil:
+    """Of a tolerance in nats a row (unit of weight); NaN: of what is left.
+
+    Rows of a mean weight below 1 are taken for rows all the same: weights may be shares.
+    """
     cdef Stopping self
     self.by_left = isnan(tol)
-    self.target = LEFT if self.by_left else tol * total_weight
+    self.target = tol * total_weight
+    if self.by_left:
+        self.target = LEFT * min(1.0, total_weight / n_rows)
     self.last = NAN
     self.ahead = 0.0
     self.in_turn = 0
