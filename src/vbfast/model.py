@@ -183,6 +183,11 @@ class Model:
         kl += parameters.kl(self._prior_parameters)
         return self._theta(weights.mean_log(), parameters.mean(), -kl)
 
+    def centre(self, posterior: Stats) -> Theta:
+        """Theta at the posterior's means: of weights, means, precisions, rates, probabilities."""
+        weights = self.latent.distribution(posterior).mean()
+        return self.point(weights, self.emission.mean_point(posterior))
+
     def point(self, weights: Array, parameters: Any) -> Theta:
         """Theta at a point: the latent structure's probabilities, the emission's parameters."""
         log_prior = self.latent.log_prior(self._prior_weights, weights)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import _kernels
+from .. import _kernels, draws
 from .._threads import resolve_threads
 from ..data import ArrayData, as_rows
 from ..exceptions import ConvergenceWarning, DegenerateError, not_fitted_error
@@ -35,6 +35,8 @@ MethodName = Literal["full", "mean_field", "em", "variational_em", "crisp_em"]
 FEW_TO_CLIMB = 4_096
 # Rows that are never shared out.
 FEW_ROWS = 32
+# R-hat of chains that have mixed is below.
+MIXED = 1.05
 
 
 class Estimator(ABC):
@@ -253,6 +255,23 @@ class FittedByMethod(Estimator):
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )
+
+    def _mixing(self, quantities: dict[str, NDArray[np.float64]], stacklevel: int) -> dict[str, Any]:
+        """Attributes that tell how chains have mixed; warns where they have not."""
+        worst, name, size = draws.mixing(quantities)
+        if worst >= MIXED:
+            warnings.warn(
+                f"chains have not mixed: R-hat of {name} is {worst:.3f}, not below {MIXED}, and "
+                f"draws are worth {size:.0f} independent ones. Raise n_tune and n_draws of "
+                "FullInference",
+                ConvergenceWarning,
+                stacklevel=stacklevel,
+            )
+        return {
+            "r_hat_": worst,
+            "effective_sample_size_": size,
+            "converged_": bool(worst < MIXED),
+        }
 
     def _report(self, start: int) -> Any:
         """Progress on standard output, as scikit-learn prints it."""

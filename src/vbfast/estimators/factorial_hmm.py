@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any, Self
 
@@ -15,7 +14,6 @@ from ..conjugate import MOST_ROWS, Regression, precision_factors, regression
 from ..data import ArrayData, Frame, as_sequences, check_finite, portions
 from ..emissions.additive import AdditiveCovariance, AdditiveGaussian
 from ..emissions.gaussian import NARROWEST_PRIOR, WIDEST_PRIOR
-from ..exceptions import ConvergenceWarning
 from ..factorial import FactorialModel, FactorialTheta
 from ..latents.coupled import CoupledChains, Factorisation
 from ..methods import Fit, FullInference, MeanField, Method
@@ -168,6 +166,7 @@ class FactorialHMM(FittedByMethod):
     # With full inference.
     draws_: dict[str, Array]
     r_hat_: float
+    effective_sample_size_: float
 
     def __init__(
         self,
@@ -331,14 +330,7 @@ class FactorialHMM(FittedByMethod):
             for name in chains[0].theta
         }
         theta = self._relabelled(theta, int(log_joint.argmax()))
-        mixing = draws.r_hat(log_joint)
-        if mixing >= 1.05:
-            warnings.warn(
-                f"chains have not mixed: split R-hat of the log joint is {mixing:.3f}, not below "
-                "1.05. Raise n_tune and n_draws of FullInference",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+        mixed = self._mixing({"log p(X, T, theta)": log_joint}, 4)
         factor = theta["factor"]
         precision = np.einsum("gji,gjk->ik", factor, factor) / len(factor)
         mean_factor = precision_factors(np.linalg.inv(precision)[None])[0]
@@ -361,8 +353,7 @@ class FactorialHMM(FittedByMethod):
                 **{name: part.reshape(*shape, *part.shape[1:]) for name, part in parts.items()},
                 "log_joint": log_joint,
             },
-            "r_hat_": mixing,
-            "converged_": bool(mixing < 1.05),
+            **mixed,
             "n_iter_": method.n_sweeps,
             "objective_": objective,
             "lower_bound_": objective,

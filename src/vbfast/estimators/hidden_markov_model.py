@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, Self, get_args
 
@@ -14,7 +13,6 @@ from .._kernels.inputs import Sequences
 from ..answers import AveragedChain, Known
 from ..data import ArrayData, as_sequences, check_finite
 from ..emissions.gaussian import CovarianceType
-from ..exceptions import ConvergenceWarning
 from ..latents import Chain
 from ..latents.chain import Initial
 from ..methods import Fit, FullInference, Method, VariationalEM
@@ -155,6 +153,7 @@ class HiddenMarkovModel(FittedByMethod):
     objective_: float
     draws_: dict[str, Array]
     r_hat_: float
+    effective_sample_size_: float
 
     def __init__(
         self,
@@ -418,15 +417,18 @@ class HiddenMarkovModel(FittedByMethod):
                 posterior, method.read, given["startprob"], given["transmat"]
             )
 
-        if isinstance(method, FullInference) and init == "auto":
-            init = "kmeans"
         if init != "auto":
             return (
                 (start(lambda: starts.posterior(model, data, init, rng)), np.inf)
                 for _ in range(n_starts)
             )
         if self.n_components == 1 or all(value is not None for value in given.values()):
-            return [(start(lambda: starts.posterior(model, data, "kmeans", rng)), np.inf)]
+            one = start(lambda: starts.posterior(model, data, "kmeans", rng))
+            return [(one, np.inf)] * (n_starts if isinstance(method, FullInference) else 1)
+        if isinstance(method, FullInference):
+            return [(each, np.inf) for each in portfolio.chain_varied(
+                model, data, n_starts, rng, lambda posterior: start(lambda: posterior)
+            )]
         return portfolio.chain_finalists(
             model, data, method, n_starts, rng, lambda posterior: start(lambda: posterior)
         )
@@ -513,14 +515,17 @@ class HiddenMarkovModel(FittedByMethod):
             weights.mean(axis=0),
             model.emission.mean_of_draws(*parameters.values()),
         )
-        mixing = draws.r_hat(drawn.log_joint)
-        if mixing >= 1.05:
-            warnings.warn(
-                f"chains have not mixed: split R-hat of the log joint is {mixing:.3f}, not below "
-                "1.05. Raise n_tune and n_draws of FullInference",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+        stay = np.sort(np.diagonal(weights[:, 1:], axis1=1, axis2=2))[:, ::-1].reshape(*shape, k)
+        mixed = self._mixing(
+            {
+                "log p(X, T, theta)": drawn.log_joint,
+                **{
+                    f"the probability to stay that is number {n + 1} in size": stay[:, :, n]
+                    for n in range(k if k > 1 else 0)
+                },
+            },
+            4,
+        )
         objective = float(drawn.log_joint.max())
         raw = {
             "startprob": weights[:, 0],
@@ -535,8 +540,7 @@ class HiddenMarkovModel(FittedByMethod):
             },
             "_answers": AveragedChain(points, middle),
             "_middle": AveragedChain(points, middle),
-            "r_hat_": mixing,
-            "converged_": bool(mixing < 1.05),
+            **mixed,
             "n_iter_": method.n_sweeps,
             "objective_": objective,
             "lower_bound_": objective / data.total_weight,
