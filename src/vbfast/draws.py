@@ -17,11 +17,11 @@ from .stats import Stats
 __all__ = [
     "At",
     "Draws",
-    "agreed_evidence",
     "chain_orders",
     "chosen",
     "effective_sample_size",
     "evidence",
+    "log_densities",
     "mixing",
     "orders",
     "places",
@@ -37,12 +37,6 @@ MOST_COMPONENTS = 12
 FEW_COMPONENTS = 5
 # Places among all draws whose centres may become the points of Chib's estimate.
 PLACES = 16
-# Standard errors by which estimates and bounds may contradict each other.
-ERRORS = 4
-# Nats: a larger error of an evidence is no error, it is ignorance.
-LARGEST_ERROR = 0.5
-# Share of an evidence that rounding may take.
-ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -71,35 +65,34 @@ class Draws(Generic[T]):
         Parts of theta, (chain, draw, ...), by name: those of `arrays` of a theta.
     log_joint : ndarray of shape (chain, draw)
         log p(X, T, theta) of each.
-    points : tuple of At
-        Two: centres of p(theta | X, T) at some draws' T, of different chains where there are
-        several, of which other draws tell most alike.
-    centres : list of Theta
-        Those that were to choose from.
+    point : At
+        The centre of p(theta | X, T) at some draw's T of which other draws tell most alike.
+    seen : list of Stats
+        The posteriors of the draws whose centres were to choose from.
     posteriors : list of Stats
         Each chain's last.
     """
 
     theta: dict[str, Array]
     log_joint: Array
-    points: tuple[At[T], At[T]]
-    centres: list[T]
+    point: At[T]
+    seen: list[Stats]
     posteriors: list[Stats]
 
     @property
     def best(self) -> T:
-        """The first of the points."""
-        return self.points[0].theta
+        """Where the density is taken."""
+        return self.point.theta
 
     @property
     def common(self) -> Array:
-        """Of the first of the points, (chain, draw)."""
-        return self.points[0].common
+        """Of the point, (chain, draw)."""
+        return self.point.common
 
     @property
     def terms(self) -> Array:
-        """Of the first of the points, (chain, draw, K, K)."""
-        return self.points[0].terms
+        """Of the point, (chain, draw, K, K)."""
+        return self.point.terms
 
 
 def places(n_chains: int, n_draws: int) -> NDArray[np.int64]:
@@ -112,16 +105,15 @@ def chosen(
     centres: Sequence[T],
     posteriors: Sequence[Stats],
     terms_of: Callable[[Stats, T], tuple[float, Array]],
-) -> tuple[int, int]:
-    """Return which two of the centres, in order of chains, Chib's estimate is to be made at.
+) -> int:
+    """Return at which of the centres Chib's estimate is to be made.
 
-    Where the density under the others' posteriors varies least the mean over draws has the least
-    error: the first point, and the best of the other half of them, which is of other chains or of
-    another part of the one.
+    Where the density under the others' posteriors varies least: the mean over draws has the least
+    error there.
     """
     n = len(centres)
     if n == 1:
-        return 0, 0
+        return 0
     some = np.unique(np.arange(PLACES) * n // PLACES)
     score = np.full(n, -1.0)
     for i in some:
@@ -133,10 +125,7 @@ def chosen(
         if np.isfinite(top):
             share = np.exp(log_density - top)
             score[i] = share.sum() ** 2 / (share**2).sum()
-    first = int(score.argmax())
-    middle = n // 2
-    other = slice(middle, n) if first < middle else slice(0, middle)
-    return first, (other.start or 0) + int(score[other].argmax())
+    return int(score.argmax())
 
 
 @functools.cache
@@ -262,50 +251,6 @@ def evidence(log_joint: float, common: Array, terms: Array) -> tuple[float, floa
     share = np.exp(log_density - log_mean)
     error = float(np.sqrt(share.var() / effective_sample_size(share)))
     return log_joint - log_mean, error
-
-
-def agreed_evidence(
-    points: Sequence[At[T]],
-    log_joints: Sequence[float],
-    low: float,
-    high: float,
-    slack: float = 0.0,
-) -> tuple[float, float, str]:
-    """log p(X), its standard error, and what speaks against it: NaN, NaN where anything does.
-
-    Parameters
-    ----------
-    points : sequence of At
-        Two, of which each gives an estimate.
-    log_joints : sequence of float
-        log p(X | theta) + log p(theta) at each.
-    low : float
-        A lower bound: of mean field.
-    high : float
-        An upper bound: the highest log p(X | theta) that was seen.
-    slack : float
-        Nats by which rounding may move any of these.
-    """
-    (value, error), (other, other_error) = (
-        evidence(log_joint, at.common, at.terms)
-        for log_joint, at in zip(log_joints, points, strict=True)
-    )
-    if np.isnan(error):
-        return value, error, ""
-    slack = slack + ROUNDING * abs(value)
-    against = ""
-    if error > LARGEST_ERROR:
-        against = f"its standard error would be {error:.2g} nats"
-    elif value < low - ERRORS * error - slack:
-        against = f"{value:.6g} +- {error:.2g} is below the bound of mean field, {low:.6g}"
-    elif value > high + ERRORS * error + slack:
-        against = f"{value:.6g} +- {error:.2g} is above the likelihood of any draw, {high:.6g}"
-    elif not abs(value - other) <= ERRORS * np.hypot(error, other_error) + slack:
-        against = (
-            f"estimates at two points are {value:.6g} +- {error:.2g} and {other:.6g} +- "
-            f"{other_error:.2g}"
-        )
-    return (np.nan, np.nan, against) if against else (value, error, "")
 
 
 def _autocovariance(draws: Array) -> Array:

@@ -294,7 +294,7 @@ def sample(
         )  # fmt: skip
         theta[:, first:end], common[:, first:end], terms[:, first:end] = part, *of
 
-    # Where chains come by, and then once more, the same: what was to be seen from two points.
+    # Where chains come by, and then once more, the same: what is to be seen of the best place.
     stops: list[list[Stats]] = [[] for _ in range(n)]
     first = 0
     for last in places(n, n_draws):
@@ -304,16 +304,14 @@ def sample(
         first = last + 1
     seen = [posterior for stop in stops for posterior in stop]
     centres = [model.centre(posterior) for posterior in seen]
-    points = []
-    for number in chosen(centres, seen, model.log_density_terms):
-        now[...] = before
-        keep(0, n_draws, _flat(model, centres[number]))
-        points.append(At(centres[number], common.copy(), terms.reshape(n, n_draws, k, k).copy()))
+    centre = centres[chosen(centres, seen, model.log_density_terms)]
+    now[...] = before
+    keep(0, n_draws, _flat(model, centre))
     drawn = Draws(
         _parameters(model, theta),
         log_joint,
-        (points[0], points[1]),
-        centres,
+        At(centre, common, terms.reshape(n, n_draws, k, k)),
+        seen,
         [Stats(model.layout, buffer) for buffer in now],
     )
     return drawn, tuning

@@ -734,15 +734,13 @@ class FullInference:
                     stops[len(after) - 1] = model.centre(after[-1]) if central else sweep.theta
                 if report is not None and number == 0:
                     report(n_tune + n, sweep.objective)
-        centres = list(stops.values())
-        points = []
-        for place in chosen(centres, [after[n] for n in stops], model.log_density_terms):
-            found = [model.log_density_terms(posterior, centres[place]) for posterior in after]
-            terms = np.array([terms for _, terms in found])
-            common = np.array([common for common, _ in found]).reshape(shape)
-            points.append(At(centres[place], common, terms.reshape(*shape, *terms.shape[1:])))
-        ends = after[self.n_draws - 1 :: self.n_draws]
-        return Draws(theta, log_joint, (points[0], points[1]), centres, ends)
+        centres, seen = list(stops.values()), [after[n] for n in stops]
+        centre = centres[chosen(centres, seen, model.log_density_terms)]
+        found = [model.log_density_terms(posterior, centre) for posterior in after]
+        common = np.array([common for common, _ in found]).reshape(shape)
+        terms = np.array([terms for _, terms in found])
+        point = At(centre, common, terms.reshape(*shape, *terms.shape[1:]))
+        return Draws(theta, log_joint, point, seen, after[self.n_draws - 1 :: self.n_draws])
 
 
 Method = MeanField | EM | VariationalEM | CrispEM | FullInference

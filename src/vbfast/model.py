@@ -151,11 +151,11 @@ class Model:
             If the prior is improper.
         """
         self._check_proper()
-        posterior = self._in_order(posterior, self.latent.draw_order(posterior, rng))
+        posterior = self.in_order(posterior, self.latent.draw_order(posterior, rng))
         weights = self.latent.distribution(posterior).sample(rng)
         return self.point(weights, self.emission.distribution(posterior).sample(rng))
 
-    def _in_order(self, posterior: Stats, order: NDArray[np.int64]) -> Stats:
+    def in_order(self, posterior: Stats, order: NDArray[np.int64]) -> Stats:
         """The posterior with its components in another order."""
         if np.array_equal(order, np.arange(len(order))):
             return posterior

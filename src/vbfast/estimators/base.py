@@ -256,7 +256,9 @@ class FittedByMethod(Estimator):
                 stacklevel=stacklevel,
             )
 
-    def _mixing(self, quantities: dict[str, NDArray[np.float64]], stacklevel: int) -> dict[str, Any]:
+    def _mixing(
+        self, quantities: dict[str, NDArray[np.float64]], stacklevel: int
+    ) -> dict[str, Any]:
         """Attributes that tell how chains have mixed; warns where they have not."""
         worst, name, size = draws.mixing(quantities)
         if worst >= MIXED:

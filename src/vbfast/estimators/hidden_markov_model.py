@@ -426,9 +426,12 @@ class HiddenMarkovModel(FittedByMethod):
             one = start(lambda: starts.posterior(model, data, "kmeans", rng))
             return [(one, np.inf)] * (n_starts if isinstance(method, FullInference) else 1)
         if isinstance(method, FullInference):
-            return [(each, np.inf) for each in portfolio.chain_varied(
-                model, data, n_starts, rng, lambda posterior: start(lambda: posterior)
-            )]
+            return [
+                (each, np.inf)
+                for each in portfolio.chain_varied(
+                    model, data, n_starts, rng, lambda posterior: start(lambda: posterior)
+                )
+            ]
         return portfolio.chain_finalists(
             model, data, method, n_starts, rng, lambda posterior: start(lambda: posterior)
         )

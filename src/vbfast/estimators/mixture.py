@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 
-from .. import draws, portfolio, starts
-from .._kernels.inputs import Assignment
+from .. import draws, evidence, portfolio, starts
 from ..answers import AveragedMixture, Known
 from ..conjugate import MOST_ROWS, StickBreaking
 from ..data import ArrayData, Frame, check_finite, check_weights
@@ -232,9 +231,12 @@ class MixtureBase(FittedByMethod):
             one = start(lambda: starts.posterior(model, data, "kmeans", rng))
             return [(one, np.inf)] * (n_starts if isinstance(method, FullInference) else 1)
         if isinstance(method, FullInference):
-            return [(each, np.inf) for each in portfolio.varied(
-                model, data, n_starts, rng, lambda posterior: start(lambda: posterior)
-            )]
+            return [
+                (each, np.inf)
+                for each in portfolio.varied(
+                    model, data, n_starts, rng, lambda posterior: start(lambda: posterior)
+                )
+            ]
         return portfolio.finalists(
             model, data, method, n_starts, rng, lambda posterior: start(lambda: posterior)
         )
@@ -289,25 +291,12 @@ class MixtureBase(FittedByMethod):
         rng: np.random.Generator,
     ) -> tuple[float, float]:
         """log p(X) and its standard error; NaN, and a warning, where there is a contradiction."""
-        if np.isnan(drawn.common).all() or self.n_components > draws.MOST_COMPONENTS:
-            return np.nan, np.nan
-        exact = Assignment("exact", precise=True)
-        thetas = [*(at.theta for at in drawn.points), *drawn.centres]
-        heights = [
-            float(stats["log_z"])
-            for stats in data.sum_each(model.visit_each, [(theta, exact) for theta in thetas])
-        ]
         begin = posteriors
         if self.n_components > 1 and (self.init_params != "auto" or len(begin) == 1):
             # Starts of one kind may all be far from the best there is.
             begin = [*begin, *portfolio.varied(model, data, 1, rng, lambda posterior: posterior)]
-        value, error, against = draws.agreed_evidence(
-            drawn.points,
-            [heights[n] + drawn.points[n].theta.log_prior for n in (0, 1)],
-            portfolio.bound(model, data, begin),
-            max(heights),
-            data.resolution * data.total_weight,
-        )
+        low = portfolio.bound(model, data, begin)
+        value, error, against = evidence.estimate(model, data, drawn, low, rng)
         if against:
             warnings.warn(
                 f"log_evidence_ is NaN, since {against}. Raise n_tune, n_draws and n_chains of "
