@@ -130,8 +130,10 @@ class FactorialHMM(FittedByMethod):
         Chains and their states are in the order in which their centred means are closest to those
         of the draw of highest log joint.
     r_hat_ : float
-        With full inference: split R-hat of the log joint, NaN for fewer than 4 draws a chain;
-        `converged_` is r_hat_ < 1.05.
+        With full inference: rank-normalised split R-hat of the log joint, NaN for fewer than 4
+        draws a chain; `converged_` is r_hat_ < 1.05.
+    effective_sample_size_ : float
+        With full inference: how many independent draws tell as much of it.
     n_features_in_ : int
     feature_names_in_ : ndarray
         Where X is a data frame with names.
