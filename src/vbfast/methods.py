@@ -730,8 +730,9 @@ class FullInference:
                 log_joint[number, n] = sweep.objective
                 after.append(model.prior + sweep.stats)
                 if n in stop:
-                    central = isinstance(model, HasCentre)
-                    stops[len(after) - 1] = model.centre(after[-1]) if central else sweep.theta
+                    centred: Any = model if isinstance(model, HasCentre) else None
+                    theta_there = centred.centre(after[-1]) if centred else sweep.theta
+                    stops[len(after) - 1] = theta_there
                 if report is not None and number == 0:
                     report(n_tune + n, sweep.objective)
         centres, seen = list(stops.values()), [after[n] for n in stops]

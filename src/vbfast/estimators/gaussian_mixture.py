@@ -336,9 +336,9 @@ _DOC = """{summary}
         NaN, with a ConvergenceWarning that says why, where the two contradict each other or a bound
         that is known; and NaN for more than 12 components.
     r_hat_ : float
-        With full inference: the largest rank-normalised split R-hat (Vehtari et al. 2021) of the log
-        joint and of the weights in order of size, NaN for fewer than 4 draws a chain; `converged_`
-        is r_hat_ < 1.05.
+        With full inference: the largest rank-normalised split R-hat (Vehtari et al. 2021) of the
+        log joint and of the weights in order of size, NaN for fewer than 4 draws a chain;
+        `converged_` is r_hat_ < 1.05.
     effective_sample_size_ : float
         With full inference: of the same, how many independent draws the least tells as much as.
 

@@ -124,8 +124,8 @@ class HiddenMarkovModel(FittedByMethod):
         and "covariances", "rates" or "probabilities", "log_joint" (chain, draw), relabelled by
         what rows of a state look like.
     r_hat_ : float
-        With full inference: the largest rank-normalised split R-hat (Vehtari et al. 2021) of the log
-        joint and of the probabilities to stay, in order of size; `converged_` is r_hat_ < 1.05.
+        With full inference: the largest rank-normalised split R-hat (Vehtari et al. 2021) of the
+        log joint and of the probabilities to stay, in order of size; `converged_` is r_hat_ < 1.05.
     effective_sample_size_ : float
         With full inference: of the same, how many independent draws the least tells as much as.
 
