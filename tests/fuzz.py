@@ -302,7 +302,7 @@ def rises(name, trace, method, heaviest=0.0):
 
 
 #: NaN by their documentation: of few draws, of one chain, of many components.
-UNKNOWN = ("log_evidence_", "log_evidence_se_", "r_hat_")
+UNKNOWN = ("log_evidence_", "log_evidence_se_", "r_hat_", "effective_sample_size_")
 
 
 def check_fitted(fitted, discrete):

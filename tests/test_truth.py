@@ -1,6 +1,7 @@
 """Right answers: by enumeration, brute force, and other people's converged fits."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -10,7 +11,15 @@ from scipy.special import betaln, gammaln, logsumexp
 from sklearn.datasets import load_iris
 
 import vbfast
-from vbfast import BayesianGaussianMixture, FullInference, GaussianMixture, starts
+from vbfast import (
+    BayesianGaussianMixture,
+    FullInference,
+    GaussianMixture,
+    draws,
+    evidence,
+    portfolio,
+    starts,
+)
 
 METHODS = ("mean_field", "em", "crisp_em")
 WEIGHTS = {
@@ -493,3 +502,150 @@ def test_ladder_of_chains(method, k, rates, stay, objective, log_likelihood):
         )
         means = [X[path == state].mean() for state in range(k)]
         np.testing.assert_allclose(means, chain.rates_[:, 0], rtol=1e-12)
+
+
+# Evidence, or a warning --------------------------------------------------------------------------
+
+# Three patterns, 20 rows each. By summing over how many rows of each pattern a component has.
+PATTERNS = np.repeat([[0] * 8, [1, 1] + [0] * 6, [0, 0, 1, 1, 1, 0, 0, 0]], 20, axis=0)
+PATTERNS_EVIDENCE = -291.0824893
+
+
+def evidence_or_warning(mixture, *args):
+    """log p(X), its error, and what a warning says against it."""
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        mixture.fit(*args)
+    said = [str(each.message) for each in record if "log_evidence_" in str(each.message)]
+    assert np.isnan(mixture.log_evidence_) == np.isnan(mixture.log_evidence_se_) == (len(said) == 1)
+    assert all(each.category is vbfast.ConvergenceWarning for each in record)
+    return mixture.log_evidence_, mixture.log_evidence_se_, "".join(said)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_evidence_of_exact_clusters(seed):
+    options = {"emission": "categorical", "n_categories": 6, "method": "full", "random_state": seed}
+    value, error, _ = evidence_or_warning(vbfast.MixtureModel(3, **options), PATTERNS)
+    assert abs(value - PATTERNS_EVIDENCE) < 4 * error
+    assert error < 0.01
+    # From k-means alone every chain stays where two of the patterns are one.
+    value, _, why = evidence_or_warning(
+        vbfast.MixtureModel(3, init_params="kmeans", **options), PATTERNS
+    )
+    assert np.isnan(value)
+    assert "bound of mean field" in why
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_evidence_of_a_table_with_overlapping_classes(seed):
+    cells = np.indices((3, 2, 2, 3)).reshape(4, -1).T
+    counts = [419, 35, 2, 71, 25, 5, 270, 25, 4, 42, 16, 5, 23, 4, 1, 6, 2, 0,
+              43, 9, 2, 9, 3, 2, 26, 3, 0, 1, 2, 0, 85, 23, 6, 13, 12, 8]  # fmt: skip
+    mixture = vbfast.MixtureModel(3, emission="categorical", method="full", random_state=seed)
+    value, error, why = evidence_or_warning(mixture, cells, None, counts)
+    # Twelve runs of other seeds have -2802.7 +- 0.1 for their mean.
+    assert why or abs(value + 2802.7) < 4 * error + 0.1
+
+
+def test_evidence_that_cannot_be(monkeypatch):
+    """Each bound, and the second estimate, speaks up where it is contradicted."""
+    X = np.random.default_rng(0).normal(0, 1, (30, 1))
+    mixture = BayesianGaussianMixture(1, method=FullInference(300, 50, 2), random_state=0)
+    value, _, why = evidence_or_warning(mixture, X)
+    assert np.isfinite(value)
+    assert not why
+    true = draws.evidence
+    for shift, other, said in (
+        (500.0, 500.0, "above log p"),
+        (-5.0, -5.0, "below the bound"),
+        (0.0, 1.0, "bridge sampling"),
+    ):
+        with monkeypatch.context() as patch:
+            bridged = evidence._bridged
+
+            def moved(*args, shift=shift):
+                found, error = true(*args)
+                return found + shift, error
+
+            def moved_too(*args, bridged=bridged, other=other):
+                found, error, high = bridged(*args)
+                return found + other, error, high
+
+            patch.setattr(evidence, "evidence", moved)
+            patch.setattr(evidence, "_bridged", moved_too)
+            value, _, why = evidence_or_warning(mixture, X)
+        assert np.isnan(value)
+        assert said in why
+
+
+@pytest.mark.parametrize("wide", [0.5, 1.0, 2.0])
+def test_bridge_sampling_of_a_known_normaliser(wide):
+    """f = e^3 N(0, 1), q = N(0, wide^2): errors have the size that is told."""
+    rng = np.random.default_rng(7)
+    scores = []
+    for _ in range(100):
+        one, two = rng.standard_normal((4, 100)), wide * rng.standard_normal(400)
+        ratio = [3 - x**2 / 2 + (x / wide) ** 2 / 2 + np.log(wide) for x in (one, two)]
+        value, error = evidence.bridge(*ratio)
+        assert error < 0.2
+        scores.append((value - 3) / (error + 1e-12))
+    if wide == 1.0:
+        assert np.abs(scores).max() * 1e-12 < 1e-9
+        return
+    assert abs(np.mean(scores)) < 0.4
+    assert 0.7 < np.std(scores) < 1.4
+
+
+# Whether chains have mixed -----------------------------------------------------------------------
+
+
+def test_r_hat_of_chains_that_differ():
+    rng = np.random.default_rng(3)
+    same = rng.standard_normal((4, 500))
+    assert draws.r_hat(same) < 1.01
+    # In place; in spread alone; where no variance exists; by ranks, whatever the scale.
+    assert draws.r_hat(same + np.array([[0.0], [0.0], [0.0], [2.0]])) > 1.2
+    assert draws.r_hat(same * np.array([[1.0], [1.0], [1.0], [5.0]])) > 1.1
+    cauchy = np.tan(np.pi * (rng.random((4, 500)) - 0.5))
+    assert draws.r_hat(cauchy) < 1.02
+    assert draws.r_hat(cauchy + np.array([[0.0], [0.0], [0.0], [5.0]])) > 1.1
+    assert draws.r_hat(same) == pytest.approx(draws.r_hat(same**3), abs=0.01)
+    assert draws.r_hat(np.ones((4, 500))) == 1.0
+    assert draws.r_hat(np.repeat(np.arange(4.0)[:, None], 500, axis=1)) > 1e6
+    assert np.isnan(draws.r_hat(same[:, :3]))
+
+
+def test_mixing_names_the_worst_quantity():
+    rng = np.random.default_rng(4)
+    good, slow = rng.standard_normal((2, 4, 400))
+    slow = np.cumsum(slow, axis=1)
+    worst, name, size = draws.mixing({"good": good, "slow": slow})
+    assert name == "slow"
+    assert worst == draws.r_hat(slow) > 1.2
+    assert size < 40
+    assert draws.mixing({"good": good})[2] > 1000
+
+
+def test_chains_start_from_several_kinds_but_none_that_is_hopeless():
+    model_of = {"emission": "categorical", "n_categories": 6, "method": "mean_field"}
+    best = vbfast.MixtureModel(3, random_state=0, **model_of).fit(PATTERNS).objective_
+    data = vbfast.ArrayData.of(PATTERNS.astype(float), standardise=False)
+    model = vbfast.Model(
+        vbfast.Mixture(3, concentration=1 / 3),
+        vbfast.Categorical(8, n_categories=6, concentration=1.0),
+    )
+    found = portfolio.varied(model, data, 4, np.random.default_rng(0), lambda posterior: posterior)
+    heights = [vbfast.MeanField().fit(model, data, each).objective for each in found]
+    assert min(heights) > best - 12
+    assert portfolio.bound(model, data, found) == pytest.approx(best, abs=0.01)
+    # Clusters that lie across each other: kinds lead to different places.
+    X = np.random.default_rng(1).normal(0, 1, (150, 2))
+    data = vbfast.ArrayData.of(X)
+    emission = vbfast.Gaussian(
+        2, mean_prior=[0, 0], mean_precision=0.1, degrees_of_freedom=4.0, scatter=np.eye(2),
+        frame=data.frame,
+    )  # fmt: skip
+    model = vbfast.Model(vbfast.Mixture(3, concentration=1.0), emission)
+    found = portfolio.varied(model, data, 4, np.random.default_rng(0), lambda posterior: posterior)
+    held = np.array([np.sort(each["strength"]) for each in found])
+    assert len(np.unique(held.round(1), axis=0)) >= 3

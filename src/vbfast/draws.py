@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
+from scipy.special import logsumexp, ndtri
 
 from .stats import Stats
 
-__all__ = ["Draws", "chain_orders", "effective_sample_size", "evidence", "orders", "r_hat"]
+__all__ = [
+    "At",
+    "Draws",
+    "chain_orders",
+    "chosen",
+    "effective_sample_size",
+    "evidence",
+    "log_densities",
+    "mixing",
+    "orders",
+    "places",
+    "r_hat",
+]
 
 Array = NDArray[np.float64]
 T = TypeVar("T")
@@ -22,6 +35,24 @@ T = TypeVar("T")
 MOST_COMPONENTS = 12
 # All orders of so many components are tried: 120.
 FEW_COMPONENTS = 5
+# Places among all draws whose centres may become the points of Chib's estimate.
+PLACES = 16
+
+
+@dataclass(frozen=True)
+class At(Generic[T]):
+    """A point of Chib's estimate, and its density under p(theta | X, T) at each draw's T.
+
+    Attributes
+    ----------
+    theta : Theta
+    common, terms : ndarray of shape (chain, draw), (chain, draw, K, K)
+        As of `Model.log_density_terms`.
+    """
+
+    theta: T
+    common: Array
+    terms: Array
 
 
 @dataclass(frozen=True)
@@ -34,20 +65,67 @@ class Draws(Generic[T]):
         Parts of theta, (chain, draw, ...), by name: those of `arrays` of a theta.
     log_joint : ndarray of shape (chain, draw)
         log p(X, T, theta) of each.
-    best : Theta
-        The draw of highest log p(X, T, theta) in the tuning phase of any chain.
-    common, terms : ndarray of shape (chain, draw), (chain, draw, K, K)
-        Density of `best` under p(theta | X, T) at each draw's T: as of `Model.log_density_terms`.
+    point : At
+        The centre of p(theta | X, T) at some draw's T of which other draws tell most alike.
+    seen : list of Stats
+        The posteriors of the draws whose centres were to choose from.
     posteriors : list of Stats
         Each chain's last.
     """
 
     theta: dict[str, Array]
     log_joint: Array
-    best: T
-    common: Array
-    terms: Array
+    point: At[T]
+    seen: list[Stats]
     posteriors: list[Stats]
+
+    @property
+    def best(self) -> T:
+        """Where the density is taken."""
+        return self.point.theta
+
+    @property
+    def common(self) -> Array:
+        """Of the point, (chain, draw)."""
+        return self.point.common
+
+    @property
+    def terms(self) -> Array:
+        """Of the point, (chain, draw, K, K)."""
+        return self.point.terms
+
+
+def places(n_chains: int, n_draws: int) -> NDArray[np.int64]:
+    """Numbers of a chain's draws, the last among them, whose centres are to choose from."""
+    n = min(max(1, PLACES // n_chains), n_draws)
+    return np.arange(1, n + 1) * n_draws // n - 1
+
+
+def chosen(
+    centres: Sequence[T],
+    posteriors: Sequence[Stats],
+    terms_of: Callable[[Stats, T], tuple[float, Array]],
+) -> int:
+    """Return at which of the centres Chib's estimate is to be made.
+
+    Where the density under the others' posteriors varies least: the mean over draws has the least
+    error there.
+    """
+    n = len(centres)
+    if n == 1:
+        return 0
+    some = np.unique(np.arange(PLACES) * n // PLACES)
+    score = np.full(n, -1.0)
+    for i in some:
+        of = [terms_of(posteriors[j], centres[i]) for j in some if j != i]
+        log_density = log_densities(
+            np.nan_to_num([common for common, _ in of]), np.array([terms for _, terms in of])
+        )
+        top = log_density.max()
+        if np.isfinite(top):
+            share = np.exp(log_density - top)
+            score[i] = share.sum() ** 2 / (share**2).sum()
+    return int(score.argmax())
 
 
 @functools.cache
@@ -124,6 +202,21 @@ def log_permanents(terms: Array) -> Array:
         return np.asarray(np.log(total[:, -1]) + top.sum(axis=1))
 
 
+def log_densities(common: Array, terms: Array) -> Array:
+    """Log of densities that `Model.log_density_terms` tells of, (G,) from (G,), (G, K, K).
+
+    Of more than 12 components in their best order alone.
+    """
+    n_components = terms.shape[-1]
+    if n_components > MOST_COMPONENTS:
+        best = orders(terms)
+        every = np.arange(len(terms))[:, None]
+        return np.asarray(common + terms[every, best, np.arange(n_components)].sum(axis=1))
+    step = max(1, 2**22 // 2**n_components)
+    parts = [log_permanents(terms[i : i + step]) for i in range(0, len(terms), step)]
+    return np.asarray(common + np.concatenate(parts))
+
+
 def evidence(log_joint: float, common: Array, terms: Array) -> tuple[float, float]:
     """log p(X) and its standard error, by Chib's identity at one point theta.
 
@@ -142,18 +235,16 @@ def evidence(log_joint: float, common: Array, terms: Array) -> tuple[float, floa
     Returns
     -------
     log_evidence, standard_error : float
-        NaN for more than 12 components: the sum over orders would take too long. The error is NaN
-        for fewer than 8 draws.
+        NaN for more than 12 components: the sum over orders would take too long. The error, from
+        within chains and from between them, is NaN for fewer than 8 draws.
     """
     n_components = terms.shape[-1]
     if n_components > MOST_COMPONENTS:
         return np.nan, np.nan
-    flat = terms.reshape(-1, n_components, n_components)
-    step = max(1, 2**22 // 2**n_components)
-    parts = [log_permanents(flat[i : i + step]) for i in range(0, len(flat), step)]
-    log_density = common + np.concatenate(parts).reshape(common.shape)
+    log_density = log_densities(common.ravel(), terms.reshape(-1, n_components, n_components))
+    log_density = log_density.reshape(common.shape)
     log_mean = float(logsumexp(log_density) - np.log(log_density.size))
-    if log_mean == -np.inf:
+    if not np.isfinite(log_mean):
         return np.nan, np.nan
     if log_density.size < 8:
         return log_joint - log_mean, np.nan
@@ -191,19 +282,54 @@ def effective_sample_size(draws: Array) -> float:
     return float(min(m * n / max(2 * pairs.sum() - 1, 1e-12), m * n))
 
 
-def r_hat(draws: Array) -> float:
-    """Split R-hat (Gelman et al. 2013, 11.4); NaN for fewer than 4 draws a chain.
-
-    Parameters
-    ----------
-    draws : ndarray of shape (chain, draw)
-    """
+def _split(draws: Array) -> Array:
+    """Halves of chains as chains: the middle draw of an odd number is left out."""
     half = draws.shape[1] // 2
-    if half < 2:
-        return np.nan
-    split = np.concatenate([draws[:, :half], draws[:, -half:]])
+    return np.concatenate([draws[:, :half], draws[:, -half:]])
+
+
+def _ranked(draws: Array) -> Array:
+    """Normal scores of the ranks of all draws, ties alike."""
+    _, place, count = np.unique(draws, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(count) - (count - 1) / 2)[place.reshape(draws.shape)]
+    return np.asarray(ndtri((rank - 0.375) / (draws.size + 0.25)))
+
+
+def _split_r_hat(split: Array) -> float:
+    half = split.shape[1]
     within = split.var(axis=1, ddof=1).mean()
     between = half * split.mean(axis=1).var(ddof=1)
     if within == 0:
         return 1.0 if between == 0 else np.inf
     return float(np.sqrt((half - 1) / half + between / (half * within)))
+
+
+def r_hat(draws: Array) -> float:
+    """Rank-normalised split R-hat of location and of spread (Vehtari et al. 2021).
+
+    NaN for fewer than 4 draws a chain.
+
+    Parameters
+    ----------
+    draws : ndarray of shape (chain, draw)
+    """
+    if draws.shape[1] < 4:
+        return np.nan
+    split = _split(draws)
+    folded = np.abs(split - np.median(split))
+    return max(_split_r_hat(_ranked(split)), _split_r_hat(_ranked(folded)))
+
+
+def mixing(quantities: dict[str, Array]) -> tuple[float, str, float]:
+    """Largest R-hat, which quantity's it is, and the least effective sample size.
+
+    Parameters
+    ----------
+    quantities : dict of ndarray
+        By name, (chain, draw): such as do not depend on the order of the components.
+    """
+    found = {name: r_hat(each) for name, each in quantities.items()}
+    worst = max(found, key=lambda name: found[name])
+    size = min(effective_sample_size(_ranked(_split(each))) if each.shape[1] > 1 else np.nan
+               for each in quantities.values())  # fmt: skip
+    return found[worst], worst, size

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from . import _kernels
 from ._kernels.inputs import Assignment, Block, Mixtures
 from .conjugate import degenerate_error
-from .draws import Draws
+from .draws import At, Draws, chosen, places
 from .exceptions import impossible_error
 from .stats import Stats
 
@@ -79,6 +79,14 @@ def _parameters(model: Model, theta: Array) -> dict[str, Array]:
         out[name] = theta[..., start:end].reshape(*theta.shape[:-1], *shape)
         start = end
     return out
+
+
+def _flat(model: Model, theta: Theta) -> Array:
+    """Theta as the loop has it: logarithms of weights, and the arrays of the emission."""
+    arrays = dict(theta.arrays)
+    with np.errstate(divide="ignore"):
+        logs = np.log(arrays.pop("weights"))
+    return np.concatenate([logs, *(np.ravel(part) for part in arrays.values())])
 
 
 @dataclass(frozen=True)
@@ -271,20 +279,39 @@ def sample(
 
     tuned = _theta(model, n, 1)
     tuning = run(n_tune, tuned)
-    best = tuned[int(np.argmax(tuning.max(axis=1))), 0]
-    one = _parameters(model, best)
     k = model.latent.n_components
-    theta = _theta(model, n, n_draws)
+    theta, log_joint = _theta(model, n, n_draws), np.empty((n, n_draws))
     common, terms = np.empty((n, n_draws)), np.empty((n, n_draws, k * k))
-    log_joint = run(
-        n_draws * thin, theta, first_sweep=n_tune, thin=thin, best=best, common=common, terms=terms
-    )
+    before = now.copy()
+
+    def keep(first: int, end: int, at: Array) -> None:
+        """Draws from `first` to `end` of every chain, and the density of a point at each."""
+        part = _theta(model, n, end - first)
+        of = np.empty((n, end - first)), np.empty((n, end - first, k * k))
+        log_joint[:, first:end] = run(
+            (end - first) * thin, part, first_sweep=n_tune + first * thin, thin=thin, best=at,
+            common=of[0], terms=of[1],
+        )  # fmt: skip
+        theta[:, first:end], common[:, first:end], terms[:, first:end] = part, *of
+
+    # Where chains come by, and then once more, the same: what is to be seen of the best place.
+    stops: list[list[Stats]] = [[] for _ in range(n)]
+    first = 0
+    for last in places(n, n_draws):
+        keep(first, last + 1, tuned[0, 0])
+        for stop, buffer in zip(stops, now, strict=True):
+            stop.append(Stats(model.layout, buffer.copy()))
+        first = last + 1
+    seen = [posterior for stop in stops for posterior in stop]
+    centres = [model.centre(posterior) for posterior in seen]
+    centre = centres[chosen(centres, seen, model.log_density_terms)]
+    now[...] = before
+    keep(0, n_draws, _flat(model, centre))
     drawn = Draws(
         _parameters(model, theta),
         log_joint,
-        model.point(one.pop("weights"), model.emission.parameters(*one.values())),
-        common,
-        terms.reshape(n, n_draws, k, k),
+        At(centre, common, terms.reshape(n, n_draws, k, k)),
+        seen,
         [Stats(model.layout, buffer) for buffer in now],
     )
     return drawn, tuning

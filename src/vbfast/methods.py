@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from . import _kernels
 from ._kernels.inputs import Assignment, Block
 from .acceleration import Extrapolation, HasCoordinates
-from .draws import Draws
+from .draws import At, Draws, chosen, places
 from .exceptions import NO_NUMBER, DegenerateError, ObjectiveFellWarning
 from .stats import Stats
 
@@ -140,6 +140,14 @@ class HasChains(Protocol):
         /,
     ) -> tuple[Draws[Any], NDArray[np.float64]] | None:
         """Whole chains at once, where a block is small: see `Model.chains`."""
+
+
+@runtime_checkable
+class HasCentre(Protocol):
+    """What full inference asks of a model. Of one that lacks it a draw is taken in its place."""
+
+    def centre(self, posterior: Stats, /) -> Any:
+        """Theta at the posterior's means."""
 
 
 class DataLike(Protocol):
@@ -717,20 +725,17 @@ class FullInference:
             self.chain(model, data, posterior, child)
             for posterior, child in zip(posteriors, children, strict=True)
         ]
-        best, highest = None, -np.inf
         for number, chain in enumerate(chains):
             for n in range(n_tune):
                 sweep = next(chain)
-                if best is None or sweep.objective > highest:
-                    best, highest = sweep.theta, sweep.objective
                 if report is not None and number == 0:
                     report(n, sweep.objective)
-        assert best is not None
         shape = self.n_chains, self.n_draws
-        theta = {name: np.empty((*shape, *part.shape)) for name, part in best.arrays.items()}
-        k = len(model.log_density_terms(posteriors[0], best)[1])
-        log_joint, common, terms = np.empty(shape), np.empty(shape), np.empty((*shape, k, k))
-        ends: list[Stats] = []
+        theta = {name: np.empty((*shape, *part.shape)) for name, part in sweep.theta.arrays.items()}
+        log_joint = np.empty(shape)
+        after: list[Stats] = []
+        stops: dict[int, S] = {}
+        stop = set(places(*shape).tolist())
         for number, chain in enumerate(chains):
             for n in range(self.n_draws):
                 for _ in range(self.thin):
@@ -738,12 +743,20 @@ class FullInference:
                 for name, part in sweep.theta.arrays.items():
                     theta[name][number, n] = part
                 log_joint[number, n] = sweep.objective
-                posterior = model.prior + sweep.stats
-                common[number, n], terms[number, n] = model.log_density_terms(posterior, best)
+                after.append(model.prior + sweep.stats)
+                if n in stop:
+                    centred: Any = model if isinstance(model, HasCentre) else None
+                    theta_there = centred.centre(after[-1]) if centred else sweep.theta
+                    stops[len(after) - 1] = theta_there
                 if report is not None and number == 0:
                     report(n_tune + n, sweep.objective)
-            ends.append(posterior)
-        return Draws(theta, log_joint, best, common, terms, ends)
+        centres, seen = list(stops.values()), [after[n] for n in stops]
+        centre = centres[chosen(centres, seen, model.log_density_terms)]
+        found = [model.log_density_terms(posterior, centre) for posterior in after]
+        common = np.array([common for common, _ in found]).reshape(shape)
+        terms = np.array([terms for _, terms in found])
+        point = At(centre, common, terms.reshape(*shape, *terms.shape[1:]))
+        return Draws(theta, log_joint, point, seen, after[self.n_draws - 1 :: self.n_draws])
 
 
 Method = MeanField | EM | VariationalEM | CrispEM | FullInference

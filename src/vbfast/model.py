@@ -155,11 +155,11 @@ class Model:
             If the prior is improper.
         """
         self._check_proper()
-        posterior = self._in_order(posterior, self.latent.draw_order(posterior, rng))
+        posterior = self.in_order(posterior, self.latent.draw_order(posterior, rng))
         weights = self.latent.distribution(posterior).sample(rng)
         return self.point(weights, self.emission.distribution(posterior).sample(rng))
 
-    def _in_order(self, posterior: Stats, order: NDArray[np.int64]) -> Stats:
+    def in_order(self, posterior: Stats, order: NDArray[np.int64]) -> Stats:
         """The posterior with its components in another order."""
         if np.array_equal(order, np.arange(len(order))):
             return posterior
@@ -186,6 +186,11 @@ class Model:
         kl = weights.kl(self._prior_weights)
         kl += parameters.kl(self._prior_parameters)
         return self._theta(weights.mean_log(), parameters.mean(), -kl)
+
+    def centre(self, posterior: Stats) -> Theta:
+        """Theta at the posterior's means: of weights, means, precisions, rates, probabilities."""
+        weights = self.latent.distribution(posterior).mean()
+        return self.point(weights, self.emission.mean_point(posterior))
 
     def point(self, weights: Array, parameters: Any) -> Theta:
         """Theta at a point: the latent structure's probabilities, the emission's parameters."""

@@ -10,6 +10,7 @@ and split another one (Ueda et al. 2000). What may still be the best climbs to i
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,14 +22,24 @@ from numpy.typing import NDArray
 from . import loops, starts
 from .data import ArrayData
 from .emissions.additive import AdditiveGaussian
-from .exceptions import DegenerateError
+from .exceptions import DegenerateError, ObjectiveFellWarning
 from .factorial import FactorialModel
 from .latents.coupled import CoupledChains
 from .methods import EM, MeanField, VariationalEM, lockstep
 from .model import Model
 from .stats import Stats
 
-__all__ = ["COUPLED_KINDS", "KINDS", "chain_finalists", "coupled_finalists", "finalists", "race"]
+__all__ = [
+    "COUPLED_KINDS",
+    "KINDS",
+    "bound",
+    "chain_finalists",
+    "chain_varied",
+    "coupled_finalists",
+    "finalists",
+    "race",
+    "varied",
+]
 
 Array = NDArray[np.float64]
 # Climbs n sweeps from each posterior (start, size), overwritten; objectives, NaN where degenerate.
@@ -103,6 +114,8 @@ class Effort:
 # In compiled code, where a sweep takes microseconds; and else.
 QUICK = Effort((12, 24, 24), 8, 40, 2, 8, 60)
 PATIENT = Effort((8, 16, 16), 6, 36, 1, 8, 12)
+# Sweeps of starts of chains of full inference; and for a bound of the evidence.
+VARIED, MOST_FOR_BOUND = 60, 200
 # Starts that climb to their end, at most.
 FINALISTS = 3
 # Objectives that differ by no more, in nats, are of one optimum.
@@ -113,10 +126,14 @@ SPURIOUS = 1e12
 ALIKE = 0.002
 # Rows times squared features, at most, that are whitened.
 MOST_TO_WHITEN = 2**27
+# Nats below the best from where a chain would hardly get to where most of the posterior is.
+HOPELESS = 10.0
 # Numbers below which waking a thread for a sweep may cost more than it saves.
 FEW_VALUES = 2**17
 # Numbers in the posteriors of starts that climb together, each taking some such more.
 TOGETHER = 2**18
+# What tells which starts are better for chains.
+PLAIN = MeanField(tol=0.0, acceleration=None)
 
 
 def race(
@@ -217,6 +234,17 @@ def chain_finalists(
     with_given: Callable[[Stats], Stats],
 ) -> list[Finalist]:
     """Return what `finalists` does, of a chain."""
+    part, swept, posteriors, kinds = _portfolio_of_chain(model, data, n_races, rng)
+    # Where q(T) is factorised over rows, or crisp, all of it is the better guide.
+    plain = (MeanField if method.read == "mean" else EM)(tol=0.0, acceleration=None)
+    advance = partial(_advance, model, swept, plain)
+    return _left(model, data, part, method, posteriors, kinds, advance, PATIENT, rng, with_given)
+
+
+def _portfolio_of_chain(
+    model: Model, data: ArrayData, n_races: int, rng: np.random.Generator
+) -> tuple[ArrayData, ArrayData, Array, NDArray[np.int64]]:
+    """Stretches of the rows, those as they are swept, and starts of each kind."""
     part = starts.stretches_of(data, rng)
     longest = max(part.n_rows // (3 * model.latent.n_components), 1)
     plan = [each for each in CHAIN_KINDS if each[1] <= longest] * n_races
@@ -227,12 +255,102 @@ def chain_finalists(
     names = [kind for kind, _ in plan]
     kinds = np.array([names.index(name) for name in names])
     posteriors = starts.of_chain(model, part, plan, rng)
-    # Where q(T) is factorised over rows, or crisp, all of it is the better guide.
-    plain = (MeanField if method.read == "mean" else EM)(tol=0.0, acceleration=None)
     few = part.values.size * model.latent.n_components < FEW_VALUES
-    swept = replace(part, n_threads=1) if few else part
-    advance = partial(_advance, model, swept, plain)
-    return _left(model, data, part, method, posteriors, kinds, advance, PATIENT, rng, with_given)
+    return part, (replace(part, n_threads=1) if few else part), posteriors, kinds
+
+
+def varied(
+    model: Model,
+    data: ArrayData,
+    n_chains: int,
+    rng: np.random.Generator,
+    with_given: Callable[[Stats], Stats],
+) -> list[Stats]:
+    """Return posteriors for chains of full inference to start from, of different kinds.
+
+    Mean field climbs some sweeps from each of the portfolio, the best of each kind stays, and that
+    to which moves lead from the best; but none that is far below.
+
+    Parameters
+    ----------
+    model : Model
+    data : ArrayData
+    n_chains : int
+    rng : numpy.random.Generator
+    with_given : callable
+        As of `finalists`.
+    """
+    part = starts.sample_of(data, model.latent.n_components, rng)
+    plan = [kind for kind, n in KINDS.items() for _ in range(n)]
+    kinds = np.array([list(KINDS).index(kind) for kind in plan])
+    quick = part.n_rows <= loops.most_rows(model)
+    posteriors = (starts.at_once if quick else starts.each)(model, part, plan, rng)
+    advance = partial(loops.advance if quick else _advance, model, part, PLAIN)
+    return _varied(model, data, part, posteriors, kinds, advance, n_chains, rng, with_given)
+
+
+def chain_varied(
+    model: Model,
+    data: ArrayData,
+    n_chains: int,
+    rng: np.random.Generator,
+    with_given: Callable[[Stats], Stats],
+) -> list[Stats]:
+    """Return what `varied` does, of a Markov chain."""
+    part, swept, posteriors, kinds = _portfolio_of_chain(model, data, 1, rng)
+    advance = partial(_advance, model, swept, PLAIN)
+    return _varied(model, data, part, posteriors, kinds, advance, n_chains, rng, with_given)
+
+
+def _varied(
+    model: Model,
+    data: ArrayData,
+    part: ArrayData,
+    posteriors: Array,
+    kinds: NDArray[np.int64],
+    advance: Advance,
+    n_chains: int,
+    rng: np.random.Generator,
+    with_given: Callable[[Stats], Stats],
+) -> list[Stats]:
+    """Where the best of each kind has come to, the best of all first; over again for more."""
+    for row in posteriors:
+        row[...] = with_given(Stats(model.layout, row.copy())).buffer
+    objectives = advance(posteriors, VARIED)
+    order = _best_first(objectives)
+    if not len(order):
+        return [Stats(model.layout, posteriors[n % len(posteriors)]) for n in range(n_chains)]
+    # The best of each kind, then the second best, as they come.
+    place = np.array([np.sum(kinds[order[:n]] == kinds[i]) for n, i in enumerate(order)])
+    order = order[np.argsort(place, kind="stable")]
+    left, heights = posteriors[order], objectives[order]
+    if model.latent.n_components > 2:
+        best = left[heights.argmax()][None].copy()
+        moved = _moved(model, part, best, "mean", advance, PATIENT, rng)[:1]
+        heights = np.append(advance(moved, 1), heights)
+        left = np.concatenate([moved, left])
+    near = left[heights >= np.nanmax(heights) - HOPELESS]
+    found = [Stats(model.layout, near[n % len(near)].copy()) for n in range(n_chains)]
+    return found if part is data else [starts.loosened(model, each) for each in found]
+
+
+def bound(model: Model, data: ArrayData, posteriors: list[Stats]) -> float:
+    """The highest evidence lower bound that mean field comes to from some of these; -inf if none.
+
+    From the first, and where a few sweeps make another one the best, from that.
+    """
+    rows = np.array([posterior.buffer for posterior in posteriors])
+    heights = _advance(model, data, PLAIN, rows, VARIED // 4)
+    if np.isnan(heights).all():
+        return -np.inf
+    best = Stats(model.layout, rows[int(np.nanargmax(heights))])
+    method = MeanField(max_iter=MOST_FOR_BOUND)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ObjectiveFellWarning)
+        try:
+            return method.fit(model, data, best).objective
+        except DegenerateError:
+            return float(np.nanmax(heights))
 
 
 def _left(

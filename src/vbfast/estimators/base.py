@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import _kernels
+from .. import _kernels, draws
 from .._threads import resolve_threads
 from ..data import ArrayData, as_rows
 from ..exceptions import ConvergenceWarning, DegenerateError, SpuriousWarning, not_fitted_error
@@ -35,6 +35,8 @@ MethodName = Literal["full", "mean_field", "em", "variational_em", "crisp_em"]
 FEW_TO_CLIMB = 4_096
 # Rows that are never shared out.
 FEW_ROWS = 32
+# R-hat of chains that have mixed is below.
+MIXED = 1.05
 
 
 class Estimator(ABC):
@@ -180,11 +182,14 @@ class FittedByMethod(Estimator):
         resolved: Method = climb(max_iter=self.max_iter, tol=self.tol)
         return resolved
 
-    def _races(self, given: dict[str, Any], method: Method) -> bool:
-        """Whether starts of several kinds race, where these parameters are given or None."""
+    def _portfolio(self, given: dict[str, Any]) -> bool:
+        """Whether there are starts of several kinds, where these parameters are given or None."""
         several: bool = getattr(self, "n_components", 2) > 1
-        several &= self.init_params == "auto" and any(value is None for value in given.values())
-        return several and not isinstance(method, FullInference)
+        return several and self.init_params == "auto" and any(v is None for v in given.values())
+
+    def _races(self, given: dict[str, Any], method: Method) -> bool:
+        """Whether these starts race."""
+        return self._portfolio(given) and not isinstance(method, FullInference)
 
     def _climb(
         self,
@@ -285,6 +290,25 @@ class FittedByMethod(Estimator):
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )
+
+    def _mixing(
+        self, quantities: dict[str, NDArray[np.float64]], stacklevel: int
+    ) -> dict[str, Any]:
+        """Attributes that tell how chains have mixed; warns where they have not."""
+        worst, name, size = draws.mixing(quantities)
+        if worst >= MIXED:
+            warnings.warn(
+                f"chains have not mixed: R-hat of {name} is {worst:.3f}, not below {MIXED}, and "
+                f"draws are worth {size:.0f} independent ones. Raise n_tune and n_draws of "
+                "FullInference",
+                ConvergenceWarning,
+                stacklevel=stacklevel,
+            )
+        return {
+            "r_hat_": worst,
+            "effective_sample_size_": size,
+            "converged_": bool(worst < MIXED),
+        }
 
     def _report(self, start: int) -> Any:
         """Progress on standard output, as scikit-learn prints it."""

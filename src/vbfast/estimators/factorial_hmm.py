@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -17,7 +16,6 @@ from ..conjugate import MOST_ROWS, Regression, precision_factors, regression
 from ..data import ArrayData, Frame, as_sequences, check_finite, portions
 from ..emissions.additive import AdditiveCovariance, AdditiveGaussian
 from ..emissions.gaussian import NARROWEST_PRIOR, WIDEST_PRIOR
-from ..exceptions import ConvergenceWarning
 from ..factorial import FactorialModel, FactorialTheta
 from ..latents.coupled import CoupledChains, Factorisation
 from ..methods import Fit, FullInference, MeanField, Method
@@ -151,8 +149,10 @@ class FactorialHMM(FittedByMethod):
         Chains and their states are in the order in which their centred means are closest to those
         of the draw of highest log joint.
     r_hat_ : float
-        With full inference: split R-hat of the log joint, NaN for fewer than 4 draws a chain;
-        `converged_` is r_hat_ < 1.05.
+        With full inference: rank-normalised split R-hat of the log joint, NaN for fewer than 4
+        draws a chain; `converged_` is r_hat_ < 1.05.
+    effective_sample_size_ : float
+        With full inference: how many independent draws tell as much of it.
     n_features_in_ : int
     feature_names_in_ : ndarray
         Where X is a data frame with names.
@@ -192,6 +192,7 @@ class FactorialHMM(FittedByMethod):
     # With full inference.
     draws_: dict[str, Array]
     r_hat_: float
+    effective_sample_size_: float
 
     def __init__(
         self,
@@ -357,14 +358,7 @@ class FactorialHMM(FittedByMethod):
             for name in chains[0].theta
         }
         theta = self._relabelled(theta, int(log_joint.argmax()))
-        mixing = draws.r_hat(log_joint)
-        if mixing >= 1.05:
-            warnings.warn(
-                f"chains have not mixed: split R-hat of the log joint is {mixing:.3f}, not below "
-                "1.05. Raise n_tune and n_draws of FullInference",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+        mixed = self._mixing({"log p(X, T, theta)": log_joint}, 4)
         factor = theta["factor"]
         precision = np.einsum("gji,gjk->ik", factor, factor) / len(factor)
         mean_factor = precision_factors(np.linalg.inv(precision)[None])[0]
@@ -387,8 +381,7 @@ class FactorialHMM(FittedByMethod):
                 **{name: part.reshape(*shape, *part.shape[1:]) for name, part in parts.items()},
                 "log_joint": log_joint,
             },
-            "r_hat_": mixing,
-            "converged_": bool(mixing < 1.05),
+            **mixed,
             "n_iter_": method.n_sweeps,
             "objective_": objective,
             "lower_bound_": objective,

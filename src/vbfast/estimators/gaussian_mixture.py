@@ -126,7 +126,7 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
         n_copies = 8 + 12 + (20 if getattr(method, "acceleration", None) else 0)
         needed = 8.0 * k * (per_component + 2 * d) * n_copies
         if isinstance(method, FullInference):
-            needed += 8.0 * method.n_chains * method.n_draws * k * (3 * per_component + 2 * k)
+            needed += 8.0 * method.n_chains * method.n_draws * k * (5 * per_component + 2 * k)
         what = f"n_components={k} with {d} features and covariance_type={self.covariance_type!r}"
         check_memory(needed, what)
 
@@ -331,11 +331,16 @@ _DOC = """{summary}
         With full inference: "weights" (chain, draw, K), "means" (chain, draw, K, D),
         "covariances" (chain, draw, ...), "log_joint" (chain, draw), relabelled.
     log_evidence_, log_evidence_se_ : float
-        With full inference: estimate of log p(X) and its standard error (Chib 1995, averaged over
-        the components' orders; NaN for more than 12 components).
+        With full inference: estimate of log p(X) and its standard error, by Chib's identity (1995,
+        averaged over the components' orders) or by bridge sampling, whichever has the less error.
+        NaN, with a ConvergenceWarning that says why, where the two contradict each other or a bound
+        that is known; and NaN for more than 12 components.
     r_hat_ : float
-        With full inference: split R-hat of the log joint, NaN for fewer than 4 draws a chain;
+        With full inference: the largest rank-normalised split R-hat (Vehtari et al. 2021) of the
+        log joint and of the weights in order of size, NaN for fewer than 4 draws a chain;
         `converged_` is r_hat_ < 1.05.
+    effective_sample_size_ : float
+        With full inference: of the same, how many independent draws the least tells as much as.
 
     Notes
     -----

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, Self, get_args
 
@@ -14,7 +13,6 @@ from .._kernels.inputs import Sequences
 from ..answers import AveragedChain, Known
 from ..data import ArrayData, as_sequences, check_finite
 from ..emissions.gaussian import CovarianceType
-from ..exceptions import ConvergenceWarning
 from ..latents import Chain
 from ..latents.chain import Initial
 from ..methods import Fit, FullInference, Method, VariationalEM
@@ -126,7 +124,10 @@ class HiddenMarkovModel(FittedByMethod):
         and "covariances", "rates" or "probabilities", "log_joint" (chain, draw), relabelled by
         what rows of a state look like.
     r_hat_ : float
-        With full inference: split R-hat of the log joint; `converged_` is r_hat_ < 1.05.
+        With full inference: the largest rank-normalised split R-hat (Vehtari et al. 2021) of the
+        log joint and of the probabilities to stay, in order of size; `converged_` is r_hat_ < 1.05.
+    effective_sample_size_ : float
+        With full inference: of the same, how many independent draws the least tells as much as.
 
     Notes
     -----
@@ -155,6 +156,7 @@ class HiddenMarkovModel(FittedByMethod):
     objective_: float
     draws_: dict[str, Array]
     r_hat_: float
+    effective_sample_size_: float
 
     def __init__(
         self,
@@ -425,6 +427,13 @@ class HiddenMarkovModel(FittedByMethod):
             return portfolio.chain_finalists(
                 model, data, method, n_starts, rng, lambda posterior: start(lambda: posterior)
             )
+        if isinstance(method, FullInference) and self._portfolio(given):
+            return [
+                (each, np.inf)
+                for each in portfolio.chain_varied(
+                    model, data, n_starts, rng, lambda posterior: start(lambda: posterior)
+                )
+            ]
         return (
             (start(lambda: starts.posterior(model, data, init, rng)), np.inf)
             for _ in range(n_starts)
@@ -512,14 +521,17 @@ class HiddenMarkovModel(FittedByMethod):
             weights.mean(axis=0),
             model.emission.mean_of_draws(*parameters.values()),
         )
-        mixing = draws.r_hat(drawn.log_joint)
-        if mixing >= 1.05:
-            warnings.warn(
-                f"chains have not mixed: split R-hat of the log joint is {mixing:.3f}, not below "
-                "1.05. Raise n_tune and n_draws of FullInference",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+        stay = np.sort(np.diagonal(weights[:, 1:], axis1=1, axis2=2))[:, ::-1].reshape(*shape, k)
+        mixed = self._mixing(
+            {
+                "log p(X, T, theta)": drawn.log_joint,
+                **{
+                    f"the probability to stay that is number {n + 1} in size": stay[:, :, n]
+                    for n in range(k if k > 1 else 0)
+                },
+            },
+            4,
+        )
         objective = float(drawn.log_joint.max())
         raw = {
             "startprob": weights[:, 0],
@@ -534,8 +546,7 @@ class HiddenMarkovModel(FittedByMethod):
             },
             "_answers": AveragedChain(points, middle),
             "_middle": AveragedChain(points, middle),
-            "r_hat_": mixing,
-            "converged_": bool(mixing < 1.05),
+            **mixed,
             "n_iter_": method.n_sweeps,
             "objective_": objective,
             "lower_bound_": objective / data.total_weight,

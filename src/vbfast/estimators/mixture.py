@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 
-from .. import draws, portfolio, starts
-from .._kernels.inputs import Assignment
+from .. import draws, evidence, portfolio, starts
 from ..answers import AveragedMixture, Known
 from ..conjugate import MOST_ROWS, StickBreaking
 from ..data import ArrayData, Frame, check_finite, check_weights
@@ -66,6 +65,7 @@ class MixtureBase(FittedByMethod):
     log_evidence_: float
     log_evidence_se_: float
     r_hat_: float
+    effective_sample_size_: float
 
     # Whether priors that are not given are weakly informative for every method, or flat for those
     # that can do with flat ones; and whether lower_bound_ is per row.
@@ -228,6 +228,13 @@ class MixtureBase(FittedByMethod):
             return portfolio.finalists(
                 model, data, method, n_starts, rng, lambda posterior: start(lambda: posterior)
             )
+        if isinstance(method, FullInference) and self._portfolio(given):
+            return [
+                (each, np.inf)
+                for each in portfolio.varied(
+                    model, data, n_starts, rng, lambda posterior: start(lambda: posterior)
+                )
+            ]
         return (
             (start(lambda: starts.posterior(model, data, init, rng)), np.inf)
             for _ in range(n_starts)
@@ -245,10 +252,7 @@ class MixtureBase(FittedByMethod):
         drawn = method.fit(model, data, posteriors, rng, report=self._report(0))
         shape = drawn.log_joint.shape
         k = model.latent.n_components
-        at_best = data.sum(model.visit, drawn.best, Assignment("exact", precise=True))
-        log_evidence, error = draws.evidence(
-            float(at_best["log_z"]) + drawn.best.log_prior, drawn.common, drawn.terms
-        )
+        log_evidence, error = self._evidence(model, data, posteriors, drawn, rng)
         orders = draws.orders(drawn.terms.reshape(-1, k, k))
         flat = {name: part.reshape(-1, *part.shape[2:]) for name, part in drawn.theta.items()}
         of = np.arange(len(orders))[:, None]
@@ -257,28 +261,49 @@ class MixtureBase(FittedByMethod):
         for name, part in parts.items():
             parts[name] = part.reshape(*shape, *part.shape[1:])
         parts["log_joint"] = drawn.log_joint
-        mixing = draws.r_hat(drawn.log_joint)
-        converged = bool(mixing < 1.05)
-        if mixing >= 1.05:
-            warnings.warn(
-                f"chains have not mixed: split R-hat of the log joint is {mixing:.3f}, not below "
-                "1.05. Raise n_tune and n_draws of FullInference",
-                ConvergenceWarning,
-                stacklevel=self._stacklevel,
-            )
+        ordered = np.sort(parts["weights"], axis=2)[:, :, ::-1]
+        of_weights = {
+            f"the weight that is number {n + 1} in size": ordered[:, :, n] for n in range(k - 1)
+        }
+        mixed = self._mixing(
+            {"log p(X, T, theta)": drawn.log_joint, **of_weights}, self._stacklevel + 1
+        )
         unit = data.total_weight if self._bound_per_row else 1.0
         objective = float(drawn.log_joint.max())
         return {
             **of_draws,
             "log_evidence_": log_evidence,
             "log_evidence_se_": error,
-            "r_hat_": mixing,
-            "converged_": converged,
+            **mixed,
             "n_iter_": method.n_sweeps,
             "objective_": objective,
             "lower_bound_": objective / unit,
             "lower_bounds_": drawn.log_joint.ravel() / unit,
         }
+
+    def _evidence(
+        self,
+        model: Model,
+        data: ArrayData,
+        posteriors: list[Stats],
+        drawn: draws.Draws[Theta],
+        rng: np.random.Generator,
+    ) -> tuple[float, float]:
+        """log p(X) and its standard error; NaN, and a warning, where there is a contradiction."""
+        begin = posteriors
+        if self.n_components > 1 and (self.init_params != "auto" or len(begin) == 1):
+            # Starts of one kind may all be far from the best there is.
+            begin = [*begin, *portfolio.varied(model, data, 1, rng, lambda posterior: posterior)]
+        low = portfolio.bound(model, data, begin)
+        value, error, against = evidence.estimate(model, data, drawn, low, rng)
+        if against:
+            warnings.warn(
+                f"log_evidence_ is NaN, since {against}. Raise n_tune, n_draws and n_chains of "
+                "FullInference, or try other starts (init_params)",
+                ConvergenceWarning,
+                stacklevel=self._stacklevel + 1,
+            )
+        return value, error
 
     def _ended(self, best: Fit[Theta], total_weight: float) -> dict[str, Any]:
         """Attributes of any climb."""

@@ -63,7 +63,7 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         # Statistics of the fewest chunks, some posteriors and thetas, what acceleration remembers.
         needed = 8.0 * k * size * 40
         if isinstance(method, FullInference):
-            needed += 8.0 * method.n_chains * method.n_draws * k * (3 * size + 2 * k)
+            needed += 8.0 * method.n_chains * method.n_draws * k * (5 * size + 2 * k)
         check_memory(
             needed,
             f"n_components={k} with {data.values.shape[1]} features of up to {emission.width} "
@@ -335,7 +335,7 @@ class MixtureModel(Estimator):
     draws_ : dict of ndarray
         With full inference: "weights" (chain, draw, K), "rates" (chain, draw, K, D) or
         "probabilities" (chain, draw, K, D[, C]), "log_joint" (chain, draw), relabelled.
-    log_evidence_, log_evidence_se_, r_hat_ : float
+    log_evidence_, log_evidence_se_, r_hat_, effective_sample_size_ : float
         With full inference: as `GaussianMixture` has them.
 
     Notes
