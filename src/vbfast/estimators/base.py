@@ -18,12 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _kernels
 from .._threads import resolve_threads
-from ..data import ArrayData, as_rows
+from ..data import ArrayData
 from ..exceptions import ConvergenceWarning, DegenerateError, not_fitted_error
 from ..methods import METHODS, Climb, Fit, FullInference, Method, ThetaLike, lockstep
 from ..model import Model, Theta
 from ..portfolio import TOGETHER, Finalist
 from ..stats import Stats
+from .categories import Uncoded
 from .checks import check_number
 
 __all__ = ["Estimator", "FittedByMethod", "MethodName", "feature_names"]
@@ -37,7 +38,7 @@ FEW_TO_CLIMB = 4_096
 FEW_ROWS = 32
 
 
-class Estimator(ABC):
+class Estimator(Uncoded, ABC):
     """Parameters by introspection of the constructor, as scikit-learn has them."""
 
     n_features_in_: int
@@ -123,7 +124,7 @@ class Estimator(ABC):
 
     def _rows(self, X: ArrayLike, n_features: int) -> NDArray[Any]:
         """X as rows of as many features as were fitted."""
-        values = as_rows(X)
+        values = self._read_rows(X)
         if values.shape[1] != n_features:
             raise ValueError(
                 f"X has {values.shape[1]} features, but {type(self).__name__} is expecting "
@@ -136,7 +137,7 @@ class Estimator(ABC):
                 "The feature names should match those that were passed during fit: "
                 f"{list(fitted)}, not {list(given)}"
             )
-        return values
+        return self._codes(values)
 
 
 class FittedByMethod(Estimator):

@@ -18,6 +18,7 @@ from ..latents import Mixture
 from ..methods import Method
 from ..model import Model
 from ..stats import Stats
+from .categories import Uncoded
 from .checks import as_array, check_choice, check_distance, check_number, check_positive
 
 __all__ = ["GaussianParameters", "check_variances", "covariances_of", "n_free"]
@@ -38,7 +39,7 @@ LARGEST = float(np.finfo(np.float64).max)
 MOST_VARIANCE = 1e305
 
 
-class GaussianParameters:
+class GaussianParameters(Uncoded):
     """What estimators share whose rows are Gaussian given a component."""
 
     # Set by the subclasses' constructors.

@@ -90,7 +90,7 @@ class HiddenMarkovModel(FittedByMethod):
         uniform, 1, for mean field and full inference, which need proper ones. A point estimate
         needs 1 or more.
     mean_prior, mean_precision_prior, mean_variance_prior, degrees_of_freedom_prior
-    covariance_prior, shape_prior, rate_prior, concentration_prior, n_categories
+    covariance_prior, shape_prior, rate_prior, concentration_prior, n_categories, categories
         As for `MixtureModel`.
     random_state : None, int, numpy.random.Generator or numpy.random.RandomState
     verbose, verbose_interval : int
@@ -105,6 +105,7 @@ class HiddenMarkovModel(FittedByMethod):
         Row i: the probabilities of what follows state i. theta_MP for a point estimate; means
         under q(theta) for mean field, and over relabelled draws for full inference.
     means_, covariances_, precisions_, precisions_cholesky_, rates_, probabilities_ : ndarray
+    categories_, n_categories_
         As `MixtureModel`'s.
     objective_ : float
         Of the whole data, in nats, with all constants: see `GaussianMixture`.
@@ -185,6 +186,7 @@ class HiddenMarkovModel(FittedByMethod):
         rate_prior: ArrayLike | None = None,
         concentration_prior: ArrayLike | None = None,
         n_categories: int | ArrayLike | None = None,
+        categories: Any = None,
         random_state: Any = None,
         verbose: int = 0,
         verbose_interval: int = 10,
@@ -216,6 +218,7 @@ class HiddenMarkovModel(FittedByMethod):
         self.rate_prior = rate_prior
         self.concentration_prior = concentration_prior
         self.n_categories = n_categories
+        self.categories = categories
         self.random_state = random_state
         self.verbose = verbose
         self.verbose_interval = verbose_interval
@@ -258,6 +261,8 @@ class HiddenMarkovModel(FittedByMethod):
         method = self._check_parameters()
         rng = as_generator(self.random_state)
         face = self._face
+        names = feature_names(X)
+        X, codes = self._coded(X)
         data = face._read(X, lengths=lengths)
         check_ignored(y, data.n_rows)
         if data.n_rows < self.n_components:
@@ -278,7 +283,6 @@ class HiddenMarkovModel(FittedByMethod):
             fitted = self._climbed(model, method, best)
             fitted["lower_bound_"] = best.objective / data.total_weight
             fitted["lower_bounds_"] = best.objectives / data.total_weight
-        names = feature_names(X)
         if names is not None:
             fitted["feature_names_in_"] = names
         fitted["n_features_in_"] = data.values.shape[1]
@@ -286,8 +290,21 @@ class HiddenMarkovModel(FittedByMethod):
             self._kind,
             tuple(fitted[name].copy() for name in self._told_names),
         )
-        self._keep(fitted | priors, method)
+        self._keep(fitted | priors | codes, method)
         return self
+
+    def _read_rows(self, X: ArrayLike) -> NDArray[Any]:
+        return np.asarray(self._face._read_rows(X))
+
+    def _codes(self, values: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(self._face._codes(values))
+
+    def _coded(self, X: ArrayLike) -> tuple[ArrayLike, dict[str, Any]]:
+        coded: tuple[ArrayLike, dict[str, Any]] = self._face._coded(X)
+        return coded
+
+    def _decoded(self, rows: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(self._face._decoded(rows))
 
     def _check_memory(self, data: ArrayData) -> None:
         """Raise MemoryError where there is too little."""
@@ -713,7 +730,8 @@ class HiddenMarkovModel(FittedByMethod):
         rng = as_generator(now.random_state if random_state is None else random_state)
         answers = now._as_they_are() or now._middle
         drawn = [answers.sample(n, rng) for n in rows]
-        return np.concatenate([x for x, _ in drawn]), np.concatenate([t for _, t in drawn])
+        values = now._decoded(np.concatenate([x for x, _ in drawn]))
+        return values, np.concatenate([t for _, t in drawn])
 
     @property
     def n_parameters(self) -> int:

@@ -187,11 +187,12 @@ class MixtureBase(FittedByMethod):
     def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> None:
         method = self._check_parameters()
         rng = as_generator(self.random_state)
+        names = feature_names(X)
+        X, codes = self._coded(X)
         data = self._data(X, sample_weight)
         self._check_data(data, method)
         model, priors = self._model_of(data, method)
         given = self._given(data)
-        names = feature_names(X)
         n_starts = method.n_chains if isinstance(method, FullInference) else self.n_init
         previous = self._previous(data) if self.warm_start else None
         if previous is not None:
@@ -205,7 +206,7 @@ class MixtureBase(FittedByMethod):
         if names is not None:
             fitted["feature_names_in_"] = names
         self._tell_of_truncation(model, fitted["weights_"])
-        self._keep_with_frame(fitted | priors, data.frame, method)
+        self._keep_with_frame(fitted | priors | codes, data.frame, method)
 
     def _starts(
         self,
@@ -484,7 +485,8 @@ class MixtureBase(FittedByMethod):
         now._check_is_fitted()
         n_samples = check_samples(n_samples)
         seed = now.random_state if random_state is None else random_state
-        return now._current_answers.sample(n_samples, as_generator(seed))
+        rows, components = now._current_answers.sample(n_samples, as_generator(seed))
+        return now._decoded(rows), components
 
     def bic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Bayesian information criterion, -2 log p(X | theta) + p log N: the lower the better.

@@ -226,7 +226,7 @@ class _BernoulliFace(_DiscreteFace, BernoulliParameters):
     pass
 
 
-class _CategoricalFace(_DiscreteFace, CategoricalParameters):
+class _CategoricalFace(CategoricalParameters, _DiscreteFace):
     pass
 
 
@@ -252,7 +252,7 @@ class MixtureModel(Estimator):
         K.
     emission : {"gaussian", "poisson", "bernoulli", "categorical"}
         What rows of a component look like: `GaussianMixture`'s; counts 0, 1, 2, ...; zeros and
-        ones; symbols 0 ... C - 1 (latent classes).
+        ones; symbols, which are any integers or strings (latent classes).
     method : {"em", "mean_field", "full", "variational_em", "crisp_em"} or object
         By name, with `max_iter` and `tol` from here; or an object that brings its own, such as
         ``vbfast.FullInference(n_draws=2000)``.
@@ -290,7 +290,10 @@ class MixtureModel(Estimator):
         number, or two, of 0 and of 1. A point estimate needs 1 or more. Where not given, mean
         field and full inference take 1: all probabilities are equally likely.
     n_categories : int or array-like of D ints, optional
-        C, of all features or of each; where not given the largest symbol in X, and 1 more.
+        Symbols are 0 ... C - 1, whether X has them or not; C of all features or of each.
+    categories : sequence of integers or strings, or of D such sequences, optional
+        Symbols of all features, or of each, whether X has them or not. Where neither this nor
+        n_categories is given, those that X has.
     covariance_type, reg_covar, mean_precision_prior, mean_variance_prior, mean_prior
     degrees_of_freedom_prior, covariance_prior
         For Gaussians: as `GaussianMixture` has them.
@@ -326,8 +329,11 @@ class MixtureModel(Estimator):
     n_features_in_ : int
     feature_names_in_ : ndarray
         Where X is a data frame with names.
+    categories_ : list of D ndarrays
+        Symbols of each feature, in the order that `probabilities_` has them: sorted, or as
+        `categories` has them. Predictions refuse others.
     n_categories_ : ndarray of shape (D,)
-        Of symbols.
+        How many these are.
     weight_concentration_prior_, shape_prior_, rate_prior_, concentration_prior_
         Priors as used; None where flat.
     weight_concentration_, shape_, rate_, concentration_
@@ -371,6 +377,7 @@ class MixtureModel(Estimator):
         rate_prior: ArrayLike | None = None,
         concentration_prior: ArrayLike | None = None,
         n_categories: int | ArrayLike | None = None,
+        categories: Any = None,
         covariance_type: CovarianceType = "full",
         reg_covar: float = 1e-6,
         mean_precision_prior: float | None = None,
@@ -401,6 +408,7 @@ class MixtureModel(Estimator):
         self.rate_prior = rate_prior
         self.concentration_prior = concentration_prior
         self.n_categories = n_categories
+        self.categories = categories
         self.covariance_type = covariance_type
         self.reg_covar = reg_covar
         self.mean_precision_prior = mean_precision_prior
@@ -445,7 +453,8 @@ class MixtureModel(Estimator):
         ----------
         X : array-like of shape (N, D)
             float64 or float32 is read where it lies, in any layout (memory maps too); other real
-            types are converted to float64. Counts and symbols are whole numbers of any type.
+            types are converted to float64. Counts are whole numbers of any type, symbols also
+            strings.
         y : ignored
         sample_weight : array-like of shape (N,), optional
             A row of weight 2 counts as two rows, one of weight 0 as none. Full inference takes
@@ -550,7 +559,9 @@ class MixtureModel(Estimator):
     def sample(
         self, n_samples: int = 1, random_state: Any = None
     ) -> tuple[Array, NDArray[np.int64]]:
-        """Draw rows, (n_samples, D) float64, and their components, (n_samples,).
+        """Draw rows, (n_samples, D), and their components, (n_samples,).
+
+        Rows are float64, or of objects where symbols are strings.
 
         By `random_state`, or the estimator's own where it is not given.
         """
