@@ -303,7 +303,13 @@ class CategoricalParameters(SymbolsParameters):
         return rows if known is None else decoded(rows, known)
 
     def _of_values(self, values: Array) -> Categorical:
-        return Categorical(values.shape[1], values.shape[2])
+        known = vars(self).get("categories_")
+        n_categories: Any = values.shape[2]
+        if known is not None:
+            each = tuple(map(len, known))
+            if (len(each), max(each)) == values.shape[1:]:
+                n_categories = each
+        return Categorical(values.shape[1], n_categories)
 
     def _plain(self, values: NDArray[Any]) -> Categorical:
         n_categories: Any = self.n_categories

@@ -27,6 +27,7 @@ from .checks import (
 from .gaussian_parameters import (
     FARTHEST_START,
     GaussianParameters,
+    SettableCovariances,
     covariances_of,
     n_free,
 )
@@ -41,7 +42,7 @@ Array = NDArray[np.float64]
 _PARAMETER_NAMES = ("weights_", "means_", "precisions_cholesky_")
 
 
-class _GaussianMixtureBase(MixtureBase, GaussianParameters):
+class _GaussianMixtureBase(SettableCovariances, MixtureBase, GaussianParameters):
     """All that the two estimators share; they differ in defaults and one unit."""
 
     # -- fitting ------------------------------------------------------------------------------
@@ -165,6 +166,7 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
                 )
         check_distance("warm_start: means_", np.asarray(self.means_), data.frame, FARTHEST_START)
         # What predictions are made from, too: whoever has set it.
+        self._check_spread()
         frame, gaussians = self._gaussians_as_they_are()
         covariances = covariances_of(gaussians.factor, self.covariance_type)
         return {
@@ -223,6 +225,7 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
     @property
     def _current_answers(self) -> Known | AveragedMixture:
         """Those of the fit; those of the parameters if somebody has set them since."""
+        self._check_spread()
         covariance_type, arrays = getattr(self, "_made", (None, ()))
         now = (self.weights_, self.means_, self.precisions_cholesky_)
         if covariance_type == self.covariance_type and unchanged(now, arrays):

@@ -32,6 +32,7 @@ from .checks import (
     sum_of_logs,
 )
 from .emission_parameters import EMISSIONS, EmissionName, check_emission
+from .gaussian_parameters import SettableCovariances
 
 __all__ = ["HiddenMarkovModel"]
 
@@ -42,7 +43,7 @@ INITS = get_args(starts.Init)
 MOST_DRAWS = 200
 
 
-class HiddenMarkovModel(FittedByMethod):
+class HiddenMarkovModel(SettableCovariances, FittedByMethod):
     """Hidden Markov model; by default maximum likelihood by EM.
 
     Parameters
@@ -136,7 +137,8 @@ class HiddenMarkovModel(FittedByMethod):
     `predict_proba` raise ImpossibleRowError, and `score` -inf.
 
     Predictions are made from `startprob_`, `transmat_` and `means_` with `precisions_cholesky_`,
-    `rates_` or `probabilities_`, whoever has set them; `covariances_` and `precisions_` only tell.
+    `rates_` or `probabilities_`, whoever has set them, with or without a fit; who sets
+    `covariances_` or `precisions_` sets `precisions_cholesky_` as well.
 
     Examples
     --------
@@ -570,6 +572,8 @@ class HiddenMarkovModel(FittedByMethod):
 
     def _as_they_are(self) -> Known | None:
         """The parameters, where somebody has set them since the fit; None if nobody has."""
+        if self.emission == "gaussian":
+            self._check_spread()
         kind, arrays = getattr(self, "_made", (None, ()))
         now = tuple(getattr(self, name) for name in self._told_names)
         if kind == self._kind and unchanged(now, arrays):

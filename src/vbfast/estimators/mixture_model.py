@@ -27,6 +27,7 @@ from .discrete_parameters import (
 )
 from .emission_parameters import EmissionName, check_emission
 from .gaussian_mixture import _GaussianMixtureBase
+from .gaussian_parameters import SettableCovariances
 from .mixture import MixtureBase
 
 __all__ = ["EmissionName", "MixtureModel"]
@@ -92,7 +93,8 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         if not self.__sklearn_is_fitted__():
             return None
         values = self._current_values
-        expected = self._plain(data.values).unit(np.zeros((self.n_components, self._n_features)))
+        d = data.values.shape[1]
+        expected = self._plain(data.values).unit(np.zeros((self.n_components, d)))
         shape = next(iter(expected.arrays.values())).shape
         if values.shape != shape:
             raise ValueError(
@@ -189,14 +191,14 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
     def _as_set_since(self) -> Known | None:
         """What the parameters say, checked, if somebody has set them since the fit."""
         now = tuple(getattr(self, name) for name in self._settable)
-        if unchanged(now, self._made):
+        if "_made" in vars(self) and unchanged(now, self._made):
             return None
         weights = as_probabilities("weights_", self.weights_, (np.size(self.weights_),))
         emission, parameters = self._as_they_are(len(weights))
-        if emission.n_features != self._n_features:
+        if emission.n_features != getattr(self, "n_features_in_", emission.n_features):
             raise ValueError(
-                f"{self._parameter}_ must be of {self._n_features} features, as X of the fit, not "
-                f"of {emission.n_features}"
+                f"{self._parameter}_ must be of {self.n_features_in_} features, as X of the fit, "
+                f"not of {emission.n_features}"
             )
         return Known(Mixture(len(weights)), emission, weights, parameters)
 
@@ -204,18 +206,14 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
     def _current_answers(self) -> Known | AveragedMixture:
         return self._as_set_since or self._answers
 
-    @property
-    def _n_features(self) -> int:
-        return self.n_features_in_
-
     def __sklearn_is_fitted__(self) -> bool:
-        return "_answers" in vars(self)
+        return all(name in vars(self) for name in self._settable)
 
     @property
     def n_parameters(self) -> int:
         """Free parameters, weights among them."""
         k = len(self.weights_)
-        return k - 1 + self._n_emission_parameters(self._answers.emission, k)
+        return k - 1 + self._n_emission_parameters(self._current_answers.emission, k)
 
 
 class _PoissonFace(_DiscreteFace, PoissonParameters):
@@ -241,7 +239,7 @@ for _face in _FACES.values():
     _face.__name__ = "MixtureModel"
 
 
-class MixtureModel(Estimator):
+class MixtureModel(SettableCovariances, Estimator):
     """Mixture of Gaussians, of counts or of symbols; by default maximum likelihood by EM.
 
     Features are independent given the component, but for Gaussians.
@@ -353,8 +351,8 @@ class MixtureModel(Estimator):
     -inf, and no most probable component.
 
     Predictions are made from `weights_` and `means_` with `precisions_cholesky_`, `rates_` or
-    `probabilities_`, even if they have been set since the fit; `covariances_` and `precisions_`
-    only tell.
+    `probabilities_`, whoever has set them, with or without a fit; who sets `covariances_` or
+    `precisions_` sets `precisions_cholesky_` as well.
     """
 
     def __init__(
@@ -434,12 +432,19 @@ class MixtureModel(Estimator):
         """The face that was fitted, whatever `emission` says now."""
         now = self._now()
         now._check_is_fitted()
-        return now._face(now._fitted_emission)
+        return now._face(now._told_emission)
 
     _fitted_emission: str
 
+    @property
+    def _told_emission(self) -> str:
+        """The emission that attributes tell of: what was fitted, or what somebody set them for."""
+        told: str = vars(self).get("_fitted_emission", self.emission)
+        return told
+
     def __sklearn_is_fitted__(self) -> bool:
-        return "_fitted_emission" in vars(self)
+        told = self._told_emission
+        return told in _FACES and self._face(told).__sklearn_is_fitted__()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -207,7 +207,11 @@ class Chain:
             steps,
             possible,
             method="2opt",
-            options={"maximize": True, "partial_match": np.array([[0, 0]]), "rng": 0},
+            options={
+                "maximize": True,
+                "partial_match": np.array([[0, 0]]),
+                "rng": np.random.default_rng(0),
+            },
         )
         return np.asarray(found.col_ind[1:] - 1)
 
