@@ -31,7 +31,8 @@ Array = NDArray[np.float64]
 # Climbs n sweeps from each posterior (start, size), overwritten; objectives, NaN where degenerate.
 Advance = Callable[[Array, int], Array]
 
-# Where a start has come to, and the highest objective that it may come to in the end.
+# Where a start has come to, and the highest objective that it may come to in the end; -inf of one
+# that is for where all others are degenerate.
 Finalist = tuple[Stats, float]
 
 # Starts of each kind.
@@ -74,6 +75,8 @@ SAME = 0.01
 ALIKE = 0.01
 # Numbers below which waking a thread for a sweep may cost more than it saves.
 FEW_VALUES = 2**17
+# Rows up to which starts climb one after another: a pass over so few costs little.
+FEW_TO_CLIMB = 4_096
 # Numbers in the posteriors of starts that climb together, each taking some such more.
 TOGETHER = 2**18
 
@@ -104,6 +107,8 @@ def race(posteriors: Array, kinds: NDArray[np.int64], advance: Advance) -> Array
         place = np.array([np.sum(kinds[:n] == kind) for n, kind in enumerate(kinds)], dtype=int)
         total = np.array([np.sum(kinds == kind) for kind in kinds], dtype=int)
         posteriors, kinds = posteriors[2 * place < total], kinds[2 * place < total]
+        if not len(posteriors):
+            return first
     objectives = advance(posteriors, LAST_ROUND)
     order = _best_first(objectives)
     order = _one_of_each(order[: (len(order) + 1) // 2], objectives)
@@ -201,13 +206,16 @@ def _left(
     """What is left of these starts on a part of the rows, to go on from with all of them."""
     for row in posteriors:
         row[...] = with_given(Stats(model.layout, row.copy())).buffer
+    # Of few rows those that win may become degenerate; then others climb in their place.
+    rest = posteriors.copy() if data.n_rows <= FEW_TO_CLIMB else posteriors[:0]
     left = race(posteriors, kinds, advance)
     if model.latent.n_components > 2:
         left = _moved(model, part, left, method.read, advance, rng)
     left, most = _settled(model, left, advance, n_settling)
     found = [Stats(model.layout, posterior) for posterior in left]
     if part is data:
-        return list(zip(found, most, strict=True))
+        others = [(Stats(model.layout, posterior), -np.inf) for posterior in rest]
+        return [*zip(found, most, strict=True), *others]
     return [(starts.loosened(model, each), np.inf) for each in found]
 
 
@@ -245,7 +253,8 @@ def _settled(
         more = np.where(gain < last, gain * gain / (last - gain), np.inf)
         more = np.where(gain <= SAME**2, SAME**2, more)
         most = after + 3 * more + SAME
-        order = _best_first(np.where(most >= np.nanmax(after), after, np.nan))
+        most[np.isnan(after)] = -np.inf
+        order = _best_first(np.where(most >= np.fmax.reduce(after), after, np.nan))
     if not len(order):
         return left[:1], [np.inf]
     # What holds as many rows as the best is on its way to the same optimum.

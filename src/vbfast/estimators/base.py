@@ -19,10 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _kernels
 from .._threads import resolve_threads
 from ..data import ArrayData
-from ..exceptions import ConvergenceWarning, DegenerateError, not_fitted_error
+from ..exceptions import DegenerateError, convergence_warning, not_fitted_error
 from ..methods import METHODS, Climb, Fit, FullInference, Method, ThetaLike, lockstep
 from ..model import Model, Theta
-from ..portfolio import TOGETHER, Finalist
+from ..portfolio import FEW_TO_CLIMB, TOGETHER, Finalist
 from ..stats import Stats
 from .categories import Uncoded
 from .checks import check_number
@@ -32,8 +32,6 @@ __all__ = ["Estimator", "FittedByMethod", "MethodName", "feature_names"]
 T = TypeVar("T", bound=ThetaLike)
 MethodName = Literal["full", "mean_field", "em", "variational_em", "crisp_em"]
 
-# Rows up to which starts climb one after another: a pass over so few costs little.
-FEW_TO_CLIMB = 4_096
 # Rows that are never shared out.
 FEW_ROWS = 32
 
@@ -159,7 +157,7 @@ class FittedByMethod(Estimator):
     def _check_fitting(self) -> Method:
         """Check the parameters that are here, and return the method."""
         check_number("tol", self.tol, least=0, optional=True)
-        check_number("max_iter", self.max_iter, whole=True, least=1)
+        check_number("max_iter", self.max_iter, whole=True, least=0)
         check_number("n_init", self.n_init, whole=True, least=1)
         if not isinstance(self.verbose, (bool, np.bool_)):
             check_number("verbose", self.verbose, whole=True, least=0)
@@ -244,14 +242,14 @@ class FittedByMethod(Estimator):
     def _tell_of_convergence(self, best: Fit[Any], method: Any, stacklevel: int) -> None:
         """Warn where a fit that is kept ended at `max_iter`."""
         if not best.converged:
-            left = "gains are still growing"
+            left = "gains are still growing" if method.max_iter else "this is where it starts"
             if np.isfinite(best.left):
                 left = f"some {best.left:.2g} nats seem to be left to gain"
             raised = "max_iter" if method.tol is None else "max_iter or tol"
             warnings.warn(
                 f"{method.name} did not converge in {method.max_iter} iterations: {left}. Raise "
                 f"{raised}, or try other starts (n_init)",
-                ConvergenceWarning,
+                convergence_warning(),
                 stacklevel=stacklevel,
             )
 

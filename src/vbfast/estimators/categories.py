@@ -87,7 +87,7 @@ def codes_of(values: NDArray[Any], categories: Sequence[NDArray[Any]]) -> NDArra
     """
     if values.dtype.kind != "O" and all(map(_plain, categories)):
         return values
-    out = np.empty(values.shape)
+    out = np.empty(values.shape, dtype=values.dtype if values.dtype.kind == "f" else np.float64)
     for column, known in enumerate(categories):
         for rows, part in _portions(values, column):
             codes = _codes(part, known)

@@ -25,6 +25,7 @@ __all__ = [
     "check_positive",
     "check_samples",
     "check_sequence_lengths",
+    "in_type_of",
     "sum_of_logs",
 ]
 
@@ -66,6 +67,12 @@ def check_ignored(y: Any, n_rows: int) -> None:
             f"y has {len(y)} entries, but X has {n_rows} rows. y is ignored: give the rows of each "
             "sequence by name, lengths=..."
         )
+
+
+def in_type_of(rows: NDArray[Any], told: NDArray[Any]) -> NDArray[Any]:
+    """What is told of rows, float32 where these are, as scikit-learn has it."""
+    with np.errstate(over="ignore", under="ignore"):
+        return told.astype(rows.dtype, copy=False)
 
 
 def check_samples(n_samples: Any) -> int:

@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from .. import draws
 from .._kernels.inputs import Assignment
 from ..conjugate import MOST_ROWS, Regression, precision_factors, regression
-from ..data import ArrayData, Frame, as_sequences, check_finite, portions
+from ..data import ArrayData, Frame, as_rows, as_sequences, check_finite, portions
 from ..emissions.additive import AdditiveCovariance, AdditiveGaussian
 from ..emissions.gaussian import NARROWEST_PRIOR, WIDEST_PRIOR
-from ..exceptions import ConvergenceWarning
+from ..exceptions import convergence_warning
 from ..factorial import FactorialModel, FactorialTheta
 from ..latents.coupled import CoupledChains, Factorisation
 from ..methods import Fit, FullInference, MeanField, Method
@@ -31,6 +31,7 @@ from .checks import (
     check_number,
     check_positive,
     check_sequence_lengths,
+    in_type_of,
 )
 from .gaussian_parameters import check_variances
 
@@ -336,7 +337,7 @@ class FactorialHMM(FittedByMethod):
             warnings.warn(
                 f"chains have not mixed: split R-hat of the log joint is {mixing:.3f}, not below "
                 "1.05. Raise n_tune and n_draws of FullInference",
-                ConvergenceWarning,
+                convergence_warning(),
                 stacklevel=3,
             )
         factor = theta["factor"]
@@ -659,7 +660,7 @@ class FactorialHMM(FittedByMethod):
         X : array-like of shape (N, D)
         lengths : array-like of shape (S,), optional
         """
-        return self._visit(X, lengths, "exact")[1]
+        return in_type_of(as_rows(X), self._visit(X, lengths, "exact")[1])
 
     def score(self, X: ArrayLike, y: object = None, lengths: ArrayLike | None = None) -> float:
         """log p(X | theta) at the fitted parameters, in nats, of all sequences together.

@@ -266,7 +266,7 @@ _DOC = """{summary}
         a constant feature). All objectives stay monotone: each row is taken for a cloud of this
         variance.
     max_iter : int
-        Sweeps over the data at most, after the first, for methods given by name.
+        Sweeps over the data at most, after the first, for methods given by name; 0 is a start only.
     n_init : int
         Starts, of which the best objective is kept: all climb to their ends, several at a time in
         each pass over X; of "auto", races. Full inference starts each chain anew instead.

@@ -14,7 +14,7 @@ from .._kernels.inputs import Sequences
 from ..answers import AveragedChain, Known
 from ..data import ArrayData, as_sequences, check_finite
 from ..emissions.gaussian import CovarianceType
-from ..exceptions import ConvergenceWarning
+from ..exceptions import convergence_warning
 from ..latents import Chain
 from ..latents.chain import Initial
 from ..methods import Fit, FullInference, Method, VariationalEM
@@ -29,6 +29,7 @@ from .checks import (
     check_memory,
     check_number,
     check_sequence_lengths,
+    in_type_of,
     sum_of_logs,
 )
 from .emission_parameters import EMISSIONS, EmissionName, check_emission
@@ -66,7 +67,7 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
         Added to the diagonal of covariances, in units of each feature's variance in X: see
         `GaussianMixture`.
     max_iter : int
-        Sweeps over the data at most, after the first, for methods given by name.
+        Sweeps over the data at most, after the first, for methods given by name; 0 is a start only.
     n_init : int
         Starts, of which the best objective is kept; of "auto", races. Full inference starts each
         chain anew instead.
@@ -332,7 +333,7 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
         if method.assign(0).kind != "factorised":
             return self._climb(model, data, posteriors, method)
         # Coordinate ascent goes on from the last q(T), or the free energy might fall.
-        each = (posterior for posterior, _ in posteriors)
+        each = (posterior for posterior, most in posteriors if most > -np.inf)
         best, _ = self._climb_apart(model, data, each, method, self.n_components)
         self._tell_of_convergence(best, method, 4)
         return best
@@ -537,7 +538,7 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
             warnings.warn(
                 f"chains have not mixed: split R-hat of the log joint is {mixing:.3f}, not below "
                 "1.05. Raise n_tune and n_draws of FullInference",
-                ConvergenceWarning,
+                convergence_warning(),
                 stacklevel=3,
             )
         objective = float(drawn.log_joint.max())
@@ -623,7 +624,7 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
             If a row has probability zero.
         """
         answers, rows = self._prepare(X, lengths)
-        return answers.responsibilities(*rows)
+        return in_type_of(rows[0], answers.responsibilities(*rows))
 
     def filter(self, X: ArrayLike, lengths: ArrayLike | None = None) -> Array:
         """Filtered probabilities: of each state given this row and those before it, (N, K).
@@ -639,7 +640,7 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
             If a row has probability zero.
         """
         answers, rows = self._prepare(X, lengths)
-        return answers.filtered(*rows)
+        return in_type_of(rows[0], answers.filtered(*rows))
 
     def predict(self, X: ArrayLike, lengths: ArrayLike | None = None) -> NDArray[np.int64]:
         """Return the most probable state of each row, (N,): the largest of `predict_proba`.
@@ -679,7 +680,8 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
         """
         check_choice("algorithm", algorithm, ("viterbi", "map"))
         if algorithm == "map":
-            q = self.predict_proba(X, lengths)
+            answers, rows = self._prepare(X, lengths)
+            q = answers.responsibilities(*rows)
             return float(q.max(axis=1).sum()), q.argmax(axis=1)
         answers, rows = self._prepare(X, lengths, middle=True)
         return answers.decode(*rows)
@@ -697,11 +699,16 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
         lengths : array-like of shape (S,), optional
         """
         answers, rows = self._prepare(X, lengths, middle=True)
+        return in_type_of(rows[0], answers.log_density(*rows))
+
+    def _log_density(self, X: ArrayLike, lengths: ArrayLike | None) -> Array:
+        """`score_samples`, float64 of float32 rows too."""
+        answers, rows = self._prepare(X, lengths, middle=True)
         return answers.log_density(*rows)
 
     def score(self, X: ArrayLike, y: object = None, lengths: ArrayLike | None = None) -> float:
         """Log p(X), of all sequences together, in nats: the sum of `score_samples`."""
-        each = self.score_samples(X, lengths)
+        each = self._log_density(X, lengths)
         check_ignored(y, len(each))
         return sum_of_logs(each)
 
@@ -754,7 +761,7 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
         N is the number of rows, as hmmlearn has it.
         """
         now = self._now()
-        each = now.score_samples(X, lengths)
+        each = now._log_density(X, lengths)
         return float(-2 * sum_of_logs(each) + now.n_parameters * np.log(len(each)))
 
     def aic(self, X: ArrayLike, lengths: ArrayLike | None = None) -> float:

@@ -27,6 +27,7 @@ from ..exceptions import (
     DegenerateError,
     ImpossibleRowError,
     ObjectiveFellWarning,
+    convergence_warning,
     impossible_error,
 )
 from ..loops import Climbs
@@ -925,7 +926,7 @@ def _warn(fits: ManyFits) -> None:
             f"the likelihood of {len(numbers)} of {len(fits)} data sets has no bound, and their "
             f"parameters are NaN: {shown}. Use fewer components, a simpler covariance_type, a "
             "larger reg_covar or a prior",
-            ConvergenceWarning,
+            convergence_warning(),
             stacklevel=3,
         )
     left = int(np.sum(~fits.converged_ & ~fits.degenerate_))
@@ -937,4 +938,4 @@ def _warn(fits: ManyFits) -> None:
         what = (
             f"{method.name} did not converge in {method.max_iter} iterations: raise max_iter or tol"
         )
-    warnings.warn(f"in {left} of {len(fits)} data sets {what}", ConvergenceWarning, stacklevel=3)
+    warnings.warn(f"in {left} of {len(fits)} data sets {what}", convergence_warning(), stacklevel=3)

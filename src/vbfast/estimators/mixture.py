@@ -16,7 +16,7 @@ from .._kernels.inputs import Assignment
 from ..answers import AveragedMixture, Known
 from ..conjugate import MOST_ROWS, StickBreaking
 from ..data import ArrayData, Frame, check_finite, check_weights
-from ..exceptions import ConvergenceWarning, TruncationWarning
+from ..exceptions import TruncationWarning, convergence_warning
 from ..latents.mixture import WeightPrior
 from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
@@ -28,6 +28,7 @@ from .checks import (
     check_choice,
     check_number,
     check_samples,
+    in_type_of,
     sum_of_logs,
 )
 
@@ -266,7 +267,7 @@ class MixtureBase(FittedByMethod):
             warnings.warn(
                 f"chains have not mixed: split R-hat of the log joint is {mixing:.3f}, not below "
                 "1.05. Raise n_tune and n_draws of FullInference",
-                ConvergenceWarning,
+                convergence_warning(),
                 stacklevel=self._stacklevel,
             )
         unit = data.total_weight if self._bound_per_row else 1.0
@@ -397,10 +398,10 @@ class MixtureBase(FittedByMethod):
         Returns
         -------
         ndarray of shape (N, K)
-            Rows sum to 1, for a row however far away.
+            Rows sum to 1, for a row however far away; float32 where X is.
         """
         answers, values, threads = self._prepare(X)
-        return answers.responsibilities(values, threads)
+        return in_type_of(values, answers.responsibilities(values, threads))
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
         """Return the most probable component of each row, (N,)."""
@@ -422,7 +423,7 @@ class MixtureBase(FittedByMethod):
         ndarray of shape (N,)
         """
         answers, values, threads = self._prepare(X)
-        return answers.log_density(values, threads)
+        return in_type_of(values, answers.log_density(values, threads))
 
     def score(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
@@ -441,7 +442,8 @@ class MixtureBase(FittedByMethod):
 
     def _log_likelihood(self, X: ArrayLike, sample_weight: ArrayLike | None) -> tuple[float, float]:
         """Sum of `score_samples(X)`, and how many rows that is."""
-        each = self.score_samples(X)
+        answers, values, threads = self._prepare(X)
+        each = answers.log_density(values, threads)
         weights = check_weights(sample_weight, len(each))
         if weights is None:
             return sum_of_logs(each), float(len(each))
@@ -508,7 +510,8 @@ class MixtureBase(FittedByMethod):
         Biernacki, Celeux & Govaert (2000), in BIC's sign: the lower the better.
         """
         now = self._now()
-        each = entr(now.predict_proba(X)).sum(axis=1)
+        answers, values, threads = now._prepare(X)
+        each = entr(answers.responsibilities(values, threads)).sum(axis=1)
         weights = check_weights(sample_weight, len(each))
         entropy = each.sum() if weights is None else (each * weights).sum()
         return now.bic(X, sample_weight) + 2 * float(entropy)

@@ -259,7 +259,7 @@ class MixtureModel(SettableCovariances, Estimator):
         than the one before. Where not given: when no more than 0.001 nats in total are left to
         gain, as the last updates foretell it.
     max_iter : int
-        Sweeps over the data at most, after the first, for methods given by name.
+        Sweeps over the data at most, after the first, for methods given by name; 0 is a start only.
     n_init : int
         Starts, of which the best objective is kept; of "auto", races.
     init_params : {"auto", "kmeans", "whitened", "k-means++", "random", "random_from_data"}
