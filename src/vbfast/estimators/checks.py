@@ -60,12 +60,13 @@ def as_generator(random_state: Any) -> np.random.Generator:
     )
 
 
-def check_ignored(y: Any, n_rows: int) -> None:
-    """Raise ValueError where `y`, which nobody reads, can't be meant to be what it is."""
-    if hasattr(y, "__len__") and len(y) != n_rows:
+def check_ignored(y: Any) -> None:
+    """Raise ValueError where `y` is given, which nobody reads: it would be silently ignored."""
+    if y is not None:
+        what = f"has {len(y)} entries" if hasattr(y, "__len__") else f"is {y!r}"
         raise ValueError(
-            f"y has {len(y)} entries, but X has {n_rows} rows. y is ignored: give the rows of each "
-            "sequence by name, lengths=..."
+            f"y {what}, but a chain's states are found, not given: y must be None. Rows of each "
+            "sequence go by name, lengths=..."
         )
 
 

@@ -230,8 +230,8 @@ class FactorialHMM(FittedByMethod):
         ----------
         X : array-like of shape (N, D)
             Sequences one after the other.
-        y : ignored
-            Where scikit-learn has it, of N entries. Lengths go by name.
+        y : None
+            Where scikit-learn has it; anything else is refused. Lengths go by name.
         lengths : array-like of shape (S,), optional
             Rows of each sequence; one sequence where not given.
 
@@ -255,7 +255,7 @@ class FactorialHMM(FittedByMethod):
         method = self._check_parameters()
         rng = as_generator(self.random_state)
         data = ArrayData.of(X, lengths=lengths, n_threads=self.n_threads)
-        check_ignored(y, data.n_rows)
+        check_ignored(y)
         # Recursions are in float64 arithmetic whatever the data.
         data = replace(data, single=False)
         self._check_memory(data)
@@ -670,13 +670,12 @@ class FactorialHMM(FittedByMethod):
         Parameters
         ----------
         X : array-like of shape (N, D)
-        y : ignored
-            Where scikit-learn has it, of N entries. Lengths go by name.
+        y : None
+            Where scikit-learn has it; anything else is refused. Lengths go by name.
         lengths : array-like of shape (S,), optional
         """
-        value, each = self._visit(X, lengths, "exact")
-        check_ignored(y, len(each))
-        return value
+        check_ignored(y)
+        return self._visit(X, lengths, "exact")[0]
 
     @property
     def n_parameters(self) -> int:

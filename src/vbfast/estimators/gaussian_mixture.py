@@ -312,7 +312,8 @@ _DOC = """{summary}
         log p(X | theta) + log p(theta) for EM, free energy + log p(theta) for variational EM,
         log p(X, T | theta) + log p(theta) for crisp EM, the largest log p(X, T, theta) drawn for
         full inference. A flat prior adds nothing; `reg_covar` takes half of tr(cloud Lambda) from
-        each row's log density.
+        each row's log density, so that N `score(X)`, of rows that are points, is larger than EM's
+        with flat priors too.
     lower_bound_ : float
         The same{unit}.
     lower_bounds_ : ndarray

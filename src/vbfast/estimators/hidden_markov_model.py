@@ -90,7 +90,8 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
     startprob_prior, transmat_prior : float or array-like, optional
         Concentrations of the Dirichlet priors, of shape (K,) and (K, K). Flat where not given;
         uniform, 1, for mean field and full inference, which need proper ones. A point estimate
-        needs 1 or more.
+        needs 1 or more. Where `startprob_init` or `transmat_init` is 0 they may be 0, and count
+        for nothing.
     mean_prior, mean_precision_prior, mean_variance_prior, degrees_of_freedom_prior
     covariance_prior, shape_prior, rate_prior, concentration_prior, n_categories, categories
         As for `MixtureModel`.
@@ -236,8 +237,8 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
         ----------
         X : array-like of shape (N, D)
             The rows of all sequences, one after the other.
-        y : ignored
-            Where scikit-learn has it, of N entries. Lengths go by name.
+        y : None
+            Where scikit-learn has it; anything else is refused. Lengths go by name.
         lengths : array-like of shape (S,), optional
             Rows of each sequence, 1 or more, N together; one sequence if not given.
 
@@ -267,7 +268,7 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
         names = feature_names(X)
         X, codes = self._coded(X)
         data = face._read(X, lengths=lengths)
-        check_ignored(y, data.n_rows)
+        check_ignored(y)
         if data.n_rows < self.n_components:
             raise ValueError(
                 f"n_components={self.n_components} is more than the {data.n_rows} rows of X"
@@ -399,13 +400,16 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
             possible[1:] = given["transmat"] > 0
         default = 1.0 if proper else None
         concentrations = []
-        for name in ("startprob_prior", "transmat_prior"):
+        for name, there in (("startprob_prior", possible[0]), ("transmat_prior", possible[1:])):
             value = getattr(self, name)
             concentrations.append(default if value is None else value)
             if value is not None and np.asarray(value).dtype.kind not in "iuf":
                 raise TypeError(f"{name} must hold real numbers, not {value!r}")
             if value is not None and not proper:
-                low = np.argwhere(np.asarray(value, dtype=float) < 1)
+                below = np.asarray(value, dtype=float) < 1
+                if below.shape == there.shape:
+                    below &= there
+                low = np.argwhere(below)
                 if len(low):
                     raise ValueError(
                         f"{name} has {np.asarray(value)[tuple(low[0])]}, below 1: p(theta) then "
@@ -607,7 +611,10 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
     def predict_proba(self, X: ArrayLike, lengths: ArrayLike | None = None) -> Array:
         """Smoothed probabilities: of each state for each row, given its whole sequence.
 
-        Averaged over draws for full inference.
+        p(t | X, theta) for a point estimate; q(t) for mean field, from E[log theta] under q(theta),
+        of which `startprob_`, `transmat_` and so on are the means: a model with these attributes
+        alone gives p(t | X, theta) at the means, which is not the same. Averaged over draws for
+        full inference.
 
         Parameters
         ----------
@@ -645,7 +652,8 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
     def predict(self, X: ArrayLike, lengths: ArrayLike | None = None) -> NDArray[np.int64]:
         """Return the most probable state of each row, (N,): the largest of `predict_proba`.
 
-        One after the other they may make an impossible path; `decode` gives the most probable one.
+        These are of the smoothed marginals: one after the other they may make an impossible path.
+        `decode` gives the most probable path.
         """
         answers, rows = self._prepare(X, lengths)
         return answers.labels(*rows)
@@ -707,9 +715,12 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
         return answers.log_density(*rows)
 
     def score(self, X: ArrayLike, y: object = None, lengths: ArrayLike | None = None) -> float:
-        """Log p(X), of all sequences together, in nats: the sum of `score_samples`."""
+        """Log p(X), of all sequences together, in nats: the sum of `score_samples`.
+
+        `objective_` is another number: see `GaussianMixture.score`.
+        """
         each = self._log_density(X, lengths)
-        check_ignored(y, len(each))
+        check_ignored(y)
         return sum_of_logs(each)
 
     def sample(

@@ -388,7 +388,9 @@ class MixtureBase(FittedByMethod):
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probability of each component for each row.
 
-        p(t | x, theta) for a point estimate, q(t) for mean field, p(t | x, X) averaged over
+        p(t | x, theta) for a point estimate; q(t) for mean field, from E[log theta] under q(theta),
+        of which `weights_`, `means_` and so on are the means: an estimator with these attributes
+        alone gives p(t | x, theta) at the means, which is not the same. p(t | x, X) averaged over
         (relabelled) draws for full inference.
 
         Parameters
@@ -429,6 +431,11 @@ class MixtureBase(FittedByMethod):
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
     ) -> float:
         """Mean of `score_samples(X)`, weighted: log density per row, in nats.
+
+        `objective_` per row is another number even for EM with flat priors: `reg_covar` counts each
+        row as a cloud there, which takes half of tr(cloud Lambda) from its log density, and here
+        rows are points. With a prior or a bound they differ by what `objective_` has beside
+        log p(X | theta). With reg_covar=0 and flat priors EM's are the same.
 
         Parameters
         ----------

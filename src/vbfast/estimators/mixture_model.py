@@ -510,8 +510,9 @@ class MixtureModel(SettableCovariances, Estimator):
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probability of each component for each row.
 
-        p(t | x, theta) for a point estimate, q(t) for mean field, p(t | x, X) averaged over
-        (relabelled) draws for full inference.
+        p(t | x, theta) for a point estimate; q(t) for mean field, from E[log theta] under q(theta)
+        (attributes, its means, give p(t | x, theta) there, which is not the same); p(t | x, X)
+        averaged over (relabelled) draws for full inference.
 
         Parameters
         ----------
@@ -554,7 +555,10 @@ class MixtureModel(SettableCovariances, Estimator):
     def score(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Mean of `score_samples(X)`, weighted: log density per row, in nats."""
+        """Mean of `score_samples(X)`, weighted: log density per row, in nats.
+
+        Why it is not `objective_` a row: see `GaussianMixture.score`.
+        """
         return float(self._fitted.score(X, sample_weight=sample_weight))
 
     def co_assignment(self, X: ArrayLike) -> Array:
