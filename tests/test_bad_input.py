@@ -609,9 +609,8 @@ BAD_VALUES = [
     ("poisson", 1e17, "whole numbers from 0"),
     ("bernoulli", 2.0, "0 and 1 are allowed"),
     ("bernoulli", -1.0, "0 and 1 are allowed"),
-    ("categorical", -1.0, "whole numbers from 0"),
-    ("categorical", 0.5, "whole numbers from 0"),
-    ("categorical", 1e10, "whole numbers from 0"),
+    ("categorical", 0.5, "whole numbers"),
+    ("categorical", 1e17, "whole numbers"),
     *((emission, NAN, "contains NaN") for emission in ROWS_OF),
     *((emission, INF, "contains infinity") for emission in ROWS_OF),
 ]
@@ -725,13 +724,10 @@ def test_symbols_of_which_few_are_there(estimator, largest):
     rows = np.tile(BITS.astype(float), (4, 1))
     rows[5, 1] = largest
     model = estimator(2, emission="categorical", random_state=0)
-    before = dict(vars(model))
-    with pytest.raises(ValueError, match=rf"column 1 of X has 3 .* largest is {largest:.0f}:"):
-        model.fit(rows)
-    assert vars(model) == before
+    np.testing.assert_array_equal(model.fit(rows).categories_[1], [0, 1, largest])
     model.set_params(n_categories=[2, 10_001])
     if largest == 10_000:
         assert model.fit(rows).n_categories_[1] == 10_001
     # Of many that are there none is too large.
     many = np.arange(0, 6000, 3.0)[:, None]
-    assert estimator(1, emission="categorical", random_state=0).fit(many).n_categories_[0] == 5998
+    assert estimator(1, emission="categorical", random_state=0).fit(many).n_categories_[0] == 2000

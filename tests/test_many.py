@@ -609,14 +609,19 @@ def test_categories_are_those_of_all_data_sets():
     X[2, 5, 1] = 6.0
     estimator = MixtureModel(2, emission="categorical", random_state=0)
     fits = fit_many(estimator, X)
-    assert fits.probabilities_.shape == (4, 2, 2, 7)
-    np.testing.assert_array_equal(fits[0].n_categories_, [3, 7])
+    assert fits.probabilities_.shape == (4, 2, 2, 4)
+    np.testing.assert_array_equal(fits[0].n_categories_, [3, 4])
+    np.testing.assert_array_equal(fits[0].categories_[1], [0, 1, 2, 6])
     assert fits[0].n_categories is None
+    fits[2].predict(X[2])
+    with pytest.raises(ValueError, match=r"X\[0, 1\] is 3 .* none of this column's categories"):
+        fits[0].predict([[0.0, 3.0]])
     assert not fits.probabilities_[0, :, :, 3:].any()
     method = vbfast.FullInference(n_draws=3, n_tune=2, n_chains=1)
     one_by_one = quiet(fit_many, estimator.set_params(method=method), X)
-    assert one_by_one[1].probabilities_.shape == (2, 2, 7)
+    assert one_by_one[1].probabilities_.shape == (2, 2, 4)
     assert one_by_one[1].n_categories is None
+    np.testing.assert_array_equal(one_by_one[1].categories_[1], [0, 1, 2, 6])
 
 
 def test_gaussian_mixture_models_are_gaussian_mixtures():
@@ -633,8 +638,10 @@ def test_gaussian_mixture_models_are_gaussian_mixtures():
 def test_bad_counts_and_symbols(emission):
     X = counted(np.random.default_rng(35), emission)
     estimator = MixtureModel(3, emission=emission)
-    X[3, 7, 1] = -1.0
-    with pytest.raises(ValueError, match=r"data set 3: X\[7, 1\] is -1"):
+    # Symbols may be any integers.
+    wrong = 0.5 if emission == "categorical" else -1.0
+    X[3, 7, 1] = wrong
+    with pytest.raises(ValueError, match=rf"data set 3: X\[7, 1\] is {wrong:g}"):
         fit_many(estimator, X)
     X[3, 7, 1] = np.nan
     with pytest.raises(ValueError, match="data set 3: Input X contains NaN at row 7, column 1"):

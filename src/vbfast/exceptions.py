@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ __all__ = [
     "SpuriousWarning",
     "ThreadsWarning",
     "TruncationWarning",
+    "convergence_warning",
     "impossible_error",
     "improper_error",
     "not_fitted_error",
@@ -75,6 +77,26 @@ def improper_error(emission: str, needed: str) -> ValueError:
         f"the prior of {emission} is improper, so that there is no evidence, no bound of it, and "
         f"no draw of an empty component: mean field and full inference need {needed}"
     )
+
+
+def convergence_warning() -> type[ConvergenceWarning]:
+    """Return a ConvergenceWarning that is scikit-learn's too where scikit-learn is in use."""
+    theirs = sys.modules.get("sklearn.exceptions")
+    return ConvergenceWarning if theirs is None else _both_warnings(theirs.ConvergenceWarning)
+
+
+@cache
+def _both_warnings(theirs: type[Warning]) -> type[ConvergenceWarning]:
+    return type("ConvergenceWarning", (ConvergenceWarning, theirs), {"__reduce__": _reduce_warning})
+
+
+def _reduce_warning(warning: Warning) -> tuple[Any, ...]:
+    # A class made here can't be found by its name, as pickle would.
+    return _warning_of, warning.args
+
+
+def _warning_of(*args: Any) -> ConvergenceWarning:
+    return convergence_warning()(*args)
 
 
 def not_fitted_error(message: str) -> Exception:

@@ -332,7 +332,7 @@ class _Climb:
     objective: ClassVar[str]
 
     def __post_init__(self) -> None:
-        _check_integer("max_iter", self.max_iter, 1)
+        _check_integer("max_iter", self.max_iter, 0)
         if self.tol is None:
             return
         if isinstance(self.tol, bool) or not isinstance(self.tol, (int, float, np.number)):

@@ -45,7 +45,8 @@ Array = NDArray[np.float64]
 # Climbs n sweeps from each posterior (start, size), overwritten; objectives, NaN where degenerate.
 Advance = Callable[[Array, int], Array]
 
-# Where a start has come to, and the highest objective that it may come to in the end.
+# Where a start has come to, and the highest objective that it may come to in the end; -inf of one
+# that is for where all others are degenerate.
 Finalist = tuple[Stats, float]
 
 # Starts of each kind.
@@ -130,6 +131,8 @@ MOST_TO_WHITEN = 2**27
 HOPELESS = 10.0
 # Numbers below which waking a thread for a sweep may cost more than it saves.
 FEW_VALUES = 2**17
+# Rows up to which starts climb one after another: a pass over so few costs little.
+FEW_TO_CLIMB = 4_096
 # Numbers in the posteriors of starts that climb together, each taking some such more.
 TOGETHER = 2**18
 # What tells which starts are better for chains.
@@ -166,6 +169,8 @@ def race(
         total = np.array([np.sum(own == kind) for kind in own], dtype=int)
         left = np.sort(order[2 * place < total])
         posteriors, kinds = posteriors[left], kinds[left]
+        if not len(posteriors):
+            return first
     objectives = advance(posteriors, rounds[-1])
     order = _best_first(objectives)
     order = _one_of_each(order[: (len(order) + 1) // 2], objectives)
@@ -368,6 +373,8 @@ def _left(
     """What is left of these starts on a part of the rows, to go on from with all of them."""
     for row in posteriors:
         row[...] = with_given(Stats(model.layout, row.copy())).buffer
+    # Of few rows those that win may become degenerate; then others climb in their place.
+    rest = posteriors.copy() if data.n_rows <= FEW_TO_CLIMB else posteriors[:0]
     if method.read == "mode":
         advance = partial(_sound_first, model, part.n_rows / part.total_weight, advance)
     # Rows of a mean weight below 1 are taken for rows: weights may be shares.
@@ -379,7 +386,8 @@ def _left(
     left, most = _settled(model, left, advance, effort.settling)
     found = [Stats(model.layout, posterior) for posterior in left]
     if part is data:
-        return [(each, unit * top) for each, top in zip(found, most, strict=True)]
+        best = [(each, unit * top) for each, top in zip(found, most, strict=True)]
+        return best + [(Stats(model.layout, posterior), -np.inf) for posterior in rest]
     return [(starts.loosened(model, each), np.inf) for each in found]
 
 
@@ -436,7 +444,8 @@ def _settled(
         more = np.where(gain < last, gain * gain / (last - gain), np.inf)
         more = np.where(gain <= SAME**2, SAME**2, more)
         most = after + 2 * more + SAME
-        order = _best_first(np.where(most >= np.nanmax(after), after, np.nan))
+        most[np.isnan(after)] = -np.inf
+        order = _best_first(np.where(most >= np.fmax.reduce(after), after, np.nan))
     if not len(order):
         return left[:1], [np.inf]
     # What holds as many rows as the best is on its way to the same optimum.

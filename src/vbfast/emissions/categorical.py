@@ -16,11 +16,6 @@ __all__ = ["Categorical"]
 
 Array = NDArray[np.float64]
 
-# Symbols of a feature.
-MOST = 2**31
-# Tables that X calls for have up to so many, or so many for each that is there.
-FEW, SPARSEST = 2**12, 2**6
-
 
 @dataclass(frozen=True)
 class Categorical(Symbols):
@@ -65,30 +60,6 @@ class Categorical(Symbols):
             raise ValueError(f"{allowed}, not {self.n_categories!r}")
         if self.concentration is not None:
             _ = self._concentrations
-
-    @staticmethod
-    def categories_of(values: NDArray[Any]) -> tuple[int, ...]:
-        """Return how many categories each feature needs for these rows (N, D): the largest + 1.
-
-        Raises
-        ------
-        ValueError
-            If a value is no symbol, or so large that all but a few categories would be empty.
-        """
-        Categorical(values.shape[1], MOST).check_rows(values)
-        categories = tuple(int(largest) + 1 for largest in values.max(axis=0))
-        for column, n in enumerate(categories):
-            if n <= FEW:
-                continue
-            seen = len(np.unique(values[:, column]))
-            if n > SPARSEST * seen:
-                raise ValueError(
-                    f"column {column} of X has {seen} different symbols, of which the largest is "
-                    f"{n - 1}: its tables would hold {n} categories for each component. Number "
-                    f"them 0, 1, 2, ...: np.unique(X[:, {column}], return_inverse=True)[1]; or "
-                    "say how many there are by n_categories"
-                )
-        return categories
 
     @cached_property
     def categories(self) -> NDArray[np.int64]:

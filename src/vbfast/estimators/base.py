@@ -18,12 +18,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _kernels, draws
 from .._threads import resolve_threads
-from ..data import ArrayData, as_rows
-from ..exceptions import ConvergenceWarning, DegenerateError, SpuriousWarning, not_fitted_error
+from ..data import ArrayData
+from ..exceptions import (
+    DegenerateError,
+    SpuriousWarning,
+    convergence_warning,
+    not_fitted_error,
+)
 from ..methods import METHODS, Climb, Fit, FullInference, Method, ThetaLike, lockstep
 from ..model import Model, Theta
-from ..portfolio import TOGETHER, Finalist
+from ..portfolio import FEW_TO_CLIMB, TOGETHER, Finalist
 from ..stats import Stats
+from .categories import Uncoded
 from .checks import check_number
 
 __all__ = ["Estimator", "FittedByMethod", "MethodName", "feature_names"]
@@ -31,15 +37,13 @@ __all__ = ["Estimator", "FittedByMethod", "MethodName", "feature_names"]
 T = TypeVar("T", bound=ThetaLike)
 MethodName = Literal["full", "mean_field", "em", "variational_em", "crisp_em"]
 
-# Rows up to which starts climb one after another: a pass over so few costs little.
-FEW_TO_CLIMB = 4_096
 # Rows that are never shared out.
 FEW_ROWS = 32
 # R-hat of chains that have mixed is below.
 MIXED = 1.05
 
 
-class Estimator(ABC):
+class Estimator(Uncoded, ABC):
     """Parameters by introspection of the constructor, as scikit-learn has them."""
 
     n_features_in_: int
@@ -125,7 +129,7 @@ class Estimator(ABC):
 
     def _rows(self, X: ArrayLike, n_features: int) -> NDArray[Any]:
         """X as rows of as many features as were fitted."""
-        values = as_rows(X)
+        values = self._read_rows(X)
         if values.shape[1] != n_features:
             raise ValueError(
                 f"X has {values.shape[1]} features, but {type(self).__name__} is expecting "
@@ -138,7 +142,7 @@ class Estimator(ABC):
                 "The feature names should match those that were passed during fit: "
                 f"{list(fitted)}, not {list(given)}"
             )
-        return values
+        return self._codes(values)
 
 
 class FittedByMethod(Estimator):
@@ -161,7 +165,7 @@ class FittedByMethod(Estimator):
     def _check_fitting(self) -> Method:
         """Check the parameters that are here, and return the method."""
         check_number("tol", self.tol, least=0, optional=True)
-        check_number("max_iter", self.max_iter, whole=True, least=1)
+        check_number("max_iter", self.max_iter, whole=True, least=0)
         check_number("n_init", self.n_init, whole=True, least=1)
         if not isinstance(self.verbose, (bool, np.bool_)):
             check_number("verbose", self.verbose, whole=True, least=0)
@@ -280,14 +284,14 @@ class FittedByMethod(Estimator):
     def _tell_of_convergence(self, best: Fit[Any], method: Any, stacklevel: int) -> None:
         """Warn where a fit that is kept ended at `max_iter`."""
         if not best.converged:
-            left = "gains are still growing"
+            left = "gains are still growing" if method.max_iter else "this is where it starts"
             if np.isfinite(best.left):
                 left = f"some {best.left:.2g} nats seem to be left to gain"
             raised = "max_iter" if method.tol is None else "max_iter or tol"
             warnings.warn(
                 f"{method.name} did not converge in {method.max_iter} iterations: {left}. Raise "
                 f"{raised}, or try other starts (n_init)",
-                ConvergenceWarning,
+                convergence_warning(),
                 stacklevel=stacklevel,
             )
 
@@ -301,7 +305,7 @@ class FittedByMethod(Estimator):
                 f"chains have not mixed: R-hat of {name} is {worst:.3f}, not below {MIXED}, and "
                 f"draws are worth {size:.0f} independent ones. Raise n_tune and n_draws of "
                 "FullInference",
-                ConvergenceWarning,
+                convergence_warning(),
                 stacklevel=stacklevel,
             )
         return {

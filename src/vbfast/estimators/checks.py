@@ -25,6 +25,7 @@ __all__ = [
     "check_positive",
     "check_samples",
     "check_sequence_lengths",
+    "in_type_of",
     "sum_of_logs",
 ]
 
@@ -59,13 +60,20 @@ def as_generator(random_state: Any) -> np.random.Generator:
     )
 
 
-def check_ignored(y: Any, n_rows: int) -> None:
-    """Raise ValueError where `y`, which nobody reads, can't be meant to be what it is."""
-    if hasattr(y, "__len__") and len(y) != n_rows:
+def check_ignored(y: Any) -> None:
+    """Raise ValueError where `y` is given, which nobody reads: it would be silently ignored."""
+    if y is not None:
+        what = f"has {len(y)} entries" if hasattr(y, "__len__") else f"is {y!r}"
         raise ValueError(
-            f"y has {len(y)} entries, but X has {n_rows} rows. y is ignored: give the rows of each "
-            "sequence by name, lengths=..."
+            f"y {what}, but a chain's states are found, not given: y must be None. Rows of each "
+            "sequence go by name, lengths=..."
         )
+
+
+def in_type_of(rows: NDArray[Any], told: NDArray[Any]) -> NDArray[Any]:
+    """What is told of rows, float32 where these are, as scikit-learn has it."""
+    with np.errstate(over="ignore", under="ignore"):
+        return told.astype(rows.dtype, copy=False)
 
 
 def check_samples(n_samples: Any) -> int:

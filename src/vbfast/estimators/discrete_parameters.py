@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._kernels.inputs import Assignment
+from .._threads import resolve_threads
 from ..conjugate import Gamma
 from ..data import ArrayData
 from ..emissions import Bernoulli, Categorical, Poisson
@@ -17,6 +18,7 @@ from ..latents import Mixture
 from ..methods import Method
 from ..model import Model
 from ..stats import Stats
+from .categories import Uncoded, as_categories, as_symbols, codes_of, decoded, seen_in
 from .checks import as_array
 
 __all__ = [
@@ -29,7 +31,7 @@ __all__ = [
 Array = NDArray[np.float64]
 
 
-class DiscreteParameters(ABC):
+class DiscreteParameters(Uncoded, ABC):
     """What estimators share whose rows are counts or symbols given a component."""
 
     # Set by the subclasses' constructors.
@@ -41,6 +43,7 @@ class DiscreteParameters(ABC):
     rate_prior: ArrayLike | None
     concentration_prior: ArrayLike | None
     n_categories: int | ArrayLike | None
+    categories: Any
 
     # Name of the fitted parameters; of them in draws.
     _parameter: ClassVar[str]
@@ -259,13 +262,63 @@ class CategoricalParameters(SymbolsParameters):
 
     _axes = "D", "C"
 
+    # Set by fit; where it is not there, symbols are their own codes.
+    categories_: list[NDArray[Any]]
+
+    def _read_rows(self, X: ArrayLike) -> NDArray[Any]:
+        return as_symbols(X)
+
+    def _codes(self, values: NDArray[Any]) -> NDArray[Any]:
+        known = vars(self).get("categories_")
+        return values if known is None else codes_of(values, known)
+
+    def _coded(self, X: ArrayLike) -> tuple[ArrayLike, dict[str, Any]]:
+        if self.n_categories is not None:
+            self._given_categories(1)
+            return X, {}
+        values = as_symbols(X)
+        known = self._given_categories(values.shape[1])
+        if known is None:
+            known = seen_in(values, resolve_threads(self.n_threads))
+        last = vars(self).get("categories_")
+        if getattr(self, "warm_start", False) and last is not None:
+            for column, (one, other) in enumerate(zip(last, known, strict=False)):
+                if not np.array_equal(one, other):
+                    raise ValueError(
+                        f"warm_start: categories of column {column} are other ones than those of "
+                        "the last fit; have the same by categories=..., or set warm_start=False"
+                    )
+        return codes_of(values, known), {"categories_": known}
+
+    def _given_categories(self, n_features: int) -> list[NDArray[Any]] | None:
+        """Those of the parameter, checked."""
+        if self.categories is None:
+            return None
+        if self.n_categories is not None:
+            raise ValueError("give n_categories, of symbols 0, 1, ..., or categories, not both")
+        return as_categories("categories", self.categories, n_features)
+
+    def _decoded(self, rows: NDArray[Any]) -> NDArray[Any]:
+        known = vars(self).get("categories_")
+        return rows if known is None else decoded(rows, known)
+
     def _of_values(self, values: Array) -> Categorical:
-        return Categorical(values.shape[1], values.shape[2])
+        known = vars(self).get("categories_")
+        n_categories: Any = values.shape[2]
+        if known is not None:
+            each = tuple(map(len, known))
+            if (len(each), max(each)) == values.shape[1:]:
+                n_categories = each
+        return Categorical(values.shape[1], n_categories)
 
     def _plain(self, values: NDArray[Any]) -> Categorical:
         n_categories: Any = self.n_categories
-        if n_categories is None:
-            n_categories = Categorical.categories_of(values)
+        known = self._given_categories(values.shape[1])
+        if known is not None:
+            n_categories = tuple(map(len, known))
+        elif n_categories is None:
+            # Codes, of which each is there: see `_coded`.
+            n_categories = tuple((values.max(axis=0) + 1).astype(np.int64).tolist())
         elif np.ndim(n_categories):
             n_categories = tuple(np.asarray(n_categories).tolist())
         return Categorical(values.shape[1], n_categories)
@@ -278,8 +331,10 @@ class CategoricalParameters(SymbolsParameters):
             Categorical, plain.n_features, plain.n_categories, concentration=concentration
         )
         return emission, {
-            "concentration_prior_": concentration, "n_categories_": emission.categories.copy()
-        }  # fmt: skip
+            "concentration_prior_": concentration,
+            "n_categories_": emission.categories.copy(),
+            "categories_": [np.arange(n) for n in emission.categories],
+        }
 
     def _given_values(self, emission: Categorical) -> Array | None:
         if self.probabilities_init is None:

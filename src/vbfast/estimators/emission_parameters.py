@@ -33,6 +33,7 @@ _FOR = {
     "rate_prior": ("poisson",),
     "concentration_prior": ("bernoulli", "categorical"),
     "n_categories": ("categorical",),
+    "categories": ("categorical",),
 }
 
 

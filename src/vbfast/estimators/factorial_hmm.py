@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import draws
 from .._kernels.inputs import Assignment
 from ..conjugate import MOST_ROWS, Regression, precision_factors, regression
-from ..data import ArrayData, Frame, as_sequences, check_finite, portions
+from ..data import ArrayData, Frame, as_rows, as_sequences, check_finite, portions
 from ..emissions.additive import AdditiveCovariance, AdditiveGaussian
 from ..emissions.gaussian import NARROWEST_PRIOR, WIDEST_PRIOR
 from ..factorial import FactorialModel, FactorialTheta
@@ -33,6 +33,7 @@ from .checks import (
     check_number,
     check_positive,
     check_sequence_lengths,
+    in_type_of,
 )
 from .gaussian_parameters import check_variances
 
@@ -256,8 +257,8 @@ class FactorialHMM(FittedByMethod):
         ----------
         X : array-like of shape (N, D)
             Sequences one after the other.
-        y : ignored
-            Where scikit-learn has it, of N entries. Lengths go by name.
+        y : None
+            Where scikit-learn has it; anything else is refused. Lengths go by name.
         lengths : array-like of shape (S,), optional
             Rows of each sequence; one sequence where not given.
 
@@ -281,7 +282,7 @@ class FactorialHMM(FittedByMethod):
         method = self._check_parameters()
         rng = as_generator(self.random_state)
         data = ArrayData.of(X, lengths=lengths, n_threads=self.n_threads)
-        check_ignored(y, data.n_rows)
+        check_ignored(y)
         # Recursions are in float64 arithmetic whatever the data.
         data = replace(data, single=False)
         self._check_memory(data)
@@ -713,7 +714,7 @@ class FactorialHMM(FittedByMethod):
         X : array-like of shape (N, D)
         lengths : array-like of shape (S,), optional
         """
-        return self._visit(X, lengths, "exact")[1]
+        return in_type_of(as_rows(X), self._visit(X, lengths, "exact")[1])
 
     def score(self, X: ArrayLike, y: object = None, lengths: ArrayLike | None = None) -> float:
         """log p(X | theta) at the fitted parameters, in nats, of all sequences together.
@@ -725,13 +726,12 @@ class FactorialHMM(FittedByMethod):
         Parameters
         ----------
         X : array-like of shape (N, D)
-        y : ignored
-            Where scikit-learn has it, of N entries. Lengths go by name.
+        y : None
+            Where scikit-learn has it; anything else is refused. Lengths go by name.
         lengths : array-like of shape (S,), optional
         """
-        value, each = self._visit(X, lengths, "exact")
-        check_ignored(y, len(each))
-        return value
+        check_ignored(y)
+        return self._visit(X, lengths, "exact")[0]
 
     @property
     def n_parameters(self) -> int:

@@ -27,6 +27,7 @@ from .checks import (
 from .gaussian_parameters import (
     FARTHEST_START,
     GaussianParameters,
+    SettableCovariances,
     covariances_of,
     n_free,
 )
@@ -41,7 +42,7 @@ Array = NDArray[np.float64]
 _PARAMETER_NAMES = ("weights_", "means_", "precisions_cholesky_")
 
 
-class _GaussianMixtureBase(MixtureBase, GaussianParameters):
+class _GaussianMixtureBase(SettableCovariances, MixtureBase, GaussianParameters):
     """All that the two estimators share; they differ in defaults and one unit."""
 
     # -- fitting ------------------------------------------------------------------------------
@@ -165,6 +166,7 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
                 )
         check_distance("warm_start: means_", np.asarray(self.means_), data.frame, FARTHEST_START)
         # What predictions are made from, too: whoever has set it.
+        self._check_spread()
         frame, gaussians = self._gaussians_as_they_are()
         covariances = covariances_of(gaussians.factor, self.covariance_type)
         return {
@@ -223,6 +225,7 @@ class _GaussianMixtureBase(MixtureBase, GaussianParameters):
     @property
     def _current_answers(self) -> Known | AveragedMixture:
         """Those of the fit; those of the parameters if somebody has set them since."""
+        self._check_spread()
         covariance_type, arrays = getattr(self, "_made", (None, ()))
         now = (self.weights_, self.means_, self.precisions_cholesky_)
         if covariance_type == self.covariance_type and unchanged(now, arrays):
@@ -263,7 +266,7 @@ _DOC = """{summary}
         a constant feature). All objectives stay monotone: each row is taken for a cloud of this
         variance.
     max_iter : int
-        Sweeps over the data at most, after the first, for methods given by name.
+        Sweeps over the data at most, after the first, for methods given by name; 0 is a start only.
     n_init : int
         Starts, of which the best objective is kept: all climb to their ends, several at a time in
         each pass over X; of "auto", races. Full inference starts each chain anew instead.
@@ -309,7 +312,8 @@ _DOC = """{summary}
         log p(X | theta) + log p(theta) for EM, free energy + log p(theta) for variational EM,
         log p(X, T | theta) + log p(theta) for crisp EM, the largest log p(X, T, theta) drawn for
         full inference. A flat prior adds nothing; `reg_covar` takes half of tr(cloud Lambda) from
-        each row's log density.
+        each row's log density, so that N `score(X)`, of rows that are points, is larger than EM's
+        with flat priors too.
     lower_bound_ : float
         The same{unit}.
     lower_bounds_ : ndarray

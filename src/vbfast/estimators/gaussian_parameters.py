@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import starts
+from .. import _kernels, starts
 from .._kernels.inputs import Assignment
 from ..conjugate import MOST_ROWS, Gaussians, point
 from ..data import WIDEST, ArrayData, Frame
@@ -18,9 +18,16 @@ from ..latents import Mixture
 from ..methods import Method
 from ..model import Model
 from ..stats import Stats
+from .categories import Uncoded
 from .checks import as_array, check_choice, check_distance, check_number, check_positive
 
-__all__ = ["GaussianParameters", "check_variances", "covariances_of", "n_free"]
+__all__ = [
+    "GaussianParameters",
+    "SettableCovariances",
+    "check_variances",
+    "covariances_of",
+    "n_free",
+]
 
 Array = NDArray[np.float64]
 
@@ -34,11 +41,39 @@ LEAST_PRECISION, MOST_PRECISION = 1e-100, 1e25
 # that a bound keeps half of its digits; and its least eigenvalue below which it is one.
 LEAST_PART, SINGULAR = 1e-8, 1e-10
 LARGEST = float(np.finfo(np.float64).max)
+# Attributes that tell of one thing; the first is what predictions are made from.
+_SPREAD = "precisions_cholesky_", "covariances_", "precisions_"
 # Variances in the units of the data, whose precisions are normal float64 numbers.
 MOST_VARIANCE = 1e305
 
 
-class GaussianParameters:
+class SettableCovariances:
+    """Have `precisions_cholesky_`, which predictions are made from, follow what is set by hand."""
+
+    covariance_type: CovarianceType
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        gaussian = getattr(self, "emission", "gaussian") == "gaussian"
+        if name in ("covariances_", "precisions_") and gaussian:
+            vars(self).update(_spread_of(name, value, self.covariance_type))
+        else:
+            object.__setattr__(self, name, value)
+
+    def _check_spread(self) -> None:
+        """Raise ValueError where covariances or precisions were changed in place."""
+        then = vars(self).get("_spread")
+        now: tuple[Any, ...] = tuple(vars(self).get(name) for name in _SPREAD)
+        if then is None or _kernels.columns.same(now, then) or not np.array_equal(now[0], then[0]):
+            return
+        for name, one, other in zip(_SPREAD, now, then, strict=True):
+            if one is not None and not np.array_equal(one, other):
+                raise ValueError(
+                    f"{name} was changed in place, and precisions_cholesky_, which predictions are "
+                    f"made from, doesn't know: set all of it, estimator.{name} = ..."
+                )
+
+
+class GaussianParameters(Uncoded):
     """What estimators share whose rows are Gaussian given a component."""
 
     # Set by the subclasses' constructors.
@@ -273,9 +308,7 @@ class GaussianParameters:
             precisions = cholesky**2
         return {
             "means_": frame.origin + gaussians.means / frame.scale,
-            "covariances_": covariances,
-            "precisions_": precisions,
-            "precisions_cholesky_": cholesky,
+            **_spread_as_told(cholesky, covariances, precisions),
         }
 
     def _gaussians_as_they_are(self) -> tuple[Frame, Gaussians]:
@@ -391,6 +424,44 @@ def check_variances(frame: Frame, reg_covar: float) -> None:
             f"reg_covar is {reg_covar!r} times the variance of column {bad[0]} of X, "
             f"{own[bad[0]]:g}; a product up to {MOST_VARIANCE:g} is allowed"
         )
+
+
+def _spread_as_told(cholesky: Array, covariances: Array, precisions: Array) -> dict[str, Any]:
+    """Attributes, and what they were."""
+    each = cholesky, covariances, precisions
+    return {**dict(zip(_SPREAD, each, strict=True)), "_spread": tuple(one.copy() for one in each)}
+
+
+def _spread_of(name: str, value: ArrayLike, covariance_type: CovarianceType) -> dict[str, Any]:
+    """All attributes that follow from covariances or precisions of this type, checked."""
+    check_choice("covariance_type", covariance_type, COVARIANCE_TYPES)
+    matrices = covariance_type in ("full", "tied")
+    shown = {"full": "(K, D, D)", "tied": "(D, D)", "diag": "(K, D)", "spherical": "(K,)"}
+    shape = np.shape(value)
+    if len(shape) != shown[covariance_type].count(",") + (covariance_type != "spherical") or (
+        matrices and shape[-1] != shape[-2]
+    ):
+        raise ValueError(
+            f"{name} must have shape {shown[covariance_type]} with covariance_type="
+            f"{covariance_type!r}, got {shape}"
+        )
+    given = as_array(name, value, shape)
+    check_positive(name, given, matrices)
+    each = given
+    if name == "precisions_":
+        each = np.asarray(np.linalg.inv(given) if matrices else 1 / given)
+    if not matrices:
+        return _spread_as_told(
+            np.asarray(each**-0.5), each, given if name == "precisions_" else 1 / each
+        )
+    if name == "covariances_":
+        factor = np.linalg.inv(np.linalg.cholesky(given))
+        return _spread_as_told(
+            np.swapaxes(factor, -1, -2).copy(), given, np.swapaxes(factor, -1, -2) @ factor
+        )
+    root = np.swapaxes(np.linalg.cholesky(given), -1, -2).reshape(-1, *shape[-2:])
+    factor = _lower_factor(root).reshape(shape)
+    return _spread_as_told(np.swapaxes(factor, -1, -2).copy(), each, given)
 
 
 def _lower_factor(root: Array) -> Array:

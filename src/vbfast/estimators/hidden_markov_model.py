@@ -27,9 +27,11 @@ from .checks import (
     check_memory,
     check_number,
     check_sequence_lengths,
+    in_type_of,
     sum_of_logs,
 )
 from .emission_parameters import EMISSIONS, EmissionName, check_emission
+from .gaussian_parameters import SettableCovariances
 
 __all__ = ["HiddenMarkovModel"]
 
@@ -40,7 +42,7 @@ INITS = get_args(starts.Init)
 MOST_DRAWS = 200
 
 
-class HiddenMarkovModel(FittedByMethod):
+class HiddenMarkovModel(SettableCovariances, FittedByMethod):
     """Hidden Markov model; by default maximum likelihood by EM.
 
     Parameters
@@ -63,7 +65,7 @@ class HiddenMarkovModel(FittedByMethod):
         Added to the diagonal of covariances, in units of each feature's variance in X: see
         `GaussianMixture`.
     max_iter : int
-        Sweeps over the data at most, after the first, for methods given by name.
+        Sweeps over the data at most, after the first, for methods given by name; 0 is a start only.
     n_init : int
         Starts, of which the best objective is kept; of "auto", races. Full inference starts each
         chain anew instead.
@@ -86,9 +88,10 @@ class HiddenMarkovModel(FittedByMethod):
     startprob_prior, transmat_prior : float or array-like, optional
         Concentrations of the Dirichlet priors, of shape (K,) and (K, K). Flat where not given;
         uniform, 1, for mean field and full inference, which need proper ones. A point estimate
-        needs 1 or more.
+        needs 1 or more. Where `startprob_init` or `transmat_init` is 0 they may be 0, and count
+        for nothing.
     mean_prior, mean_precision_prior, mean_variance_prior, degrees_of_freedom_prior
-    covariance_prior, shape_prior, rate_prior, concentration_prior, n_categories
+    covariance_prior, shape_prior, rate_prior, concentration_prior, n_categories, categories
         As for `MixtureModel`.
     random_state : None, int, numpy.random.Generator or numpy.random.RandomState
     verbose, verbose_interval : int
@@ -103,6 +106,7 @@ class HiddenMarkovModel(FittedByMethod):
         Row i: the probabilities of what follows state i. theta_MP for a point estimate; means
         under q(theta) for mean field, and over relabelled draws for full inference.
     means_, covariances_, precisions_, precisions_cholesky_, rates_, probabilities_ : ndarray
+    categories_, n_categories_
         As `MixtureModel`'s.
     objective_ : float
         Of the whole data, in nats, with all constants: see `GaussianMixture`.
@@ -136,7 +140,8 @@ class HiddenMarkovModel(FittedByMethod):
     `predict_proba` raise ImpossibleRowError, and `score` -inf.
 
     Predictions are made from `startprob_`, `transmat_` and `means_` with `precisions_cholesky_`,
-    `rates_` or `probabilities_`, whoever has set them; `covariances_` and `precisions_` only tell.
+    `rates_` or `probabilities_`, whoever has set them, with or without a fit; who sets
+    `covariances_` or `precisions_` sets `precisions_cholesky_` as well.
 
     Examples
     --------
@@ -187,6 +192,7 @@ class HiddenMarkovModel(FittedByMethod):
         rate_prior: ArrayLike | None = None,
         concentration_prior: ArrayLike | None = None,
         n_categories: int | ArrayLike | None = None,
+        categories: Any = None,
         random_state: Any = None,
         verbose: int = 0,
         verbose_interval: int = 10,
@@ -218,6 +224,7 @@ class HiddenMarkovModel(FittedByMethod):
         self.rate_prior = rate_prior
         self.concentration_prior = concentration_prior
         self.n_categories = n_categories
+        self.categories = categories
         self.random_state = random_state
         self.verbose = verbose
         self.verbose_interval = verbose_interval
@@ -232,8 +239,8 @@ class HiddenMarkovModel(FittedByMethod):
         ----------
         X : array-like of shape (N, D)
             The rows of all sequences, one after the other.
-        y : ignored
-            Where scikit-learn has it, of N entries. Lengths go by name.
+        y : None
+            Where scikit-learn has it; anything else is refused. Lengths go by name.
         lengths : array-like of shape (S,), optional
             Rows of each sequence, 1 or more, N together; one sequence if not given.
 
@@ -260,8 +267,10 @@ class HiddenMarkovModel(FittedByMethod):
         method = self._check_parameters()
         rng = as_generator(self.random_state)
         face = self._face
+        names = feature_names(X)
+        X, codes = self._coded(X)
         data = face._read(X, lengths=lengths)
-        check_ignored(y, data.n_rows)
+        check_ignored(y)
         if data.n_rows < self.n_components:
             raise ValueError(
                 f"n_components={self.n_components} is more than the {data.n_rows} rows of X"
@@ -281,7 +290,6 @@ class HiddenMarkovModel(FittedByMethod):
             fitted = self._climbed(model, method, best)
             fitted["lower_bound_"] = best.objective / data.total_weight
             fitted["lower_bounds_"] = best.objectives / data.total_weight
-        names = feature_names(X)
         if names is not None:
             fitted["feature_names_in_"] = names
         fitted["n_features_in_"] = data.values.shape[1]
@@ -289,8 +297,21 @@ class HiddenMarkovModel(FittedByMethod):
             self._kind,
             tuple(fitted[name].copy() for name in self._told_names),
         )
-        self._keep(fitted | priors, method)
+        self._keep(fitted | priors | codes, method)
         return self
+
+    def _read_rows(self, X: ArrayLike) -> NDArray[Any]:
+        return np.asarray(self._face._read_rows(X))
+
+    def _codes(self, values: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(self._face._codes(values))
+
+    def _coded(self, X: ArrayLike) -> tuple[ArrayLike, dict[str, Any]]:
+        coded: tuple[ArrayLike, dict[str, Any]] = self._face._coded(X)
+        return coded
+
+    def _decoded(self, rows: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(self._face._decoded(rows))
 
     def _check_memory(self, data: ArrayData) -> None:
         """Raise MemoryError where there is too little."""
@@ -317,7 +338,7 @@ class HiddenMarkovModel(FittedByMethod):
         if method.assign(0).kind != "factorised":
             return self._climb(model, data, posteriors, method, several)
         # Coordinate ascent goes on from the last q(T), or the free energy might fall.
-        each = (posterior for posterior, _ in posteriors)
+        each = (posterior for posterior, most in posteriors if most > -np.inf)
         best, _ = self._climb_apart(model, data, each, method, self.n_components)
         self._tell_of_convergence(best, method, 4)
         return best
@@ -383,13 +404,16 @@ class HiddenMarkovModel(FittedByMethod):
             possible[1:] = given["transmat"] > 0
         default = 1.0 if proper else None
         concentrations = []
-        for name in ("startprob_prior", "transmat_prior"):
+        for name, there in (("startprob_prior", possible[0]), ("transmat_prior", possible[1:])):
             value = getattr(self, name)
             concentrations.append(default if value is None else value)
             if value is not None and np.asarray(value).dtype.kind not in "iuf":
                 raise TypeError(f"{name} must hold real numbers, not {value!r}")
             if value is not None and not proper:
-                low = np.argwhere(np.asarray(value, dtype=float) < 1)
+                below = np.asarray(value, dtype=float) < 1
+                if below.shape == there.shape:
+                    below &= there
+                low = np.argwhere(below)
                 if len(low):
                     raise ValueError(
                         f"{name} has {np.asarray(value)[tuple(low[0])]}, below 1: p(theta) then "
@@ -563,6 +587,8 @@ class HiddenMarkovModel(FittedByMethod):
 
     def _as_they_are(self) -> Known | None:
         """The parameters, where somebody has set them since the fit; None if nobody has."""
+        if self.emission == "gaussian":
+            self._check_spread()
         kind, arrays = getattr(self, "_made", (None, ()))
         now = tuple(getattr(self, name) for name in self._told_names)
         if kind == self._kind and unchanged(now, arrays):
@@ -595,7 +621,10 @@ class HiddenMarkovModel(FittedByMethod):
     def predict_proba(self, X: ArrayLike, lengths: ArrayLike | None = None) -> Array:
         """Smoothed probabilities: of each state for each row, given its whole sequence.
 
-        Averaged over draws for full inference.
+        p(t | X, theta) for a point estimate; q(t) for mean field, from E[log theta] under q(theta),
+        of which `startprob_`, `transmat_` and so on are the means: a model with these attributes
+        alone gives p(t | X, theta) at the means, which is not the same. Averaged over draws for
+        full inference.
 
         Parameters
         ----------
@@ -612,7 +641,7 @@ class HiddenMarkovModel(FittedByMethod):
             If a row has probability zero.
         """
         answers, rows = self._prepare(X, lengths)
-        return answers.responsibilities(*rows)
+        return in_type_of(rows[0], answers.responsibilities(*rows))
 
     def filter(self, X: ArrayLike, lengths: ArrayLike | None = None) -> Array:
         """Filtered probabilities: of each state given this row and those before it, (N, K).
@@ -628,12 +657,13 @@ class HiddenMarkovModel(FittedByMethod):
             If a row has probability zero.
         """
         answers, rows = self._prepare(X, lengths)
-        return answers.filtered(*rows)
+        return in_type_of(rows[0], answers.filtered(*rows))
 
     def predict(self, X: ArrayLike, lengths: ArrayLike | None = None) -> NDArray[np.int64]:
         """Return the most probable state of each row, (N,): the largest of `predict_proba`.
 
-        One after the other they may make an impossible path; `decode` gives the most probable one.
+        These are of the smoothed marginals: one after the other they may make an impossible path.
+        `decode` gives the most probable path.
         """
         answers, rows = self._prepare(X, lengths)
         return answers.labels(*rows)
@@ -668,7 +698,8 @@ class HiddenMarkovModel(FittedByMethod):
         """
         check_choice("algorithm", algorithm, ("viterbi", "map"))
         if algorithm == "map":
-            q = self.predict_proba(X, lengths)
+            answers, rows = self._prepare(X, lengths)
+            q = answers.responsibilities(*rows)
             return float(q.max(axis=1).sum()), q.argmax(axis=1)
         answers, rows = self._prepare(X, lengths, middle=True)
         return answers.decode(*rows)
@@ -686,12 +717,20 @@ class HiddenMarkovModel(FittedByMethod):
         lengths : array-like of shape (S,), optional
         """
         answers, rows = self._prepare(X, lengths, middle=True)
+        return in_type_of(rows[0], answers.log_density(*rows))
+
+    def _log_density(self, X: ArrayLike, lengths: ArrayLike | None) -> Array:
+        """`score_samples`, float64 of float32 rows too."""
+        answers, rows = self._prepare(X, lengths, middle=True)
         return answers.log_density(*rows)
 
     def score(self, X: ArrayLike, y: object = None, lengths: ArrayLike | None = None) -> float:
-        """Log p(X), of all sequences together, in nats: the sum of `score_samples`."""
-        each = self.score_samples(X, lengths)
-        check_ignored(y, len(each))
+        """Log p(X), of all sequences together, in nats: the sum of `score_samples`.
+
+        `objective_` is another number: see `GaussianMixture.score`.
+        """
+        each = self._log_density(X, lengths)
+        check_ignored(y)
         return sum_of_logs(each)
 
     def sample(
@@ -723,7 +762,8 @@ class HiddenMarkovModel(FittedByMethod):
         rng = as_generator(now.random_state if random_state is None else random_state)
         answers = now._as_they_are() or now._middle
         drawn = [answers.sample(n, rng) for n in rows]
-        return np.concatenate([x for x, _ in drawn]), np.concatenate([t for _, t in drawn])
+        values = now._decoded(np.concatenate([x for x, _ in drawn]))
+        return values, np.concatenate([t for _, t in drawn])
 
     @property
     def n_parameters(self) -> int:
@@ -742,7 +782,7 @@ class HiddenMarkovModel(FittedByMethod):
         N is the number of rows, as hmmlearn has it.
         """
         now = self._now()
-        each = now.score_samples(X, lengths)
+        each = now._log_density(X, lengths)
         return float(-2 * sum_of_logs(each) + now.n_parameters * np.log(len(each)))
 
     def aic(self, X: ArrayLike, lengths: ArrayLike | None = None) -> float:

@@ -27,6 +27,7 @@ from ..exceptions import (
     DegenerateError,
     ImpossibleRowError,
     ObjectiveFellWarning,
+    convergence_warning,
     impossible_error,
 )
 from ..loops import Climbs
@@ -34,6 +35,7 @@ from ..methods import Fit, FullInference, Method
 from ..model import Model
 from ..starts import KMEANS_SWEEPS, KMEANS_TOL, SPREAD
 from ..stats import Stats
+from .categories import codes_of, seen_in
 from .checks import as_generator
 from .emission_parameters import check_emission
 from .gaussian_mixture import _GaussianMixtureBase
@@ -243,7 +245,13 @@ class _Discrete(_Problems):
 
     @classmethod
     def of(
-        cls, core: Any, method: Any, values: Any, weights: list[Array] | None, threads: int
+        cls,
+        core: Any,
+        method: Any,
+        values: Any,
+        weights: list[Array] | None,
+        threads: int,
+        categories: list[NDArray[Any]] | None,
     ) -> _Discrete:
         """Check every data set, and find what its objective has of it whatever theta is."""
         n, d = len(values), values[0].shape[1]
@@ -256,8 +264,8 @@ class _Discrete(_Problems):
         begins = np.cumsum(sizes) - sizes
         parts = _parts(sizes)
         plain = None
-        if core.emission == "categorical" and core.n_categories is None:
-            plain = _with_all_categories(core, values)
+        if categories is not None:
+            plain = _of_categories(categories)
         for part in parts:
             rows = _all_rows(values, *part)
             with _looking_closer(core, values, part):
@@ -345,15 +353,38 @@ def _looking_closer(core: Any, values: list[NDArray[Any]], part: tuple[int, int]
         raise
 
 
-def _with_all_categories(core: Any, values: list[NDArray[Any]]) -> Categorical:
-    """The emission that has the symbols of all data sets."""
-    most = np.ones(values[0].shape[1], dtype=np.int64)
-    for part in _parts(np.array([len(rows) for rows in values])):
-        rows = _all_rows(values, *part)
-        with _looking_closer(core, values, part):
-            check_finite(rows, 1)
-            most = np.maximum(most, core._plain(rows).categories)
-    return Categorical(len(most), tuple(most.tolist()))
+def _of_categories(categories: list[NDArray[Any]]) -> Categorical:
+    """The emission of codes of these."""
+    return Categorical(len(categories), tuple(map(len, categories)))
+
+
+def _coded(
+    core: Any, values: list[NDArray[Any]], threads: int
+) -> tuple[list[NDArray[Any]], list[NDArray[Any]] | None]:
+    """Rows of all data sets by the same codes, and the categories; None where rows are codes."""
+    d = values[0].shape[1]
+    if core.emission != "categorical" or core.n_categories is not None:
+        if core.emission == "categorical":
+            core._given_categories(d)
+        return values, None
+    known = core._given_categories(d)
+    parts = _parts(np.array([len(rows) for rows in values]))
+    if known is None:
+        seen = []
+        for part in parts:
+            try:
+                seen.append(seen_in(_all_rows(values, *part), threads))
+            except ValueError:
+                for s in range(*part):
+                    with _naming(s):
+                        seen_in(values[s], threads)
+                raise
+        known = [np.unique(np.concatenate(each)) for each in zip(*seen, strict=True)]
+    coded = []
+    for s, rows in enumerate(values):
+        with _naming(s):
+            coded.append(codes_of(rows, known))
+    return coded, known
 
 
 def _check_present(k: int, present: NDArray[np.int64]) -> None:
@@ -437,6 +468,8 @@ class ManyFits(Sequence[Any]):
         # Of those that the compiled loop took: their numbers, by place, and how they ended.
         self._place: dict[int, int] = {}
         self._problems: _Problems
+        # Of symbols, where they are not their own codes.
+        self._categories: list[NDArray[Any]] | None = None
         self._climbs: Climbs
 
     def __len__(self) -> int:
@@ -462,6 +495,10 @@ class ManyFits(Sequence[Any]):
     def _new(self) -> Any:
         return type(self._estimator)(**self._estimator.get_params())
 
+    def _codes(self) -> dict[str, Any]:
+        """Attributes that tell of codes."""
+        return {} if self._categories is None else {"categories_": list(self._categories)}
+
     def _make(self, s: int) -> Any:
         """Estimator of a data set that the compiled loop took."""
         place, climbs, problems = self._place[s], self._climbs, self._problems
@@ -480,7 +517,7 @@ class ManyFits(Sequence[Any]):
         )
         frame = problems.frame(place)
         fitted = core._climbed(model, frame, float(problems.total[place]), method, fit)
-        core._keep_with_frame(fitted | priors, frame, method)
+        core._keep_with_frame(fitted | priors | self._codes(), frame, method)
         if isinstance(estimator, MixtureModel):
             estimator._take_over(core)
         return estimator
@@ -544,8 +581,8 @@ def fit_many(
     k-means++ or random starts begin follows from `random_state` and the data set's place in X,
     whatever the number of threads; they are other ones than those of `fit`. Full inference, a
     Dirichlet process, `mean_variance_prior`, hidden Markov models and large data sets are fitted
-    one by one, as by `fit`. Symbols that are not numbered by `n_categories` are those of all data
-    sets together.
+    one by one, as by `fit`. Symbols, integers here, are those of all data sets together where
+    neither `n_categories` nor `categories` says which there are.
 
     Examples
     --------
@@ -597,8 +634,12 @@ def _mixtures(
         # The compiled loop takes plain updates alone.
         method = replace(method, acceleration=None)
     core = _core(estimator)
-    kind = _Gaussians if isinstance(core, _GaussianMixtureBase) else _Discrete
-    problems = kind.of(core, method, values, weights, threads)
+    categories = None
+    if isinstance(core, _GaussianMixtureBase):
+        problems: Any = _Gaussians.of(core, method, values, weights, threads)
+    else:
+        values, categories = _coded(core, values, threads)
+        problems = _Discrete.of(core, method, values, weights, threads, categories)
     model, _ = problems.model(0)
     fits = ManyFits(
         estimator,
@@ -606,14 +647,15 @@ def _mixtures(
         len(values),
         _shapes(core, values[0].shape[1], getattr(problems, "plain", None)),
     )
+    fits._categories = categories
     most = 0 if isinstance(method, FullInference) else loops.most_rows(model)
     quick = np.array([len(rows) for rows in values]) <= most
     taken, left = np.flatnonzero(quick), np.flatnonzero(~quick)
     if len(taken):
         _fit_quickly(fits, model, problems.some(taken), taken, seeds[taken], threads)
     more: dict[str, Any] = {"n_threads": threads}
-    if isinstance(problems, _Discrete) and core.emission == "categorical":
-        more["n_categories"] = problems.plain.categories
+    if categories is not None:
+        more |= {"n_categories": problems.plain.categories, "categories": None}
     for s in left:
         each = None if weights is None else weights[s]
         _fit_alone(fits, int(s), values[s], int(seeds[s, 0]), more, sample_weight=each)
@@ -638,13 +680,15 @@ def _chains(
         raise ValueError(f"lengths must hold those of each of {len(values)} data sets, or None")
     more: dict[str, Any] = {"n_threads": threads}
     plain = None
-    if estimator.emission == "categorical" and estimator.n_categories is None:
-        plain = _with_all_categories(estimator._face, values)
-        more["n_categories"] = plain.categories
+    values, categories = _coded(estimator._face, values, threads)
+    if categories is not None:
+        plain = _of_categories(categories)
+        more |= {"n_categories": plain.categories, "categories": None}
     elif estimator.emission != "gaussian":
         plain = estimator._face._plain(values[0])
     shapes = _shapes(estimator, values[0].shape[1], plain)
     fits = ManyFits(estimator, method, len(values), shapes)
+    fits._categories = categories
     for s, rows in enumerate(values):
         _fit_alone(fits, s, rows, int(seeds[s]), more, lengths=lengths[s])
     return fits
@@ -871,6 +915,7 @@ def _fit_alone(
     fits._made[s] = estimator.set_params(
         random_state=params["random_state"], **{name: params[name] for name in more}
     )
+    vars(estimator).update(fits._codes())
 
 
 def _warn(fits: ManyFits) -> None:
@@ -883,7 +928,7 @@ def _warn(fits: ManyFits) -> None:
             f"the likelihood of {len(numbers)} of {len(fits)} data sets has no bound, and their "
             f"parameters are NaN: {shown}. Use fewer components, a simpler covariance_type, a "
             "larger reg_covar or a prior",
-            ConvergenceWarning,
+            convergence_warning(),
             stacklevel=3,
         )
     left = int(np.sum(~fits.converged_ & ~fits.degenerate_))
@@ -895,4 +940,4 @@ def _warn(fits: ManyFits) -> None:
         what = (
             f"{method.name} did not converge in {method.max_iter} iterations: raise max_iter or tol"
         )
-    warnings.warn(f"in {left} of {len(fits)} data sets {what}", ConvergenceWarning, stacklevel=3)
+    warnings.warn(f"in {left} of {len(fits)} data sets {what}", convergence_warning(), stacklevel=3)

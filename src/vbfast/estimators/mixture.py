@@ -15,7 +15,7 @@ from .. import draws, evidence, portfolio, starts
 from ..answers import AveragedMixture, Known
 from ..conjugate import MOST_ROWS, StickBreaking
 from ..data import ArrayData, Frame, check_finite, check_weights
-from ..exceptions import ConvergenceWarning, TruncationWarning
+from ..exceptions import TruncationWarning, convergence_warning
 from ..latents.mixture import WeightPrior
 from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
@@ -27,6 +27,7 @@ from .checks import (
     check_choice,
     check_number,
     check_samples,
+    in_type_of,
     sum_of_logs,
 )
 
@@ -187,11 +188,12 @@ class MixtureBase(FittedByMethod):
     def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> None:
         method = self._check_parameters()
         rng = as_generator(self.random_state)
+        names = feature_names(X)
+        X, codes = self._coded(X)
         data = self._data(X, sample_weight)
         self._check_data(data, method)
         model, priors = self._model_of(data, method)
         given = self._given(data)
-        names = feature_names(X)
         n_starts = method.n_chains if isinstance(method, FullInference) else self.n_init
         previous = self._previous(data) if self.warm_start else None
         if previous is not None:
@@ -206,7 +208,7 @@ class MixtureBase(FittedByMethod):
         if names is not None:
             fitted["feature_names_in_"] = names
         self._tell_of_truncation(model, fitted["weights_"])
-        self._keep_with_frame(fitted | priors, data.frame, method)
+        self._keep_with_frame(fitted | priors | codes, data.frame, method)
 
     def _starts(
         self,
@@ -300,7 +302,7 @@ class MixtureBase(FittedByMethod):
             warnings.warn(
                 f"log_evidence_ is NaN, since {against}. Raise n_tune, n_draws and n_chains of "
                 "FullInference, or try other starts (init_params)",
-                ConvergenceWarning,
+                convergence_warning(),
                 stacklevel=self._stacklevel + 1,
             )
         return value, error
@@ -409,7 +411,9 @@ class MixtureBase(FittedByMethod):
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probability of each component for each row.
 
-        p(t | x, theta) for a point estimate, q(t) for mean field, p(t | x, X) averaged over
+        p(t | x, theta) for a point estimate; q(t) for mean field, from E[log theta] under q(theta),
+        of which `weights_`, `means_` and so on are the means: an estimator with these attributes
+        alone gives p(t | x, theta) at the means, which is not the same. p(t | x, X) averaged over
         (relabelled) draws for full inference.
 
         Parameters
@@ -419,10 +423,10 @@ class MixtureBase(FittedByMethod):
         Returns
         -------
         ndarray of shape (N, K)
-            Rows sum to 1, for a row however far away.
+            Rows sum to 1, for a row however far away; float32 where X is.
         """
         answers, values, threads = self._prepare(X)
-        return answers.responsibilities(values, threads)
+        return in_type_of(values, answers.responsibilities(values, threads))
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
         """Return the most probable component of each row, (N,)."""
@@ -444,12 +448,17 @@ class MixtureBase(FittedByMethod):
         ndarray of shape (N,)
         """
         answers, values, threads = self._prepare(X)
-        return answers.log_density(values, threads)
+        return in_type_of(values, answers.log_density(values, threads))
 
     def score(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
     ) -> float:
         """Mean of `score_samples(X)`, weighted: log density per row, in nats.
+
+        `objective_` per row is another number even for EM with flat priors: `reg_covar` counts each
+        row as a cloud there, which takes half of tr(cloud Lambda) from its log density, and here
+        rows are points. With a prior or a bound they differ by what `objective_` has beside
+        log p(X | theta). With reg_covar=0 and flat priors EM's are the same.
 
         Parameters
         ----------
@@ -463,7 +472,8 @@ class MixtureBase(FittedByMethod):
 
     def _log_likelihood(self, X: ArrayLike, sample_weight: ArrayLike | None) -> tuple[float, float]:
         """Sum of `score_samples(X)`, and how many rows that is."""
-        each = self.score_samples(X)
+        answers, values, threads = self._prepare(X)
+        each = answers.log_density(values, threads)
         weights = check_weights(sample_weight, len(each))
         if weights is None:
             return sum_of_logs(each), float(len(each))
@@ -507,7 +517,8 @@ class MixtureBase(FittedByMethod):
         now._check_is_fitted()
         n_samples = check_samples(n_samples)
         seed = now.random_state if random_state is None else random_state
-        return now._current_answers.sample(n_samples, as_generator(seed))
+        rows, components = now._current_answers.sample(n_samples, as_generator(seed))
+        return now._decoded(rows), components
 
     def bic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Bayesian information criterion, -2 log p(X | theta) + p log N: the lower the better.
@@ -529,7 +540,8 @@ class MixtureBase(FittedByMethod):
         Biernacki, Celeux & Govaert (2000), in BIC's sign: the lower the better.
         """
         now = self._now()
-        each = entr(now.predict_proba(X)).sum(axis=1)
+        answers, values, threads = now._prepare(X)
+        each = entr(answers.responsibilities(values, threads)).sum(axis=1)
         weights = check_weights(sample_weight, len(each))
         entropy = each.sum() if weights is None else (each * weights).sum()
         return now.bic(X, sample_weight) + 2 * float(entropy)

@@ -27,6 +27,7 @@ from .discrete_parameters import (
 )
 from .emission_parameters import EmissionName, check_emission
 from .gaussian_mixture import _GaussianMixtureBase
+from .gaussian_parameters import SettableCovariances
 from .mixture import MixtureBase
 
 __all__ = ["EmissionName", "MixtureModel"]
@@ -92,7 +93,8 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         if not self.__sklearn_is_fitted__():
             return None
         values = self._current_values
-        expected = self._plain(data.values).unit(np.zeros((self.n_components, self._n_features)))
+        d = data.values.shape[1]
+        expected = self._plain(data.values).unit(np.zeros((self.n_components, d)))
         shape = next(iter(expected.arrays.values())).shape
         if values.shape != shape:
             raise ValueError(
@@ -189,14 +191,14 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
     def _as_set_since(self) -> Known | None:
         """What the parameters say, checked, if somebody has set them since the fit."""
         now = tuple(getattr(self, name) for name in self._settable)
-        if unchanged(now, self._made):
+        if "_made" in vars(self) and unchanged(now, self._made):
             return None
         weights = as_probabilities("weights_", self.weights_, (np.size(self.weights_),))
         emission, parameters = self._as_they_are(len(weights))
-        if emission.n_features != self._n_features:
+        if emission.n_features != getattr(self, "n_features_in_", emission.n_features):
             raise ValueError(
-                f"{self._parameter}_ must be of {self._n_features} features, as X of the fit, not "
-                f"of {emission.n_features}"
+                f"{self._parameter}_ must be of {self.n_features_in_} features, as X of the fit, "
+                f"not of {emission.n_features}"
             )
         return Known(Mixture(len(weights)), emission, weights, parameters)
 
@@ -204,18 +206,14 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
     def _current_answers(self) -> Known | AveragedMixture:
         return self._as_set_since or self._answers
 
-    @property
-    def _n_features(self) -> int:
-        return self.n_features_in_
-
     def __sklearn_is_fitted__(self) -> bool:
-        return "_answers" in vars(self)
+        return all(name in vars(self) for name in self._settable)
 
     @property
     def n_parameters(self) -> int:
         """Free parameters, weights among them."""
         k = len(self.weights_)
-        return k - 1 + self._n_emission_parameters(self._answers.emission, k)
+        return k - 1 + self._n_emission_parameters(self._current_answers.emission, k)
 
 
 class _PoissonFace(_DiscreteFace, PoissonParameters):
@@ -226,7 +224,7 @@ class _BernoulliFace(_DiscreteFace, BernoulliParameters):
     pass
 
 
-class _CategoricalFace(_DiscreteFace, CategoricalParameters):
+class _CategoricalFace(CategoricalParameters, _DiscreteFace):
     pass
 
 
@@ -241,7 +239,7 @@ for _face in _FACES.values():
     _face.__name__ = "MixtureModel"
 
 
-class MixtureModel(Estimator):
+class MixtureModel(SettableCovariances, Estimator):
     """Mixture of Gaussians, of counts or of symbols; by default maximum likelihood by EM.
 
     Features are independent given the component, but for Gaussians.
@@ -252,7 +250,7 @@ class MixtureModel(Estimator):
         K.
     emission : {"gaussian", "poisson", "bernoulli", "categorical"}
         What rows of a component look like: `GaussianMixture`'s; counts 0, 1, 2, ...; zeros and
-        ones; symbols 0 ... C - 1 (latent classes).
+        ones; symbols, which are any integers or strings (latent classes).
     method : {"em", "mean_field", "full", "variational_em", "crisp_em"} or object
         By name, with `max_iter` and `tol` from here; or an object that brings its own, such as
         ``vbfast.FullInference(n_draws=2000)``.
@@ -261,7 +259,7 @@ class MixtureModel(Estimator):
         than the one before. Where not given: when no more than 0.001 nats in total are left to
         gain, as the last updates foretell it.
     max_iter : int
-        Sweeps over the data at most, after the first, for methods given by name.
+        Sweeps over the data at most, after the first, for methods given by name; 0 is a start only.
     n_init : int
         Starts, of which the best objective is kept; of "auto", races.
     init_params : {"auto", "kmeans", "whitened", "k-means++", "random", "random_from_data"}
@@ -290,7 +288,10 @@ class MixtureModel(Estimator):
         number, or two, of 0 and of 1. A point estimate needs 1 or more. Where not given, mean
         field and full inference take 1: all probabilities are equally likely.
     n_categories : int or array-like of D ints, optional
-        C, of all features or of each; where not given the largest symbol in X, and 1 more.
+        Symbols are 0 ... C - 1, whether X has them or not; C of all features or of each.
+    categories : sequence of integers or strings, or of D such sequences, optional
+        Symbols of all features, or of each, whether X has them or not. Where neither this nor
+        n_categories is given, those that X has.
     covariance_type, reg_covar, mean_precision_prior, mean_variance_prior, mean_prior
     degrees_of_freedom_prior, covariance_prior
         For Gaussians: as `GaussianMixture` has them.
@@ -326,8 +327,11 @@ class MixtureModel(Estimator):
     n_features_in_ : int
     feature_names_in_ : ndarray
         Where X is a data frame with names.
+    categories_ : list of D ndarrays
+        Symbols of each feature, in the order that `probabilities_` has them: sorted, or as
+        `categories` has them. Predictions refuse others.
     n_categories_ : ndarray of shape (D,)
-        Of symbols.
+        How many these are.
     weight_concentration_prior_, shape_prior_, rate_prior_, concentration_prior_
         Priors as used; None where flat.
     weight_concentration_, shape_, rate_, concentration_
@@ -347,8 +351,8 @@ class MixtureModel(Estimator):
     -inf, and no most probable component.
 
     Predictions are made from `weights_` and `means_` with `precisions_cholesky_`, `rates_` or
-    `probabilities_`, even if they have been set since the fit; `covariances_` and `precisions_`
-    only tell.
+    `probabilities_`, whoever has set them, with or without a fit; who sets `covariances_` or
+    `precisions_` sets `precisions_cholesky_` as well.
     """
 
     def __init__(
@@ -371,6 +375,7 @@ class MixtureModel(Estimator):
         rate_prior: ArrayLike | None = None,
         concentration_prior: ArrayLike | None = None,
         n_categories: int | ArrayLike | None = None,
+        categories: Any = None,
         covariance_type: CovarianceType = "full",
         reg_covar: float = 1e-6,
         mean_precision_prior: float | None = None,
@@ -401,6 +406,7 @@ class MixtureModel(Estimator):
         self.rate_prior = rate_prior
         self.concentration_prior = concentration_prior
         self.n_categories = n_categories
+        self.categories = categories
         self.covariance_type = covariance_type
         self.reg_covar = reg_covar
         self.mean_precision_prior = mean_precision_prior
@@ -426,12 +432,19 @@ class MixtureModel(Estimator):
         """The face that was fitted, whatever `emission` says now."""
         now = self._now()
         now._check_is_fitted()
-        return now._face(now._fitted_emission)
+        return now._face(now._told_emission)
 
     _fitted_emission: str
 
+    @property
+    def _told_emission(self) -> str:
+        """The emission that attributes tell of: what was fitted, or what somebody set them for."""
+        told: str = vars(self).get("_fitted_emission", self.emission)
+        return told
+
     def __sklearn_is_fitted__(self) -> bool:
-        return "_fitted_emission" in vars(self)
+        told = self._told_emission
+        return told in _FACES and self._face(told).__sklearn_is_fitted__()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -445,7 +458,8 @@ class MixtureModel(Estimator):
         ----------
         X : array-like of shape (N, D)
             float64 or float32 is read where it lies, in any layout (memory maps too); other real
-            types are converted to float64. Counts and symbols are whole numbers of any type.
+            types are converted to float64. Counts are whole numbers of any type, symbols also
+            strings.
         y : ignored
         sample_weight : array-like of shape (N,), optional
             A row of weight 2 counts as two rows, one of weight 0 as none. Full inference takes
@@ -496,8 +510,9 @@ class MixtureModel(Estimator):
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probability of each component for each row.
 
-        p(t | x, theta) for a point estimate, q(t) for mean field, p(t | x, X) averaged over
-        (relabelled) draws for full inference.
+        p(t | x, theta) for a point estimate; q(t) for mean field, from E[log theta] under q(theta)
+        (attributes, its means, give p(t | x, theta) there, which is not the same); p(t | x, X)
+        averaged over (relabelled) draws for full inference.
 
         Parameters
         ----------
@@ -540,7 +555,10 @@ class MixtureModel(Estimator):
     def score(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Mean of `score_samples(X)`, weighted: log density per row, in nats."""
+        """Mean of `score_samples(X)`, weighted: log density per row, in nats.
+
+        Why it is not `objective_` a row: see `GaussianMixture.score`.
+        """
         return float(self._fitted.score(X, sample_weight=sample_weight))
 
     def co_assignment(self, X: ArrayLike) -> Array:
@@ -550,7 +568,9 @@ class MixtureModel(Estimator):
     def sample(
         self, n_samples: int = 1, random_state: Any = None
     ) -> tuple[Array, NDArray[np.int64]]:
-        """Draw rows, (n_samples, D) float64, and their components, (n_samples,).
+        """Draw rows, (n_samples, D), and their components, (n_samples,).
+
+        Rows are float64, or of objects where symbols are strings.
 
         By `random_state`, or the estimator's own where it is not given.
         """

@@ -98,9 +98,9 @@ class Chain:
         """Concentrations less 1: a flat prior is 0, beside which no count loses a digit."""
         k = self.n_components
         concentration = np.ones((k + 1, k))
-        for name, rows, shape in (
-            ("start_concentration", concentration[0], (k,)),
-            ("transition_concentration", concentration[1:], (k, k)),
+        for name, rows, possible, shape in (
+            ("start_concentration", concentration[0], self._possible[0], (k,)),
+            ("transition_concentration", concentration[1:], self._possible[1:], (k, k)),
         ):
             given = getattr(self, name)
             if given is None:
@@ -109,7 +109,9 @@ class Chain:
             if value.shape not in ((), shape):
                 raise ValueError(f"{name} must be a number or of shape {shape}, got {value.shape}")
             rows[...] = value
-            bad = np.argwhere(~((rows >= LEAST_CONCENTRATION) & (rows <= MOST_ROWS)))
+            # What is fixed at 0 has no prior: a 0 says so.
+            none = ~possible & (rows == 0)
+            bad = np.argwhere(~(none | ((rows >= LEAST_CONCENTRATION) & (rows <= MOST_ROWS))))
             if len(bad):
                 raise ValueError(
                     f"{name} has {rows[tuple(bad[0])]}; finite numbers > 0 are allowed, "
