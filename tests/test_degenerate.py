@@ -45,7 +45,9 @@ def assert_sane(mixture, X):
     assert np.isfinite(mixture.lower_bounds_).all()
     if hasattr(mixture, "draws_"):
         assert all(np.isfinite(draws).all() for draws in mixture.draws_.values())
-        assert np.isfinite(mixture.log_evidence_)
+        # Of 40 draws it may not be known: NaN, with its error, and said in a warning.
+        told = mixture.log_evidence_, mixture.log_evidence_se_
+        assert np.isfinite(told).all() or np.isnan(told).all()
     elif not (np.diff(mixture.lower_bounds_) >= -1e-9 * abs(mixture.lower_bound_)).all():
         pytest.fail(f"the objective fell: {mixture.lower_bounds_}")
     assert_predicts(mixture, X)

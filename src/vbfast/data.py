@@ -380,7 +380,10 @@ class ArrayData:
         values -= np.einsum("n,ni->i", weights / weights.sum(), values)
         weighted = values * np.sqrt(weights / weights.sum())[:, None]
         covariance = np.einsum("ni,nj->ij", weighted, weighted)
-        covariance[np.diag_indices_from(covariance)] += FLATTEST * self.frame.variance
+        # A column of one value has no unit of its own, and stays 0.
+        variance = self.frame.variance
+        least = FLATTEST * np.where(variance > 0, variance, 1.0)
+        covariance[np.diag_indices_from(covariance)] += least
         factor = np.linalg.inv(np.linalg.cholesky(covariance))
         return np.asfortranarray(np.einsum("ni,ji->nj", values, factor))
 
