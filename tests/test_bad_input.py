@@ -283,7 +283,7 @@ POSITIVE = [(0.0, ValueError), (-1.0, ValueError), (NAN, ValueError), (INF, Valu
 CHOICE = [("other", ValueError), (None, ValueError), (3, ValueError), (["full"], ValueError)]
 BAD_NUMBERS = {
     "n_components": ([*WHOLE, (None, TypeError), (NAN, TypeError)], "an integer >= 1"),
-    "max_iter": ([*WHOLE, (None, TypeError)], "an integer >= 1"),
+    "max_iter": ([*WHOLE_OR_ZERO, (None, TypeError)], "an integer >= 0"),
     "n_init": ([*WHOLE, (None, TypeError)], "an integer >= 1"),
     "verbose": (WHOLE_OR_ZERO, "an integer >= 0"),
     "verbose_interval": ([*WHOLE, (None, TypeError)], "an integer >= 1"),
@@ -453,9 +453,9 @@ def test_two_priors_on_the_means():
 @pytest.mark.parametrize(
     ("Method", "name", "value", "error", "allowed"),
     [
-        (Method, "max_iter", value, error, "an integer >= 1")
+        (Method, "max_iter", value, error, "an integer >= 0")
         for Method in (vbfast.EM, vbfast.MeanField, vbfast.CrispEM)
-        for value, error in [*WHOLE, (None, TypeError)]
+        for value, error in [*WHOLE_OR_ZERO, (None, TypeError)]
     ]
     + [(vbfast.VariationalEM, "tol", value, error, "number >= 0") for value, error in NON_NEGATIVE]
     + [(vbfast.VariationalEM, "truncation", *case, "an integer >= 1") for case in WHOLE]
