@@ -820,7 +820,8 @@ def test_warm_start_continues(method, covariance_type):
 def test_warm_start_starts_from_the_last_fit(method):
     # Chains find clusters that are apart at once; the others need something to climb.
     X = separated() if method is FEW_DRAWS else blobs(300)
-    cold = BayesianGaussianMixture(3, method=method, random_state=0, tol=1e-9, max_iter=500)
+    options = {"random_state": 0, "tol": 1e-9, "max_iter": 500, "init_params": "kmeans"}
+    cold = BayesianGaussianMixture(3, method=method, **options)
     warm = clone(cold).set_params(warm_start=True).fit(X)
     first = warm.lower_bounds_[0]
     warm.fit(X)
@@ -1292,7 +1293,7 @@ def test_discrete_mixtures_do_all_that_an_estimator_does(emission, method):
     total = -2 * mixture.score_samples(X).sum()
     assert mixture.bic(X) == pytest.approx(total + n_free * np.log(len(X)))
     assert mixture.aic(X) == pytest.approx(total + 2 * n_free)
-    assert mixture.icl(X) > mixture.bic(X)
+    assert mixture.icl(X) >= mixture.bic(X)
     rows, y = mixture.sample(50)
     assert rows.shape == (50, 3)
     assert set(y) <= {0, 1, 2}

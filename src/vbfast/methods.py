@@ -336,9 +336,9 @@ class _Climb:
         if self.tol is None:
             return
         if isinstance(self.tol, bool) or not isinstance(self.tol, (int, float, np.number)):
-            raise TypeError(f"tol must be a number >= 0, not {self.tol!r}")
+            raise TypeError(f"tol must be None or a number >= 0, not {self.tol!r}")
         if not 0 <= self.tol < np.inf:
-            raise ValueError(f"tol must be a finite number >= 0, not {self.tol!r}")
+            raise ValueError(f"tol must be None or a finite number >= 0, not {self.tol!r}")
 
     def assign(self, n: int) -> Assignment:
         """How sweep n assigns T."""
