@@ -73,6 +73,7 @@ COUNTS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore::vbfast.SpuriousWarning")
 @pytest.mark.parametrize(("estimator", "expected"), COUNTS)
 def test_free_parameters(estimator, expected):
     X = rows()

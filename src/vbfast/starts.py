@@ -254,11 +254,12 @@ def stretches_of(data: ArrayData, rng: np.random.Generator) -> ArrayData:
 
 def loosened(model: Model, posterior: Stats) -> Stats:
     """A posterior that a part of the rows led to, as a start for all: nothing is impossible."""
-    stats = model.latent.loosen(posterior)
+    out = model.latent.loosen(posterior)
     if model.emission.moments is None:
-        overall = model.around(model.emission.overall(stats), stats["strength"])
-        stats = stats + overall * LOOSE
-    return stats
+        rows = Stats(model.layout, posterior.buffer - model.prior.buffer)
+        overall = model.around(model.emission.overall(rows), rows["strength"])
+        out = out + overall * LOOSE
+    return out
 
 
 def _bounds(data: ArrayData) -> NDArray[np.int64]:
