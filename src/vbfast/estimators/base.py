@@ -39,6 +39,8 @@ MethodName = Literal["full", "mean_field", "em", "variational_em", "crisp_em"]
 
 # Rows that are never shared out.
 FEW_ROWS = 32
+# Parameters of a latent structure, by name.
+OF_LATENTS = frozenset({"weights", "startprob", "transmat"})
 # R-hat of chains that have mixed is below.
 MIXED = 1.05
 
@@ -187,9 +189,13 @@ class FittedByMethod(Estimator):
         return resolved
 
     def _portfolio(self, given: dict[str, Any]) -> bool:
-        """Whether there are starts of several kinds, where these parameters are given or None."""
+        """Whether there are starts of several kinds, where these parameters are given or None.
+
+        Where something is given of what rows look like, that is the start.
+        """
         several: bool = getattr(self, "n_components", 2) > 1
-        return several and self.init_params == "auto" and any(v is None for v in given.values())
+        free = all(value is None for name, value in given.items() if name not in OF_LATENTS)
+        return several and free and self.init_params == "auto"
 
     def _races(self, given: dict[str, Any], method: Method) -> bool:
         """Whether these starts race."""
