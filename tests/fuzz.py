@@ -284,8 +284,9 @@ def finite(name, value, infinite=False):
 
 def sums_to_one(name, q, axis=-1):
     finite(name, q)
-    off = np.abs(np.asarray(q).sum(axis=axis) - 1).max(initial=0.0)
-    if off > 1e-9 or np.min(q, initial=0.0) < 0:
+    q = np.asarray(q)
+    off = np.abs(q.sum(axis=axis, dtype=float) - 1).max(initial=0.0)
+    if off > (1e-9 if q.dtype == np.float64 else 1e-6) or np.min(q, initial=0.0) < 0:
         raise Broken(f"{name} sums to 1 but for {off}, least {np.min(q)}")
 
 

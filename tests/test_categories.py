@@ -36,7 +36,11 @@ def test_names_of_categories_make_no_difference(kind):
     named = MixtureModel(3, emission="categorical", random_state=0).fit(X, sample_weight=counts)
     assert named.bic(X, counts) == plain.bic(cells, counts)
     np.testing.assert_array_equal(named.probabilities_, plain.probabilities_)
-    np.testing.assert_array_equal(named.predict_proba(X), plain.predict_proba(cells))
+    # float32 rows are answered in float32.
+    expected = plain.predict_proba(cells)
+    np.testing.assert_array_equal(
+        named.predict_proba(X), expected.astype(named.predict_proba(X).dtype)
+    )
     drawn, _ = named.sample(50, random_state=1)
     codes, _ = plain.sample(50, random_state=1)
     for column in range(4):
