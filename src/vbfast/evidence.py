@@ -146,6 +146,8 @@ def bridge(of_posterior: Array, of_proposal: Array) -> tuple[float, float]:
     -------
     log_z, standard_error : float
     """
+    if not np.isfinite(of_posterior).all():
+        return np.nan, np.nan
     n_posterior, n_proposal = effective_sample_size(of_posterior), len(of_proposal)
     share = n_posterior / (n_posterior + n_proposal)
     log_shares = np.log(share), np.log1p(-share)

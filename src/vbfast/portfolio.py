@@ -112,9 +112,10 @@ class Effort:
     settling: int
 
 
-# In compiled code, where a sweep takes microseconds; and else.
+# In compiled code, where a sweep takes microseconds; else; and where one takes milliseconds.
 QUICK = Effort((12, 24, 24), 8, 40, 2, 8, 60)
 PATIENT = Effort((8, 16, 16), 6, 36, 1, 8, 12)
+BRIEF = Effort((6, 12, 12), 3, 20, 1, 2, 6)
 # Sweeps of starts of chains of full inference; and for a bound of the evidence.
 VARIED, MOST_FOR_BOUND = 60, 200
 # Starts that climb to their end, at most.
@@ -131,6 +132,8 @@ MOST_TO_WHITEN = 2**27
 HOPELESS = 10.0
 # Numbers below which waking a thread for a sweep may cost more than it saves.
 FEW_VALUES = 2**17
+# Numbers times components from which on a sweep takes milliseconds.
+MANY_VALUES = 2**20
 # Rows up to which starts climb one after another: a pass over so few costs little.
 FEW_TO_CLIMB = 4_096
 # Numbers in the posteriors of starts that climb together, each taking some such more.
@@ -226,7 +229,7 @@ def finalists(
     if getattr(plain, "acceleration", None):
         plain = replace(plain, acceleration=None)
     advance = partial(loops.advance if quick else _advance, model, part, plain)
-    effort = QUICK if quick else PATIENT
+    effort = QUICK if quick else _effort(model, part)
     return _left(model, data, part, method, posteriors, kinds, advance, effort, rng, with_given)
 
 
@@ -243,7 +246,14 @@ def chain_finalists(
     # Where q(T) is factorised over rows, or crisp, all of it is the better guide.
     plain = (MeanField if method.read == "mean" else EM)(tol=0.0, acceleration=None)
     advance = partial(_advance, model, swept, plain)
-    return _left(model, data, part, method, posteriors, kinds, advance, PATIENT, rng, with_given)
+    return _left(
+        model, data, part, method, posteriors, kinds, advance, _effort(model, part), rng, with_given
+    )
+
+
+def _effort(model: Model, part: ArrayData) -> Effort:
+    """How many sweeps a race takes where it isn't held in compiled code."""
+    return PATIENT if part.values.size * model.latent.n_components < MANY_VALUES else BRIEF
 
 
 def _portfolio_of_chain(
