@@ -236,7 +236,7 @@ rng = np.random.default_rng(0)
 X = rng.standard_normal((900, 3)) + 3 * rng.integers(0, 3, (900, 1))
 symbols = rng.integers(0, 4, (900, 2))
 lengths = [20] * 10 + [700]
-options = dict(tol=0, max_iter=1, random_state=0)
+options = dict(tol=0, max_iter=1, random_state=0, init_params="kmeans")
 full = vbfast.FullInference(n_draws=2, n_tune=1, n_chains=1)
 
 
@@ -261,7 +261,8 @@ def chain(method):
 
 
 def coupled(method):
-    fitted = vbfast.FactorialHMM(2, 2, method=method, **options).fit(X, lengths=lengths)
+    own = options | {"init_params": "random"}
+    fitted = vbfast.FactorialHMM(2, 2, method=method, **own).fit(X, lengths=lengths)
     return [fitted.predict_proba(X, lengths)]
 
 
@@ -278,9 +279,11 @@ cases += [(coupled, m) for m in ("em", "crisp_em", "mean_field", "variational_em
 cases += [(many, m) for m in ("em", "crisp_em", full)]
 for work, *arguments in cases:
     expected = [value.tobytes() for value in work(*arguments)]
+    # The evidence visits the rows a thousand times, all alike.
+    step = 97 if full in arguments and work in (mixture, many) else 1
     at = refused = 0
     while True:
-        at += 1
+        at += step
         library.allocation_fails(at)
         try:
             said = work(*arguments)

@@ -314,9 +314,8 @@ def test_whole_weights_are_repeated_rows(method, row):
 
 def test_method_parameters_are_checked():
     for make in (EM, MeanField, VariationalEM, CrispEM):
-        for bad in (0, -1):
-            with pytest.raises(ValueError, match="max_iter"):
-                make(max_iter=bad)
+        with pytest.raises(ValueError, match="max_iter"):
+            make(max_iter=-1)
         for bad in (1.5, "10", True, None):
             with pytest.raises(TypeError, match="max_iter"):
                 make(max_iter=bad)
