@@ -1270,7 +1270,8 @@ def test_mixture_model_of_gaussians_is_gaussian_mixture(method):
 @pytest.mark.filterwarnings("ignore::vbfast.ConvergenceWarning")
 def test_discrete_mixtures_do_all_that_an_estimator_does(emission, method):
     X = discrete_rows(emission)
-    mixture = clone(MixtureModel(3, emission=emission, method=method, random_state=0)).fit(X)
+    options = {"emission": emission, "method": method, "init_params": "kmeans"}
+    mixture = clone(MixtureModel(3, random_state=0, **options)).fit(X)
     assert mixture.n_features_in_ == 3
     assert mixture.weights_.sum() == pytest.approx(1)
     (_, values) = shown(mixture).values()
@@ -1292,7 +1293,7 @@ def test_discrete_mixtures_do_all_that_an_estimator_does(emission, method):
     total = -2 * mixture.score_samples(X).sum()
     assert mixture.bic(X) == pytest.approx(total + n_free * np.log(len(X)))
     assert mixture.aic(X) == pytest.approx(total + 2 * n_free)
-    assert mixture.icl(X) >= mixture.bic(X)
+    assert mixture.icl(X) > mixture.bic(X)
     rows, y = mixture.sample(50)
     assert rows.shape == (50, 3)
     assert set(y) <= {0, 1, 2}

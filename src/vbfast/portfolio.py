@@ -24,6 +24,7 @@ from .data import ArrayData
 from .emissions.additive import AdditiveGaussian
 from .exceptions import DegenerateError, ObjectiveFellWarning
 from .factorial import FactorialModel
+from .latents import Chain
 from .latents.coupled import CoupledChains
 from .methods import EM, MeanField, VariationalEM, lockstep
 from .model import Model
@@ -33,8 +34,6 @@ __all__ = [
     "COUPLED_KINDS",
     "KINDS",
     "bound",
-    "chain_finalists",
-    "chain_varied",
     "coupled_finalists",
     "finalists",
     "race",
@@ -48,6 +47,8 @@ Advance = Callable[[Array, int], Array]
 # Where a start has come to, and the highest objective that it may come to in the end; -inf of one
 # that is for where all others are degenerate.
 Finalist = tuple[Stats, float]
+# Puts the parameters that were given into a start.
+WithGiven = Callable[[Stats], Stats]
 
 # Starts of each kind.
 KINDS: dict[starts.Kind, int] = {
@@ -195,13 +196,78 @@ def _one_of_each(order: NDArray[np.int64], objectives: Array) -> NDArray[np.int6
     return order[np.append(True, gaps > SAME)[: len(order)]][:FINALISTS]
 
 
+@dataclass(frozen=True)
+class _Field:
+    """Starts of several kinds on a part of the rows, before they race.
+
+    Attributes
+    ----------
+    part : ArrayData
+    posteriors : ndarray of shape (start, size)
+    kinds : ndarray of shape (start,)
+    quick : bool
+        Whether they climb in compiled code.
+    """
+
+    part: ArrayData
+    posteriors: Array
+    kinds: NDArray[np.int64]
+    quick: bool
+
+    def effort(self, model: Model) -> Effort:
+        """How many sweeps it may take."""
+        few = self.part.values.size * model.latent.n_components < MANY_VALUES
+        return QUICK if self.quick else PATIENT if few else BRIEF
+
+    def advance(self, model: Model, method: Any) -> Advance:
+        """How starts climb: by plain sweeps, which tell as well which are better, and sooner."""
+        if isinstance(model.latent, Chain):
+            # Where q(T) is factorised over rows, or crisp, all of it is the better guide.
+            method = MeanField() if method.read == "mean" else EM()
+        plain = replace(method, tol=0.0)
+        if getattr(plain, "acceleration", None):
+            plain = replace(plain, acceleration=None)
+        few = self.part.values.size * model.latent.n_components < FEW_VALUES
+        swept = replace(self.part, n_threads=1) if few and not self.quick else self.part
+        return partial(loops.advance if self.quick else _advance, model, swept, plain)
+
+
+def _field(
+    model: Model, data: ArrayData, n_races: int, rng: np.random.Generator, with_given: WithGiven
+) -> _Field:
+    """The portfolio, drawn `n_races` times."""
+    if isinstance(model.latent, Chain):
+        part = starts.stretches_of(data, rng)
+        longest = max(part.n_rows // (3 * model.latent.n_components), 1)
+        chains = [each for each in CHAIN_KINDS if each[1] <= longest] * n_races
+        if model.emission.moments is None:
+            chains = [each for each in chains if each[0] != "spread"]
+        if not model.latent.equal.all():
+            chains.append(("segments", 1))
+        names: list[str] = [kind for kind, _ in chains]
+        quick = False
+        posteriors = starts.of_chain(model, part, chains, rng)
+    else:
+        part = starts.sample_of(data, model.latent.n_components, rng)
+        plan = [kind for kind, n in KINDS.items() for _ in range(n * n_races)]
+        d = part.values.shape[1]
+        if model.emission.moments is None or d == 1 or part.n_rows * d**2 > MOST_TO_WHITEN:
+            plan = [kind for kind in plan if kind != "whitened"]
+        names = [*plan]
+        quick = part.n_rows <= loops.most_rows(model)
+        posteriors = (starts.at_once if quick else starts.each)(model, part, plan, rng)
+    for row in posteriors:
+        row[...] = with_given(Stats(model.layout, row.copy())).buffer
+    return _Field(part, posteriors, np.array([names.index(name) for name in names]), quick)
+
+
 def finalists(
     model: Model,
     data: ArrayData,
     method: Any,
     n_races: int,
     rng: np.random.Generator,
-    with_given: Callable[[Stats], Stats],
+    with_given: WithGiven,
 ) -> list[Finalist]:
     """Return what is left of a portfolio of starts: posteriors, and objectives they may come to.
 
@@ -216,75 +282,35 @@ def finalists(
     with_given : callable
         ``with_given(posterior)`` is a start with the parameters that were given put in.
     """
-    part = starts.sample_of(data, model.latent.n_components, rng)
-    plan = [kind for kind, n in KINDS.items() for _ in range(n * n_races)]
-    d = part.values.shape[1]
-    if model.emission.moments is None or d == 1 or part.n_rows * d**2 > MOST_TO_WHITEN:
-        plan = [kind for kind in plan if kind != "whitened"]
-    kinds = np.array([list(KINDS).index(kind) for kind in plan])
-    quick = part.n_rows <= loops.most_rows(model)
-    posteriors = (starts.at_once if quick else starts.each)(model, part, plan, rng)
-    # Plain sweeps tell as well which starts are better, and sooner.
-    plain = replace(method, tol=0.0)
-    if getattr(plain, "acceleration", None):
-        plain = replace(plain, acceleration=None)
-    advance = partial(loops.advance if quick else _advance, model, part, plain)
-    effort = QUICK if quick else _effort(model, part)
-    return _left(model, data, part, method, posteriors, kinds, advance, effort, rng, with_given)
-
-
-def chain_finalists(
-    model: Model,
-    data: ArrayData,
-    method: Any,
-    n_races: int,
-    rng: np.random.Generator,
-    with_given: Callable[[Stats], Stats],
-) -> list[Finalist]:
-    """Return what `finalists` does, of a chain."""
-    part, swept, posteriors, kinds = _portfolio_of_chain(model, data, n_races, rng)
-    # Where q(T) is factorised over rows, or crisp, all of it is the better guide.
-    plain = (MeanField if method.read == "mean" else EM)(tol=0.0, acceleration=None)
-    advance = partial(_advance, model, swept, plain)
-    return _left(
-        model, data, part, method, posteriors, kinds, advance, _effort(model, part), rng, with_given
-    )
-
-
-def _effort(model: Model, part: ArrayData) -> Effort:
-    """How many sweeps a race takes where it isn't held in compiled code."""
-    return PATIENT if part.values.size * model.latent.n_components < MANY_VALUES else BRIEF
-
-
-def _portfolio_of_chain(
-    model: Model, data: ArrayData, n_races: int, rng: np.random.Generator
-) -> tuple[ArrayData, ArrayData, Array, NDArray[np.int64]]:
-    """Stretches of the rows, those as they are swept, and starts of each kind."""
-    part = starts.stretches_of(data, rng)
-    longest = max(part.n_rows // (3 * model.latent.n_components), 1)
-    plan = [each for each in CHAIN_KINDS if each[1] <= longest] * n_races
-    if model.emission.moments is None:
-        plan = [each for each in plan if each[0] != "spread"]
-    if not model.latent.equal.all():
-        plan.append(("segments", 1))
-    names = [kind for kind, _ in plan]
-    kinds = np.array([names.index(name) for name in names])
-    posteriors = starts.of_chain(model, part, plan, rng)
-    few = part.values.size * model.latent.n_components < FEW_VALUES
-    return part, (replace(part, n_threads=1) if few else part), posteriors, kinds
+    field = _field(model, data, n_races, rng, with_given)
+    part, effort = field.part, field.effort(model)
+    # Of few rows those that win may become degenerate; then others climb in their place.
+    rest = field.posteriors.copy() if data.n_rows <= FEW_TO_CLIMB else field.posteriors[:0]
+    advance = field.advance(model, method)
+    if method.read == "mode":
+        advance = partial(_sound_first, model, part.n_rows / part.total_weight, advance)
+    # Rows of a mean weight below 1 are taken for rows: weights may be shares.
+    unit = min(1.0, data.total_weight / data.n_rows)
+    advance = partial(_in_units, unit, advance)
+    left = race(field.posteriors, field.kinds, advance, effort.rounds)
+    if model.latent.n_components > 2 and not starts.wide(model, part):
+        left = _moved(model, part, left, method.read, advance, effort, rng)
+    left, most = _settled(model, left, advance, effort.settling)
+    found = [Stats(model.layout, posterior) for posterior in left]
+    if part is data:
+        best = [(each, unit * top) for each, top in zip(found, most, strict=True)]
+        return best + [(Stats(model.layout, posterior), -np.inf) for posterior in rest]
+    return [(starts.loosened(model, each), np.inf) for each in found]
 
 
 def varied(
-    model: Model,
-    data: ArrayData,
-    n_chains: int,
-    rng: np.random.Generator,
-    with_given: Callable[[Stats], Stats],
+    model: Model, data: ArrayData, n_chains: int, rng: np.random.Generator, with_given: WithGiven
 ) -> list[Stats]:
     """Return posteriors for chains of full inference to start from, of different kinds.
 
     Mean field climbs some sweeps from each of the portfolio, the best of each kind stays, and that
-    to which moves lead from the best; but none that is far below.
+    to which moves lead from the best, the best of all first; but none that is far below. Over
+    again for more chains.
 
     Parameters
     ----------
@@ -295,42 +321,9 @@ def varied(
     with_given : callable
         As of `finalists`.
     """
-    part = starts.sample_of(data, model.latent.n_components, rng)
-    plan = [kind for kind, n in KINDS.items() for _ in range(n)]
-    kinds = np.array([list(KINDS).index(kind) for kind in plan])
-    quick = part.n_rows <= loops.most_rows(model)
-    posteriors = (starts.at_once if quick else starts.each)(model, part, plan, rng)
-    advance = partial(loops.advance if quick else _advance, model, part, PLAIN)
-    return _varied(model, data, part, posteriors, kinds, advance, n_chains, rng, with_given)
-
-
-def chain_varied(
-    model: Model,
-    data: ArrayData,
-    n_chains: int,
-    rng: np.random.Generator,
-    with_given: Callable[[Stats], Stats],
-) -> list[Stats]:
-    """Return what `varied` does, of a Markov chain."""
-    part, swept, posteriors, kinds = _portfolio_of_chain(model, data, 1, rng)
-    advance = partial(_advance, model, swept, PLAIN)
-    return _varied(model, data, part, posteriors, kinds, advance, n_chains, rng, with_given)
-
-
-def _varied(
-    model: Model,
-    data: ArrayData,
-    part: ArrayData,
-    posteriors: Array,
-    kinds: NDArray[np.int64],
-    advance: Advance,
-    n_chains: int,
-    rng: np.random.Generator,
-    with_given: Callable[[Stats], Stats],
-) -> list[Stats]:
-    """Where the best of each kind has come to, the best of all first; over again for more."""
-    for row in posteriors:
-        row[...] = with_given(Stats(model.layout, row.copy())).buffer
+    field = _field(model, data, 1, rng, with_given)
+    part, posteriors, kinds = field.part, field.posteriors, field.kinds
+    advance = field.advance(model, PLAIN)
     objectives = advance(posteriors, VARIED)
     order = _best_first(objectives)
     if not len(order):
@@ -339,9 +332,9 @@ def _varied(
     place = np.array([np.sum(kinds[order[:n]] == kinds[i]) for n, i in enumerate(order)])
     order = order[np.argsort(place, kind="stable")]
     left, heights = posteriors[order], objectives[order]
-    if model.latent.n_components > 2:
+    if model.latent.n_components > 2 and not starts.wide(model, part):
         best = left[heights.argmax()][None].copy()
-        moved = _moved(model, part, best, "mean", advance, PATIENT, rng)[:1]
+        moved = _moved(model, part, best, "mean", advance, field.effort(model), rng)[:1]
         heights = np.append(advance(moved, 1), heights)
         left = np.concatenate([moved, left])
     near = left[heights >= np.nanmax(heights) - HOPELESS]
@@ -366,39 +359,6 @@ def bound(model: Model, data: ArrayData, posteriors: list[Stats]) -> float:
             return method.fit(model, data, best).objective
         except DegenerateError:
             return float(np.nanmax(heights))
-
-
-def _left(
-    model: Model,
-    data: ArrayData,
-    part: ArrayData,
-    method: Any,
-    posteriors: Array,
-    kinds: NDArray[np.int64],
-    advance: Advance,
-    effort: Effort,
-    rng: np.random.Generator,
-    with_given: Callable[[Stats], Stats],
-) -> list[Finalist]:
-    """What is left of these starts on a part of the rows, to go on from with all of them."""
-    for row in posteriors:
-        row[...] = with_given(Stats(model.layout, row.copy())).buffer
-    # Of few rows those that win may become degenerate; then others climb in their place.
-    rest = posteriors.copy() if data.n_rows <= FEW_TO_CLIMB else posteriors[:0]
-    if method.read == "mode":
-        advance = partial(_sound_first, model, part.n_rows / part.total_weight, advance)
-    # Rows of a mean weight below 1 are taken for rows: weights may be shares.
-    unit = min(1.0, data.total_weight / data.n_rows)
-    advance = partial(_in_units, unit, advance)
-    left = race(posteriors, kinds, advance, effort.rounds)
-    if model.latent.n_components > 2 and not starts.wide(model, part):
-        left = _moved(model, part, left, method.read, advance, effort, rng)
-    left, most = _settled(model, left, advance, effort.settling)
-    found = [Stats(model.layout, posterior) for posterior in left]
-    if part is data:
-        best = [(each, unit * top) for each, top in zip(found, most, strict=True)]
-        return best + [(Stats(model.layout, posterior), -np.inf) for posterior in rest]
-    return [(starts.loosened(model, each), np.inf) for each in found]
 
 
 def _in_units(unit: float, advance: Advance, posteriors: Array, n_sweeps: int) -> Array:
@@ -528,7 +488,7 @@ def coupled_finalists(
     numbered = np.column_stack([np.arange(len(plan)), posteriors])
     found = [
         Stats(model.layout, each[1:].copy())
-        for each in race(numbered, kinds, advance, (12, 24, 24))
+        for each in race(numbered, kinds, advance, QUICK.rounds)
     ]
     if part is data:
         return found

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import _kernels, draws
+from .. import _kernels, draws, portfolio, starts
 from .._threads import resolve_threads
 from ..data import ArrayData
 from ..exceptions import (
@@ -200,6 +200,35 @@ class FittedByMethod(Estimator):
     def _races(self, given: dict[str, Any], method: Method) -> bool:
         """Whether these starts race."""
         return self._portfolio(given) and not isinstance(method, FullInference)
+
+    def _starts_by(
+        self,
+        start: Callable[[Callable[[], Stats]], Stats],
+        model: Model,
+        data: ArrayData,
+        given: dict[str, Any],
+        method: Method,
+        n_starts: int,
+        rng: np.random.Generator,
+    ) -> Iterable[Finalist]:
+        """Posteriors that fits begin with, and the highest objectives that they may come to.
+
+        ``start(located)`` is a start with the given parameters, and else as ``located()`` says.
+        """
+        init: Any = "kmeans" if self.init_params == "auto" else self.init_params
+
+        def with_given(posterior: Stats) -> Stats:
+            return start(lambda: posterior)
+
+        if self._races(given, method):
+            return portfolio.finalists(model, data, method, n_starts, rng, with_given)
+        if self._portfolio(given):
+            chains = portfolio.varied(model, data, n_starts, rng, with_given)
+            return [(posterior, np.inf) for posterior in chains]
+        return (
+            (start(lambda: starts.posterior(model, data, init, rng)), np.inf)
+            for _ in range(n_starts)
+        )
 
     def _climb(
         self,

@@ -437,7 +437,6 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
         rng: np.random.Generator,
     ) -> Iterable[portfolio.Finalist]:
         """Posteriors that fits begin with, and the highest objectives that they may come to."""
-        init: Any = "kmeans" if self.init_params == "auto" else self.init_params
         face = self._face
         counts = np.full(self.n_components, data.total_weight / self.n_components)
 
@@ -447,21 +446,7 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
                 posterior, method.read, given["startprob"], given["transmat"]
             )
 
-        if self._races(given, method):
-            return portfolio.chain_finalists(
-                model, data, method, n_starts, rng, lambda posterior: start(lambda: posterior)
-            )
-        if isinstance(method, FullInference) and self._portfolio(given):
-            return [
-                (each, np.inf)
-                for each in portfolio.chain_varied(
-                    model, data, n_starts, rng, lambda posterior: start(lambda: posterior)
-                )
-            ]
-        return (
-            (start(lambda: starts.posterior(model, data, init, rng)), np.inf)
-            for _ in range(n_starts)
-        )
+        return self._starts_by(start, model, data, given, method, n_starts, rng)
 
     def _climbed(self, model: Model, method: Any, best: Fit[Theta]) -> dict[str, Any]:
         """Attributes that tell where a method that climbs ended."""

@@ -220,27 +220,12 @@ class MixtureBase(FittedByMethod):
         rng: np.random.Generator,
     ) -> Iterable[portfolio.Finalist]:
         """Posteriors that fits begin with, and the highest objectives that they may come to."""
-        init = "kmeans" if self.init_params == "auto" else self.init_params
         total = data.total_weight
 
         def start(located: Callable[[], Stats]) -> Stats:
             return self._start_from(model, total, given, method, located)
 
-        if self._races(given, method):
-            return portfolio.finalists(
-                model, data, method, n_starts, rng, lambda posterior: start(lambda: posterior)
-            )
-        if isinstance(method, FullInference) and self._portfolio(given):
-            return [
-                (each, np.inf)
-                for each in portfolio.varied(
-                    model, data, n_starts, rng, lambda posterior: start(lambda: posterior)
-                )
-            ]
-        return (
-            (start(lambda: starts.posterior(model, data, init, rng)), np.inf)
-            for _ in range(n_starts)
-        )
+        return self._starts_by(start, model, data, given, method, n_starts, rng)
 
     def _sample(
         self,
