@@ -117,6 +117,8 @@ class Effort:
 QUICK = Effort((12, 24, 24), 8, 40, 2, 8, 60)
 PATIENT = Effort((8, 16, 16), 6, 36, 1, 8, 12)
 BRIEF = Effort((6, 12, 12), 3, 20, 1, 2, 6)
+# Sweeps over all rows that tell which of the last ones may still be the best.
+FEW_SETTLING = 2
 # Sweeps of starts of chains of full inference; and for a bound of the evidence.
 VARIED, MOST_FOR_BOUND = 60, 200
 # Starts that climb to their end, at most.
@@ -286,21 +288,28 @@ def finalists(
     part, effort = field.part, field.effort(model)
     # Of few rows those that win may become degenerate; then others climb in their place.
     rest = field.posteriors.copy() if data.n_rows <= FEW_TO_CLIMB else field.posteriors[:0]
-    advance = field.advance(model, method)
-    if method.read == "mode":
-        advance = partial(_sound_first, model, part.n_rows / part.total_weight, advance)
     # Rows of a mean weight below 1 are taken for rows: weights may be shares.
     unit = min(1.0, data.total_weight / data.n_rows)
-    advance = partial(_in_units, unit, advance)
+
+    def judged(rows: ArrayData) -> Advance:
+        quick = field.quick and rows is part
+        advance = replace(field, part=rows, quick=quick).advance(model, method)
+        if method.read == "mode":
+            advance = partial(_sound_first, model, rows.n_rows / rows.total_weight, advance)
+        return partial(_in_units, unit, advance)
+
+    advance = judged(part)
     left = race(field.posteriors, field.kinds, advance, effort.rounds)
     if model.latent.n_components > 2 and not starts.wide(model, part):
         left = _moved(model, part, left, method.read, advance, effort, rng)
     left, most = _settled(model, left, advance, effort.settling)
-    found = [Stats(model.layout, posterior) for posterior in left]
-    if part is data:
-        best = [(each, unit * top) for each, top in zip(found, most, strict=True)]
-        return best + [(Stats(model.layout, posterior), -np.inf) for posterior in rest]
-    return [(starts.loosened(model, each), np.inf) for each in found]
+    if part is not data:
+        # What the part leaves open a few sweeps over all rows may tell.
+        found = [starts.loosened(model, Stats(model.layout, posterior)) for posterior in left]
+        left = np.array([each.buffer for each in found])
+        left, most = _settled(model, left, judged(data), FEW_SETTLING)
+    best = [(Stats(model.layout, each), unit * top) for each, top in zip(left, most, strict=True)]
+    return best + [(Stats(model.layout, posterior), -np.inf) for posterior in rest]
 
 
 def varied(

@@ -27,7 +27,7 @@ from ..exceptions import (
 )
 from ..methods import METHODS, Climb, Fit, FullInference, Method, ThetaLike, lockstep
 from ..model import Model, Theta
-from ..portfolio import FEW_TO_CLIMB, TOGETHER, Finalist
+from ..portfolio import TOGETHER, Finalist
 from ..stats import Stats
 from .categories import Uncoded
 from .checks import check_number
@@ -248,9 +248,10 @@ class FittedByMethod(Estimator):
 
         def outcomes() -> Iterator[tuple[int, Fit[Theta] | DegenerateError]]:
             nonlocal highest
-            # One after another where somebody reads along, or each may spare the next.
+            # One after another where somebody reads along, or after a race, which has told how
+            # far each may come: one's end may spare the next.
             together = max(1, TOGETHER // model.layout.size)
-            if self.verbose or data.n_rows <= FEW_TO_CLIMB:
+            if self.verbose or isinstance(finalists, list):
                 together = 1
             for number, outcome in lockstep(
                 climbs(), partial(data.sum_each, model.visit_each), together
