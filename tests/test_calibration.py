@@ -410,8 +410,12 @@ def test_geweke_finds(plant, monkeypatch):
     assert np.abs(geweke(*ROWS[0], n_draws=N_JOINT // 10, size=50_000)).max() > 5
 
 
+# Components that overlap, where q(T) q(theta) is far from the posterior.
+OVERLAPPING = MixtureRow("spherical"), 3, 1
+
+
 def test_calibration_finds_mean_field():
-    assert calibration(*ROWS[0], n_sets=N_SETS // 5, sampler=mean_field).min() < 1e-4
+    assert calibration(*OVERLAPPING, n_sets=N_SETS // 5, sampler=mean_field).min() < 1e-4
 
 
 def mean_field_chain(model, data, rng):
@@ -427,15 +431,15 @@ def mean_field_chain(model, data, rng):
 
 
 def test_geweke_finds_mean_field():
-    # Components that overlap, where q(T) q(theta) is far from the posterior.
-    row = MixtureRow("spherical"), 3, 1
-    z = geweke(*row, n=12, n_draws=N_JOINT // 20, next_theta=mean_field_chain, size=50_000)
+    draws = {"n_draws": N_JOINT // 20, "size": 50_000}
+    z = geweke(*OVERLAPPING, n=12, next_theta=mean_field_chain, **draws)
     assert np.abs(z).max() > 5
 
 
 def test_both_pass_with_as_few_draws():
     """What finds the bugs is not the small number of draws."""
     assert calibration(*ROWS[0], n_sets=N_SETS // 2).min() > 0.001
+    assert calibration(*OVERLAPPING, n_sets=N_SETS // 5).min() > 0.001
     assert np.abs(geweke(*ROWS[0], n_draws=N_JOINT // 10, size=50_000)).max() < 4
 
 

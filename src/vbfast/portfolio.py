@@ -139,8 +139,9 @@ FEW_VALUES = 2**17
 MANY_VALUES = 2**20
 # Rows up to which starts climb one after another: a pass over so few costs little.
 FEW_TO_CLIMB = 4_096
-# Numbers in the posteriors of starts that climb together, each taking some such more.
-TOGETHER = 2**18
+# Numbers in the posteriors of starts that climb together. Each takes as many for every chunk of
+# rows, and what is large and short-lived leaves holes in the heap.
+TOGETHER = 2**11
 # What tells which starts are better for chains.
 PLAIN = MeanField(tol=0.0, acceleration=None)
 
