@@ -103,6 +103,9 @@ class Effort:
         nothing better they end, and tries at most.
     settling : int
         Sweeps that tell how much those that are left have still to gain.
+    settling_all : tuple of int
+        Such sweeps over all rows where the race was on a part of them; after each number but the
+        first, half of those that are left drop out.
     """
 
     rounds: tuple[int, ...]
@@ -111,14 +114,13 @@ class Effort:
     misses: int
     most_moves: int
     settling: int
+    settling_all: tuple[int, ...]
 
 
 # In compiled code, where a sweep takes microseconds; else; and where one takes milliseconds.
-QUICK = Effort((12, 24, 24), 8, 40, 2, 8, 60)
-PATIENT = Effort((8, 16, 16), 6, 36, 1, 8, 12)
-BRIEF = Effort((6, 12, 12), 3, 20, 1, 2, 6)
-# Sweeps over all rows that tell which of the last ones may still be the best.
-FEW_SETTLING = 2
+QUICK = Effort((12, 24, 24), 8, 40, 2, 8, 60, (2,))
+PATIENT = Effort((8, 16, 16), 6, 36, 1, 8, 12, (2,))
+BRIEF = Effort((6, 12, 12), 3, 20, 1, 2, 6, (2, 4, 8))
 # Sweeps of starts of chains of full inference; and for a bound of the evidence.
 VARIED, MOST_FOR_BOUND = 60, 200
 # Starts that climb to their end, at most.
@@ -127,6 +129,8 @@ FINALISTS = 3
 SAME = 0.01
 # What is taken from the objective of a spurious maximum.
 SPURIOUS = 1e12
+# Standard errors, of a nat a row, that a part of the rows may mislead by.
+MISLEADING = 3.0
 # Share of all rows by which what components hold differs at most, of one optimum.
 ALIKE = 0.002
 # Rows times squared features, at most, that are whitened.
@@ -210,12 +214,15 @@ class _Field:
     kinds : ndarray of shape (start,)
     quick : bool
         Whether they climb in compiled code.
+    doubt : float
+        By how much the part may mislead about the objective of all rows, in nats.
     """
 
     part: ArrayData
     posteriors: Array
     kinds: NDArray[np.int64]
     quick: bool
+    doubt: float
 
     def effort(self, model: Model) -> Effort:
         """How many sweeps it may take."""
@@ -261,7 +268,9 @@ def _field(
         posteriors = (starts.at_once if quick else starts.each)(model, part, plan, rng)
     for row in posteriors:
         row[...] = with_given(Stats(model.layout, row.copy())).buffer
-    return _Field(part, posteriors, np.array([names.index(name) for name in names]), quick)
+    doubt = np.inf if part is data else MISLEADING * data.total_weight / part.n_rows**0.5
+    kinds = np.array([names.index(name) for name in names])
+    return _Field(part, posteriors, kinds, quick, doubt)
 
 
 def finalists(
@@ -303,12 +312,15 @@ def finalists(
     left = race(field.posteriors, field.kinds, advance, effort.rounds)
     if model.latent.n_components > 2 and not starts.wide(model, part):
         left = _moved(model, part, left, method.read, advance, effort, rng)
-    left, most = _settled(model, left, advance, effort.settling)
+    left, most = _settled(model, left, advance, effort.settling, field.doubt / unit)
     if part is not data:
-        # What the part leaves open a few sweeps over all rows may tell.
+        # What the part leaves open sweeps over all rows may tell.
         found = [starts.loosened(model, Stats(model.layout, posterior)) for posterior in left]
         left = np.array([each.buffer for each in found])
-        left, most = _settled(model, left, judged(data), FEW_SETTLING)
+        for number, n_sweeps in enumerate(effort.settling_all):
+            if number > 0:
+                left, most = left[: (len(left) + 1) // 2], most[: (len(left) + 1) // 2]
+            left, most = _settled(model, left, judged(data), n_sweeps)
     best = [(Stats(model.layout, each), unit * top) for each, top in zip(left, most, strict=True)]
     return best + [(Stats(model.layout, posterior), -np.inf) for posterior in rest]
 
@@ -413,9 +425,12 @@ def _moved(
 
 
 def _settled(
-    model: Model, left: Array, advance: Advance, n_sweeps: int
+    model: Model, left: Array, advance: Advance, n_sweeps: int, doubt: float = np.inf
 ) -> tuple[Array, list[float]]:
-    """Those that may be the best at their end, and how far they may come: as gains foretell it."""
+    """Those that may be the best at their end, and how far they may come: as gains foretell it.
+
+    None is that lies below the best by more than `doubt`.
+    """
     if len(left) == 1:
         return left, [np.inf]
     before, now, after = (advance(left, n_sweeps) for _ in range(3))
@@ -424,7 +439,7 @@ def _settled(
         more = np.where(gain < last, gain * gain / (last - gain), np.inf)
         more = np.where(gain <= SAME**2, SAME**2, more)
         most = after + 2 * more + SAME
-        most[np.isnan(after)] = -np.inf
+        most[~(after >= np.fmax.reduce(after) - doubt)] = -np.inf
         order = _best_first(np.where(most >= np.fmax.reduce(after), after, np.nan))
     if not len(order):
         return left[:1], [np.inf]
