@@ -172,6 +172,11 @@ def test_the_best_are_left_one_of_each_optimum():
     assert found == [6.0, 1.0]
 
 
+def test_what_is_as_good_as_the_one_before_is_at_its_optimum():
+    found = race([5.0, 5.0, 4.0, 4.001, 3.0, 2.0], [0.5] * 6, range(6))
+    assert found == [0.0, 2.0]
+
+
 def test_a_kind_that_is_slow_at_first_is_not_dropped_for_it():
     heights, rates = [1.0, 2.0, 3.0, 4.0, 50.0, 40.0], [0.1] * 4 + [0.95] * 2
     assert race(heights, rates, [0, 0, 0, 0, 1, 1])[0] == 4.0
@@ -229,6 +234,11 @@ def test_moves_leave_a_local_optimum():
     moved = starts.moved(model, data, caught.posterior, "mode", 20, rng)
     found = [EM().fit(model, data, vbfast.Stats(model.layout, each)).objective for each in moved]
     assert max(found) == pytest.approx(right.objective, abs=0.01)
+    # A race takes some of them, and goes on from the best.
+    advance = partial(portfolio._advance, model, data, EM(tol=0.0, acceleration=None))
+    caught = caught.posterior.buffer[None].copy()
+    left = portfolio._moved(model, data, caught, "mode", advance, portfolio.QUICK, rng)
+    assert advance(left[:1], 20)[0] == pytest.approx(right.objective, abs=0.01)
 
 
 def test_moves_keep_every_row():
@@ -300,6 +310,18 @@ def test_states_that_differ_in_spread_alone():
         assert np.diag(fitted.transmat_).min() > 0.95
 
 
+def test_stretches_are_told_apart_by_their_spread():
+    rng = np.random.default_rng(0)
+    states = np.repeat(rng.integers(0, 2, 60), 50)
+    X = rng.normal(size=(3000, 1)) * np.where(states, 2.0, 1.0)[:, None]
+    data = vbfast.ArrayData.of(X)
+    model = vbfast.Model(vbfast.Chain(2), vbfast.Gaussian(1, frame=data.frame))
+    for (buffer,) in (starts.of_chain(model, data, [("spread", 25)], rng) for _ in range(3)):
+        theta = model.mode(vbfast.Stats(model.layout, buffer))
+        deviations = np.sort(1 / (theta.parameters.factor.ravel() * data.frame.scale))
+        np.testing.assert_allclose(deviations, [1, 2], rtol=0.1)
+
+
 def test_states_that_differ_in_what_symbols_they_are_made_up_of():
     rng = np.random.default_rng(1)
     states = path(rng, 4000, sticky(2, 0.99))
@@ -317,6 +339,16 @@ def test_groups_go_to_states_in_the_order_that_zeros_allow():
     X = np.array([0.0, 15.0, 5.0, 10.0])[states][:, None] + rng.normal(size=(320, 1))
     transmat = 0.9 * np.eye(4) + np.diag([0.1] * 3, 1)
     transmat[3, 3] = 1
+    # Starts have the groups in that order already.
+    data = vbfast.ArrayData.of(X, lengths=[40] * 8)
+    possible = np.concatenate([np.eye(1, 4), transmat]) > 0
+    model = vbfast.Model(
+        vbfast.Chain(4, possible=possible), vbfast.Gaussian(1, frame=data.frame)
+    )
+    for buffer in starts.of_chain(model, data, [("rows", 1)] * 3, rng):
+        theta = model.mode(vbfast.Stats(model.layout, buffer))
+        means = data.frame.origin + theta.parameters.means / data.frame.scale
+        np.testing.assert_allclose(means[:, 0], [0, 15, 5, 10], atol=0.5)
     for seed in range(3):
         fitted = HiddenMarkovModel(
             4, startprob_init=[1, 0, 0, 0], transmat_init=transmat, random_state=seed
@@ -381,6 +413,19 @@ def test_a_spurious_maximum_does_not_win():
         assert found.weights_.min() >= 4 / len(X)
 
 
+def test_a_spurious_maximum_is_behind_others_in_a_race():
+    X = with_twins()
+    data = vbfast.ArrayData.of(X)
+    model = vbfast.Model(vbfast.Mixture(3), vbfast.Gaussian(2, frame=data.frame))
+    labels = [np.repeat([0, 1, 2], [60, 60, 3]), np.repeat([0, 1, 2], [60, 40, 23])]
+    there = np.array([starts.from_labels(model, data, each).buffer for each in labels])
+    advance = partial(portfolio._advance, model, data, EM(tol=0.0, acceleration=None))
+    spurious, other = advance(there.copy(), 1)
+    assert spurious > other
+    spurious, other = portfolio._sound_first(model, 1.0, advance, there, 1)
+    assert spurious < other
+
+
 def test_a_fit_with_no_other_end_says_so():
     X = np.concatenate([np.zeros((1, 2)), np.eye(2), [[9.0, 9.0], [9.5, 9.0], [9.0, 9.7]]])
     with pytest.warns(vbfast.SpuriousWarning, match=r"component [01] is close to fewer than 4 row"):
@@ -403,16 +448,16 @@ def test_updates_go_on_where_steps_ahead_led_into_a_singularity(monkeypatch):
     model = vbfast.Model(vbfast.Mixture(4), vbfast.Gaussian(2, frame=data.frame))
     start = starts.from_labels(model, data, ref.labels("faithful")[:, 3])
     plain = EM(max_iter=2000, acceleration=None).fit(model, data, start)
-    taken = []
+    ahead, failed = [], []
     original, mode = vbfast.Model.at_coordinates, vbfast.Model.mode
 
     def at_coordinates(self, coordinates, like):
-        taken.append(True)
-        return original(self, coordinates, like)
+        ahead.append(original(self, coordinates, like))
+        return ahead[-1]
 
     def fails_once(self, posterior):
-        if len(taken) == 3:
-            taken.extend([True] * 100)
+        if len(ahead) >= 3 and not failed and posterior is not ahead[-1]:
+            failed.append(len(ahead))
             raise vbfast.DegenerateError("component 0")
         return mode(self, posterior)
 
@@ -420,7 +465,8 @@ def test_updates_go_on_where_steps_ahead_led_into_a_singularity(monkeypatch):
     read = partial(fails_once, model)
     monkeypatch.setattr(vbfast.Model, "mode", lambda self, posterior: read(posterior))
     fitted = EM(max_iter=2000).fit(model, data, start)
-    assert len(taken) > 100
+    # Nothing is extrapolated from then on.
+    assert failed == [len(ahead)]
     assert fitted.converged
     assert fitted.objective == pytest.approx(plain.objective, abs=0.01)
     stats = data.sum(model.visit, fitted.theta, Assignment("exact"))
