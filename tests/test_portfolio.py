@@ -202,8 +202,44 @@ def test_a_part_of_the_rows_stands_for_all():
     fitted = GaussianMixture(3, random_state=0).fit(X[rng.permutation(len(X))])
     np.testing.assert_allclose(np.sort(fitted.means_[:, 0]), [0, 6, 12], atol=0.2)
     # Symbols that the part has not seen are not impossible.
-    rare = np.concatenate([rng.integers(0, 2, (200_000, 2)), [[2, 2]]])
+    groups = rng.integers(0, 2, (200_000, 1))
+    rare = np.concatenate([5 * groups + rng.integers(0, 6, (200_000, 8)), np.full((1, 8), 11)])
     assert np.isfinite(MixtureModel(2, emission="categorical", random_state=0).fit(rare).objective_)
+
+
+@given(
+    d=st.integers(1, 4), n_symbols=st.integers(1, 5), n=st.integers(1, 400), seed=st.integers(0, 99)
+)
+def test_equal_rows_are_merged(d, n_symbols, n, seed):
+    rng = np.random.default_rng(seed)
+    X = rng.integers(-1, n_symbols, (n, d)).astype(float)
+    weights = None if seed % 2 else rng.integers(0, 3, n) + 1.0
+    data = vbfast.ArrayData.of(X, weights, standardise=False)
+    merged = data.merged()
+    rows, of = np.unique(X, axis=0, return_inverse=True)
+    if 2 * len(rows) > n:
+        assert merged is data
+        return
+    np.testing.assert_array_equal(merged.values, rows)
+    np.testing.assert_array_equal(merged.weights, np.bincount(of.ravel(), weights))
+    assert merged.values.dtype == data.values.dtype
+    # Not what may be shares, or is no whole numbers; nor what has no number.
+    for other in (
+        vbfast.ArrayData.of(X, np.full(n, 1 / n), standardise=False),
+        vbfast.ArrayData.of(X + 0.5, standardise=False),
+        vbfast.ArrayData.of(np.concatenate([X, np.full((1, d), 1e300)]), standardise=False),
+    ):
+        if n > 1:
+            assert other.merged() is other
+
+
+def test_equal_rows_fit_as_the_table_of_their_counts():
+    rows, counts = np.unique(GSS82, axis=0, return_counts=True)
+    classes = MixtureModel(2, emission="categorical", random_state=0)
+    fitted, table = classes.fit(GSS82), MixtureModel(**classes.get_params())
+    table.fit(rows, sample_weight=counts)
+    assert fitted.objective_ == pytest.approx(table.objective_, rel=1e-12)
+    np.testing.assert_allclose(fitted.weights_, table.weights_, rtol=1e-9)
 
 
 def test_what_is_given_is_where_a_race_starts():
@@ -342,9 +378,7 @@ def test_groups_go_to_states_in_the_order_that_zeros_allow():
     # Starts have the groups in that order already.
     data = vbfast.ArrayData.of(X, lengths=[40] * 8)
     possible = np.concatenate([np.eye(1, 4), transmat]) > 0
-    model = vbfast.Model(
-        vbfast.Chain(4, possible=possible), vbfast.Gaussian(1, frame=data.frame)
-    )
+    model = vbfast.Model(vbfast.Chain(4, possible=possible), vbfast.Gaussian(1, frame=data.frame))
     for buffer in starts.of_chain(model, data, [("rows", 1)] * 3, rng):
         theta = model.mode(vbfast.Stats(model.layout, buffer))
         means = data.frame.origin + theta.parameters.means / data.frame.scale

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
@@ -43,6 +44,9 @@ PORTION = 2**20
 MANY_ROWS = 2**14
 # Changes of an objective, in nats a row, that float32 arithmetic can tell from rounding.
 SINGLE_RESOLUTION = 1e-5
+# Distinct rows of whole numbers that have a number each; rows up to which these are sorted, in
+# milliseconds.
+MOST_CELLS, MOST_TO_SORT = 2.0**62, 2**16
 # Weights that are float32 numbers, with room for what they are multiplied by.
 SINGLE_LIGHTEST, SINGLE_HEAVIEST = 1e-20, 1e20
 # Of its variance, what is added to a feature's where rows are whitened.
@@ -386,6 +390,38 @@ class ArrayData:
         covariance[np.diag_indices_from(covariance)] += least
         factor = np.linalg.inv(np.linalg.cholesky(covariance))
         return np.asfortranarray(np.einsum("ni,ji->nj", values, factor))
+
+    def merged(self) -> ArrayData:
+        """Return the same rows, equal ones as one of their weight together, where few are distinct.
+
+        Of whole numbers; sums over the rows differ by rounding alone. Else, and where rows weigh
+        less than 1 in the mean (weights may be shares), return these.
+        """
+        n, values = self.n_rows, self.values
+        low, high = values.min(axis=0), values.max(axis=0)
+        sizes = [b - a + 1 for a, b in zip(low.tolist(), high.tolist(), strict=True)]
+        cells = prod(sizes)
+        if not cells < MOST_CELLS or self.total_weight < n or self.labels is not None:
+            return self
+        if cells > n > MOST_TO_SORT or np.any(values != np.floor(values)):
+            return self
+        shape = tuple(map(int, sizes))
+        codes = np.ravel_multi_index(tuple((values - low).T.astype(np.int64)), shape)
+        if cells > n:
+            kept, codes = np.unique(codes, return_inverse=True)
+            weights = np.bincount(codes, self.weights)
+        else:
+            weights = np.bincount(codes, self.weights, int(cells))
+            kept = np.flatnonzero(weights)
+            weights = weights[kept]
+        if 2 * len(kept) > n:
+            return self
+        distinct = np.column_stack(np.unravel_index(kept, shape)) + low
+        return replace(
+            self,
+            values=np.ascontiguousarray(distinct, dtype=values.dtype),
+            weights=weights.astype(np.float64),
+        )
 
     def with_constant(self, constant: float) -> ArrayData:
         """Return the same rows, which bring this much to the objective whatever theta is."""

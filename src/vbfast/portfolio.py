@@ -137,6 +137,9 @@ ALIKE = 0.002
 MOST_TO_WHITEN = 2**27
 # Nats below the best from where a chain would hardly get to where most of the posterior is.
 HOPELESS = 10.0
+# Numbers times components times sweeps in compiled code that take less than a few sweeps of Python;
+# and sweeps that this may become, at most.
+NEXT_TO_NOTHING, MOST_SETTLING = 2**18, 1000
 # Numbers below which waking a thread for a sweep may cost more than it saves.
 FEW_VALUES = 2**17
 # Numbers times components from which on a sweep takes milliseconds.
@@ -226,8 +229,11 @@ class _Field:
 
     def effort(self, model: Model) -> Effort:
         """How many sweeps it may take."""
-        few = self.part.values.size * model.latent.n_components < MANY_VALUES
-        return QUICK if self.quick else PATIENT if few else BRIEF
+        size = self.part.values.size * model.latent.n_components
+        if self.quick:
+            free = min(NEXT_TO_NOTHING // size, MOST_SETTLING)
+            return replace(QUICK, settling=max(QUICK.settling, free))
+        return PATIENT if size < MANY_VALUES else BRIEF
 
     def advance(self, model: Model, method: Any) -> Advance:
         """How starts climb: by plain sweeps, which tell as well which are better, and sooner."""

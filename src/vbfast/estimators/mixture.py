@@ -198,12 +198,14 @@ class MixtureBase(FittedByMethod):
         previous = self._previous(data) if self.warm_start else None
         if previous is not None:
             given, n_starts = previous, (n_starts if isinstance(method, FullInference) else 1)
+        races = self._races(given, method)
+        if races and model.emission.moments is None:
+            data = data.merged()
         posteriors = self._starts(model, data, given, method, n_starts, rng)
         if isinstance(method, FullInference):
             fitted = self._sample(model, data, [start for start, _ in posteriors], method, rng)
         else:
-            several = n_starts > 1 or self._races(given, method)
-            best = self._climb(model, data, posteriors, method, several)
+            best = self._climb(model, data, posteriors, method, several=races or n_starts > 1)
             fitted = self._climbed(model, data.frame, data.total_weight, method, best)
         if names is not None:
             fitted["feature_names_in_"] = names
