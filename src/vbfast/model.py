@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -89,6 +90,8 @@ def packed(
 
 # Rows that a component holds if it is not empty.
 LEAST_HELD = 0.5
+# Volume per dimension, of that of the other components, of one that rounded numbers lead to.
+NARROWEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -281,19 +284,36 @@ class Model:
         return out
 
     def spurious(self, posteriors: Array, rows: float) -> NDArray[np.int64]:
-        """A component of each posterior (n, size) that holds too few of the rows, (n,); or -1.
+        """A component of each posterior that holds too few of the rows or is too narrow; or -1.
+
+        That has the emission's `fewest_rows`, or `NARROWEST` of the volume per dimension that the
+        others have in the median.
 
         Parameters
         ----------
         posteriors : ndarray of shape (n, size)
         rows : float
             That a unit of weight is.
+
+        Returns
+        -------
+        ndarray of shape (n,)
         """
         fewest = getattr(self.emission, "fewest_rows", 0)
-        start, end, _ = self.layout.places["strength"]
-        held = (posteriors[:, start:end] - self.prior["strength"]) * rows
-        few = (held > LEAST_HELD) & (held < fewest)
-        return np.where(few.any(axis=1), few.argmax(axis=1), -1)
+        if fewest == 0:
+            return np.full(len(posteriors), -1)
+        found = [Stats(self.layout, each) for each in posteriors]
+        weight = np.array([each["strength"] for each in found]) - self.prior["strength"]
+        held = np.where(weight * rows > LEAST_HELD, weight, np.nan)
+        scatter = np.array([each["scatter"] for each in found])
+        volume = self.emission.log_volumes(held, scatter)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of components that hold no row
+            others = np.array(
+                [np.nanmedian(np.delete(volume, k, axis=1), axis=1) for k in range(held.shape[1])]
+            ).T
+        bad = (held * rows < fewest) | (volume < others + np.log(NARROWEST))
+        return np.where(bad.any(axis=1), bad.argmax(axis=1), -1)
 
     def check_frame(self, block: Block) -> None:
         """Raise ValueError if the block is in another frame than the emission."""
