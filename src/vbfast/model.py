@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -286,8 +285,8 @@ class Model:
     def spurious(self, posteriors: Array, rows: float) -> NDArray[np.int64]:
         """A component of each posterior that holds too few of the rows or is too narrow; or -1.
 
-        That has the emission's `fewest_rows`, or `NARROWEST` of the volume per dimension that the
-        others have in the median.
+        That has fewer than the emission's `fewest_rows`, or `NARROWEST` of the volume per dimension
+        that components have in the median.
 
         Parameters
         ----------
@@ -302,16 +301,17 @@ class Model:
         fewest = getattr(self.emission, "fewest_rows", 0)
         if fewest == 0:
             return np.full(len(posteriors), -1)
-        found = [Stats(self.layout, each) for each in posteriors]
-        weight = np.array([each["strength"] for each in found]) - self.prior["strength"]
+        places = [self.layout.places[name] for name in ("strength", "scatter")]
+        weight, scatter = (
+            posteriors[:, start:end].reshape(len(posteriors), *shape)
+            for start, end, shape in places
+        )
+        weight = weight - self.prior["strength"]
         held = np.where(weight * rows > LEAST_HELD, weight, np.nan)
-        scatter = np.array([each["scatter"] for each in found])
         volume = self.emission.log_volumes(held, scatter)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of components that hold no row
-            others = np.array(
-                [np.nanmedian(np.delete(volume, k, axis=1), axis=1) for k in range(held.shape[1])]
-            ).T
+        # The greater of two in the middle: of two components, the other one's.
+        middle = (~np.isnan(volume)).sum(axis=1, keepdims=True) // 2
+        others = np.take_along_axis(np.sort(volume, axis=1), middle, axis=1)
         bad = (held * rows < fewest) | (volume < others + np.log(NARROWEST))
         return np.where(bad.any(axis=1), bad.argmax(axis=1), -1)
 
