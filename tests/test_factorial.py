@@ -840,6 +840,29 @@ def test_one_chain_is_a_hidden_markov_model(assignment):
     assert_statistics(found, q, pairs, p, p.X)
 
 
+def test_the_former_name_of_the_parts_together():
+    assert vbfast.FactorialModel is vbfast.Model
+
+
+@pytest.mark.parametrize("method", [EM, CrispEM])
+def test_one_chain_is_a_model_of_a_chain_and_tied_gaussians(method):
+    """The same fit by either pair of parts; the one with coordinates by plain steps as well."""
+    p = Problem(4, 1, 3, 2, [60, 30], noise=2.0)
+    start = p.random_start()
+    found = method(max_iter=60, tol=0).fit(p.model, p.data, start)
+    theta = p.model.mode(start)
+    emission = vbfast.Gaussian(2, "tied", frame=p.data.frame)
+    other = vbfast.Model(vbfast.Chain(3), emission)
+    first = other.point(
+        theta.weights[0], point(theta.parameters.means, theta.parameters.factor[None])
+    )
+    same = other.prior + p.data.sum(other.visit, first, method().assign(0))
+    plain = method(max_iter=59, tol=0, **({"acceleration": None} if method is EM else {}))
+    expected = plain.fit(other, p.data, same)
+    np.testing.assert_allclose(found.objectives[1:], expected.objectives, rtol=1e-9)
+    np.testing.assert_allclose(found.theta.weights[0], expected.theta.weights, atol=1e-6)
+
+
 def test_a_baum_welch_step():
     """The mode of a flat prior with these statistics: Rabiner (1989), 40; Bishop 13.20."""
     p = Problem(4, 1, 3, 2, [40, 30])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,8 +17,9 @@ from ..conjugate import (
     precision_factors,
     regression,
 )
-from ..data import Frame, check_frame, check_hyperparameter, check_number, check_size
+from ..data import Frame, check_size
 from ..stats import Stats
+from .gaussian import InFrame
 
 __all__ = ["AdditiveCovariance", "AdditiveGaussian"]
 
@@ -27,7 +28,7 @@ AdditiveCovariance = Literal["full", "diag"]
 
 
 @dataclass(frozen=True)
-class AdditiveGaussian:
+class AdditiveGaussian(InFrame):
     """x | s ~ N(sum_m W_m[s^m], C), with a matrix-normal-Wishart prior on (W, C^-1).
 
     For `CoupledChains`: Ghahramani & Jordan (1997), 4. This is the regression of x on the M K
@@ -74,43 +75,15 @@ class AdditiveGaussian:
 
     #: Name by which kernels are told of it: that of coupled chains knows it alone.
     kernel: ClassVar[str] = "additive"
-    #: Symbols that a kernel's tables have room for: there are none.
-    width: ClassVar[int] = 0
-    #: Whether a row may have probability 0.
-    may_be_impossible: ClassVar[bool] = False
-    #: The compiled loop doesn't know it: see loops.py.
-    compiled: ClassVar[bool] = False
     #: Its statistics add up as they are.
     moments: ClassVar[None] = None
     #: What makes the prior proper.
     proper_with: ClassVar[str] = "mean_precision, degrees_of_freedom and scatter"
 
     def __post_init__(self) -> None:
-        for name in ("n_features", "n_chains", "n_components"):
+        for name in ("n_chains", "n_components"):
             object.__setattr__(self, name, check_size(name, getattr(self, name)))
-        if self.frame is not None:
-            check_frame(self.frame)
-        if self.covariance_type not in get_args(AdditiveCovariance):
-            raise ValueError(
-                f"covariance_type must be 'full' or 'diag', not {self.covariance_type!r}"
-            )
-        check_number("reg_covar", self.reg_covar, least=0)
-        check_number("mean_precision", self.mean_precision, least=0, optional=True)
-        check_number("degrees_of_freedom", self.degrees_of_freedom, above=0, optional=True)
-        d = self.n_features
-        check_hyperparameter("mean_prior", self.mean_prior, (d,))
-        square = (d, d) if self.covariance_type == "full" else (d,)
-        check_hyperparameter("scatter", self.scatter, square)
-        if len(self.units.scale) != self.n_features:
-            raise ValueError(f"frame has {len(self.units.scale)} features, not {self.n_features}")
-
-    @cached_property
-    def units(self) -> Frame:
-        """The frame, or that of the data itself."""
-        if self.frame is not None:
-            return self.frame
-        d = self.n_features
-        return Frame(np.zeros(d), np.ones(d), np.ones(d))
+        self._check_parameters(get_args(AdditiveCovariance))
 
     @property
     def n_indicators(self) -> int:
@@ -128,8 +101,8 @@ class AdditiveGaussian:
         return each
 
     def single_resolves(self, theta: Regression) -> bool:
-        """Whether float32 numbers tell how far rows are from means: nobody computes with them."""
-        return True
+        """Whether float32 numbers will do: kernels are for float64 numbers alone."""
+        return False
 
     def fields(self, n_components: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Names and shapes of this emission's statistics: n, sums of zz', zx', xx'."""
@@ -241,10 +214,6 @@ class AdditiveGaussian:
         constant = -0.5 * self.n_features * np.log(2 * np.pi) + self._log_scale
         return np.array([constant + 0.5 * theta.log_det - 0.5 * self.reg_covar * trace])
 
-    @cached_property
-    def _log_scale(self) -> float:
-        return float(np.log(self.units.scale).sum())
-
     def log_volume(self, n_components: int) -> float:
         """Turn a density of (W, C^-1) in the frame's units into one in the data's, by adding.
 
@@ -271,13 +240,6 @@ class AdditiveGaussian:
         precision = np.einsum("gji,gjk->ik", factors, factors) / len(factors)
         factor = precision_factors(np.linalg.inv(precision)[None])[0]
         return regression(means.mean(axis=0), factor)
-
-    def check_rows(self, values: NDArray[Any]) -> None:
-        """Nothing: any finite row can come from a Gaussian."""
-
-    def log_base(self, values: NDArray[Any]) -> float:
-        """What log densities have beside scores, row by row: nothing."""
-        return 0.0
 
     def sample_rows(
         self, theta: Regression, states: NDArray[np.int64], rng: np.random.Generator
