@@ -160,7 +160,7 @@ class AdditiveGaussian(InFrame):
     def collect(self, raw: Array, n_rows: int, reference: Array) -> dict[str, ArrayLike]:
         """Statistics of a kernel: gram, cross, the lower triangle of square."""
         p, d = self.n_indicators, self.n_features
-        gram, cross, square = np.split(raw, [p * p, p * (p + d)])
+        gram, cross, square = raw[: p * p], raw[p * p : p * (p + d)], raw[p * (p + d) :]
         lower = np.tril(square.reshape(d, d))
         square = lower + np.tril(lower, -1).T
         square += n_rows * self.reg_covar * np.diag(self.units.variance)

@@ -86,13 +86,19 @@ class Chains(ABC):
         """Theta for statistics of a fit: as it is."""
         return theta
 
+    @cached_property
+    def _priors(self) -> tuple[Dirichlet, Dirichlet]:
+        """Of first states, and of transitions."""
+        concentration = self._prior + 1.0
+        return Dirichlet(concentration[..., 0, :]), Dirichlet(concentration[..., 1:, :])
+
     def log_prior(self, prior: Dirichlet, weights: Array) -> float:
         """log p(start, transition matrix); 0 for what of it is flat."""
         value = 0.0
         if self.start_concentration is not None and self.initial == "free":
-            value += Dirichlet(prior.concentration[..., 0, :]).log_density(weights[..., 0, :])
+            value += self._priors[0].log_density(weights[..., 0, :])
         if self.transition_concentration is not None:
-            value += Dirichlet(prior.concentration[..., 1:, :]).log_density(weights[..., 1:, :])
+            value += self._priors[1].log_density(weights[..., 1:, :])
         return value
 
     def draw_order(self, posterior: Stats, rng: np.random.Generator) -> NDArray[np.int64]:

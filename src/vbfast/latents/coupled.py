@@ -213,7 +213,7 @@ class CoupledChains(Chains):
             statistics = np.empty(_kernels.factorial.statistics_size(m, k, d))
         if theta.emission != "additive" or theta.latent is None:
             raise ValueError(f"coupled chains take theta of 'additive', not {theta.emission!r}")
-        whitening, means = np.split(theta.coefficients, [d * d])
+        whitening, means = theta.coefficients[: d * d], theta.coefficients[d * d :]
         weights = theta.latent.reshape(m, k + 1, k)
         _kernels.factorial.visit(
             block,
@@ -240,8 +240,9 @@ class CoupledChains(Chains):
     def collect(self, raw: Array, n_rows: int) -> tuple[dict[str, Array], int, Array]:
         """Read what `visit` adds up beside log_z: see `Mixture.collect`."""
         m, k = self.n_chains, self.n_components
-        start, transition, rest = np.split(raw, [m * k, m * k * (k + 1)])
-        return {"excess": joined(start.reshape(m, k), transition.reshape(m, k, k))}, n_rows, rest
+        end = m * k * (k + 1)
+        start, transition = raw[: m * k].reshape(m, k), raw[m * k : end].reshape(m, k, k)
+        return {"excess": joined(start, transition)}, n_rows, raw[end:]
 
     def around(self, counts: tuple[int, int], weights: Array) -> dict[str, Array]:
         """Statistics of chains that start and step with these probabilities, (M, K + 1, K).
