@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +16,7 @@ from ..conjugate import MOST_ROWS, Regression, precision_factors, regression
 from ..data import ArrayData, Frame
 from ..emissions.additive import AdditiveCovariance, AdditiveGaussian
 from ..emissions.gaussian import NARROWEST_PRIOR, WIDEST_PRIOR
-from ..latents.chain import joined
+from ..latents.chain import joined, reordered
 from ..latents.coupled import CoupledChains, Factorisation
 from ..methods import Fit, FullInference, MeanField, Method
 from ..model import Model, Theta
@@ -28,10 +28,10 @@ from .checks import (
     as_array,
     as_generator,
     as_probabilities,
-    available_memory,
     check_choice,
     check_distance,
     check_ignored,
+    check_memory,
     check_number,
     check_positive,
     in_type_of,
@@ -43,13 +43,9 @@ __all__ = ["FactorialHMM"]
 
 Array = NDArray[np.float64]
 
-COVARIANCE_TYPES = ("full", "diag")
 INITS = ("auto", "random")
-FACTORISATIONS = ("blocks", "structured", "complete")
 # Joint states of a block of chains in a fit: larger ones take longer than they are worth there.
 STATES_OF_FITS = 256
-# Bytes for which nobody asks how many there are.
-LITTLE_MEMORY = 2.0**26
 # What predictions are made from.
 _PARAMETER_NAMES = ("startprob_", "transmat_", "means_", "covariance_")
 # Priors that are not given, where a method needs proper ones: rows that a state's mean is worth,
@@ -396,14 +392,8 @@ class FactorialHMM(FittedToSequences):
         chains, states = draws.chain_orders(white, white[best])
         of = np.arange(len(means))[:, None, None]
         chain = chains[:, :, None]
-        weights = theta["weights"]
         return {
-            "weights": joined(
-                weights[of, chain, 0, states],
-                weights[
-                    of[..., None], chain[..., None], 1 + states[..., None], states[:, :, None, :]
-                ],
-            ),
+            "weights": reordered(theta["weights"][of[..., 0], chains], states),
             "means": each[of, chain, states].reshape(means.shape),
             "factor": theta["factor"],
         }
@@ -419,8 +409,8 @@ class FactorialHMM(FittedToSequences):
     def _check_parameters(self) -> Method:
         check_number("n_chains", self.n_chains, whole=True, least=1)
         check_number("n_components", self.n_components, whole=True, least=1)
-        check_choice("factorisation", self.factorisation, FACTORISATIONS)
-        check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
+        check_choice("factorisation", self.factorisation, get_args(Factorisation))
+        check_choice("covariance_type", self.covariance_type, get_args(AdditiveCovariance))
         check_choice("init_params", self.init_params, INITS)
         check_number("reg_covar", self.reg_covar, least=0)
         for name in (
@@ -439,12 +429,8 @@ class FactorialHMM(FittedToSequences):
         m, k, d = int(self.n_chains), int(self.n_components), data.values.shape[1]
         # Statistics, some posteriors and thetas, and what solves for the means; a memory of rows.
         needed = 8.0 * (20 * m * k * (m * k + k + d) + data.n_rows * m * (k + 1))
-        available = np.inf if needed < LITTLE_MEMORY else available_memory()
-        if needed > available:
-            raise MemoryError(
-                f"n_chains={m} of n_components={k} with {d} features and {data.n_rows} rows would "
-                f"need about {needed / 2**30:.1f} GiB; {available / 2**30:.1f} GiB are available"
-            )
+        what = f"n_chains={m} of n_components={k} with {d} features and {data.n_rows} rows"
+        check_memory(needed, what)
 
     # -- model, priors, starts ----------------------------------------------------------------
 
@@ -485,16 +471,7 @@ class FactorialHMM(FittedToSequences):
         if self.covariance_prior is not None:
             scatter = as_array("covariance_prior", self.covariance_prior, shape)
             check_positive("covariance_prior", scatter, self.covariance_type == "full")
-            each = np.diagonal(scatter) if scatter.ndim == 2 else scatter
-            with np.errstate(over="ignore"):
-                relative = each * frame.scale * frame.scale
-            bad = np.flatnonzero(~((relative >= NARROWEST_PRIOR) & (relative <= WIDEST_PRIOR)))
-            if len(bad):
-                raise ValueError(
-                    f"covariance_prior of column {bad[0]} of X is {each[bad[0]]:g}, "
-                    f"{relative[bad[0]]:g} times its variance; {NARROWEST_PRIOR:g} to "
-                    f"{WIDEST_PRIOR:g} times are allowed"
-                )
+            _check_relative("covariance_prior", scatter, frame, NARROWEST_PRIOR, WIDEST_PRIOR)
         elif proper:
             scatter = NOISE * frame.variance / frame.scale**2
             scatter = np.diag(scatter) if self.covariance_type == "full" else scatter
@@ -547,16 +524,7 @@ class FactorialHMM(FittedToSequences):
             full = self.covariance_type == "full"
             covariance = as_array("covariance_init", self.covariance_init, (d, d) if full else (d,))
             check_positive("covariance_init", covariance, full)
-            variance = np.diagonal(covariance) if full else covariance
-            with np.errstate(over="ignore", under="ignore"):
-                relative = variance * frame.scale * frame.scale
-            bad = np.flatnonzero(~((relative >= LEAST_VARIANCE) & (relative <= MOST_VARIANCE)))
-            if len(bad):
-                index = [int(bad[0])] * covariance.ndim
-                raise ValueError(
-                    f"covariance_init{index} is {variance[bad[0]]:g}, {relative[bad[0]]:g} times "
-                    f"that of X; {LEAST_VARIANCE:g} to {MOST_VARIANCE:g} times are allowed"
-                )
+            _check_relative("covariance_init", covariance, frame, LEAST_VARIANCE, MOST_VARIANCE)
             given["covariance"] = covariance if full else np.diag(covariance)
         return given
 
@@ -728,3 +696,16 @@ class FactorialHMM(FittedToSequences):
         m, k, d = np.shape(now.means_)
         covariance = d * (d + 1) // 2 if np.ndim(now.covariance_) == 2 else d
         return m * (k - 1) * (1 + k) + (m * (k - 1) + 1) * d + covariance
+
+
+def _check_relative(name: str, covariance: Array, frame: Frame, least: float, most: float) -> None:
+    """Raise ValueError where a variance of (D, D), or (D,), is far from that of the data."""
+    each = np.diagonal(covariance) if covariance.ndim == 2 else covariance
+    with np.errstate(over="ignore", under="ignore"):
+        relative = each * frame.scale * frame.scale
+    bad = np.flatnonzero(~((relative >= least) & (relative <= most)))
+    if len(bad):
+        raise ValueError(
+            f"{name} of column {bad[0]} of X is {each[bad[0]]:g}, {relative[bad[0]]:g} times its "
+            f"variance; {least:g} to {most:g} times are allowed"
+        )

@@ -13,7 +13,7 @@ from ..answers import AveragedChain, Known
 from ..data import ArrayData
 from ..emissions.gaussian import CovarianceType
 from ..latents import Chain
-from ..latents.chain import Initial, joined
+from ..latents.chain import Initial, joined, reordered
 from ..methods import Fit, FullInference, Method, VariationalEM
 from ..model import Model, Theta
 from ..stats import Stats
@@ -502,11 +502,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         orders[~model.latent.like_prior(orders)] = np.arange(k)
         flat = {name: part.reshape(-1, *part.shape[2:]) for name, part in drawn.theta.items()}
         of = np.arange(len(orders))[:, None]
-        weights = flat.pop("weights")
-        weights = joined(
-            weights[of, 0, orders],
-            weights[of[:, :, None], 1 + orders[:, :, None], orders[:, None, :]],
-        )
+        weights = reordered(flat.pop("weights"), orders)
         parameters = {
             name: part if part.shape[1] != k else part[of, orders] for name, part in flat.items()
         }

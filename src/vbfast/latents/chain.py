@@ -20,7 +20,7 @@ from ..data import check_size, portions
 from ..stats import Stats
 from .mixture import EMPTY_SHARE, held
 
-__all__ = ["Chain", "Chains", "Initial", "joined", "stationary_distribution"]
+__all__ = ["Chain", "Chains", "Initial", "joined", "reordered", "stationary_distribution"]
 
 Array = NDArray[np.float64]
 Initial = Literal["free", "stationary"]
@@ -40,6 +40,13 @@ FEW_STATES, ASSIGNMENTS = 6, 8
 def joined(start: Array, transition: Array) -> Array:
     """Start (..., K) and transition probabilities (..., K, K) as one array, (..., K + 1, K)."""
     return np.concatenate([start[..., None, :], transition], axis=-2)
+
+
+def reordered(weights: Array, orders: NDArray[np.int64]) -> Array:
+    """Weights (..., K + 1, K) with the states in these orders, (..., K)."""
+    start = np.take_along_axis(weights[..., 0, :], orders, axis=-1)
+    rows = np.take_along_axis(weights[..., 1:, :], orders[..., :, None], axis=-2)
+    return joined(start, np.take_along_axis(rows, orders[..., None, :], axis=-1))
 
 
 class Chains(ABC):
