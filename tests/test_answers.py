@@ -155,3 +155,32 @@ def test_a_dirichlet_process_that_is_cut_off(method):
 
 def test_data_sets_come_with_the_package():
     assert vbfast.datasets.load_faithful().shape == (272, 2)
+
+
+def test_one_chain_of_a_factorial_model_is_a_hidden_markov_model():
+    """The same parameters by either model, of equal covariances: the same answers."""
+    rng = np.random.default_rng(0)
+    start, transition = rng.dirichlet(np.ones(3)), rng.dirichlet(np.ones(3), 3)
+    means, covariance = 2 * rng.standard_normal((3, 2)), np.array([[1.0, 0.3], [0.3, 0.5]])
+    chain = HiddenMarkovModel(3, covariance_type="tied")
+    chain.startprob_, chain.transmat_ = start, transition
+    chain.means_, chain.covariances_ = means, covariance
+    coupled = FactorialHMM(1, 3)
+    coupled.startprob_, coupled.transmat_ = start[None], transition[None]
+    coupled.means_, coupled.covariance_ = means[None], covariance
+    for lengths in (None, [30, 1, 19]):
+        options = {"n_samples": 50} if lengths is None else {"lengths": lengths}
+        (X, states), (rows, each) = (
+            one.sample(random_state=1, **options) for one in (chain, coupled)
+        )
+        np.testing.assert_allclose(rows, X)
+        np.testing.assert_array_equal(each[:, 0], states)
+        assert coupled.score(X, lengths=lengths) == pytest.approx(chain.score(X, lengths=lengths))
+        np.testing.assert_allclose(
+            coupled.predict_proba(X, lengths)[:, 0], chain.predict_proba(X, lengths), atol=1e-9
+        )
+        (value, path), (expected, best) = (one.decode(X, lengths) for one in (coupled, chain))
+        assert value == pytest.approx(expected)
+        np.testing.assert_array_equal(path[:, 0], best)
+        assert coupled.bic(X, lengths) == pytest.approx(chain.bic(X, lengths))
+        assert coupled.aic(X, lengths) == pytest.approx(chain.aic(X, lengths))

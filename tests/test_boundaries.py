@@ -17,11 +17,17 @@ import pytest
 
 import vbfast
 from vbfast import _kernels, starts
-from vbfast._kernels.inputs import Assignment, Block, Coefficients, Mixtures, Sequences
+from vbfast._kernels.inputs import (
+    Assignment,
+    Block,
+    Coefficients,
+    CoupledCoefficients,
+    Mixtures,
+    Sequences,
+)
 from vbfast.answers import AveragedChain
-from vbfast.conjugate import Gaussians, NormalWishart
+from vbfast.conjugate import Gaussians, NormalWishart, regression
 from vbfast.data import ArrayData, Frame
-from vbfast.factorial import FactorialTheta
 from vbfast.stats import Layout, Moments, Stats
 
 RNG = np.random.default_rng(0)
@@ -133,14 +139,12 @@ BAD_SEQUENCES = {
 
 
 def coupled_theta(m=M, k=K, d=D, **changes):
-    theta = FactorialTheta(
+    theta = CoupledCoefficients(
         np.eye(d),
         np.linspace(0, 1, m * k * d).reshape(m * k, d),
         0.0,
         np.full((m, k), 1 / k),
         np.full((m, k, k), 1 / k),
-        log_prior=0.0,
-        parameters=None,
     )
     return replace(theta, **changes)
 
@@ -910,9 +914,13 @@ SIZES = {0: ValueError, -1: ValueError, 1.5: TypeError, "2": TypeError, None: Ty
 
 
 def coupled_model(m=M, k=K, frame=UNITS):
-    return vbfast.FactorialModel(
-        vbfast.CoupledChains(M, K), vbfast.AdditiveGaussian(D, m, k, frame=frame)
-    )
+    return vbfast.Model(vbfast.CoupledChains(M, K), vbfast.AdditiveGaussian(D, m, k, frame=frame))
+
+
+def coupled_point():
+    """Theta of coupled chains without a frame."""
+    parameters = regression(ZEROS((M * K, D)), np.eye(D))
+    return coupled_model(frame=None).point(np.full((M, K + 1, K), 1 / K), parameters)
 
 
 def visit_data(**changes):
@@ -955,9 +963,22 @@ CASES |= {
     ),
     "memory of one type": (
         lambda: coupled_model(frame=None).visit(
-            block(memory=ZEROS((N, M * K), "f4")), coupled_theta(), Assignment("factorised")
+            block(memory=ZEROS((N, M * K), "f4")),
+            coupled_point(),
+            Assignment("factorised"),
         ),
         TypeError, "memory",
+    ),
+    "theta of a mixture for coupled chains": (
+        lambda: coupled_model(frame=None).visit(block(), model().about(ZEROS((K, D))), EXACT),
+        ValueError, "coupled chains take theta of 'additive', not 'full'",
+    ),
+    "theta of coupled chains for a mixture": (
+        lambda: model().visit(block(), coupled_point(), EXACT), ValueError, "'additive'",
+    ),
+    "log densities of single rows of coupled chains": (
+        lambda: vbfast.CoupledChains(M, K).visit(block(), coupled_point(), EXACT, log_z=ZEROS(N)),
+        ValueError, "log densities of sequences",
     ),
     "more chains than memory": (
         lambda: vbfast.FactorialHMM(10**12, 2).fit(X), MemoryError, "n_chains=1000000000000",
@@ -1032,7 +1053,7 @@ def test_coupled_chains_of_no_rows():
         )
         np.testing.assert_array_equal(out, 0)
     one = coupled_model(frame=None)
-    stats = one.visit(rows, coupled_theta(), EXACT)
+    stats = one.visit(rows, coupled_point(), EXACT)
     assert stats["log_z"] == 0.0
 
 
@@ -1183,16 +1204,15 @@ def test_what_full_inference_is_given():
 def test_parts_that_make_no_model():
     mixture, gaussian = vbfast.Mixture(2), vbfast.Gaussian(2)
     chains, additive = vbfast.CoupledChains(2, 2), vbfast.AdditiveGaussian(2, 2, 2)
-    for pair in ((None, gaussian), (chains, gaussian)):
+    for emission in (gaussian, additive):
         with pytest.raises(TypeError, match="latent of a Model must be"):
-            vbfast.Model(*pair)
+            vbfast.Model(None, emission)
     for emission in (None, additive):
-        with pytest.raises(TypeError, match="emission of a Model must be"):
+        with pytest.raises(TypeError, match="emission of a Model must be such as Gaussian"):
             vbfast.Model(mixture, emission)
-    with pytest.raises(TypeError, match="latent of a FactorialModel must be"):
-        vbfast.FactorialModel(None, additive)
-    with pytest.raises(TypeError, match="emission of a FactorialModel must be"):
-        vbfast.FactorialModel(chains, gaussian)
+    for emission in (None, gaussian):
+        with pytest.raises(TypeError, match="emission of a Model must be such as Additive"):
+            vbfast.Model(chains, emission)
 
 
 @pytest.mark.parametrize("kind", [vbfast.GaussianMixture, vbfast.HiddenMarkovModel])

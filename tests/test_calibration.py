@@ -621,7 +621,7 @@ class FactorialRow:
             "degrees_of_freedom": self.dof,
             "scatter": self.scatter,
         }
-        return vbfast.FactorialModel(
+        return vbfast.Model(
             vbfast.CoupledChains(self.m, self.k, "structured", self.alpha, self.alpha),
             vbfast.AdditiveGaussian(self.d, self.m, self.k, self.kind, frame=frame, **prior),
         )
@@ -682,7 +682,7 @@ class FactorialJointData:
     def sum(self, visit, theta, assignment):
         row, rng = self.row, self.rng
         if self.memory is None:
-            states = row.draw_states(theta.start, theta.transition, self.n, rng)
+            states = row.draw_states(theta.weights[:, 0], theta.weights[:, 1:], self.n, rng)
             self.memory = np.eye(row.k)[states].reshape(self.n, -1)
         states = self.memory.reshape(self.n, row.m, row.k).argmax(axis=2)
         regression = theta.parameters
@@ -692,7 +692,7 @@ class FactorialJointData:
         block.memory = self.memory
         out = visit(block, theta, assignment)
         states = self.memory.reshape(self.n, row.m, row.k).argmax(axis=2)
-        theta = theta.start, theta.transition, means, covariance
+        theta = theta.weights[:, 0], theta.weights[:, 1:], means, covariance
         self.found = row.moments(*theta, states, self.X)
         return out
 
@@ -710,7 +710,7 @@ def test_geweke_of_factorial_models(row):
     model = row.model(frame)
     data = FactorialJointData(row, model, n, frame, rng)
     start = model.prior + model.around(
-        np.full((2, 2), 0.5), np.full((2, 2, 2), 0.5), np.zeros((4, 2)), np.eye(2), 1, 5
+        (np.zeros((4, 2)), np.eye(2)), (1, 5), np.full((2, 3, 2), 0.5)
     )
     chain = FullInference().chain(model, data, start, rng)
     values = []
@@ -744,7 +744,7 @@ def test_calibration_of_factorial_models(row):
         model = row.model(data.frame)
         data.memory[...] = np.eye(2)[rng.integers(2, size=(n, 2))].reshape(n, 4)
         start = model.prior + model.around(
-            np.full((2, 2), 0.5), np.full((2, 2, 2), 0.5), np.zeros((4, 2)), np.eye(2), 1, n
+            (np.zeros((4, 2)), np.eye(2)), (1, n), np.full((2, 3, 2), 0.5)
         )
         method = FullInference(n_draws=n_bins - 1, n_tune=40, n_chains=1, thin=20)
         theta = method.fit(model, data, [start], rng).theta
@@ -753,7 +753,8 @@ def test_calibration_of_factorial_models(row):
             means, covariance = model.emission.in_data_units(
                 theta["means"][0, g], theta["factor"][0, g]
             )
-            drawn = theta["start"][0, g], theta["transition"][0, g], means, covariance
+            weights = theta["weights"][0, g]
+            drawn = weights[:, 0], weights[:, 1:], means, covariance
             found.append(row.moments(*drawn, states, X)[:17])
         ranks.append((np.array(found) < row.moments(*truth, states, X)[:17]).sum(axis=0))
     ranks = np.array(ranks)

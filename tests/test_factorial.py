@@ -35,6 +35,8 @@ from vbfast.conjugate import MatrixNormalWishart, NormalWishart, point, regressi
 from vbfast.data import ArrayData, Frame, as_sequences
 from vbfast.draws import chain_orders
 from vbfast.ladders import FACTORIAL, compare_factorial_hmm
+from vbfast.latents import coupled
+from vbfast.latents.chain import joined
 
 EXACT, FACTORISED = Assignment("exact"), Assignment("factorised")
 HARD, DRAW = Assignment("hard"), Assignment("draw", seed=7, sweep=1)
@@ -87,7 +89,7 @@ class Problem:
         self.X = np.concatenate(rows)
         self.rng = rng
         self.data = ArrayData.of(self.X, lengths=self.lengths, n_threads=1)
-        self.model = vbfast.FactorialModel(
+        self.model = vbfast.Model(
             vbfast.CoupledChains(m, k, family, block_states=4),
             vbfast.AdditiveGaussian(d, m, k, kind, frame=self.data.frame, **prior),
         )
@@ -100,17 +102,15 @@ class Problem:
         """The parameters that the rows were drawn from."""
         means, covariance = self.model.emission.in_frame(self.means, self.covariance)
         factor = np.linalg.inv(np.linalg.cholesky(covariance))
-        return self.model.point(self.start, self.transition, regression(means, factor))
+        return self.model.point(joined(self.start, self.transition), regression(means, factor))
 
     def random_start(self):
         rng, m, k, d = self.rng, self.m, self.k, self.d
+        transition = rng.dirichlet(np.full(k, 5.0), (m, k))
         return self.model.prior + self.model.around(
-            np.full((m, k), 1 / k),
-            rng.dirichlet(np.full(k, 5.0), (m, k)),
-            rng.standard_normal((m * k, d)) / np.sqrt(m),
-            np.eye(d),
-            len(self.lengths),
-            len(self.X),
+            (rng.standard_normal((m * k, d)) / np.sqrt(m), np.eye(d)),
+            (len(self.lengths), len(self.X)),
+            joined(np.full((m, k), 1 / k), transition),
         )
 
     def dense(self, X):
@@ -122,8 +122,15 @@ class Problem:
         return (X - self.data.frame.origin) * self.data.frame.scale
 
 
+def by_row(statistics):
+    """First states (M, K), and transitions (M, K, K), that are counted."""
+    excess = statistics["excess"]
+    return {"start": excess[:, 0], "transition": excess[:, 1:]}
+
+
 def assert_statistics(found, q, pairs, problem, X):
     expected = ref.factorial_statistics(q, problem.in_frame(X), pairs, problem.m, problem.k)
+    found = {name: found[name] for name in SUMS[2:]} | by_row(found)
     for name, value in zip(SUMS, expected, strict=True):
         np.testing.assert_allclose(
             found[name].reshape(value.shape), value, rtol=1e-9, atol=1e-9, err_msg=name
@@ -533,10 +540,10 @@ def test_the_bound_is_reached_in_either_order():
         for block_states in (2, 4, 8, 4096):
             latent = vbfast.CoupledChains(4, 2, "blocks", block_states=block_states)
             emission = vbfast.AdditiveGaussian(1, 4, 2)
-            parts = vbfast.FactorialModel(latent, emission)
+            parts = vbfast.Model(latent, emission)
             means = model.means_[order].reshape(8, 1)
             theta = parts.point(
-                model.startprob_, model.transmat_, regression(means, np.array([[1 / 25]]))
+                joined(model.startprob_, model.transmat_), regression(means, np.array([[1 / 25]]))
             )
             data = replace(ArrayData.of(X), frame=emission.units)
             data = data.with_memory(parts.memory_width)
@@ -773,7 +780,7 @@ def test_factorised_free_energy(family, n_rows):
         chains.append(each)
         marginals = np.stack([each @ (paths == k) for k in range(2)], axis=1)
         np.testing.assert_allclose(marginals, q[:, chain], atol=1e-6)
-        steps = found["transition"][chain]
+        steps = by_row(found)["transition"][chain]
         pairs = [
             (each[:, None] * ((paths[:, :-1] == j) & (paths[:, 1:] == k))).sum()
             for j, k in itertools.product(range(2), repeat=2)
@@ -833,6 +840,29 @@ def test_one_chain_is_a_hidden_markov_model(assignment):
     assert_statistics(found, q, pairs, p, p.X)
 
 
+def test_the_former_name_of_the_parts_together():
+    assert vbfast.FactorialModel is vbfast.Model
+
+
+@pytest.mark.parametrize("method", [EM, CrispEM])
+def test_one_chain_is_a_model_of_a_chain_and_tied_gaussians(method):
+    """The same fit by either pair of parts; the one with coordinates by plain steps as well."""
+    p = Problem(4, 1, 3, 2, [60, 30], noise=2.0)
+    start = p.random_start()
+    found = method(max_iter=60, tol=0).fit(p.model, p.data, start)
+    theta = p.model.mode(start)
+    emission = vbfast.Gaussian(2, "tied", frame=p.data.frame)
+    other = vbfast.Model(vbfast.Chain(3), emission)
+    first = other.point(
+        theta.weights[0], point(theta.parameters.means, theta.parameters.factor[None])
+    )
+    same = other.prior + p.data.sum(other.visit, first, method().assign(0))
+    plain = method(max_iter=59, tol=0, **({"acceleration": None} if method is EM else {}))
+    expected = plain.fit(other, p.data, same)
+    np.testing.assert_allclose(found.objectives[1:], expected.objectives, rtol=1e-9)
+    np.testing.assert_allclose(found.theta.weights[0], expected.theta.weights, atol=1e-6)
+
+
 def test_a_baum_welch_step():
     """The mode of a flat prior with these statistics: Rabiner (1989), 40; Bishop 13.20."""
     p = Problem(4, 1, 3, 2, [40, 30])
@@ -844,8 +874,8 @@ def test_a_baum_welch_step():
     ]
     q = np.concatenate([part[1] for part in each])
     pairs = sum(part[2] for part in each)
-    np.testing.assert_allclose(theta.start[0], sum(part[1][0] for part in each) / 2)
-    np.testing.assert_allclose(theta.transition[0], pairs / pairs.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(theta.weights[0, 0], sum(part[1][0] for part in each) / 2)
+    np.testing.assert_allclose(theta.weights[0, 1:], pairs / pairs.sum(axis=1, keepdims=True))
     means, covariance = p.model.emission.in_data_units(
         theta.parameters.means, theta.parameters.factor
     )
@@ -899,10 +929,10 @@ def test_chains_that_do_not_meet():
     start, transition = rng.dirichlet([1, 1], m), rng.dirichlet([1, 1], (m, 2))
     data = ArrayData.of(X, n_threads=1).with_memory(24)
     emission = vbfast.AdditiveGaussian(m, m, 2, frame=data.frame)
-    model = vbfast.FactorialModel(vbfast.CoupledChains(m, 2), emission)
+    model = vbfast.Model(vbfast.CoupledChains(m, 2), emission)
     means = np.zeros((m, 2, m))
     means[np.arange(m), :, np.arange(m)] = rng.standard_normal((m, 2))
-    theta = model.point(start, transition, regression(means.reshape(24, m), np.eye(m)))
+    theta = model.point(joined(start, transition), regression(means.reshape(24, m), np.eye(m)))
     found = data.sum(model.visit, theta, EXACT)
     scaled = (X - data.frame.origin) * data.frame.scale
     log_z = n_rows * np.log(data.frame.scale).sum()
@@ -913,7 +943,7 @@ def test_chains_that_do_not_meet():
         value, q[:, i], pairs = hidden_markov(start[i], transition[i], scores)
         log_z += value
         best += viterbi(start[i], transition[i], scores)[0]
-        np.testing.assert_allclose(found["transition"][i], pairs, rtol=1e-9)
+        np.testing.assert_allclose(found["excess"][i, 1:], pairs, rtol=1e-9)
     assert found["log_z"] == pytest.approx(log_z, rel=1e-11)
     np.testing.assert_allclose(data.memory.reshape(q.shape), q, atol=1e-10)
     np.testing.assert_allclose(found["cross"], q.reshape(n_rows, -1).T @ scaled, atol=1e-9)
@@ -1031,7 +1061,7 @@ def test_without_states_the_bound_is_the_evidence(kind):
         2, 1, 1, kind, mean_prior=[3.0, 4.5], mean_precision=0.4, degrees_of_freedom=3.5,
         scatter=scatter, frame=data.frame,
     )  # fmt: skip
-    model = vbfast.FactorialModel(vbfast.CoupledChains(1, 1), emission)
+    model = vbfast.Model(vbfast.CoupledChains(1, 1), emission)
     fit = MeanField(tol=0, max_iter=3).fit(model, data, model.prior * 2)
     n, kappa = len(X), 0.4
     away = X.mean(axis=0) - [3.0, 4.5]
@@ -1070,8 +1100,8 @@ def test_the_whole_is_the_sum_over_sequences(family, assignment):
         total = part if total is None else total + part
         first += len(X)
     np.testing.assert_allclose(whole.buffer, total.buffer, rtol=1e-10, atol=1e-10)
-    assert whole["start"].sum() == pytest.approx(3 * 5)
-    assert whole["transition"].sum() == pytest.approx(3 * 55)
+    assert by_row(whole)["start"].sum() == pytest.approx(3 * 5)
+    assert by_row(whole)["transition"].sum() == pytest.approx(3 * 55)
 
 
 def test_every_row_has_random_numbers_of_its_own():
@@ -1102,12 +1132,12 @@ def test_interrupt_within_one_sweep(n_threads, family, assignment):
     sequences = as_sequences(lengths, n_rows)
     emission = vbfast.AdditiveGaussian(1, m, 2, frame=data.frame)
     latent = vbfast.CoupledChains(m, 2, family, block_states=64)
-    model = vbfast.FactorialModel(latent, emission)
+    model = vbfast.Model(latent, emission)
     data = replace(data, n_threads=n_threads, sequences=sequences)
     data = data.with_memory(model.memory_width)
     means = np.linspace(-1, 1, 2 * m)[:, None]
     probabilities = np.full((m, 2), 0.5), np.full((m, 2, 2), 0.5)
-    theta = model.point(*probabilities, regression(means, np.eye(1)))
+    theta = model.point(joined(*probabilities), regression(means, np.eye(1)))
     sent = []
 
     def interrupt():
@@ -1221,18 +1251,19 @@ def test_crisp_em_a_chain_at_a_time_never_falls():
     assert np.diff(fit.objectives).min() >= -1e-9 * abs(fit.objective)
 
 
-def test_a_path_a_chain_at_a_time_is_one_that_no_chain_can_better():
+def test_a_path_a_chain_at_a_time_is_one_that_no_chain_can_better(monkeypatch):
     p = Problem(1, 3, 2, 2, [25], noise=1.5)
     data, theta = p.fresh, p.theta()
-    raw = np.empty(_kernels.factorial.statistics_size(3, 2, 2))
-    _kernels.factorial.visit(data.block, theta, "best", statistics=raw)
+    with monkeypatch.context() as few:
+        few.setattr(coupled, "MOST_STATES", 4)
+        found = data.sum(p.model.visit, theta, HARD)["log_z"]
     q = data.memory.reshape(-1, 3, 2).copy()
     assert set(np.unique(q)) == {0.0, 1.0}
     for chain in range(3):
         scores = one_chain_scores(p, q, chain)
         _, path = viterbi(p.start[chain], p.transition[chain], scores)
         np.testing.assert_array_equal(path, q[:, chain].argmax(axis=1))
-    assert raw[0] <= data.sum(p.model.visit, theta, HARD)["log_z"] + 1e-9
+    assert found <= data.sum(p.model.visit, theta, HARD)["log_z"] + 1e-9
 
 
 def test_the_objective_has_all_constants():
@@ -1316,7 +1347,7 @@ def test_starts_of_several_kinds():
     rng = np.random.default_rng(3)
     X = lasting(rng, 2, 2, 400, noise=0.05)
     data = ArrayData.of(X)
-    model = vbfast.FactorialModel(
+    model = vbfast.Model(
         vbfast.CoupledChains(2, 2), vbfast.AdditiveGaussian(2, 2, 2, frame=data.frame)
     )
     one_chain = partial(portfolio.one_chain_of, model)
@@ -1688,7 +1719,7 @@ def test_parameters_set_by_hand_are_checked():
     X = rng.standard_normal((30, 2))
     fitted = FactorialHMM(2, 2, max_iter=500, random_state=0).fit(X)
     for name, value, words in (
-        ("startprob_", -fitted.startprob_, r"startprob_\[.*probabilities lie in"),
+        ("startprob_", -fitted.startprob_, r"startprob_\[.*probabilities must lie in"),
         ("startprob_", np.array([0.5, 0.5]), r"startprob_ must have shape \(2, 2\), got \(2,\)"),
         ("transmat_", 2 * fitted.transmat_, "transmat_"),
         ("means_", np.nan * fitted.means_, r"means_\[0, 0, 0\] is nan"),

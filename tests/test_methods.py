@@ -895,10 +895,10 @@ def improper(name):
         return model, data, starts.from_labels(model, data, np.arange(40) % 2)
     data = vbfast.ArrayData.of(X, lengths=lengths)
     if name == "coupled":
-        model = vbfast.FactorialModel(
+        model = vbfast.Model(
             vbfast.CoupledChains(2, 2), vbfast.AdditiveGaussian(2, 2, 2, frame=data.frame)
         )
-        start = model.around(np.full((2, 2), 0.5), np.full((2, 2, 2), 0.5), X[:4], np.eye(2), 2, 40)
+        start = model.around((X[:4], np.eye(2)), (2, 40), np.full((2, 3, 2), 0.5))
         return model, data.with_memory(4), start
     given = {"mean_precision": 1.0} if name == "precision alone" else {}
     latent = vbfast.Chain(2) if name == "chain" else vbfast.Mixture(2)

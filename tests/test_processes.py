@@ -455,11 +455,9 @@ from vbfast.data import check_finite
 rows = np.broadcast_to(np.arange(4.0), (10**12, 4))
 units = np.zeros(4), np.ones(4)
 model = vbfast.Model(vbfast.Mixture(3), vbfast.Gaussian(4))
-coupled = vbfast.FactorialModel(vbfast.CoupledChains(1, 2), vbfast.AdditiveGaussian(4, 1, 2))
+coupled = vbfast.Model(vbfast.CoupledChains(1, 2), vbfast.AdditiveGaussian(4, 1, 2))
 few = np.random.default_rng(0).standard_normal((50, 4))
-start = coupled.around(
-    np.full((1, 2), 0.5), np.full((1, 2, 2), 0.5), few[:2], np.eye(4), 1, 50
-)
+start = coupled.around((few[:2], np.eye(4)), (1, 50), np.full((1, 3, 2), 0.5))
 fitted = vbfast.GaussianMixture(2, random_state=0).fit(few)
 print("begun", flush=True)
 {call}

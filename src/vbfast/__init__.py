@@ -32,12 +32,14 @@ from .exceptions import (
     ThreadsWarning,
     TruncationWarning,
 )
-from .factorial import FactorialModel
 from .ladders import Ladder, LadderRow, compare_factorial_hmm, compare_hmm
 from .latents import Chain, CoupledChains, Mixture
 from .methods import EM, CrispEM, FullInference, MeanField, VariationalEM, sweeps
 from .model import Model
 from .stats import Stats
+
+#: A model of coupled chains and an additive emission, by its former name.
+FactorialModel = Model
 
 __all__ = [
     "EM",

@@ -2,7 +2,8 @@
 
 `Known` answers for one theta, a point estimate or mean field's expectations; `Expected` for a
 mixture under mean field's q(theta), integrated out; `AveragedMixture` and `AveragedChain` for
-draws of theta. Rows are values (N, D), and for chains the sequences that they make.
+draws of theta. Rows are values (N, D), and for chains the sequences that they make. Where several
+chains are coupled, what is (N,) or (N, K) here is (N, M) or (N, M, K).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ._kernels.inputs import LOWEST, Assignment, Block, Coefficients, Sequences
 from .conjugate import IndependentNormalGamma, Tables
 from .data import portions
 from .exceptions import impossible_error
-from .latents import Chain, Mixture
+from .latents import Chain, CoupledChains, Mixture
 from .model import packed
 
 __all__ = ["Answers", "AveragedChain", "AveragedMixture", "Expected", "Known"]
@@ -31,7 +32,9 @@ Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 # Made once: a prediction of one row takes little longer than making them does.
-SCORES, EXACT, HARD, FILTER = map(Assignment, ("scores", "exact", "hard", "filter"))
+SCORES, EXACT, FACTORISED, HARD, FILTER = map(
+    Assignment, ("scores", "exact", "factorised", "hard", "filter")
+)
 # Doubles that each of the few arrays has which a prediction holds beside its output.
 ROOM = 2**16
 # Responsibilities of a row, of several draws, that are multiplied at a time.
@@ -101,11 +104,12 @@ class Known(Answers):
 
     Attributes
     ----------
-    latent : Mixture or Chain
+    latent : Mixture, Chain or CoupledChains
     emission : Gaussian, ...
         In the units that rows are read in.
     weights : ndarray
-        Of a mixture (K,), of a chain (K + 1, K), start and transition matrix; or exp E[log .].
+        Of a mixture (K,), of a chain (K + 1, K), start and transition matrix, of coupled chains
+        (M, K + 1, K); or exp E[log .].
     parameters
         The emission's.
 
@@ -116,7 +120,7 @@ class Known(Answers):
     nothing of its component.
     """
 
-    latent: Mixture | Chain
+    latent: Any
     emission: Any
     weights: Array
     parameters: Any
@@ -163,6 +167,12 @@ class Known(Answers):
         if impossible is not None and impossible >= 0:
             raise impossible_error(impossible)
 
+    @property
+    def _closest(self) -> Assignment:
+        """What finds q(T): that of all chains together, where they don't have too many states."""
+        many = isinstance(self.latent, CoupledChains) and not self.latent.tractable
+        return FACTORISED if many else EXACT
+
     def scores(self, values: NDArray[Any], n_threads: int) -> Array:
         """log pi_k + log p(x | k) of a mixture, (N, K), but for what kernels leave out."""
         out = np.empty((len(values), self.coefficients.offsets.size))
@@ -174,8 +184,8 @@ class Known(Answers):
         self, values: NDArray[Any], n_threads: int, sequences: Sequences | None = None
     ) -> Array:
         """Probability of each component for each row, given all of its sequence, (N, K)."""
-        out = np.empty((len(values), self.coefficients.offsets.size))
-        self._assign(values, n_threads, sequences, EXACT, {"q": out})
+        out = np.empty((len(values), *self.latent.shape))
+        self._assign(values, n_threads, sequences, self._closest, {"q": out})
         return out
 
     def filtered(
@@ -189,8 +199,8 @@ class Known(Answers):
     def labels(
         self, values: NDArray[Any], n_threads: int, sequences: Sequences | None = None
     ) -> Labels:
-        """Most probable component of each row, (N,)."""
-        out = np.empty(len(values), dtype=np.int64)
+        """Most probable component of each row, (N,); of coupled chains the best path, (N, M)."""
+        out = np.empty((len(values), *self.latent.shape[:-1]), dtype=np.int64)
         # A chain's best path is another thing than each row's best state.
         assignment = EXACT if isinstance(self.latent, Chain) else HARD
         self._assign(values, n_threads, sequences, assignment, {"labels": out})
@@ -212,27 +222,45 @@ class Known(Answers):
         _add_products(self.responsibilities(values, n_threads), out)
         return _mirrored(out)
 
-    def decode(
-        self, values: NDArray[Any], n_threads: int, sequences: Sequences | None = None
-    ) -> tuple[float, Labels]:
-        """log p(X, T) of a chain's most probable paths, and these, (N,)."""
-        labels = np.empty(len(values), dtype=np.int64)
+    def _total(
+        self,
+        values: NDArray[Any],
+        n_threads: int,
+        sequences: Sequences | None,
+        assignment: Assignment,
+        out: dict[str, Array | Labels],
+    ) -> float:
+        """Log density of all rows of chains, as the assignment has it."""
         size = self.latent.kernel(False).statistics_size(
             self.emission.kernel,
             self.latent.n_components,
             self.emission.n_features,
             self.emission.width,
         )
-        statistics = np.empty(size)
-        impossible = self._visit(
-            values, n_threads, sequences, HARD, {"labels": labels, "statistics": statistics}
-        )
+        statistics = out["statistics"] = np.empty(size)
+        impossible = self._visit(values, n_threads, sequences, assignment, out)
         if impossible is not None and impossible >= 0:
             raise impossible_error(impossible)
-        return float(statistics[0] + np.sum(self.emission.log_base(values))), labels
+        return float(statistics[0] + np.sum(self.emission.log_base(values)))
+
+    def decode(
+        self, values: NDArray[Any], n_threads: int, sequences: Sequences | None = None
+    ) -> tuple[float, Labels]:
+        """log p(X, T) of chains' most probable paths, and these, (N,) or (N, M)."""
+        labels = np.empty((len(values), *self.latent.shape[:-1]), dtype=np.int64)
+        return self._total(values, n_threads, sequences, HARD, {"labels": labels}), labels
+
+    def log_evidence(
+        self, values: NDArray[Any], n_threads: int, sequences: Sequences | None = None
+    ) -> float:
+        """log p(X) of chains; where they are coupled and have too many states, a lower bound."""
+        # A bound is found along with q(T).
+        exact = self._closest is EXACT
+        out = {} if exact else {"q": np.empty((len(values), *self.latent.shape))}
+        return self._total(values, n_threads, sequences, self._closest, out)
 
     def sample(self, n: int, rng: np.random.Generator) -> tuple[Array, Labels]:
-        """Draw n rows, (n, D), and their components, (n,): of a chain, one sequence."""
+        """Draw n rows, (n, D), and their components: of a chain, or several, one sequence."""
         y = self.latent.draw(self.weights, n, rng)
         return _rows_of(
             y, self.emission, lambda y: self.emission.sample_rows(self.parameters, y, rng)
@@ -437,7 +465,7 @@ class AveragedChain(Answers):
         return self.middle.emission
 
     @property
-    def latent(self) -> Mixture | Chain:
+    def latent(self) -> Any:
         """That of all."""
         return self.middle.latent
 

@@ -157,7 +157,7 @@ class Dirichlet:
 
     def log_density(self, weights: Array) -> float:
         """log p(weights)."""
-        logs = _kernels.parameters.logarithms(weights)
+        logs = _kernels.parameters.logarithms(np.ascontiguousarray(weights))
         return _kernels.parameters.dirichlet_log_density(*self._told, logs)
 
     def kl(self, prior: Dirichlet) -> float:
@@ -1205,6 +1205,10 @@ class MatrixNormalWishart(_Wishart):
             self.exponent * theta.log_det - self._trace_joined(theta.factor) - self._square(theta)
         )
         return value - (self.log_normalizer if self.proper else 0.0)
+
+    def log_density_terms(self, theta: Regression) -> tuple[float, Array]:
+        """log p(W, Lambda), of one order alone: see `Model.log_density_terms`."""
+        return self.log_density(theta), np.zeros((1, 1))
 
     def kl(self, prior: MatrixNormalWishart) -> float:
         """KL(self || prior): that of the Wishart densities, and E of that of W given Lambda.

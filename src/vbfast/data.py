@@ -345,6 +345,11 @@ class ArrayData:
         return len(self.values)
 
     @property
+    def n_sequences(self) -> int:
+        """Sequences that the rows make."""
+        return 1 if self.sequences is None else len(self.sequences.order)
+
+    @property
     def total_weight(self) -> float:
         """Rows that the data stand for: the sum of the weights."""
         return float(self.n_rows if self.weights is None else self.weights.sum())

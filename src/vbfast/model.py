@@ -31,11 +31,11 @@ class Theta(Coefficients):
         What theta adds to the objective: log p(theta) for a point, -KL(q || p) for a mean.
     weights : ndarray
         The latent structure's probabilities, or exp E[log .] of them: of a mixture (K,), of a
-        chain (K + 1, K), start and transition matrix.
+        chain (K + 1, K), start and transition matrix, of coupled chains (M, K + 1, K).
     parameters
         The emission's: `Gaussians`, ...
-    reference : ndarray of shape (K, ...)
-        What statistics are taken about.
+    reference : ndarray
+        What statistics are taken about, as the emission chooses: (K, ...), or nothing.
     """
 
     log_prior: float
@@ -99,8 +99,9 @@ class Model:
 
     Parameters
     ----------
-    latent : Mixture or Chain
+    latent : Mixture, Chain or CoupledChains
     emission : Gaussian, ...
+        For coupled chains one to which all of them contribute, such as `AdditiveGaussian`.
 
     Attributes
     ----------
@@ -115,13 +116,20 @@ class Model:
     prior: Stats = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, example, needed in (
-            ("latent", "Mixture(2)", "n_statistics"),
-            ("emission", "Gaussian(2)", "single_resolves"),
-        ):
-            part = getattr(self, name)
-            if not hasattr(part, needed):
-                raise TypeError(f"{name} of a Model must be such as {example}, not {part!r}")
+        latent, emission = self.latent, self.emission
+        if not hasattr(latent, "memory_width"):
+            raise TypeError(f"latent of a Model must be such as Mixture(2), not {latent!r}")
+        coupled = hasattr(latent, "n_chains")
+        if not hasattr(emission, "single_resolves") or hasattr(emission, "n_chains") != coupled:
+            example = "AdditiveGaussian(2, 2, 2)" if coupled else "Gaussian(2)"
+            raise TypeError(
+                f"emission of a Model must be such as {example} where latent is "
+                f"{type(latent).__name__}(...), not {emission!r}"
+            )
+        for name in ("n_chains", "n_components") if coupled else ():
+            of_latent, of_emission = getattr(latent, name), getattr(emission, name)
+            if of_latent != of_emission:
+                raise ValueError(f"{name} of latent is {of_latent}, of emission {of_emission}")
         n_components = self.latent.n_components
         layout = Layout(
             (("log_z", ()), *self.latent.fields(), *self.emission.fields(n_components)),
@@ -130,6 +138,11 @@ class Model:
         object.__setattr__(self, "layout", layout)
         prior = {**self.latent.prior(), **self.emission.prior(n_components)}
         object.__setattr__(self, "prior", layout.stats(prior))
+
+    @property
+    def memory_width(self) -> int:
+        """Numbers that data remember of a row where q(T) is found from the last one."""
+        return int(self.latent.memory_width)
 
     @cached_property
     def _prior_weights(self) -> Any:
@@ -231,13 +244,15 @@ class Model:
             log_weights = np.log(self.latent.equal)
         return self._theta(log_weights, self.emission.unit(means), 0.0, means)
 
-    def around(self, parameters: Any, counts: Array) -> Stats:
+    def around(self, parameters: Any, counts: Any, *weights: Array) -> Stats:
         """Statistics of `counts` rows (K,) that are as the emission's parameters say.
 
-        Of a Gaussian: about means (K, D), with the variance of all rows.
+        Of a Gaussian: about means (K, D), with the variance of all rows. Of an additive one: about
+        sums of means (M K, D), with a covariance (D, D), both in the frame's units; the counts are
+        those of sequences and rows, and the chains' probabilities (M, K + 1, K) the third argument.
         """
         return self.layout.stats(
-            {**self.latent.around(counts), **self.emission.around(parameters, counts)}
+            {**self.latent.around(counts, *weights), **self.emission.around(parameters, counts)}
         )
 
     def coordinates(self, posterior: Stats) -> Array:
@@ -249,8 +264,10 @@ class Model:
         Raises
         ------
         LinAlgError
-            If there are none: a scatter is not positive definite.
+            If there are none: a scatter is not positive definite, or the parts have none at all.
         """
+        if not hasattr(self.latent, "coordinates"):
+            raise np.linalg.LinAlgError(f"{type(self.latent).__name__} has no coordinates")
         counts = posterior["strength"] - self.prior["strength"]
         emission = self.emission.coordinates(posterior, self.latent.held(counts))
         return np.concatenate([self.latent.coordinates(posterior, counts), emission])
@@ -325,7 +342,8 @@ class Model:
         Raises
         ------
         ValueError
-            If the block is in another frame than the emission.
+            If the block is in another frame than the emission, or has no memory where the latent
+            structure needs one.
         """
         raw = self._visit(block, theta, self._precise_enough(block, theta, assignment), 1)
         return self._collect(block, raw[0], theta)
@@ -387,14 +405,12 @@ class Model:
         return int(bad.argmax()) if bad.any() else -1
 
     def _collect(self, block: Block, raw: Array, theta: Theta) -> Stats:
-        n_components = self.latent.n_components
-        counts = raw[1 : 1 + n_components].copy()
-        end = 1 + n_components + self.latent.n_statistics
+        fields, counts, rest = self.latent.collect(raw[1:], len(block.values))
         return self.layout.stats(
             {
                 "log_z": raw[0] + block.constant,
-                **self.latent.collect(counts, raw[1 + n_components : end]),
-                **self.emission.collect(raw[end:], counts, theta.reference),
+                **fields,
+                **self.emission.collect(rest, counts, theta.reference),
             }
         )
 
@@ -453,7 +469,8 @@ class Model:
         """Density of theta under a posterior, averaged over the components' orders.
 
         Returns c and M (K, K): the density is exp(c) times the sum over orders sigma of
-        prod_k exp M[sigma(k), k], where the posterior's component sigma(k) plays theta's k.
+        prod_k exp M[sigma(k), k], where the posterior's component sigma(k) plays theta's k. Of
+        coupled chains in one order alone, M (1, 1) is 0.
         """
         common, terms = self.emission.distribution(posterior).log_density_terms(theta.parameters)
         common += self.emission.log_volume(self.latent.n_components)

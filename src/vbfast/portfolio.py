@@ -23,9 +23,8 @@ from . import loops, starts
 from .data import ArrayData
 from .emissions.additive import AdditiveGaussian
 from .exceptions import DegenerateError, ObjectiveFellWarning
-from .factorial import FactorialModel
-from .latents import Chain
-from .latents.coupled import CoupledChains
+from .latents import Chain, CoupledChains
+from .latents.chain import joined
 from .methods import EM, MeanField, VariationalEM, lockstep
 from .model import Model
 from .stats import Stats
@@ -471,7 +470,7 @@ def _advance(model: Model, data: ArrayData, method: Any, posteriors: Array, n_sw
 
 
 def coupled_finalists(
-    model: FactorialModel,
+    model: Model,
     data: ArrayData,
     method: Any,
     n_races: int,
@@ -526,7 +525,9 @@ def coupled_finalists(
     thetas = [getattr(model, plain.read)(posterior) for posterior in found]
     return [
         around(
-            (1 - starts.LOOSE) * theta.transition / theta.transition.sum(axis=2, keepdims=True)
+            (1 - starts.LOOSE)
+            * theta.weights[:, 1:]
+            / theta.weights[:, 1:].sum(axis=2, keepdims=True)
             + starts.LOOSE / k,
             theta.parameters.means,
             np.linalg.inv(theta.parameters.factor.T @ theta.parameters.factor),
@@ -536,18 +537,18 @@ def coupled_finalists(
 
 
 def one_chain_of(
-    model: FactorialModel, data: ArrayData, transition: Array, means: Array
+    model: Model, data: ArrayData, transition: Array, means: Array
 ) -> tuple[Array, Array]:
     """Means of one chain that some sweeps of EM lead to from there, and each row's expected one."""
     k, d = means.shape
     emission = AdditiveGaussian(
         d, 1, k, model.emission.covariance_type, reg_covar=starts.LEAST_NOISE, frame=data.frame
     )
-    one = FactorialModel(CoupledChains(1, k), emission)
-    n_sequences = 1 if data.sequences is None else len(data.sequences.order)
-    start = np.full((1, k), 1 / k)
+    one = Model(CoupledChains(1, k), emission)
     begin = one.around(
-        start, transition, means, np.diag(data.frame.variance), n_sequences, data.n_rows
+        (means, np.diag(data.frame.variance)),
+        (data.n_sequences, data.n_rows),
+        joined(np.full((1, k), 1 / k), transition),
     )
     own = data.with_memory(k)
     fit = EM(max_iter=starts.SWEEPS_OF_ONE, tol=0.0).fit(one, own, one.prior + begin)

@@ -90,13 +90,13 @@ class Coefficients:
     ----------
     emission : str
         Name of the compiled functions that can read `coefficients`: "full", "tied", "diag",
-        "spherical", "poisson", "bernoulli" or "categorical".
+        "spherical", "poisson", "bernoulli" or "categorical"; of coupled chains "additive".
     coefficients : ndarray of shape (size,)
     offsets : ndarray of shape (K,)
-        Scores where the emission's own part is zero.
+        Scores where the emission's own part is zero; of coupled chains one, (1,).
     latent : ndarray, optional
         What the latent structure's kernel reads besides: of a chain start (K,) and transition
-        matrix (K, K), one after the other.
+        matrix (K, K), one after the other, and so of each of several.
     n_categories : int
         Symbols that a feature may be, 0 where features are numbers.
     may_be_impossible : bool
@@ -119,7 +119,7 @@ class Coefficients:
 
 @dataclass(frozen=True)
 class CoupledCoefficients:
-    """Theta of coupled chains, as far as kernels see it.
+    """`Coefficients` of coupled chains, laid out as their kernel reads them.
 
     Attributes
     ----------

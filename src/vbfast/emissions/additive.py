@@ -10,9 +10,16 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..conjugate import MatrixNormalWishart, Regression, lost_precision_error
-from ..data import Frame, check_frame, check_hyperparameter, check_number, check_size
+from ..conjugate import (
+    MatrixNormalWishart,
+    Regression,
+    lost_precision_error,
+    precision_factors,
+    regression,
+)
+from ..data import Frame, check_size
 from ..stats import Stats
+from .gaussian import InFrame
 
 __all__ = ["AdditiveCovariance", "AdditiveGaussian"]
 
@@ -21,13 +28,13 @@ AdditiveCovariance = Literal["full", "diag"]
 
 
 @dataclass(frozen=True)
-class AdditiveGaussian:
+class AdditiveGaussian(InFrame):
     """x | s ~ N(sum_m W_m[s^m], C), with a matrix-normal-Wishart prior on (W, C^-1).
 
-    Ghahramani & Jordan (1997), 4. This is the regression of x on the M K indicators z of the
-    chains' states. What is not given of the prior is flat, so that with none given a mode is the
-    maximum of the likelihood. Everything is given in the units of the data; the computation runs in
-    those of `frame`.
+    For `CoupledChains`: Ghahramani & Jordan (1997), 4. This is the regression of x on the M K
+    indicators z of the chains' states. What is not given of the prior is flat, so that with none
+    given a mode is the maximum of the likelihood. Everything is given in the units of the data; the
+    computation runs in those of `frame`.
 
     Parameters
     ----------
@@ -66,35 +73,17 @@ class AdditiveGaussian:
     reg_covar: float = 0.0
     frame: Frame | None = None
 
+    #: Name by which kernels are told of it: that of coupled chains knows it alone.
+    kernel: ClassVar[str] = "additive"
+    #: Its statistics add up as they are.
+    moments: ClassVar[None] = None
     #: What makes the prior proper.
     proper_with: ClassVar[str] = "mean_precision, degrees_of_freedom and scatter"
 
     def __post_init__(self) -> None:
-        for name in ("n_features", "n_chains", "n_components"):
+        for name in ("n_chains", "n_components"):
             object.__setattr__(self, name, check_size(name, getattr(self, name)))
-        if self.frame is not None:
-            check_frame(self.frame)
-        if self.covariance_type not in get_args(AdditiveCovariance):
-            raise ValueError(
-                f"covariance_type must be 'full' or 'diag', not {self.covariance_type!r}"
-            )
-        check_number("reg_covar", self.reg_covar, least=0)
-        check_number("mean_precision", self.mean_precision, least=0, optional=True)
-        check_number("degrees_of_freedom", self.degrees_of_freedom, above=0, optional=True)
-        d = self.n_features
-        check_hyperparameter("mean_prior", self.mean_prior, (d,))
-        square = (d, d) if self.covariance_type == "full" else (d,)
-        check_hyperparameter("scatter", self.scatter, square)
-        if len(self.units.scale) != self.n_features:
-            raise ValueError(f"frame has {len(self.units.scale)} features, not {self.n_features}")
-
-    @cached_property
-    def units(self) -> Frame:
-        """The frame, or that of the data itself."""
-        if self.frame is not None:
-            return self.frame
-        d = self.n_features
-        return Frame(np.zeros(d), np.ones(d), np.ones(d))
+        self._check_parameters(get_args(AdditiveCovariance))
 
     @property
     def n_indicators(self) -> int:
@@ -111,13 +100,17 @@ class AdditiveGaussian:
         each[-1] = self.units.origin - sum(each[:-1])
         return each
 
-    def fields(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    def single_resolves(self, theta: Regression) -> bool:
+        """Whether float32 numbers will do: kernels are for float64 numbers alone."""
+        return False
+
+    def fields(self, n_components: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Names and shapes of this emission's statistics: n, sums of zz', zx', xx'."""
         p, d = self.n_indicators, self.n_features
         square = (1, d, d) if self.covariance_type == "full" else (d, 1, 1)
         return (("dof", ()), ("gram", (p, p)), ("cross", (p, d)), ("square", square))
 
-    def prior(self) -> dict[str, ArrayLike]:
+    def prior(self, n_components: int) -> dict[str, ArrayLike]:
         """Hyperparameters, in the units of the frame."""
         units, p, d = self.units, self.n_indicators, self.n_features
         size = d if self.covariance_type == "full" else 1
@@ -164,26 +157,10 @@ class AdditiveGaussian:
         scatter = stats["square"] - self._blocks(0.5 * (fitted + fitted.T))
         return MatrixNormalWishart(means, gram, float(stats["dof"]), scatter)
 
-    @cached_property
-    def _prior_distribution(self) -> MatrixNormalWishart:
-        shapes, prior = dict(self.fields()), self.prior()
-        return self.distribution(
-            {name: np.broadcast_to(np.asarray(prior[name]), shapes[name]) for name in prior}
-        )
-
-    @property
-    def proper(self) -> bool:
-        """Whether the prior is a density."""
-        return self._prior_distribution.proper
-
-    def kl(self, q: MatrixNormalWishart) -> float:
-        """KL(q || prior)."""
-        return q.kl(self._prior_distribution)
-
-    def collect(self, raw: Array, n_rows: int) -> dict[str, ArrayLike]:
+    def collect(self, raw: Array, n_rows: int, reference: Array) -> dict[str, ArrayLike]:
         """Statistics of a kernel: gram, cross, the lower triangle of square."""
         p, d = self.n_indicators, self.n_features
-        gram, cross, square = np.split(raw, [p * p, p * (p + d)])
+        gram, cross, square = raw[: p * p], raw[p * p : p * (p + d)], raw[p * (p + d) :]
         lower = np.tril(square.reshape(d, d))
         square = lower + np.tril(lower, -1).T
         square += n_rows * self.reg_covar * np.diag(self.units.variance)
@@ -194,8 +171,20 @@ class AdditiveGaussian:
             "square": self._blocks(square),
         }
 
-    def around(self, means: Array, covariance: Array, n_rows: int) -> dict[str, ArrayLike]:
-        """Statistics of rows with these means (P, D) and covariance (D, D), all states alike."""
+    def around(
+        self, parameters: tuple[Array, Array], counts: tuple[int, int]
+    ) -> dict[str, ArrayLike]:
+        """Statistics of rows with these means (P, D) and covariance (D, D), all states alike.
+
+        Parameters
+        ----------
+        parameters : tuple of ndarray
+            Means and covariance, in the units of the frame.
+        counts : tuple of int
+            Sequences, and rows.
+        """
+        means, covariance = parameters
+        _, n_rows = counts
         m, k = self.n_chains, self.n_components
         same_chain = np.kron(np.eye(m), np.ones((k, k)))
         gram = np.where(same_chain, np.eye(m * k) / k, 1 / k**2) * n_rows
@@ -207,34 +196,60 @@ class AdditiveGaussian:
             "square": self._blocks(square),
         }
 
-    def whitened_means(self, theta: Regression) -> Array:
-        """Means of A x, and what their uncertainty adds in dimensions of its own, (P, R)."""
-        return np.hstack([theta.means @ theta.factor.T, theta.slack])
+    def reference(self, theta: Regression) -> Array:
+        """What the kernel takes moments about: nothing but the origin."""
+        return np.empty(0)
 
-    def constant(self, theta: Regression) -> float:
-        """Score at distance zero, in the units of the data."""
-        units = self.units
-        trace = (theta.factor**2 * units.variance).sum()
-        constant = -0.5 * self.n_features * np.log(2 * np.pi) + np.log(units.scale).sum()
-        return float(constant + 0.5 * theta.log_det - 0.5 * self.reg_covar * trace)
+    def coefficients(self, theta: Regression, reference: Array) -> Array:
+        """Pack what the kernel reads of theta: A, and means (P, R).
 
-    @property
-    def log_volume(self) -> float:
+        Means are those of A x, with what their uncertainty adds in dimensions of its own.
+        """
+        whitened = np.hstack([theta.means @ theta.factor.T, theta.slack])
+        return np.concatenate([theta.factor.ravel(), whitened.ravel()])
+
+    def offsets(self, theta: Regression) -> Array:
+        """Score at distance zero, in the units of the data, (1,)."""
+        trace = (theta.factor**2 * self.units.variance).sum()
+        constant = -0.5 * self.n_features * np.log(2 * np.pi) + self._log_scale
+        return np.array([constant + 0.5 * theta.log_det - 0.5 * self.reg_covar * trace])
+
+    def log_volume(self, n_components: int) -> float:
         """Turn a density of (W, C^-1) in the frame's units into one in the data's, by adding.
 
         dW scales by prod s^P, d C^-1 by prod s^-(D+1) (full), s^-2 each (diag).
         """
         power = self.n_features + 1 if self.covariance_type == "full" else 2
-        return (self.n_indicators - power) * float(np.log(self.units.scale).sum())
+        return (self.n_indicators - power) * self._log_scale
 
-    def log_prior(self, theta: Regression) -> float:
+    def log_prior(self, prior: MatrixNormalWishart, theta: Regression) -> float:
         """log p(W, C^-1) at theta, in the units of the data; 0 for a flat prior."""
-        prior = self._prior_distribution
         value = prior.log_density(theta)
         if prior.proper:
-            return value + self.log_volume
+            return value + self.log_volume(self.n_components)
         # Improper: the density without its constant, of precisions in the units of the data.
-        return value + prior.exponent * float(np.log(self.units.scale).sum())
+        return value + prior.exponent * self._log_scale
+
+    def mean_point(self, posterior: Stats) -> Regression:
+        """E[W] and E[C^-1] under a posterior, as if they were known."""
+        mean = self.distribution(posterior).mean()
+        return regression(mean.means, mean.factor)
+
+    def mean_of_draws(self, means: Array, factors: Array) -> Regression:
+        """E[W] and E[C^-1] over draws, arrays with these first."""
+        precision = np.einsum("gji,gjk->ik", factors, factors) / len(factors)
+        factor = precision_factors(np.linalg.inv(precision)[None])[0]
+        return regression(means.mean(axis=0), factor)
+
+    def sample_rows(
+        self, theta: Regression, states: NDArray[np.int64], rng: np.random.Generator
+    ) -> Array:
+        """Draw a row from the chains' states each, (N, M), in the units of the data, (N, D)."""
+        first = np.arange(self.n_chains) * self.n_components
+        means = theta.means[first + states].sum(axis=1)
+        z = rng.standard_normal(means.shape)
+        rows = means + np.linalg.solve(theta.factor, z.T).T
+        return np.asarray(self.units.origin + rows / self.units.scale)
 
     def in_data_units(self, means: Array, factor: Array) -> tuple[Array, Array]:
         """Means (..., M, K, D), of sums that are rows, and covariance (..., D, D)."""

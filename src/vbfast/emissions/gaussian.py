@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal, get_args
@@ -22,7 +22,7 @@ from ..conjugate import (
 from ..data import Frame, check_frame, check_hyperparameter, check_number, check_size
 from ..stats import Moments, Stats
 
-__all__ = ["CovarianceType", "Gaussian", "draw_rows"]
+__all__ = ["CovarianceType", "Gaussian", "InFrame", "draw_rows"]
 
 Array = NDArray[np.float64]
 Distribution = NormalWishart | NormalGamma | IndependentNormalGamma
@@ -50,8 +50,65 @@ def _check_range(what: str, values: Array) -> None:
         )
 
 
+class InFrame:
+    """What Gaussian emissions share: kernels see their rows in the units of a frame."""
+
+    n_features: int
+    covariance_type: Any
+    mean_prior: ArrayLike | None
+    mean_precision: float | None
+    degrees_of_freedom: float | None
+    scatter: ArrayLike | None
+    reg_covar: float
+    frame: Frame | None
+
+    #: Symbols that a kernel's tables have room for: there are none.
+    width: ClassVar[int] = 0
+    #: Whether a row may have probability 0: only where numbers overflow.
+    may_be_impossible: ClassVar[bool] = False
+
+    def _check_parameters(self, kinds: Sequence[str]) -> None:
+        """Raise TypeError or ValueError where a parameter is none, or not one of the `kinds`."""
+        object.__setattr__(self, "n_features", check_size("n_features", self.n_features))
+        if self.frame is not None:
+            check_frame(self.frame)
+        if self.covariance_type not in kinds:
+            raise ValueError(
+                f"covariance_type must be one of {', '.join(map(repr, kinds))}, "
+                f"not {self.covariance_type!r}"
+            )
+        check_number("reg_covar", self.reg_covar, least=0)
+        check_number("mean_precision", self.mean_precision, least=0, optional=True)
+        check_number("degrees_of_freedom", self.degrees_of_freedom, above=0, optional=True)
+        d = self.n_features
+        check_hyperparameter("mean_prior", self.mean_prior, (d,))
+        shapes = {"full": (d, d), "tied": (d, d), "diag": (d,), "spherical": ()}
+        check_hyperparameter("scatter", self.scatter, shapes[self.covariance_type])
+        if len(self.units.scale) != d:
+            raise ValueError(f"frame has {len(self.units.scale)} features, not {d}")
+
+    @cached_property
+    def units(self) -> Frame:
+        """The frame, or that of the data itself."""
+        if self.frame is not None:
+            return self.frame
+        d = self.n_features
+        return Frame(np.zeros(d), np.ones(d), np.ones(d))
+
+    @cached_property
+    def _log_scale(self) -> float:
+        return float(np.log(self.units.scale).sum())
+
+    def check_rows(self, values: NDArray[Any]) -> None:
+        """Nothing: any finite row can come from a Gaussian."""
+
+    def log_base(self, values: NDArray[Any]) -> float:
+        """What log densities have beside scores, row by row: nothing."""
+        return 0.0
+
+
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(InFrame):
     """x | t = k ~ N(mu_k, Lambda_k^-1), with a Normal-Wishart or Normal-Gamma prior.
 
     What is not given of the prior is flat, so that with none given a mode is the maximum of the
@@ -103,37 +160,17 @@ class Gaussian:
     reg_covar: float = 0.0
     frame: Frame | None = None
 
-    #: Symbols that a kernel's tables have room for: there are none.
-    width: ClassVar[int] = 0
     #: What makes the prior proper.
     proper_with: ClassVar[str] = "mean_precision or mean_variance, degrees_of_freedom and scatter"
-    #: Whether a row may have probability 0: only where numbers overflow.
-    may_be_impossible: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "n_features", check_size("n_features", self.n_features))
-        if self.frame is not None:
-            check_frame(self.frame)
-        if self.covariance_type not in get_args(CovarianceType):
-            raise ValueError(
-                f"covariance_type must be one of {', '.join(map(repr, get_args(CovarianceType)))}, "
-                f"not {self.covariance_type!r}"
-            )
+        self._check_parameters(get_args(CovarianceType))
         if self.mean_variance is not None and self.covariance_type in ("full", "tied"):
             raise ValueError(
                 f"mean_variance is for 'diag' and 'spherical', not {self.covariance_type!r}"
             )
-        check_number("reg_covar", self.reg_covar, least=0)
-        check_number("mean_precision", self.mean_precision, least=0, optional=True)
-        check_number("degrees_of_freedom", self.degrees_of_freedom, above=0, optional=True)
-        d = self.n_features
-        check_hyperparameter("mean_prior", self.mean_prior, (d,))
-        check_hyperparameter("mean_variance", self.mean_variance, (d,))
-        shapes = {"full": (d, d), "tied": (d, d), "diag": (d,), "spherical": ()}
-        check_hyperparameter("scatter", self.scatter, shapes[self.covariance_type])
+        check_hyperparameter("mean_variance", self.mean_variance, (self.n_features,))
         scale = self.units.scale
-        if len(scale) != self.n_features:
-            raise ValueError(f"frame has {len(scale)} features, not {self.n_features}")
         if self.covariance_type == "spherical" and np.any(scale != scale[0]):
             raise ValueError(
                 "a spherical covariance needs one scale for all features: "
@@ -158,14 +195,6 @@ class Gaussian:
             else:
                 log_det = np.log(scatter).mean(axis=2)
             return np.asarray(log_det - np.log(weight))
-
-    @cached_property
-    def units(self) -> Frame:
-        """The frame, or that of the data itself."""
-        if self.frame is not None:
-            return self.frame
-        d = self.n_features
-        return Frame(np.zeros(d), np.ones(d), np.ones(d))
 
     @property
     def kernel(self) -> str:
@@ -399,10 +428,6 @@ class Gaussian:
             self.kernel, theta, self._log_scale, self.reg_covar, self.units.variance
         )
 
-    @cached_property
-    def _log_scale(self) -> float:
-        return float(np.log(self.units.scale).sum())
-
     def log_volume(self, n_components: int) -> float:
         """Turn a density of (mu, Lambda) in the frame's units into one in the data's, by adding.
 
@@ -445,13 +470,6 @@ class Gaussian:
         """E[mu] and E[Lambda] under a posterior, as if they were known."""
         mean = self.distribution(posterior.copy()).mean()
         return point(mean.means, mean.factor)
-
-    def check_rows(self, values: NDArray[Any]) -> None:
-        """Nothing: any finite row can come from a Gaussian."""
-
-    def log_base(self, values: NDArray[Any]) -> float:
-        """What log densities have beside scores, row by row: nothing."""
-        return 0.0
 
     def sample_rows(
         self, theta: Gaussians, components: NDArray[np.int64], rng: np.random.Generator

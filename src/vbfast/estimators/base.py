@@ -281,14 +281,14 @@ class FittedByMethod(Estimator):
         return best
 
     def _climb_apart(
-        self, model: Any, data: ArrayData, posteriors: Iterable[Stats], method: Any, width: int
-    ) -> tuple[Fit[Any], ArrayData]:
+        self, model: Model, data: ArrayData, posteriors: Iterable[Stats], method: Any
+    ) -> tuple[Fit[Theta], ArrayData]:
         """Best of several starts, each with a memory of its own; the data with the best's."""
         owns: list[ArrayData] = []
 
-        def outcomes() -> Iterator[tuple[int, Fit[Any] | DegenerateError]]:
+        def outcomes() -> Iterator[tuple[int, Fit[Theta] | DegenerateError]]:
             for number, posterior in enumerate(posteriors):
-                owns.append(data.with_memory(width))
+                owns.append(data.with_memory(model.memory_width))
                 report = self._report(number)
                 try:
                     yield number, method.fit(model, owns[-1], posterior, report=report)

@@ -5,49 +5,47 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import draws
-from .._kernels.inputs import Assignment
+from ..answers import Known
 from ..conjugate import MOST_ROWS, Regression, precision_factors, regression
-from ..data import ArrayData, Frame, as_rows, as_sequences, check_finite, portions
+from ..data import ArrayData, Frame
 from ..emissions.additive import AdditiveCovariance, AdditiveGaussian
 from ..emissions.gaussian import NARROWEST_PRIOR, WIDEST_PRIOR
-from ..factorial import FactorialModel, FactorialTheta
+from ..latents.chain import joined, reordered
 from ..latents.coupled import CoupledChains, Factorisation
 from ..methods import Fit, FullInference, MeanField, Method
+from ..model import Model, Theta
 from ..portfolio import coupled_finalists, one_chain_of
 from ..starts import of_coupled
 from ..stats import Stats
-from .base import FittedByMethod, MethodName, feature_names
+from .base import MethodName, feature_names
 from .checks import (
     as_array,
     as_generator,
-    available_memory,
+    as_probabilities,
     check_choice,
     check_distance,
     check_ignored,
+    check_memory,
     check_number,
     check_positive,
-    check_sequence_lengths,
     in_type_of,
 )
 from .gaussian_parameters import check_variances
+from .sequences import FittedToSequences
 
 __all__ = ["FactorialHMM"]
 
 Array = NDArray[np.float64]
 
-COVARIANCE_TYPES = ("full", "diag")
 INITS = ("auto", "random")
-FACTORISATIONS = ("blocks", "structured", "complete")
 # Joint states of a block of chains in a fit: larger ones take longer than they are worth there.
 STATES_OF_FITS = 256
-# Bytes for which nobody asks how many there are.
-LITTLE_MEMORY = 2.0**26
 # What predictions are made from.
 _PARAMETER_NAMES = ("startprob_", "transmat_", "means_", "covariance_")
 # Priors that are not given, where a method needs proper ones: rows that a state's mean is worth,
@@ -60,7 +58,7 @@ FARTHEST = 1e4
 LEAST_VARIANCE, MOST_VARIANCE = 1e-25, 1e25
 
 
-class FactorialHMM(FittedByMethod):
+class FactorialHMM(FittedToSequences):
     """Factorial hidden Markov model: M independent Markov chains, whose states' means add up.
 
     A row is x_t ~ N(sum_m W_m[s_t^m], C); chain m starts in s_1^m ~ startprob_m and steps to
@@ -306,26 +304,24 @@ class FactorialHMM(FittedByMethod):
 
     def _climb_each(
         self,
-        model: FactorialModel,
+        model: Model,
         data: ArrayData,
         given: dict[str, Array | None],
         method: Any,
         rng: np.random.Generator,
-    ) -> tuple[Fit[FactorialTheta], ArrayData]:
+    ) -> tuple[Fit[Theta], ArrayData]:
         """Best of several starts, each with a memory of its own; the data with the best's."""
         posteriors = self._starts(model, data, given, method, rng)
-        return self._climb_apart(model, data, posteriors, method, model.memory_width)
+        return self._climb_apart(model, data, posteriors, method)
 
-    def _climbed(
-        self, model: FactorialModel, method: Any, best: Fit[FactorialTheta]
-    ) -> dict[str, Any]:
+    def _climbed(self, model: Model, method: Any, best: Fit[Theta]) -> dict[str, Any]:
         """Attributes that tell where a method that climbs ended."""
         theta = best.theta
-        start, transition = theta.start, theta.transition
+        weights = theta.weights
         if method.read == "mean":
-            start, transition = (q.mean() for q in model.latent.distributions(best.posterior))
+            weights = model.latent.distribution(best.posterior).mean()
         return {
-            **self._parameter_attributes(model, start, transition, theta.parameters),
+            **self._parameter_attributes(model, weights, theta.parameters),
             "converged_": best.converged,
             "n_iter_": best.n_iter,
             "objective_": best.objective,
@@ -335,7 +331,7 @@ class FactorialHMM(FittedByMethod):
 
     def _sampled(
         self,
-        model: FactorialModel,
+        model: Model,
         data: ArrayData,
         given: dict[str, Array | None],
         method: FullInference,
@@ -360,24 +356,21 @@ class FactorialHMM(FittedByMethod):
         }
         theta = self._relabelled(theta, int(log_joint.argmax()))
         mixed = self._mixing({"log p(X, T, theta)": log_joint}, 4)
-        factor = theta["factor"]
-        precision = np.einsum("gji,gjk->ik", factor, factor) / len(factor)
-        mean_factor = precision_factors(np.linalg.inv(precision)[None])[0]
-        average = regression(theta["means"].mean(axis=0), mean_factor)
-        means, covariance = model.emission.in_data_units(theta["means"], factor)
+        weights = theta.pop("weights")
+        average = model.emission.mean_of_draws(*theta.values())
+        means, covariance = model.emission.in_data_units(*theta.values())
         if self.covariance_type == "diag":
             covariance = np.diagonal(covariance, axis1=1, axis2=2)
         parts = {
-            "startprob": theta["start"],
-            "transmat": theta["transition"],
+            "startprob": weights[:, :, 0],
+            "transmat": weights[:, :, 1:],
             "means": means,
             "covariance": covariance,
         }
         shape = log_joint.shape
-        start, transition = theta["start"].mean(axis=0), theta["transition"].mean(axis=0)
         objective = float(log_joint.max())
         return {
-            **self._parameter_attributes(model, start, transition, average),
+            **self._parameter_attributes(model, weights.mean(axis=0), average),
             "draws_": {
                 **{name: part.reshape(*shape, *part.shape[1:]) for name, part in parts.items()},
                 "log_joint": log_joint,
@@ -400,10 +393,7 @@ class FactorialHMM(FittedByMethod):
         of = np.arange(len(means))[:, None, None]
         chain = chains[:, :, None]
         return {
-            "start": theta["start"][of, chain, states],
-            "transition": theta["transition"][
-                of[..., None], chain[..., None], states[..., None], states[:, :, None, :]
-            ],
+            "weights": reordered(theta["weights"][of[..., 0], chains], states),
             "means": each[of, chain, states].reshape(means.shape),
             "factor": theta["factor"],
         }
@@ -419,8 +409,8 @@ class FactorialHMM(FittedByMethod):
     def _check_parameters(self) -> Method:
         check_number("n_chains", self.n_chains, whole=True, least=1)
         check_number("n_components", self.n_components, whole=True, least=1)
-        check_choice("factorisation", self.factorisation, FACTORISATIONS)
-        check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
+        check_choice("factorisation", self.factorisation, get_args(Factorisation))
+        check_choice("covariance_type", self.covariance_type, get_args(AdditiveCovariance))
         check_choice("init_params", self.init_params, INITS)
         check_number("reg_covar", self.reg_covar, least=0)
         for name in (
@@ -439,16 +429,12 @@ class FactorialHMM(FittedByMethod):
         m, k, d = int(self.n_chains), int(self.n_components), data.values.shape[1]
         # Statistics, some posteriors and thetas, and what solves for the means; a memory of rows.
         needed = 8.0 * (20 * m * k * (m * k + k + d) + data.n_rows * m * (k + 1))
-        available = np.inf if needed < LITTLE_MEMORY else available_memory()
-        if needed > available:
-            raise MemoryError(
-                f"n_chains={m} of n_components={k} with {d} features and {data.n_rows} rows would "
-                f"need about {needed / 2**30:.1f} GiB; {available / 2**30:.1f} GiB are available"
-            )
+        what = f"n_chains={m} of n_components={k} with {d} features and {data.n_rows} rows"
+        check_memory(needed, what)
 
     # -- model, priors, starts ----------------------------------------------------------------
 
-    def _model(self, frame: Frame, method: Method) -> tuple[FactorialModel, dict[str, Any]]:
+    def _model(self, frame: Frame, method: Method) -> tuple[Model, dict[str, Any]]:
         """Return the model with its priors, and the attributes that tell of them."""
         d = len(frame.origin)
         proper = method.read != "mode"
@@ -485,21 +471,12 @@ class FactorialHMM(FittedByMethod):
         if self.covariance_prior is not None:
             scatter = as_array("covariance_prior", self.covariance_prior, shape)
             check_positive("covariance_prior", scatter, self.covariance_type == "full")
-            each = np.diagonal(scatter) if scatter.ndim == 2 else scatter
-            with np.errstate(over="ignore"):
-                relative = each * frame.scale * frame.scale
-            bad = np.flatnonzero(~((relative >= NARROWEST_PRIOR) & (relative <= WIDEST_PRIOR)))
-            if len(bad):
-                raise ValueError(
-                    f"covariance_prior of column {bad[0]} of X is {each[bad[0]]:g}, "
-                    f"{relative[bad[0]]:g} times its variance; {NARROWEST_PRIOR:g} to "
-                    f"{WIDEST_PRIOR:g} times are allowed"
-                )
+            _check_relative("covariance_prior", scatter, frame, NARROWEST_PRIOR, WIDEST_PRIOR)
         elif proper:
             scatter = NOISE * frame.variance / frame.scale**2
             scatter = np.diag(scatter) if self.covariance_type == "full" else scatter
         sizes = int(self.n_chains), int(self.n_components)
-        model = FactorialModel(
+        model = Model(
             CoupledChains(
                 *sizes,
                 self.factorisation,
@@ -535,11 +512,9 @@ class FactorialHMM(FittedByMethod):
         given: dict[str, Array | None] = dict.fromkeys(("start", "transition", "means"))
         given["covariance"] = None
         if self.startprob_init is not None:
-            given["start"] = as_array("startprob_init", self.startprob_init, (m, k))
-            _check_probabilities("startprob_init", given["start"])
+            given["start"] = as_probabilities("startprob_init", self.startprob_init, (m, k))
         if self.transmat_init is not None:
-            given["transition"] = as_array("transmat_init", self.transmat_init, (m, k, k))
-            _check_probabilities("transmat_init", given["transition"])
+            given["transition"] = as_probabilities("transmat_init", self.transmat_init, (m, k, k))
         if self.means_init is not None:
             means = as_array("means_init", self.means_init, (m, k, d))
             check_distance("means_init", means - frame.origin / m + frame.origin, frame,
@@ -549,22 +524,13 @@ class FactorialHMM(FittedByMethod):
             full = self.covariance_type == "full"
             covariance = as_array("covariance_init", self.covariance_init, (d, d) if full else (d,))
             check_positive("covariance_init", covariance, full)
-            variance = np.diagonal(covariance) if full else covariance
-            with np.errstate(over="ignore", under="ignore"):
-                relative = variance * frame.scale * frame.scale
-            bad = np.flatnonzero(~((relative >= LEAST_VARIANCE) & (relative <= MOST_VARIANCE)))
-            if len(bad):
-                index = [int(bad[0])] * covariance.ndim
-                raise ValueError(
-                    f"covariance_init{index} is {variance[bad[0]]:g}, {relative[bad[0]]:g} times "
-                    f"that of X; {LEAST_VARIANCE:g} to {MOST_VARIANCE:g} times are allowed"
-                )
+            _check_relative("covariance_init", covariance, frame, LEAST_VARIANCE, MOST_VARIANCE)
             given["covariance"] = covariance if full else np.diag(covariance)
         return given
 
     def _starts(
         self,
-        model: FactorialModel,
+        model: Model,
         data: ArrayData,
         given: dict[str, Array | None],
         method: Any,
@@ -573,7 +539,6 @@ class FactorialHMM(FittedByMethod):
         """Return the posteriors that a fit begins with."""
         m, k = int(self.n_chains), int(self.n_components)
         frame = data.frame
-        n_sequences = 1 if data.sequences is None else len(data.sequences.order)
         start = np.full((m, k), 1 / k) if given["start"] is None else given["start"]
 
         def around(transition: Array, means: Array, covariance: Array) -> Stats:
@@ -584,7 +549,7 @@ class FactorialHMM(FittedByMethod):
             if given["means"] is not None:
                 means, _ = model.emission.in_frame(given["means"], covariance)
             return model.prior + model.around(
-                start, transition, means, covariance, n_sequences, data.n_rows
+                (means, covariance), (data.n_sequences, data.n_rows), joined(start, transition)
             )
 
         if self.init_params == "auto" and given["means"] is None and m * k > m:
@@ -596,7 +561,7 @@ class FactorialHMM(FittedByMethod):
         )
 
     def _parameter_attributes(
-        self, model: FactorialModel, start: Array, transition: Array, parameters: Regression
+        self, model: Model, weights: Array, parameters: Regression
     ) -> dict[str, Any]:
         means, covariance = model.emission.in_data_units(
             self._levelled(parameters.means), parameters.factor
@@ -604,8 +569,8 @@ class FactorialHMM(FittedByMethod):
         if self.covariance_type == "diag":
             covariance = np.diagonal(covariance).copy()
         return {
-            "startprob_": start.copy(),
-            "transmat_": transition.copy(),
+            "startprob_": weights[:, 0].copy(),
+            "transmat_": weights[:, 1:].copy(),
             "means_": means,
             "covariance_": covariance,
         }
@@ -615,8 +580,8 @@ class FactorialHMM(FittedByMethod):
     def __sklearn_is_fitted__(self) -> bool:
         return all(name in vars(self) for name in _PARAMETER_NAMES)
 
-    def _as_they_are(self) -> tuple[Array, Array, Array, Array]:
-        """startprob_, transmat_, means_ and covariance_, whoever has set them, checked."""
+    def _known(self, middle: bool) -> Known:
+        """The parameters, whoever has set them, checked."""
         shape = np.shape(self.means_)
         if len(shape) != 3:
             raise ValueError(f"means_ must have shape (M, K, D), got {shape}")
@@ -629,46 +594,25 @@ class FactorialHMM(FittedByMethod):
                 f"means_ are as large as {np.abs(means).max():g}: their sums over chains and "
                 "states would be no float64"
             )
-        start = as_array("startprob_", self.startprob_, (m, k))
-        _check_probabilities("startprob_", start)
-        transition = as_array("transmat_", self.transmat_, (m, k, k))
-        _check_probabilities("transmat_", transition)
+        start = as_probabilities("startprob_", self.startprob_, (m, k))
+        transition = as_probabilities("transmat_", self.transmat_, (m, k, k))
         full = np.ndim(self.covariance_) == 2
         covariance = as_array("covariance_", self.covariance_, (d, d) if full else (d,))
         check_positive("covariance_", covariance, full)
-        return start, transition, means, covariance
-
-    def _visit(self, X: ArrayLike, lengths: ArrayLike | None, kind: str) -> tuple[float, Array]:
-        """log Z and q(T), (N, M, K), of the rows given the parameters."""
-        now = self._now()
-        now._check_is_fitted()
-        start, transition, means, covariance = now._as_they_are()
-        m, k, d = means.shape
-        values = now._rows(X, d)
-        threads = now._threads_for(values)
-        check_finite(values, threads)
-        sequences = as_sequences(lengths, len(values))
-        covariance = np.diag(covariance) if covariance.ndim == 1 else covariance
+        covariance = covariance if full else np.diag(covariance)
         # Units in which the noise has variance 1, whatever data these parameters are from.
         # About a state's, so that equal means average to themselves.
         away = means - means[:, :1]
         origin = np.asarray(sum(means[:, 0] + away.mean(axis=1)))
         frame = Frame(origin, np.diagonal(covariance) ** -0.5, np.ones(d))
         emission = AdditiveGaussian(d, m, k, frame=frame)
-        model = FactorialModel(CoupledChains(m, k, now.factorisation), emission)
         means, covariance = emission.in_frame(means, covariance)
-        theta = model.point(
-            start,
-            transition,
+        return Known(
+            CoupledChains(m, k, self.factorisation),
+            emission,
+            joined(start, transition),
             regression(means, precision_factors(covariance[None])[0]),
         )
-        if kind == "exact" and not model.latent.tractable:
-            kind = "factorised"
-        data = ArrayData(values, None, frame, threads, sequences=sequences)
-        data = data.with_memory(model.memory_width)
-        stats = data.sum(model.visit, theta, Assignment(kind))
-        assert data.memory is not None
-        return float(stats["log_z"]), data.memory[:, : m * k].reshape(-1, m, k)
 
     def predict(self, X: ArrayLike, lengths: ArrayLike | None = None) -> NDArray[np.int64]:
         """Return the most probable path of all chains together, (N, M).
@@ -682,7 +626,8 @@ class FactorialHMM(FittedByMethod):
         X : array-like of shape (N, D)
         lengths : array-like of shape (S,), optional
         """
-        return self._visit(X, lengths, "hard")[1].argmax(axis=2)
+        answers, rows = self._prepare(X, lengths)
+        return np.asarray(answers.labels(*rows))
 
     def decode(
         self, X: ArrayLike, lengths: ArrayLike | None = None
@@ -700,8 +645,9 @@ class FactorialHMM(FittedByMethod):
             In nats, of all sequences together.
         states : ndarray of shape (N, M)
         """
-        value, paths = self._visit(X, lengths, "hard")
-        return value, paths.argmax(axis=2)
+        answers, rows = self._prepare(X, lengths)
+        log_prob, states = answers.decode(*rows)
+        return log_prob, states
 
     def predict_proba(self, X: ArrayLike, lengths: ArrayLike | None = None) -> Array:
         """Probability of each chain's states for each row, (N, M, K), given the parameters.
@@ -714,7 +660,12 @@ class FactorialHMM(FittedByMethod):
         X : array-like of shape (N, D)
         lengths : array-like of shape (S,), optional
         """
-        return in_type_of(as_rows(X), self._visit(X, lengths, "exact")[1])
+        answers, rows = self._prepare(X, lengths)
+        return in_type_of(rows[0], answers.responsibilities(*rows))
+
+    def _log_likelihood(self, X: ArrayLike, lengths: ArrayLike | None) -> tuple[float, int]:
+        answers, rows = self._prepare(X, lengths)
+        return answers.log_evidence(*rows), len(rows[0])
 
     def score(self, X: ArrayLike, y: object = None, lengths: ArrayLike | None = None) -> float:
         """log p(X | theta) at the fitted parameters, in nats, of all sequences together.
@@ -731,7 +682,8 @@ class FactorialHMM(FittedByMethod):
         lengths : array-like of shape (S,), optional
         """
         check_ignored(y)
-        return self._visit(X, lengths, "exact")[0]
+        value, _ = self._log_likelihood(X, lengths)
+        return value
 
     @property
     def n_parameters(self) -> int:
@@ -745,74 +697,15 @@ class FactorialHMM(FittedByMethod):
         covariance = d * (d + 1) // 2 if np.ndim(now.covariance_) == 2 else d
         return m * (k - 1) * (1 + k) + (m * (k - 1) + 1) * d + covariance
 
-    def bic(self, X: ArrayLike, lengths: ArrayLike | None = None) -> float:
-        """Bayesian information criterion, -2 `score` + p log N, N rows: the lower the better."""
-        now = self._now()
-        value, each = now._visit(X, lengths, "exact")
-        return float(-2 * value + now.n_parameters * np.log(len(each)))
 
-    def aic(self, X: ArrayLike, lengths: ArrayLike | None = None) -> float:
-        """Akaike's information criterion, -2 `score` + 2 p: the lower the better."""
-        now = self._now()
-        return -2 * now._visit(X, lengths, "exact")[0] + 2 * now.n_parameters
-
-    def sample(
-        self,
-        n_samples: int | None = None,
-        random_state: Any = None,
-        *,
-        lengths: ArrayLike | None = None,
-    ) -> tuple[Array, NDArray[np.int64]]:
-        """Draw a sequence, or several, at the fitted parameters.
-
-        Parameters
-        ----------
-        n_samples : int, optional
-            Rows, 1 where neither this nor lengths are given.
-        random_state : int, numpy.random.Generator or numpy.random.RandomState, optional
-            The estimator's own where not given.
-        lengths : array-like of shape (S,), optional
-            Rows of each of several sequences, one after the other.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, D)
-        states : ndarray of shape (n_samples, M)
-        """
-        now = self._now()
-        now._check_is_fitted()
-        rows = check_sequence_lengths(n_samples, lengths)
-        rng = as_generator(now.random_state if random_state is None else random_state)
-        start, transition, means, covariance = now._as_they_are()
-        m, _, d = means.shape
-        n = sum(rows)
-        marks = np.empty((n, m, 1))
-        for part in portions(n, m):
-            marks[part] = rng.random(marks[part].shape)
-        states = np.empty((n, m), dtype=np.int64)
-        of = np.arange(m)
-        starts_at = set(np.cumsum([0, *rows]).tolist())
-        for t in range(n):
-            p = start if t in starts_at else transition[of, states[t - 1]]
-            states[t] = (marks[t] >= np.cumsum(p, axis=1)[:, :-1]).sum(axis=1)
-        root = (
-            np.diag(np.sqrt(covariance)) if covariance.ndim == 1 else np.linalg.cholesky(covariance)
+def _check_relative(name: str, covariance: Array, frame: Frame, least: float, most: float) -> None:
+    """Raise ValueError where a variance of (D, D), or (D,), is far from that of the data."""
+    each = np.diagonal(covariance) if covariance.ndim == 2 else covariance
+    with np.errstate(over="ignore", under="ignore"):
+        relative = each * frame.scale * frame.scale
+    bad = np.flatnonzero(~((relative >= least) & (relative <= most)))
+    if len(bad):
+        raise ValueError(
+            f"{name} of column {bad[0]} of X is {each[bad[0]]:g}, {relative[bad[0]]:g} times its "
+            f"variance; {least:g} to {most:g} times are allowed"
         )
-        X = np.empty((n, d))
-        for part in portions(n, d * m):
-            noise = rng.standard_normal((part.stop - part.start, d)) @ root.T
-            X[part] = means[of, states[part]].sum(axis=1) + noise
-        return X, states
-
-
-def _check_probabilities(name: str, values: Array | None) -> None:
-    """Raise ValueError where a row of the last axis isn't a distribution."""
-    assert values is not None
-    bad = np.argwhere((values < 0) | (values > 1))
-    if len(bad):
-        index = tuple(int(i) for i in bad[0])
-        raise ValueError(f"{name}{list(index)} is {values[index]}; probabilities lie in [0, 1]")
-    bad = np.argwhere(~np.isclose(values.sum(axis=-1), 1.0, rtol=1e-6))
-    if len(bad):
-        index = tuple(int(i) for i in bad[0])
-        raise ValueError(f"{name}{list(index)} must sum to 1, not to {values[index].sum():.8g}")

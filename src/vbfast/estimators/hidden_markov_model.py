@@ -9,16 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import draws, portfolio, starts
-from .._kernels.inputs import Sequences
 from ..answers import AveragedChain, Known
-from ..data import ArrayData, as_sequences, check_finite
+from ..data import ArrayData
 from ..emissions.gaussian import CovarianceType
 from ..latents import Chain
-from ..latents.chain import Initial
+from ..latents.chain import Initial, joined, reordered
 from ..methods import Fit, FullInference, Method, VariationalEM
 from ..model import Model, Theta
 from ..stats import Stats
-from .base import FittedByMethod, MethodName, feature_names, unchanged
+from .base import MethodName, feature_names, unchanged
 from .checks import (
     as_generator,
     as_probabilities,
@@ -26,12 +25,12 @@ from .checks import (
     check_ignored,
     check_memory,
     check_number,
-    check_sequence_lengths,
     in_type_of,
     sum_of_logs,
 )
 from .emission_parameters import EMISSIONS, EmissionName, check_emission
 from .gaussian_parameters import SettableCovariances
+from .sequences import FittedToSequences
 
 __all__ = ["HiddenMarkovModel"]
 
@@ -42,7 +41,7 @@ INITS = get_args(starts.Init)
 MOST_DRAWS = 200
 
 
-class HiddenMarkovModel(SettableCovariances, FittedByMethod):
+class HiddenMarkovModel(SettableCovariances, FittedToSequences):
     """Hidden Markov model; by default maximum likelihood by EM.
 
     Parameters
@@ -339,7 +338,7 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
             return self._climb(model, data, posteriors, method, several)
         # Coordinate ascent goes on from the last q(T), or the free energy might fall.
         each = (posterior for posterior, most in posteriors if most > -np.inf)
-        best, _ = self._climb_apart(model, data, each, method, self.n_components)
+        best, _ = self._climb_apart(model, data, each, method)
         self._tell_of_convergence(best, method, 4)
         return best
 
@@ -503,14 +502,7 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
         orders[~model.latent.like_prior(orders)] = np.arange(k)
         flat = {name: part.reshape(-1, *part.shape[2:]) for name, part in drawn.theta.items()}
         of = np.arange(len(orders))[:, None]
-        weights = flat.pop("weights")
-        weights = np.concatenate(
-            [
-                weights[of, 0, orders][:, None],
-                weights[of[:, :, None], 1 + orders[:, :, None], orders[:, None, :]],
-            ],
-            axis=1,
-        )
+        weights = reordered(flat.pop("weights"), orders)
         parameters = {
             name: part if part.shape[1] != k else part[of, orders] for name, part in flat.items()
         }
@@ -579,29 +571,16 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
         if kind == self._kind and unchanged(now, arrays):
             return None
         k = np.size(self.startprob_)
-        weights = np.concatenate(
-            [
-                as_probabilities("startprob_", self.startprob_, (k,))[None],
-                as_probabilities("transmat_", self.transmat_, (k, k)),
-            ]
+        weights = joined(
+            as_probabilities("startprob_", self.startprob_, (k,)),
+            as_probabilities("transmat_", self.transmat_, (k, k)),
         )
         emission, parameters = self._face._as_they_are(k)
         return Known(Chain(k), emission, weights, parameters)
 
-    def _prepare(
-        self, X: ArrayLike, lengths: ArrayLike | None, middle: bool = False
-    ) -> tuple[Known | AveragedChain, tuple[NDArray[Any], int, Sequences | None]]:
-        """What tells of rows, and the rows, checked: values, threads, sequences."""
-        now = self._now()
-        now._check_is_fitted()
-        answers = now._as_they_are() or (now._middle if middle else now._answers)
-        emission = answers.emission
-        values = now._rows(X, emission.n_features)
-        sequences = as_sequences(lengths, len(values))
-        threads = now._threads_for(values)
-        check_finite(values, threads)
-        emission.check_rows(values)
-        return answers, (values, threads, sequences)
+    def _known(self, middle: bool) -> Known | AveragedChain:
+        """The parameters, where set by hand; else as fitted, at the attributes if `middle`."""
+        return self._as_they_are() or (self._middle if middle else self._answers)
 
     def predict_proba(self, X: ArrayLike, lengths: ArrayLike | None = None) -> Array:
         """Smoothed probabilities: of each state for each row, given its whole sequence.
@@ -704,73 +683,27 @@ class HiddenMarkovModel(SettableCovariances, FittedByMethod):
         answers, rows = self._prepare(X, lengths, middle=True)
         return in_type_of(rows[0], answers.log_density(*rows))
 
-    def _log_density(self, X: ArrayLike, lengths: ArrayLike | None) -> Array:
-        """`score_samples`, float64 of float32 rows too."""
+    def _log_likelihood(self, X: ArrayLike, lengths: ArrayLike | None) -> tuple[float, int]:
         answers, rows = self._prepare(X, lengths, middle=True)
-        return answers.log_density(*rows)
+        each = answers.log_density(*rows)
+        return sum_of_logs(each), len(each)
 
     def score(self, X: ArrayLike, y: object = None, lengths: ArrayLike | None = None) -> float:
         """Log p(X), of all sequences together, in nats: the sum of `score_samples`.
 
         `objective_` is another number: see `GaussianMixture.score`.
         """
-        each = self._log_density(X, lengths)
+        value, _ = self._log_likelihood(X, lengths)
         check_ignored(y)
-        return sum_of_logs(each)
-
-    def sample(
-        self,
-        n_samples: int | None = None,
-        random_state: Any = None,
-        *,
-        lengths: ArrayLike | None = None,
-    ) -> tuple[Array, NDArray[np.int64]]:
-        """Draw a sequence, or several.
-
-        Parameters
-        ----------
-        n_samples : int, optional
-            Rows, 1 where neither this nor lengths are given.
-        random_state : int, numpy.random.Generator or numpy.random.RandomState, optional
-            The estimator's own where not given.
-        lengths : array-like of shape (S,), optional
-            Rows of each of several sequences, one after the other.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, D)
-        states : ndarray of shape (n_samples,)
-        """
-        now = self._now()
-        now._check_is_fitted()
-        rows = check_sequence_lengths(n_samples, lengths)
-        rng = as_generator(now.random_state if random_state is None else random_state)
-        answers = now._as_they_are() or now._middle
-        drawn = [answers.sample(n, rng) for n in rows]
-        values = now._decoded(np.concatenate([x for x, _ in drawn]))
-        return values, np.concatenate([t for _, t in drawn])
+        return value
 
     @property
     def n_parameters(self) -> int:
         """Free parameters: first states, transitions that are not fixed at 0, emissions."""
         now = self._now()
         now._check_is_fitted()
-        answers = now._as_they_are() or now._middle
+        answers = now._known(middle=True)
         free = np.asarray(answers.latent.equal > 0).sum(axis=1) - 1
         if now.initial == "stationary":
             free[0] = 0
         return int(free.sum()) + now._face._n_emission_parameters(answers.emission, len(free) - 1)
-
-    def bic(self, X: ArrayLike, lengths: ArrayLike | None = None) -> float:
-        """Bayesian information criterion, -2 log p(X | theta) + p log N: the lower the better.
-
-        N is the number of rows, as hmmlearn has it.
-        """
-        now = self._now()
-        each = now._log_density(X, lengths)
-        return float(-2 * sum_of_logs(each) + now.n_parameters * np.log(len(each)))
-
-    def aic(self, X: ArrayLike, lengths: ArrayLike | None = None) -> float:
-        """Akaike's information criterion, -2 log p(X | theta) + 2 p: the lower the better."""
-        now = self._now()
-        return -2 * now.score(X, lengths=lengths) + 2 * now.n_parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +20,7 @@ from ..data import check_size, portions
 from ..stats import Stats
 from .mixture import EMPTY_SHARE, held
 
-__all__ = ["Chain", "Initial", "stationary_distribution"]
+__all__ = ["Chain", "Chains", "Initial", "joined", "reordered", "stationary_distribution"]
 
 Array = NDArray[np.float64]
 Initial = Literal["free", "stationary"]
@@ -36,8 +37,84 @@ LEAST_TRANSITION = 1e-100
 FEW_STATES, ASSIGNMENTS = 6, 8
 
 
+def joined(start: Array, transition: Array) -> Array:
+    """Start (..., K) and transition probabilities (..., K, K) as one array, (..., K + 1, K)."""
+    return np.concatenate([start[..., None, :], transition], axis=-2)
+
+
+def reordered(weights: Array, orders: NDArray[np.int64]) -> Array:
+    """Weights (..., K + 1, K) with the states in these orders, (..., K)."""
+    start = np.take_along_axis(weights[..., 0, :], orders, axis=-1)
+    rows = np.take_along_axis(weights[..., 1:, :], orders[..., :, None], axis=-2)
+    return joined(start, np.take_along_axis(rows, orders[..., None, :], axis=-1))
+
+
+class Chains(ABC):
+    """What a Markov chain and several have in common: a distribution for each first state and row.
+
+    Probabilities, and what is counted, have shape (..., K + 1, K): of a chain the first state's
+    distribution, then the transition matrix.
+    """
+
+    n_components: int
+    start_concentration: ArrayLike | None
+    transition_concentration: ArrayLike | None
+    initial: Initial = "free"
+    #: Kernels visit rows for one theta at a time.
+    several: ClassVar[bool] = False
+    #: The compiled loop doesn't know it: see loops.py.
+    compiled: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def _prior(self) -> Array:
+        """Concentrations less 1: a flat prior is 0, beside which no count loses a digit."""
+
+    def fields(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Names and shapes of this latent structure's statistics."""
+        return (("excess", self._prior.shape),)
+
+    def prior(self) -> dict[str, ArrayLike]:
+        """Hyperparameters: concentrations less 1, of what is impossible -1."""
+        return {"excess": self._prior}
+
+    def distribution(self, stats: Stats | Mapping[str, Array]) -> Dirichlet:
+        """Statistics read as a distribution over first states (row 0) and transition matrix."""
+        excess = stats["excess"]
+        kind = Dirichlet if self.initial == "free" else _Stationary
+        return kind(excess + 1.0, excess)
+
+    def coefficients(self, log_weights: Array, weights: Array) -> tuple[float, Array]:
+        """What is added to all scores, nothing, and what the kernel reads besides."""
+        logs = np.where(log_weights > -np.inf, np.maximum(log_weights, LEAST_LOG), -np.inf)
+        return 0.0, np.minimum(np.exp(logs), 1.0).ravel()
+
+    def likely(self, theta: Coefficients, assignment: Assignment) -> Coefficients:
+        """Theta for statistics of a fit: as it is."""
+        return theta
+
+    @cached_property
+    def _priors(self) -> tuple[Dirichlet, Dirichlet]:
+        """Of first states, and of transitions."""
+        concentration = self._prior + 1.0
+        return Dirichlet(concentration[..., 0, :]), Dirichlet(concentration[..., 1:, :])
+
+    def log_prior(self, prior: Dirichlet, weights: Array) -> float:
+        """log p(start, transition matrix); 0 for what of it is flat."""
+        value = 0.0
+        if self.start_concentration is not None and self.initial == "free":
+            value += self._priors[0].log_density(weights[..., 0, :])
+        if self.transition_concentration is not None:
+            value += self._priors[1].log_density(weights[..., 1:, :])
+        return value
+
+    def draw_order(self, posterior: Stats, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw an order of the states given which rows are together: as they are."""
+        return np.arange(self.n_components)
+
+
 @dataclass(frozen=True, eq=False)
-class Chain:
+class Chain(Chains):
     """A Markov chain of hidden states, each row of its transition matrix Dirichlet.
 
     Parameters
@@ -67,11 +144,6 @@ class Chain:
     possible: ArrayLike | None = None
     initial: Initial = "free"
 
-    #: Kernels visit rows for one theta at a time.
-    several: ClassVar[bool] = False
-    #: The compiled loop doesn't know it: see loops.py.
-    compiled: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         k = check_size("n_components", self.n_components)
         object.__setattr__(self, "n_components", k)
@@ -95,7 +167,6 @@ class Chain:
 
     @cached_property
     def _prior(self) -> Array:
-        """Concentrations less 1: a flat prior is 0, beside which no count loses a digit."""
         k = self.n_components
         concentration = np.ones((k + 1, k))
         for name, rows, possible, shape in (
@@ -135,33 +206,24 @@ class Chain:
         return _kernels.chain
 
     @property
-    def n_statistics(self) -> int:
-        """What the kernel adds up beside counts: first states (K,) and transitions (K, K)."""
+    def shape(self) -> tuple[int]:
+        """Of a row's q(T)."""
+        return (self.n_components,)
+
+    @property
+    def memory_width(self) -> int:
+        """Numbers that data remember of a row where q(T) is factorised: it."""
+        return self.n_components
+
+    @property
+    def n_coordinates(self) -> int:
+        """How many `coordinates` there are, one a first state (K,) and transition (K, K)."""
         return (self.n_components + 1) * self.n_components
-
-    def fields(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """Names and shapes of this latent structure's statistics."""
-        return (("excess", (self.n_components + 1, self.n_components)),)
-
-    def prior(self) -> dict[str, ArrayLike]:
-        """Hyperparameters: concentrations less 1, of what is impossible -1."""
-        return {"excess": self._prior}
-
-    def distribution(self, stats: Stats | Mapping[str, Array]) -> Dirichlet:
-        """Statistics read as a distribution over start (row 0) and transition matrix."""
-        excess = stats["excess"]
-        kind = Dirichlet if self.initial == "free" else _Stationary
-        return kind(excess + 1.0, excess)
 
     @property
     def equal(self) -> Array:
         """Every possible state as probable as the others, (K + 1, K)."""
         return np.asarray(self._possible / self._possible.sum(axis=1, keepdims=True))
-
-    def coefficients(self, log_weights: Array, weights: Array) -> tuple[float, Array]:
-        """What is added to all scores, nothing, and what the kernel reads besides."""
-        logs = np.where(log_weights > -np.inf, np.maximum(log_weights, LEAST_LOG), -np.inf)
-        return 0.0, np.minimum(np.exp(logs), 1.0).ravel()
 
     def draw(self, weights: Array, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Draw the states of a sequence of n rows, (n,)."""
@@ -188,9 +250,11 @@ class Chain:
             return theta
         return replace(theta, latent=np.where(slight, 0.0, theta.latent))
 
-    def collect(self, counts: Array, raw: Array) -> dict[str, Array]:
-        """Statistics of what the kernel adds up: first states and transitions."""
-        return {"excess": raw.reshape(-1, self.n_components)}
+    def collect(self, raw: Array, n_rows: int) -> tuple[dict[str, Array], Array, Array]:
+        """Read what the kernel adds up beside log_z: see `Mixture.collect`."""
+        k = self.n_components
+        counts, excess, rest = raw[:k].copy(), raw[k : k + self.n_coordinates], raw[k:]
+        return {"excess": excess.reshape(-1, k)}, counts, rest[self.n_coordinates :]
 
     def arrangement(self, counted: Array) -> NDArray[np.int64]:
         """State of each of K groups, (K,), by which most steps between groups are possible.
@@ -253,11 +317,6 @@ class Chain:
         """Which states hold enough rows for what is said of them to mean anything, (K,)."""
         return held(counts)
 
-    @property
-    def n_coordinates(self) -> int:
-        """How many `coordinates` there are."""
-        return self.n_statistics
-
     def coordinates(self, posterior: Stats, counts: Array) -> Array:
         """Unconstrained numbers: logarithms of first states and transitions counted, (K + 1, K).
 
@@ -287,19 +346,6 @@ class Chain:
         after = np.where(counted, after, before)
         # Every row is in the state in which its sequence starts, or to which it moved.
         return after.sum(axis=0), {"excess": after}
-
-    def log_prior(self, prior: Dirichlet, weights: Array) -> float:
-        """log p(start, transition matrix); 0 for what of it is flat."""
-        value = 0.0
-        if self.start_concentration is not None and self.initial == "free":
-            value += Dirichlet(prior.concentration[0]).log_density(weights[0])
-        if self.transition_concentration is not None:
-            value += Dirichlet(prior.concentration[1:]).log_density(weights[1:])
-        return value
-
-    def draw_order(self, posterior: Stats, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Draw an order of the states given which rows are together: as they are."""
-        return np.arange(self.n_components)
 
     def log_density_terms(self, posterior: Stats, weights: Array) -> tuple[float, Array]:
         """Density of `weights` averaged over orders: not of the form that `Mixture` gives."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from .._kernels.inputs import Assignment
-from ..conjugate import LEAST_CONCENTRATION, MOST_ROWS, Dirichlet
-from ..data import check_size
+from .. import _kernels
+from .._kernels.inputs import Assignment, Block, Coefficients, CoupledCoefficients
+from ..conjugate import LEAST_CONCENTRATION, MOST_ROWS
+from ..data import check_size, portions
 from ..stats import Stats
-from .chain import LEAST_LOG
+from .chain import Chains, joined
 
 __all__ = ["CoupledChains", "Factorisation"]
 
@@ -27,10 +27,15 @@ MOST_TRIALS = 200
 
 
 @dataclass(frozen=True)
-class CoupledChains:
+class CoupledChains(Chains):
     """M chains of K states: s_1^m ~ start_m, s_t^m | s_t-1^m = j ~ transition_m[j].
 
-    Ghahramani & Jordan (1997), 2-3.
+    Ghahramani & Jordan (1997), 2-3. What a row tells of the states depends on those of all chains,
+    so that an emission such as `AdditiveGaussian` goes with them.
+
+    Factorised assignments, draws, and best paths of more than 4,096 joint states go chain by chain,
+    or by blocks of chains, each given the last q(T) of the others: data must have a memory for it,
+    ``data.with_memory(model.memory_width)``, and no two fits or chains may share it.
 
     Parameters
     ----------
@@ -89,10 +94,26 @@ class CoupledChains:
         return few and self.n_states <= most
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Of a row's q(T): a distribution for each chain."""
+        return self.n_chains, self.n_components
+
+    @property
     def memory_width(self) -> int:
         """Numbers that data remember of a row: q(T), M K, and with blocks M + 1 of these."""
         width = self.n_chains * self.n_components
         return width + self.n_chains + 1 if self.factorisation == "blocks" else width
+
+    @cached_property
+    def _prior(self) -> Array:
+        # Under a factorised q(T) a transition of expected count 1e-30 must not become impossible.
+        out = np.zeros((self.n_chains, self.n_components + 1, self.n_components))
+        for rows, alpha in (
+            (out[:, 0], self.start_concentration),
+            (out[:, 1:], self.transition_concentration),
+        ):
+            rows[...] = 0.0 if alpha is None else alpha - 1.0
+        return out
 
     def kind(self, assignment: Assignment) -> str:
         """What the kernel calls an assignment.
@@ -128,64 +149,126 @@ class CoupledChains:
             f"coupled chains take no assignment {assignment.kind!r} (a truncation is for mixtures)"
         )
 
-    def fields(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """Names and shapes of this latent structure's statistics."""
-        m, k = self.n_chains, self.n_components
-        return (("start", (m, k)), ("transition", (m, k, k)))
+    def kernel(self, single: bool) -> CoupledChains:
+        """These chains: they tell the compiled recursions what these are to do."""
+        return self
 
-    def prior(self) -> dict[str, ArrayLike]:
-        """Hyperparameters: what concentrations exceed 1 by, so that posteriors keep small counts.
+    def statistics_size(
+        self, emission: str, n_components: int, n_features: int, n_categories: int
+    ) -> int:
+        """Length of the statistics that `visit` fills."""
+        size: int = _kernels.factorial.statistics_size(self.n_chains, n_components, n_features)
+        return size
 
-        Under a factorised q(T) a transition of expected count 1e-30 must not become impossible.
-        """
-        start, transition = self.start_concentration, self.transition_concentration
-        return {
-            "start": 0.0 if start is None else start - 1.0,
-            "transition": 0.0 if transition is None else transition - 1.0,
-        }
+    def visit(
+        self,
+        block: Block,
+        theta: Coefficients,
+        assignment: Assignment,
+        *,
+        statistics: Array | None = None,
+        q: Array | None = None,
+        labels: NDArray[np.int64] | None = None,
+        log_z: Array | None = None,
+    ) -> int:
+        """Assign states to rows, as kernels of other latent structures do.
 
-    def distributions(self, stats: Stats | Mapping[str, Array]) -> tuple[Dirichlet, Dirichlet]:
-        """Statistics read as distributions over start and transition probabilities."""
-        start, transition = stats["start"], stats["transition"]
-        return Dirichlet(start + 1.0, start), Dirichlet(transition + 1.0, transition)
+        Parameters
+        ----------
+        block, theta, assignment
+        statistics : ndarray of shape (statistics_size,), optional
+            Filled with log_z, first states and transitions, and what the emission needs.
+        q, labels : ndarray of shape (N, M, K), (N, M), optional
+            Filled with q(T), or with the largest of it. It is found anew then: the block's memory
+            is left alone.
+        log_z : None
+            Of each row there is none.
 
-    def mode(self, stats: Stats) -> tuple[Array, Array]:
-        """Probabilities of highest density (Bishop B.22 ff.); equal ones where all counts are 0.
+        Returns
+        -------
+        int
+            -1: every row is possible, or its sequence's log_z says so.
 
         Raises
         ------
         ValueError
-            If a concentration is below 1.
+            If theta is of other rows, the block has weights, or no memory where one is needed, or
+            the assignment can't be had: see `kind`.
         """
-        start, transition = self.distributions(stats)
-        return start.mode(), transition.mode()
+        m, k, d = self.n_chains, self.n_components, len(block.origin)
+        if block.weights is not None:
+            raise ValueError("rows of sequences can't have weights: give data without")
+        if log_z is not None:
+            raise ValueError("coupled chains give log densities of sequences, not of single rows")
+        kind = self.kind(assignment)
+        if q is not None or labels is not None:
+            memory = np.full((len(block.values), self.memory_width), np.nan)
+            block = replace(block, memory=memory)
+        elif block.memory is None and kind not in ("exact", "joint_best"):
+            raise ValueError(
+                f"{kind!r} q(T) is found from the last one: give the data a memory, "
+                "data.with_memory(model.memory_width)"
+            )
+        if statistics is None:
+            statistics = np.empty(_kernels.factorial.statistics_size(m, k, d))
+        if theta.emission != "additive" or theta.latent is None:
+            raise ValueError(f"coupled chains take theta of 'additive', not {theta.emission!r}")
+        whitening, means = theta.coefficients[: d * d], theta.coefficients[d * d :]
+        weights = theta.latent.reshape(m, k + 1, k)
+        _kernels.factorial.visit(
+            block,
+            CoupledCoefficients(
+                whitening.reshape(d, d),
+                means.reshape(m * k, -1),
+                theta.offsets[0],
+                np.ascontiguousarray(weights[:, 0]),
+                np.ascontiguousarray(weights[:, 1:]),
+            ),
+            kind,
+            statistics=statistics,
+            seed=assignment.seed,
+            sweep=assignment.sweep,
+            block_states=self.block_states,
+            n_trials=self.block_trials,
+        )
+        if q is not None:
+            q.reshape(-1, m * k)[...] = memory[:, : m * k]
+        if labels is not None:
+            memory[:, : m * k].reshape(-1, m, k).argmax(axis=2, out=labels)
+        return -1
 
-    @cached_property
-    def _prior_distributions(self) -> tuple[Dirichlet, Dirichlet]:
-        prior = self.prior()
-        shapes = dict(self.fields())
-        return self.distributions({name: np.full(shapes[name], prior[name]) for name in prior})
+    def collect(self, raw: Array, n_rows: int) -> tuple[dict[str, Array], int, Array]:
+        """Read what `visit` adds up beside log_z: see `Mixture.collect`."""
+        m, k = self.n_chains, self.n_components
+        end = m * k * (k + 1)
+        start, transition = raw[: m * k].reshape(m, k), raw[m * k : end].reshape(m, k, k)
+        return {"excess": joined(start, transition)}, n_rows, raw[end:]
 
-    def mean(self, stats: Stats) -> tuple[Array, Array, float]:
-        """exp E[log start], exp E[log transition], and KL(q || p)."""
-        posteriors = self.distributions(stats)
-        start, transition = (np.exp(np.maximum(q.mean_log(), LEAST_LOG)) for q in posteriors)
-        pairs = zip(posteriors, self._prior_distributions, strict=True)
-        return start, transition, sum(q.kl(p) for q, p in pairs)
+    def around(self, counts: tuple[int, int], weights: Array) -> dict[str, Array]:
+        """Statistics of chains that start and step with these probabilities, (M, K + 1, K).
 
-    def log_prior(self, start: Array, transition: Array) -> float:
-        """log p(start, transition); flat priors add nothing."""
-        priors = self._prior_distributions
-        value = 0.0
-        if self.start_concentration is not None:
-            value += priors[0].log_density(start)
-        if self.transition_concentration is not None:
-            value += priors[1].log_density(transition)
-        return value
+        Parameters
+        ----------
+        counts : tuple of int
+            Sequences, and rows.
+        weights : ndarray of shape (M, K + 1, K)
+        """
+        n_sequences, n_rows = counts
+        steps = np.full(self.n_components, (n_rows - n_sequences) / self.n_components)
+        return {"excess": weights * np.append(n_sequences, steps)[:, None]}
 
-    def around(
-        self, start: Array, transition: Array, n_sequences: int, n_rows: int
-    ) -> dict[str, Array]:
-        """Statistics of chains that start and step with these probabilities."""
-        steps = (n_rows - n_sequences) / self.n_components
-        return {"start": n_sequences * start, "transition": steps * transition}
+    def draw(self, weights: Array, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw the states of a sequence of n rows, (n, M)."""
+        cumulative = np.cumsum(weights, axis=2)[:, :, :-1]
+        states = np.empty((n, self.n_chains), dtype=np.int64)
+        of, row = np.arange(self.n_chains), np.zeros(self.n_chains, dtype=np.int64)
+        for rows in portions(n, self.n_chains):
+            marks = rng.random((rows.stop - rows.start, self.n_chains, 1))
+            for t, mark in enumerate(marks, rows.start):
+                states[t] = (mark >= cumulative[of, row]).sum(axis=1)
+                row = states[t] + 1
+        return states
+
+    def log_density_terms(self, posterior: Stats, weights: Array) -> tuple[float, Array]:
+        """Density of `weights`, of one order alone: see `Model.log_density_terms`."""
+        return self.distribution(posterior).log_density(weights), np.zeros((1, 1))

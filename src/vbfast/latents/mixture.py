@@ -65,13 +65,18 @@ class Mixture:
 
     #: Kernels visit rows for several thetas at a time.
     several: ClassVar[bool] = True
-    #: What the kernel adds up beside counts.
-    n_statistics: ClassVar[int] = 0
+    #: Numbers that data remember of a row: none.
+    memory_width: ClassVar[int] = 0
 
     @property
     def compiled(self) -> bool:
         """Whether the compiled loop knows this structure: see loops.py."""
         return self.exchangeable
+
+    @property
+    def shape(self) -> tuple[int]:
+        """Of a row's q(T)."""
+        return (self.n_components,)
 
     @property
     def equal(self) -> Array:
@@ -120,9 +125,20 @@ class Mixture:
         """Theta for statistics of a fit: as it is."""
         return theta
 
-    def collect(self, counts: Array, raw: Array) -> dict[str, Array]:
-        """Statistics of what the kernel adds up: `counts` rows (K,) in each component."""
-        return self.around(counts)
+    def collect(self, raw: Array, n_rows: int) -> tuple[dict[str, Array], Array, Array]:
+        """Read what the kernel adds up beside log_z.
+
+        Returns
+        -------
+        statistics : dict of ndarray
+            The latent structure's.
+        counts : ndarray of shape (K,)
+            Rows of each component, as the emission takes them.
+        rest : ndarray
+            What the emission adds up.
+        """
+        counts = raw[: self.n_components].copy()
+        return self.around(counts), counts, raw[self.n_components :]
 
     def around(self, counts: Array) -> dict[str, Array]:
         """Statistics of components that hold `counts` rows (K,)."""
