@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import permutations
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import xlogy
 
 from .. import _kernels
 from .._kernels.inputs import Assignment, Coefficients
@@ -25,11 +23,8 @@ __all__ = ["Chain", "Initial", "stationary_distribution"]
 Array = NDArray[np.float64]
 Initial = Literal["free", "stationary"]
 
-# Of a stationary chain's M-step: steps at most, and as many of the last as tell of curvatures; what
-# it begins with at least; the gain, a share of the objective, that it stops at; the shortest share
-# of a step, and the longest step in a logarithm where no curvature is known.
-STATIONARY_STEPS, STATIONARY_MEMORY = 1000, 50
-LEAST, STATIONARY_GAIN, SHORTEST, LONGEST = 1e-3, 1e-13, 1e-9, 0.3
+# A stationary chain's M-step begins with transition probabilities that are no smaller.
+LEAST = 1e-3
 
 # Expected logarithms are no smaller, so that no transition is lost.
 LEAST_LOG = -690.0
@@ -320,30 +315,6 @@ def _closed_classes(possible: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     return [states for states in each if of_state[states[0]] not in left]
 
 
-def _eliminated(transitions: Array) -> tuple[Array, Array]:
-    """Triangular factors of I - A for an irreducible A (K, K), and their diagonal (K,).
-
-    By Grassmann, Taksar & Heyman (1985): states leave one after the other, from the last to the
-    second, and those that are left step as they do when seen at no other time. Nothing is
-    subtracted, so that every number is right to its last digits, however rare a step is.
-    """
-    a = np.array(transitions)
-    leaving = np.ones(len(a))
-    for n in range(len(a) - 1, 0, -1):
-        leaving[n] = a[n, :n].sum()
-        a[:n, n] /= leaving[n]
-        a[:n, :n] += np.outer(a[:n, n], a[n, :n])
-    return a, leaving
-
-
-def _stationary(a: Array) -> Array:
-    """Stationary distribution (K,) by factors that `_eliminated` returns."""
-    delta = np.ones(len(a))
-    for n in range(1, len(a)):
-        delta[n] = delta[:n] @ a[:n, n]
-    return np.asarray(delta / delta.sum())
-
-
 def stationary_distribution(transitions: Array) -> Array:
     """Return delta (K,) with delta A = delta and sum 1, for a transition matrix A (K, K).
 
@@ -351,7 +322,7 @@ def stationary_distribution(transitions: Array) -> Array:
     """
     delta = np.zeros(len(transitions))
     for states in _closed_classes(transitions > 0):
-        share = _stationary(_eliminated(transitions[np.ix_(states, states)])[0])
+        share = _kernels.stationary.stationary(transitions[np.ix_(states, states)])
         delta[states] = share / (share @ share)
     return delta / delta.sum()
 
@@ -378,9 +349,13 @@ class _Stationary(Dirichlet):
         classes = _closed_classes(possible)
         for states in classes:
             within = np.ix_(states, states)
-            a[within], share = _highest(first[states], moves[within], possible[within], a[within])
-            total = first[states].sum() if first.any() else 1.0
-            delta[states] = share * (total if len(classes) > 1 else 1.0)
+            total = first[states].sum()
+            if total > 0 and len(states) > 1:
+                begin = np.where(possible[within], np.maximum(a[within], LEAST), 0.0)
+                a[within], share = _kernels.stationary.highest(first[states], moves[within], begin)
+            else:
+                share = stationary_distribution(a[within])
+            delta[states] = share * (total if first.any() and len(classes) > 1 else 1.0)
         return np.concatenate([delta[None] / delta.sum(), a])
 
     def _refuse(self) -> Any:
@@ -399,89 +374,3 @@ class _Stationary(Dirichlet):
         """Refuse: no draws."""
         drawn: Array = self._refuse()
         return drawn
-
-
-def _highest(
-    first: Array, moves: Array, possible: NDArray[np.bool_], begin: Array
-) -> tuple[Array, Array]:
-    """Return A (K, K) that makes sum c log A + sum s log delta(A) largest, and delta(A).
-
-    `first` s (K,) and `moves` c (K, K) are counts, and all states reach each other. By quasi-Newton
-    steps in log A (Nocedal 1980): by the Markov chain tree theorem log delta is a difference of
-    logarithms of sums of products of A's elements, and never steep there.
-    """
-    if len(first) == 1 or not first.any():
-        return begin, stationary_distribution(begin)
-    with np.errstate(divide="ignore"):
-        here = _Look.at(np.log(possible * np.maximum(begin, LEAST)), first, moves)
-    steps: deque[tuple[Array, Array, float]] = deque(maxlen=STATIONARY_MEMORY)
-    for _ in range(STATIONARY_STEPS):
-        ahead, shares = here.slope.copy(), []
-        for step, change, product in reversed(steps):
-            shares.append((step * ahead).sum() / product)
-            ahead -= shares[-1] * change
-        ahead *= here.inverse
-        for (step, change, product), part in zip(steps, reversed(shares), strict=True):
-            ahead += (part - (change * ahead).sum() / product) * step
-        gain, share = (ahead * here.slope).sum(), 1.0
-        there = here
-        while gain > STATIONARY_GAIN * max(1.0, abs(here.value)) and share > SHORTEST:
-            there = _Look.at(here.logs + share * ahead, first, moves)
-            if there.value >= here.value + 1e-4 * share * gain:
-                break
-            share /= 2
-            there = here
-        if there is not here:
-            change = here.slope - there.slope
-            product = share * (ahead * change).sum()
-            if product > 0:
-                steps.append((share * ahead, change, product))
-            here = there
-        elif steps:
-            steps.clear()  # nothing is gained by what they said
-        else:
-            break
-    return here.a, here.delta
-
-
-@dataclass(frozen=True, eq=False)
-class _Look:
-    """What a stationary chain's M-step sees at log A, of which rows may have any sum."""
-
-    logs: Array
-    a: Array
-    delta: Array
-    value: float
-    #: For log A.
-    slope: Array
-    #: A guess of the inverse of the curvature.
-    inverse: Array
-
-    @classmethod
-    def at(cls, logs: Array, first: Array, moves: Array) -> Self:
-        """The slope for A_ij is c_ij / A_ij + delta_i h_j, (I - A) h = s / delta - sum s.
-
-        (Schweitzer 1968.) So A_ij is proportional to c_ij + A_ij delta_i h_j where A is the best,
-        and to go from A to that is to climb: by slope times a positive number.
-        """
-        a = np.exp(logs - logs.max(axis=1, keepdims=True))
-        a = np.where(logs > -np.inf, np.maximum(a, LEAST_TRANSITION), 0.0)
-        a /= a.sum(axis=1, keepdims=True)
-        eliminated, leaving = _eliminated(a)
-        delta = _stationary(eliminated)
-        right = first / delta - first.sum()
-        for n in range(len(a) - 1, 0, -1):
-            right[:n] += eliminated[:n, n] * right[n]
-        h = np.zeros(len(a))
-        for n in range(1, len(a)):
-            h[n] = (right[n] + eliminated[n, :n] @ h[:n]) / leaving[n]
-        # A constant more in h makes no difference.
-        target = moves + a * (delta[:, None] * (h - h.min()))
-        there, here = target, a * target.sum(axis=1, keepdims=True)
-        slope = there - here
-        there, here = np.maximum(there, LEAST_TRANSITION), np.maximum(here, LEAST_TRANSITION)
-        far = np.abs(slope) > 1e-8 * here
-        ratio = np.clip(np.log(there / here), -LONGEST, LONGEST)
-        inverse = np.divide(ratio, slope, out=1 / here, where=far)
-        value = xlogy(moves, a).sum() + xlogy(first, delta).sum()
-        return cls(logs, a, delta, float(value), slope, inverse)
