@@ -4,7 +4,7 @@
 case is named by (seed, number). It fits, predicts by every verb, and fails where
 
 * an error is none of ours, a ValueError, a TypeError or a MemoryError,
-* a warning is another one than ConvergenceWarning or TruncationWarning,
+* a warning is another one than ConvergenceWarning, SpuriousWarning or TruncationWarning,
 * what is fitted or predicted isn't finite, or probabilities don't sum to 1 within 1e-9,
 * an objective falls by more than rounding,
 * the process dies, or takes longer than a case may.
@@ -410,6 +410,7 @@ def run_case(seed, number, report=None):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", vbfast.ConvergenceWarning)
+        warnings.simplefilter("ignore", vbfast.SpuriousWarning)
         warnings.simplefilter("ignore", vbfast.TruncationWarning)
         try:
             estimator = kind(**params)

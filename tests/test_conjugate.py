@@ -1,6 +1,7 @@
 """Conjugate distributions: mode, mean, draws, KL and density, each against plain numerics."""
 
 import itertools
+import math
 import warnings
 from fractions import Fraction
 
@@ -1084,6 +1085,29 @@ def test_divergence_of_large_concentrations():
             gap = np.log1p((a - t) / t) + (psi_rest(a) - psi_rest(t))  # digamma(a) - digamma(t)
             expected += sign * (a - b) * (weights * gap).sum() / 2
         assert Dirichlet(q).kl(Dirichlet(p)) == pytest.approx(expected, rel=1e-7, abs=1e-13)
+
+
+def test_divergence_of_large_concentrations_that_are_not_whole():
+    """A total rounds off what its parts differ by."""
+    rng = np.random.default_rng(0)
+    p = np.full((7, 9), 1e8)
+    q = p + 40 * rng.random(p.shape)
+    more = q - p
+    # To the second order, of which the next ones are 1e-7.
+    expected = (more**2 / p).sum() - (more.sum(axis=1) ** 2 / p.sum(axis=1)).sum()
+    assert Dirichlet(q).kl(Dirichlet(p)) == pytest.approx(0.5 * expected, rel=1e-6)
+
+
+def test_density_under_many_large_concentrations():
+    """Terms that are all but the same err to the same side."""
+    rng = np.random.default_rng(0)
+    excess = np.full((14, 1000), 1000.0)
+    logs = np.log(1e-3) + 1e-3 * rng.random(excess.shape)
+    weights = np.exp(logs)
+    prior = Dirichlet(excess + 1.0, excess)
+    found = prior.log_density(weights) + prior.log_normalizer
+    expected = math.fsum((excess * np.log(weights)).ravel())
+    assert found == pytest.approx(expected, abs=4 * np.spacing(expected))
 
 
 def psi_rest(x):

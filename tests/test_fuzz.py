@@ -15,6 +15,22 @@ def test_random_cases():
     assert counts["fitted"] > 50
 
 
+# What broke once: bounds that fell by rounding under priors of 1e8 rows, by that of counts of 1e12,
+# where a far prior leaves a tied covariance all but singular, or by an M-step that stopped early;
+# symbols that one feature lacks; rows of no weight; a prior that is lost beside the rows.
+BROKE = [
+    (0, 11178), (21, 401), (21, 5988), (21, 6819), (21, 7363), (21, 8090), (21, 8460), (21, 11708),
+    (21, 12772), (21, 12862), (21, 14045), (21, 14335), (21, 17106), (21, 17966), (21, 18379),
+    (21, 19126), (22, 462), (22, 621), (22, 844), (22, 1003), (22, 1593), (22, 1764), (22, 5749),
+    (22, 6379), (22, 7395), (22, 9159), (22, 10901), (22, 12970), (22, 13825), (22, 14306),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("seed", "number"), BROKE)
+def test_cases_that_broke(seed, number):
+    fuzz.run_case(seed, number)
+
+
 def test_probabilities_that_do_not_sum_to_one_are_found(monkeypatch):
     fitted = vbfast.GaussianMixture(2, random_state=0).fit(np.arange(12.0)[:, None])
     fuzz.verbs(fitted, np.arange(12.0)[:, None], {}, False)

@@ -5,12 +5,13 @@ import warnings
 import numpy as np
 import pytest
 import reference as ref
+from scipy.special import xlogy
 from scipy.stats import norm
 
 import vbfast
 from vbfast import HiddenMarkovModel
 from vbfast.exceptions import ImpossibleRowError
-from vbfast.latents.chain import stationary_distribution
+from vbfast.latents.chain import Chain, stationary_distribution
 
 POINTS = ("em", "variational_em", "crisp_em")
 START = np.array([0.7, 0.2, 0.1])
@@ -256,6 +257,45 @@ def test_stationary_start(method):
         bound.startprob_, stationary_distribution(bound.transmat_), atol=1e-12
     )
     assert bound.objective_ <= free.objective_ + 1e-6
+
+
+def test_stationary_distribution_of_rare_steps():
+    """To its last digits, however rare steps are; of several the shortest."""
+    rare = np.array([[1 - 1e-13, 1e-13, 0], [3e-13, 0.5, 0.5], [0, 1, 0]])
+    np.testing.assert_allclose(
+        stationary_distribution(rare), np.array([6, 2, 1]) / 9, rtol=1e-14, atol=0
+    )
+    apart = np.array([[1, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0.5, 0.5, 0], [0.3, 0, 0.2, 0.5]])
+    np.testing.assert_allclose(stationary_distribution(apart), [1 / 3, 1 / 3, 1 / 3, 0], atol=1e-15)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_stationary_mode_is_the_highest(seed):
+    """Of two states, beside all matrices on a fine grid of logarithms."""
+    rng = np.random.default_rng(seed)
+    first = rng.integers(1, 9, 2).astype(float)
+    moves = rng.gamma(0.3, [1.0, 100.0, 1e4, 1.0][seed % 4], (2, 2))
+    if seed >= 4:  # few steps from one state to the other, and less than few
+        moves = np.diag(moves.diagonal()) + 10.0 ** rng.uniform(-40, -5, (2, 2))
+    leave = np.logspace(-45, 0, 2001)[:-1]
+    there, back = leave[:, None], leave
+    height = moves[0, 0] * np.log1p(-there) + moves[0, 1] * np.log(there)
+    height = height + moves[1, 1] * np.log1p(-back) + moves[1, 0] * np.log(back)
+    height += first[0] * np.log(back / (there + back)) + first[1] * np.log(there / (there + back))
+    chain = Chain(2, initial="stationary")
+    mode = chain.distribution({"excess": np.vstack([first, moves])}).mode()
+    np.testing.assert_allclose(mode[0] @ mode[1:], mode[0], rtol=1e-13)
+    found = xlogy(moves, mode[1:]).sum() + xlogy(first, mode[0]).sum()
+    assert found >= height.max() - 1e-9
+
+
+def test_stationary_mode_where_chains_stay_apart():
+    """They start in each part as often as was counted, in no state that is left for good."""
+    possible = np.array([[1, 1, 1, 1], [1, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [1, 1, 1, 1]])
+    excess = np.where(possible, np.arange(20.0).reshape(5, 4) + 1, -1.0)
+    mode = Chain(4, possible=possible, initial="stationary").distribution({"excess": excess}).mode()
+    np.testing.assert_allclose(mode[0] @ mode[1:], mode[0], atol=1e-14)
+    np.testing.assert_allclose(mode[0, [0, 3]], [1 / 6, 0], atol=1e-14)
 
 
 @pytest.mark.parametrize("method", ["mean_field", "full"])

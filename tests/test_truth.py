@@ -547,6 +547,33 @@ def test_evidence_of_a_table_with_overlapping_classes(seed):
     assert why or abs(value + 2802.7) < 4 * error + 0.1
 
 
+@pytest.mark.parametrize("n_draws", [5, 2000])
+def test_evidence_where_features_have_different_symbols(n_draws):
+    """What one feature lacks of another's symbols has no probability, and is no pole."""
+    X = np.array([[0, 3], [1, 0], [1, 2], [0, 3], [1, 1], [1, 3]])
+    method = FullInference(n_draws=n_draws, n_tune=20, n_chains=2)
+    mixture = vbfast.MixtureModel(
+        2, emission="categorical", n_categories=[2, 5], method=method, random_state=0,
+        weight_concentration_prior_type="dirichlet_distribution", weight_concentration_prior=1.0,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", vbfast.ConvergenceWarning)  # of five draws
+        mixture.fit(X)
+
+    class Row:
+        @staticmethod
+        def log_marginal(x, feature, n_features):
+            seen = np.bincount(x, minlength=(2, 5)[feature])
+            return gammaln(1 + seen).sum() + gammaln(len(seen)) - gammaln(len(seen) + len(x))
+
+    exact = ref.enumerate_discrete(X, 2, 1.0, Row)
+    assert abs(mixture.log_evidence_ - exact) < 4 * mixture.log_evidence_se_
+    # Another way to say nothing: a draw at a pole.
+    assert np.isnan(draws.log_permanents(np.full((1, 2, 2), np.inf)))
+    assert draws.log_permanents(np.full((1, 2, 2), -np.inf)) == -np.inf
+    assert np.isnan(evidence.bridge(np.zeros((1, 9)), np.array([0.0, np.inf]))).all()
+
+
 def test_evidence_that_cannot_be(monkeypatch):
     """Each bound, and the second estimate, speaks up where it is contradicted."""
     X = np.random.default_rng(0).normal(0, 1, (30, 1))

@@ -177,11 +177,13 @@ class Rates:
         log lambda, or E[log lambda].
     """
 
-    #: See `Gaussians.rounding`.
-    rounding: ClassVar[float] = 0.0
-
     rates: Array
     log_rates: Array
+
+    @property
+    def rounding(self) -> float:
+        """Nats a row that rounding may take from an objective here."""
+        return _kernels.parameters.rate_rounding(self.rates, self.log_rates)
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -1129,12 +1131,14 @@ class MatrixNormalWishart(_Wishart):
         """Tell which feature has no noise left."""
         scatter = self.scatter[block]
         scale = np.sqrt(np.maximum(np.diagonal(scatter), SMALLEST))
-        least = np.linalg.eigh(scatter / np.outer(scale, scale))[1][:, 0]
         # A feature without any scatter is the one; else that which most depends on the others.
-        feature = int(np.argmin(scale)) if scale.min() < 1e-6 * scale.max() else -1
-        feature = int(np.argmax(np.abs(least))) if feature < 0 else feature
         if len(self.scatter) > 1:
             feature = block
+        elif scale.min() < 1e-6 * scale.max():
+            feature = int(np.argmin(scale))
+        else:
+            least = np.linalg.eigh(scatter / np.outer(scale, scale))[1][:, 0]
+            feature = int(np.argmax(np.abs(least)))
         return DegenerateError(
             f"feature {feature} of X is left without noise by the chains' states (and the other "
             "features): the likelihood is unbounded there. Use fewer chains or components, a "

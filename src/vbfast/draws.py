@@ -184,11 +184,13 @@ def log_permanents(terms: Array) -> Array:
     """Log of sum over permutations sigma of prod_k exp terms[g, sigma(k), k], (G,).
 
     By subsets: the first k columns taken by every set of k rows. Positive terms only, so nothing
-    cancels.
+    cancels. NaN where a term is infinite: a draw at a pole of a density.
     """
     n_draws, n_components, _ = terms.shape
     top = terms.max(axis=1)
-    values = np.exp(terms - top[:, None, :])
+    top = np.where(top > -np.inf, top, 0.0)
+    with np.errstate(invalid="ignore"):
+        values = np.exp(terms - top[:, None, :])
     total = np.zeros((n_draws, 2**n_components))
     total[:, 0] = 1.0
     subsets = np.arange(2**n_components)

@@ -126,9 +126,10 @@ def _proposal(model: Model, drawn: Draws[Theta]) -> list[Stats]:
     aligned = [
         model.in_order(each, order) for each, order in zip(drawn.seen, orders(terms), strict=True)
     ]
-    total = aligned[0] * (1 / len(aligned))
-    for each in aligned[1:]:
-        total = total + each * (1 / len(aligned))
+    total = aligned[0]
+    for n, each in enumerate(aligned[1:], 2):
+        # Two shares that make 1 to the last bit: what is impossible, an excess of -1, stays so.
+        total = total * (1 - 1 / n) + each * (1 / n)
     return [total * share + model.prior * (1 - share) if share < 1 else total for share in SHARES]
 
 
@@ -146,7 +147,7 @@ def bridge(of_posterior: Array, of_proposal: Array) -> tuple[float, float]:
     -------
     log_z, standard_error : float
     """
-    if not np.isfinite(of_posterior).all():
+    if not (np.isfinite(of_posterior).all() and (of_proposal < np.inf).all()):
         return np.nan, np.nan
     n_posterior, n_proposal = effective_sample_size(of_posterior), len(of_proposal)
     share = n_posterior / (n_posterior + n_proposal)

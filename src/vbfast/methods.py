@@ -421,7 +421,7 @@ class _Climb:
         note(sweep.objective)
         least = LEAST_SHARE * max(abs(sweep.objective), total_weight)
         # What is left of normalisers, n log n of the n rows that a prior stands for.
-        constants = ROUNDING_OF_CONSTANTS * float(np.abs(model.prior.buffer).max())
+        constants = ROUNDING_OF_CONSTANTS * float(np.abs(model.prior.buffer).sum())
         tol = np.nan if self.tol is None else self.tol
         stopping = _kernels.loop.Stopping(tol, total_weight, data.n_rows)
         # A step ahead that is refused would spoil the q(T) that data remember.

@@ -308,11 +308,13 @@ def moved(
     other, and rows of what is split go to the nearer one of two of them.
     """
     k = model.latent.n_components
-    points = _points(model, data)
-    labels = np.empty(data.n_rows, dtype=np.int64)
+    of_all = np.empty(data.n_rows, dtype=np.int64)
     kernel = model.latent.kernel(False)
     theta = getattr(model, read)(at)
-    kernel.visit(data.block, theta, Assignment("hard"), labels=labels)
+    kernel.visit(data.block, theta, Assignment("hard"), labels=of_all)
+    # A row of no weight says nothing of the frame, and may lie anywhere in it.
+    seen = np.ones(data.n_rows, dtype=bool) if data.weights is None else data.weights > 0
+    points, labels = _points(model, data, seen), of_all[seen]
     counts = np.bincount(labels, minlength=k)
     held = np.maximum(counts, 1)[:, None]
     means = np.array([np.bincount(labels, column, k) for column in points.T]).T / held
@@ -334,7 +336,9 @@ def moved(
         if away.any():
             second = points[rng.choice(rows, p=away / away.sum())]
             new[rows[away > _away(points[rows], second, metric)]] = other
-        out.append(given_labels(model, data, new).buffer)
+        moved_all = of_all.copy()
+        moved_all[seen] = new
+        out.append(given_labels(model, data, moved_all).buffer)
     return np.array(out)
 
 
@@ -359,9 +363,9 @@ def given_labels(model: Model, data: ArrayData, labels: NDArray[np.int64]) -> St
     return _chain_of(model, data, labels, sticky=False)
 
 
-def _points(model: Model, data: ArrayData) -> Array:
+def _points(model: Model, data: ArrayData, rows: slice | NDArray[np.bool_] = slice(None)) -> Array:
     """Rows as points that may be compared, (N, P)."""
-    values = data.values.astype(np.float64)
+    values = data.values[rows].astype(np.float64)
     if model.emission.moments is None:
         return np.asfortranarray(model.emission.points(values))
     return np.asfortranarray((values - data.frame.origin) * data.frame.scale)

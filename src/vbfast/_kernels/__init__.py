@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         parameters,
         precisions,
         seeds,
+        stationary,
         triangle,
     )
     from . import mixture as mixture_single
@@ -48,6 +49,7 @@ __all__ = [
     "parameters",
     "precisions",
     "seeds",
+    "stationary",
     "triangle",
 ]
 
@@ -89,6 +91,7 @@ def load(level: str) -> SimpleNamespace:
         "parameters",
         "precisions",
         "seeds",
+        "stationary",
         "triangle",
     )
     modules = SimpleNamespace(
@@ -109,4 +112,4 @@ if not TYPE_CHECKING:
     factorial, gaussian = _loaded.factorial, _loaded.gaussian
     loop, mixture, mixture_single = _loaded.loop, _loaded.mixture, _loaded.mixture_single
     parameters, precisions = _loaded.parameters, _loaded.precisions
-    seeds, triangle = _loaded.seeds, _loaded.triangle
+    seeds, stationary, triangle = _loaded.seeds, _loaded.stationary, _loaded.triangle

@@ -746,16 +746,16 @@ cdef inline void choose_reference(Family family, Theta theta, double* reference)
 cdef inline double rounding_of(Family family, Theta theta, double* scratch) noexcept nogil:
     """Nats a row that rounding may take from an objective.
 
-    A distance |A x - A m|^2 loses some eps |A m|. Of a feature whose variance given those before
-    it is a share s of its own, this variance is found to some 2 D eps / s of itself, and an
-    update that errs by a share e of a variance brings e^2 / 4 nats a row too little. Of
-    expectations, which have a slack, a divergence compares two such matrices, to e.
-    `scratch` (D, D).
+    A distance |A x - A m|^2 loses some eps |A m|. Of a feature whose variance given all others is
+    a share s of its own, this variance is found to some 2 D eps / s of itself, and an update that
+    errs by a share e of a variance brings e^2 / 4 nats a row too little. Of expectations, which
+    have a slack, a divergence compares two such matrices, to e. `scratch` (D, D).
     """
     cdef Py_ssize_t n = family.n_features
     cdef double far = 0.0
     cdef double flat = 0.0
-    cdef double e
+    cdef const double* factor
+    cdef double e, precision
     cdef Py_ssize_t g, i, k
     for k in range(family.n_components):
         far = max(far, squared_length(
@@ -763,12 +763,16 @@ cdef inline double rounding_of(Family family, Theta theta, double* scratch) noex
         ))
     if has_matrices(family):
         for g in range(family.n_groups):
-            invert(n, theta.factor + g * family.per_group, scratch)
+            factor = theta.factor + g * family.per_group
+            invert(n, factor, scratch)
             for i in range(n):
                 e = 0.0
                 for k in range(i + 1):
                     e += scratch[i * n + k] * scratch[i * n + k]
-                flat = max(flat, e / (scratch[i * n + i] * scratch[i * n + i]))
+                precision = 0.0
+                for k in range(i, n):
+                    precision += factor[k * n + i] * factor[k * n + i]
+                flat = max(flat, e * precision)
     e = 2.0 * n * EPS * flat
     return 4.0 * EPS * sqrt(far) + (e if theta.slack[0] > 0.0 else e * e)
 

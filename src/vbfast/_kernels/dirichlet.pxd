@@ -3,7 +3,7 @@
 #
 # Formulas: Bishop, Pattern Recognition and Machine Learning (2006), B.16-B.24.
 
-from libc.math cimport INFINITY, exp, lgamma, log
+from libc.math cimport INFINITY, exp, fabs, isfinite, lgamma, log
 from libc.string cimport memcpy, memset
 
 from .assign cimport LOWEST
@@ -132,19 +132,34 @@ cdef inline double log_beta(Dirichlets q) noexcept nogil:
 
 
 cdef inline double log_power(Dirichlets q, const double* logs) noexcept nogil:
-    """Log of prod p^(concentration - 1), all rows; less `log_beta` it is their density."""
+    """Log of prod p^(concentration - 1), all rows; less `log_beta` it is their density.
+
+    By Neumaier's sum: thousands of terms that are all but the same err to the same side.
+    """
     cdef double value = 0.0
+    cdef double lost = 0.0
+    cdef double each, more
     cdef Py_ssize_t i
     for i in range(q.n_rows * q.n_columns):
         if q.values[i] + q.shift > 0.0:
-            value += times_log(q.values[i] + (q.shift - 1.0), logs[i])
-    return value
+            each = times_log(q.values[i] + (q.shift - 1.0), logs[i])
+            more = value + each
+            if isfinite(more):
+                if fabs(value) >= fabs(each):
+                    lost += (value - more) + each
+                else:
+                    lost += (each - more) + value
+            value = more
+    return value + lost
 
 
 cdef inline double kl_of(Dirichlets q, Dirichlets prior, const double* logs) noexcept nogil:
-    """KL(q || prior), all rows, logs being E[log p] under q; the two are 0 in the same places."""
+    """KL(q || prior), all rows, logs being E[log p] under q; the two are 0 in the same places.
+
+    What a total exceeds the other by is a sum of what its parts do: totals have rounded that off.
+    """
     cdef double value = 0.0
-    cdef double each, other
+    cdef double each, other, more, more_of_row
     # Most concentrations of a prior are the same.
     cdef double last = 0.0
     cdef double last_total = 0.0
@@ -152,19 +167,22 @@ cdef inline double kl_of(Dirichlets q, Dirichlets prior, const double* logs) noe
     cdef double log_gamma_total = 0.0
     cdef Py_ssize_t i, row
     for row in range(q.n_rows):
+        more_of_row = 0.0
         for i in range(row * q.n_columns, (row + 1) * q.n_columns):
             each = q.values[i] + q.shift
             if each > 0.0:
                 other = prior.values[i] + prior.shift
+                more = (q.values[i] - prior.values[i]) + (q.shift - prior.shift)
+                more_of_row += more
                 if other != last:
                     last = other
                     log_gamma = lgamma(other)
-                value += (each - other) * logs[i] - log_gamma_ratio(each, other, log_gamma)
+                value += more * logs[i] - log_gamma_ratio(each, other, more, log_gamma)
         other = total(row_of(prior, row))
         if other != last_total:
             last_total = other
             log_gamma_total = lgamma(other)
-        value += log_gamma_ratio(total(row_of(q, row)), other, log_gamma_total)
+        value += log_gamma_ratio(total(row_of(q, row)), other, more_of_row, log_gamma_total)
     return value
 
 

@@ -2,12 +2,13 @@
 #
 # Formulas: Bishop, Pattern Recognition and Machine Learning (2006), B.26-B.30.
 
-from libc.math cimport exp, lgamma, log
+from libc.math cimport exp, fabs, lgamma, log
 
 from .assign cimport LOWEST
 from .random cimport Stream, log_gamma
 from .special cimport EMPTY, TINY, digamma, log_gamma_ratio, times_log
 from .tile cimport fours
+from .triangle cimport EPS
 
 
 # Independent ones, of K components and D features.
@@ -125,8 +126,26 @@ cdef inline double kl_of_rates(
         if other != last:
             last = other
             log_gamma_of_last = lgamma(other)
-        value -= log_gamma_ratio(shape, other, log_gamma_of_last)
+        value -= log_gamma_ratio(
+            shape, other, q.excess[i] - prior.excess[i], log_gamma_of_last
+        )
     return value
+
+
+cdef inline double rounding_of_rates(
+    Py_ssize_t n_components, Py_ssize_t n_features, const double* rates, const double* log_rates
+) noexcept nogil:
+    """Nats a row that rounding may take from an objective: of x log lambda - lambda, for x lambda.
+    """
+    cdef double most = 0.0
+    cdef double sum_
+    cdef Py_ssize_t d, k
+    for k in range(n_components):
+        sum_ = 0.0
+        for d in range(k * n_features, (k + 1) * n_features):
+            sum_ += rates[d] * (fabs(max(log_rates[d], LOWEST)) + 1.0)
+        most = max(most, sum_)
+    return 4.0 * EPS * most
 
 
 cdef inline void add_rate_terms(

@@ -680,7 +680,7 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
     cdef Py_ssize_t i, n, bad, place
     load(job, p, &room)
     for i in range(job.size):
-        heaviest = max(heaviest, fabs(prior[i]))
+        heaviest += fabs(prior[i])
     job.verbs.prepare(&part, prior + own, room.scratch)
     if not job.flat_weights:
         log_base = log_beta(prior_weights)

@@ -74,6 +74,7 @@ from .gamma cimport (
     log_density_of_rates,
     read_expected_rates,
     read_rate_modes,
+    rounding_of_rates,
     write_log_rates,
 )
 from .parts cimport MEAN, MODE, SAMPLE, Read
@@ -547,6 +548,17 @@ def rate_kl(excess, rate, prior_excess, prior_rate):
     )
     rates, logs = rate_mean(excess, rate)
     return kl_of_rates(q, p, doubles("rates", rates, size), doubles("logarithms", logs, size))
+
+
+def rate_rounding(rates, log_rates):
+    """Nats a row that rounding may take from an objective at rates (K, D): see gamma.pxd."""
+    cdef Doubles found
+    look_into("rates", rates, &found)
+    if found.ndim != 2:
+        raise ValueError(f"rates must be (K, D), not {shape_told(&found)}")
+    return rounding_of_rates(
+        found.shape[0], found.shape[1], found.data, doubles("log_rates", log_rates, found.size)
+    )
 
 
 # Statistics ---------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from .gamma cimport (
     log_density_of_rates,
     read_expected_rates,
     read_rate_modes,
+    rounding_of_rates,
     set_rates,
     write_log_rates,
     write_rate_offsets,
@@ -271,12 +272,6 @@ cdef inline Py_ssize_t discrete_theta_size(const Part* part) noexcept nogil:
     return 2 * discrete_kept_size(part)
 
 
-cdef inline double discrete_rounding(
-    const Part* part, const double* theta, double* scratch
-) noexcept nogil:
-    return 0.0
-
-
 cdef inline void discrete_add(
     const Part* part, const double* a, const double* b, double* total, double* scratch
 ) noexcept nogil:
@@ -358,6 +353,14 @@ cdef inline double rates_terms(
         gammas_at(part, q, scratch), theta, theta + discrete_kept_size(part), terms
     )
     return 0.0
+
+
+cdef inline double rates_rounding(
+    const Part* part, const double* theta, double* scratch
+) noexcept nogil:
+    cdef Py_ssize_t k = part.shape.n_components
+    cdef Py_ssize_t d = part.shape.n_features
+    return rounding_of_rates(k, d, theta, theta + k * d)
 
 
 cdef inline void rates_pack(
@@ -473,6 +476,12 @@ cdef inline double tables_terms(
     return 0.0
 
 
+cdef inline double tables_rounding(
+    const Part* part, const double* theta, double* scratch
+) noexcept nogil:
+    return 0.0
+
+
 cdef inline void zeros_and_ones_pack(
     const Part* part, const double* theta, double* reference, double* coefficients, double* offsets
 ) noexcept nogil:
@@ -583,7 +592,7 @@ cdef inline Verbs rates_verbs() noexcept nogil:
     verbs.log_prior = rates_log_prior
     verbs.divergence = rates_divergence
     verbs.write_terms = rates_terms
-    verbs.rounding = discrete_rounding
+    verbs.rounding = rates_rounding
     verbs.pack = rates_pack
     verbs.collect = rates_collect
     verbs.add = discrete_add
@@ -601,6 +610,7 @@ cdef inline Verbs zeros_and_ones_verbs() noexcept nogil:
     verbs.log_prior = tables_log_prior
     verbs.divergence = tables_divergence
     verbs.write_terms = tables_terms
+    verbs.rounding = tables_rounding
     verbs.pack = zeros_and_ones_pack
     verbs.collect = zeros_and_ones_collect
     verbs.write_points = NULL

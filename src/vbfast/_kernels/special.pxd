@@ -37,10 +37,13 @@ cdef inline double times_log(double factor, double log_x) noexcept nogil:
     return factor * log_x if factor != 0.0 else 0.0
 
 
-cdef inline double log_gamma_ratio(double a, double b, double log_gamma_b) noexcept nogil:
+cdef inline double log_gamma_ratio(
+    double a, double b, double difference, double log_gamma_b
+) noexcept nogil:
     """Log of Gamma(a) / Gamma(b), of which large and close ones would leave rounding alone.
 
     By Stirling's series, its large terms subtracted by hand (Abramowitz & Stegun 6.1.41).
+    `difference` is a - b, by who knows more of its digits.
     """
     cdef double x, y
     if not (a > 100.0 and b > 100.0):
@@ -48,7 +51,7 @@ cdef inline double log_gamma_ratio(double a, double b, double log_gamma_b) noexc
     x = 1.0 / a
     y = 1.0 / b
     return (
-        (b - 0.5) * log1p((a - b) * y) + (a - b) * (log(a) - 1.0)
+        (b - 0.5) * log1p(difference * y) + difference * (log(a) - 1.0)
         + (x - y) / 12 - (x * x * x - y * y * y) / 360
         + (x * x * x * x * x - y * y * y * y * y) / 1260
     )

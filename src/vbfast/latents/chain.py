@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import xlogy
 
 from .. import _kernels
 from .._kernels.inputs import Assignment, Coefficients
@@ -25,9 +24,8 @@ __all__ = ["Chain", "Chains", "Initial", "joined", "reordered", "stationary_dist
 Array = NDArray[np.float64]
 Initial = Literal["free", "stationary"]
 
-# Of a stationary chain's M-step: steps at most, what it begins with at least, the change it stops
-# at, and the shortest step that is tried.
-STATIONARY_STEPS, LEAST, STATIONARY_CHANGE, SHORTEST = 1000, 1e-3, 1e-13, 1e-6
+# A stationary chain's M-step begins with transition probabilities that are no smaller.
+LEAST = 1e-3
 
 # Expected logarithms are no smaller, so that no transition is lost.
 LEAST_LOG = -690.0
@@ -352,19 +350,27 @@ class Chain(Chains):
         return np.nan, np.zeros((self.n_components, self.n_components))
 
 
+def _closed_classes(possible: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+    """Sets of states that reach each other and no other state, for steps (K, K) that are."""
+    from scipy.sparse.csgraph import connected_components
+
+    _, of_state = connected_components(possible, connection="strong")
+    leaves = (possible & (of_state[:, None] != of_state)).any(axis=1)
+    left = np.unique(of_state[leaves])
+    each = (np.flatnonzero(of_state == label) for label in range(of_state.max() + 1))
+    return [states for states in each if of_state[states[0]] not in left]
+
+
 def stationary_distribution(transitions: Array) -> Array:
     """Return delta (K,) with delta A = delta and sum 1, for a transition matrix A (K, K).
 
     Where there are several, that of least length.
     """
-    k = len(transitions)
-    try:
-        delta = np.linalg.solve((np.eye(k) - transitions + 1.0).T, np.ones(k))
-    except np.linalg.LinAlgError:
-        left = np.concatenate([np.eye(k) - transitions.T, np.ones((1, k))])
-        delta = np.linalg.lstsq(left, np.append(np.zeros(k), 1.0), rcond=None)[0]
-    delta = np.maximum(delta, 0.0)
-    return np.asarray(delta / delta.sum())
+    delta = np.zeros(len(transitions))
+    for states in _closed_classes(transitions > 0):
+        share = _kernels.stationary.stationary(transitions[np.ix_(states, states)])
+        delta[states] = share / (share @ share)
+    return delta / delta.sum()
 
 
 class _Stationary(Dirichlet):
@@ -377,51 +383,26 @@ class _Stationary(Dirichlet):
     def mode(self) -> Array:
         """Return delta(A) and A of highest density, (K + 1, K).
 
-        By ascent: where A is the best, A_ij is proportional to c_ij - 1 + A_ij g_ij, g the slope of
-        sum_i (s_i - 1) log delta_i. That is delta_i (Z p)_j, with p_i = (s_i - 1) / delta_i and the
-        fundamental matrix Z = (I - A + 1 delta)^-1 (Schweitzer 1968), but for a constant for each
-        row that makes no difference. Going there is a step along the natural gradient.
+        States that a chain leaves for good are no first ones: no matrix lets a chain start where
+        it does not return to, though labels to begin with may. Where several sets of states are
+        never left, chains start in each as often as was counted.
         """
         assert self.excess is not None
         first, moves = np.maximum(self.excess[0], 0.0), np.maximum(self.excess[1:], 0.0)
         possible = self.concentration[1:] > 0
-        a = np.where(
-            possible,
-            np.maximum(Dirichlet(self.concentration[1:], self.excess[1:]).mode(), LEAST),
-            0.0,
-        )
-        a /= a.sum(axis=1, keepdims=True)
-
-        # No matrix lets a chain start where it does not return to: labels to begin with may.
-        first = np.where(stationary_distribution(a) > 0, first, 0.0)
-
-        def value_at(a: Array) -> tuple[float, Array]:
-            delta = stationary_distribution(a)
-            return float(xlogy(moves, a).sum() + xlogy(first, delta).sum()), delta
-
-        value, delta = value_at(a)
-        for _ in range(STATIONARY_STEPS):
-            pull = np.divide(first, delta, out=np.zeros_like(first), where=first > 0)
-            z = np.linalg.pinv(np.eye(len(a)) - a + delta)
-            slope = delta[:, None] * (z @ pull)
-            slope -= np.min(slope, axis=1, keepdims=True, where=possible, initial=np.inf)
-            target = moves + a * slope
-            total = target.sum(axis=1, keepdims=True)
-            target = np.divide(target, total, out=a.copy(), where=total > 0)
-            share = 1.0
-            while True:
-                nearer = a + share * (target - a)
-                reached, there = value_at(nearer)
-                if reached >= value or share < SHORTEST:
-                    break
-                share /= 2
-            if not reached >= value:
-                break
-            change = np.abs(nearer - a).max()
-            a, value, delta = nearer, reached, there
-            if change < STATIONARY_CHANGE:
-                break
-        return np.concatenate([delta[None], a])
+        a = Dirichlet(self.concentration[1:], self.excess[1:]).mode()
+        delta = np.zeros(len(a))
+        classes = _closed_classes(possible)
+        for states in classes:
+            within = np.ix_(states, states)
+            total = first[states].sum()
+            if total > 0 and len(states) > 1:
+                begin = np.where(possible[within], np.maximum(a[within], LEAST), 0.0)
+                a[within], share = _kernels.stationary.highest(first[states], moves[within], begin)
+            else:
+                share = stationary_distribution(a[within])
+            delta[states] = share * (total if first.any() and len(classes) > 1 else 1.0)
+        return np.concatenate([delta[None] / delta.sum(), a])
 
     def _refuse(self) -> Any:
         raise ValueError(

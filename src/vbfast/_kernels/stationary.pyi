@@ -1,0 +1,7 @@
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+def stationary(transitions: Array) -> Array: ...
+def highest(first: Array, moves: Array, begin: Array) -> tuple[Array, Array]: ...

@@ -1,0 +1,310 @@
+# Stationary distributions of Markov chains, and the highest posterior of a chain that starts from
+# its own: see latents/chain.py.
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.math cimport INFINITY, exp, fabs, log
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from .arrays cimport doubles, doubles_of
+
+
+# Of an ascent: steps at most, and as many of the last as tell of curvatures; the share of the
+# objective that is no gain; the shortest share of a step that is tried, and the longest step in a
+# logarithm where no curvature is known; a probability at least, where it isn't 0.
+cdef Py_ssize_t STEPS = 1000
+cdef Py_ssize_t MEMORY = 50
+cdef Py_ssize_t MOST_NUMBERS = 2**23
+cdef double GAIN = 1e-13
+cdef double SHORTEST = 1e-9
+cdef double LONGEST = 0.3
+cdef double LEAST = 1e-100
+
+
+cdef void eliminate(Py_ssize_t n, double* a, double* leaving) noexcept nogil:
+    """Write triangular factors of I - A, for an irreducible A (K, K), over it.
+
+    By Grassmann, Taksar & Heyman (1985): states leave one after the other, from the last to the
+    second, and those that are left step as they do when seen at no other time. Nothing is
+    subtracted, so that every number is right to its last digits, however rare a step is.
+    `leaving` (K) is the diagonal.
+    """
+    cdef Py_ssize_t i, j, last
+    cdef double share
+    leaving[0] = 1.0
+    for last in range(n - 1, 0, -1):
+        leaving[last] = 0.0
+        for j in range(last):
+            leaving[last] += a[last * n + j]
+        for i in range(last):
+            share = a[i * n + last] / leaving[last]
+            a[i * n + last] = share
+            for j in range(last):
+                a[i * n + j] += share * a[last * n + j]
+
+
+cdef void read_stationary(Py_ssize_t n, const double* factors, double* delta) noexcept nogil:
+    """Stationary distribution (K) by factors of `eliminate`."""
+    cdef Py_ssize_t i, j
+    cdef double total = 1.0
+    delta[0] = 1.0
+    for j in range(1, n):
+        delta[j] = 0.0
+        for i in range(j):
+            delta[j] += delta[i] * factors[i * n + j]
+        total += delta[j]
+    for j in range(n):
+        delta[j] /= total
+
+
+def stationary(transitions):
+    """Return the stationary distribution (K,) of an irreducible transition matrix (K, K)."""
+    cdef Py_ssize_t n = len(transitions)
+    factors = transitions.copy()
+    delta = transitions.sum(axis=0)
+    cdef double* a = doubles_of("transitions", factors, n, n, writable=True)
+    cdef double* out = doubles("delta", delta, n, writable=True)
+    cdef double* leaving = <double*>malloc(n * sizeof(double))
+    if leaving == NULL:
+        raise MemoryError()
+    with nogil:
+        eliminate(n, a, leaving)
+        read_stationary(n, a, out)
+        free(leaving)
+    return delta
+
+
+# What an ascent sees at log A (K, K), of which rows may have any sum: the objective, A, its slope
+# for log A, a guess of the inverse of its curvature, and delta (K).
+cdef struct Look:
+    double value
+    double* logs
+    double* a
+    double* slope
+    double* inverse
+    double* delta
+
+
+cdef Look look_at(Py_ssize_t n, double* memory) noexcept nogil:
+    cdef Look at
+    at.value = -INFINITY
+    at.logs = memory
+    at.a = at.logs + n * n
+    at.slope = at.a + n * n
+    at.inverse = at.slope + n * n
+    at.delta = at.inverse + n * n
+    return at
+
+
+cdef void look(
+    Py_ssize_t n, const double* first, const double* moves, Look* at, double* room
+) noexcept nogil:
+    """Find all at `at.logs`. `room` (K (K + 3)).
+
+    The slope for A_ij is c_ij / A_ij + delta_i h_j, (I - A) h = s / delta - sum s (Schweitzer
+    1968). So A_ij is proportional to c_ij + A_ij delta_i h_j where A is the best, and to go from A
+    to that is to climb: by slope times a positive number.
+    """
+    cdef double* factors = room
+    cdef double* leaving = factors + n * n
+    cdef double* right = leaving + n
+    cdef double* h = right + n
+    cdef double* row
+    cdef double top, total, there, here, step
+    cdef double all_first = 0.0
+    cdef double lowest = 0.0
+    cdef Py_ssize_t i, j
+    for i in range(n):
+        row = at.a + i * n
+        top = -INFINITY
+        total = 0.0
+        for j in range(n):
+            top = max(top, at.logs[i * n + j])
+        for j in range(n):
+            row[j] = 0.0
+            if at.logs[i * n + j] > -INFINITY:
+                row[j] = max(exp(at.logs[i * n + j] - top), LEAST)
+            total += row[j]
+        for j in range(n):
+            row[j] /= total
+    memcpy(factors, at.a, n * n * sizeof(double))
+    eliminate(n, factors, leaving)
+    read_stationary(n, factors, at.delta)
+    at.value = 0.0
+    for i in range(n):
+        all_first += first[i]
+        if first[i] > 0.0:
+            at.value += first[i] * log(at.delta[i])
+    for i in range(n):
+        right[i] = first[i] / at.delta[i] - all_first
+    for j in range(n - 1, 0, -1):
+        for i in range(j):
+            right[i] += factors[i * n + j] * right[j]
+    h[0] = 0.0
+    for i in range(1, n):
+        h[i] = right[i]
+        for j in range(i):
+            h[i] += factors[i * n + j] * h[j]
+        h[i] /= leaving[i]
+        lowest = min(lowest, h[i])
+    for i in range(n):
+        # A constant more in h makes no difference.
+        total = 0.0
+        for j in range(n):
+            there = at.a[i * n + j] * at.delta[i] * (h[j] - lowest)
+            if moves[i * n + j] > 0.0:
+                there += moves[i * n + j]
+                at.value += moves[i * n + j] * log(at.a[i * n + j])
+            at.slope[i * n + j] = there
+            total += there
+        for j in range(n):
+            there = at.slope[i * n + j]
+            here = at.a[i * n + j] * total
+            at.slope[i * n + j] = there - here
+            there = max(there, LEAST)
+            here = max(here, LEAST)
+            at.inverse[i * n + j] = 0.0
+            if at.logs[i * n + j] == -INFINITY:
+                at.slope[i * n + j] = 0.0
+            elif fabs(there - here) > 1e-8 * here:
+                step = min(max(log(there / here), -LONGEST), LONGEST)
+                at.inverse[i * n + j] = step / (there - here)
+            else:
+                at.inverse[i * n + j] = 1.0 / here
+
+
+cdef double product(Py_ssize_t n, const double* a, const double* b) noexcept nogil:
+    cdef double total = 0.0
+    cdef Py_ssize_t i
+    for i in range(n):
+        total += a[i] * b[i]
+    return total
+
+
+# The last steps, and what slopes changed by, (MEMORY, K^2) each, the oldest at `oldest`.
+cdef struct Steps:
+    Py_ssize_t most
+    Py_ssize_t known
+    Py_ssize_t oldest
+    double* steps
+    double* changes
+    double* products
+    double* shares
+
+
+cdef void go_ahead(Py_ssize_t n, const Look* at, Steps* last, double* ahead) noexcept nogil:
+    """A quasi-Newton step (Nocedal 1980) of n numbers."""
+    cdef Py_ssize_t i, place, turn
+    cdef double share
+    memcpy(ahead, at.slope, n * sizeof(double))
+    for turn in range(last.known - 1, -1, -1):
+        place = (last.oldest + turn) % last.most
+        share = product(n, last.steps + place * n, ahead) / last.products[place]
+        last.shares[place] = share
+        for i in range(n):
+            ahead[i] -= share * last.changes[place * n + i]
+    for i in range(n):
+        ahead[i] *= at.inverse[i]
+    for turn in range(last.known):
+        place = (last.oldest + turn) % last.most
+        share = last.shares[place]
+        share -= product(n, last.changes + place * n, ahead) / last.products[place]
+        for i in range(n):
+            ahead[i] += share * last.steps[place * n + i]
+
+
+cdef void remember(
+    Py_ssize_t n, const Look* before, const Look* after, const double* ahead, double share,
+    Steps* last,
+) noexcept nogil:
+    """Keep a step that showed a curvature."""
+    cdef Py_ssize_t place = (last.oldest + last.known) % last.most
+    cdef double* step = last.steps + place * n
+    cdef double* change = last.changes + place * n
+    cdef Py_ssize_t i
+    cdef double found
+    if last.known == last.most:  # in the place of the oldest, which is lost in any case
+        last.oldest = (last.oldest + 1) % last.most
+        last.known -= 1
+    for i in range(n):
+        step[i] = share * ahead[i]
+        change[i] = before.slope[i] - after.slope[i]
+    found = product(n, step, change)
+    if found > 0.0:
+        last.products[place] = found
+        last.known += 1
+
+
+def highest(first, moves, begin):
+    """Return A (K, K) that makes sum c log A + sum s log delta(A) largest, and delta(A) (K,).
+
+    By quasi-Newton steps in log A: by the Markov chain tree theorem log delta is a difference of
+    logarithms of sums of products of A's elements, and never steep there.
+
+    Parameters
+    ----------
+    first, moves : s (K,) and c (K, K), counts
+    begin : A, (K, K), to begin with, 0 where it is to stay so; irreducible
+    """
+    cdef Py_ssize_t n = len(begin)
+    cdef Py_ssize_t size = n * n
+    cdef Py_ssize_t i, _turn
+    cdef double gain, share
+    cdef bint found
+    cdef Look here, there
+    cdef Steps last
+    out, delta = begin.copy(), begin.sum(axis=0)
+    cdef const double* s = doubles("first", first, n)
+    cdef const double* c = doubles_of("moves", moves, n, n)
+    cdef double* a = doubles_of("begin", out, n, n, writable=True)
+    cdef double* of_a = doubles("delta", delta, n, writable=True)
+    last.most = min(MEMORY, max(MOST_NUMBERS // max(size, 1), 4))
+    last.known = 0
+    last.oldest = 0
+    # Two looks, room, a step ahead, and the last ones.
+    cdef Py_ssize_t look_size = 4 * size + n
+    cdef Py_ssize_t total = 2 * look_size + 2 * size + 3 * n + 2 * last.most * (size + 1)
+    cdef double* memory = <double*>malloc(total * sizeof(double))
+    if memory == NULL:
+        raise MemoryError()
+    cdef double* room = memory + 2 * look_size
+    cdef double* ahead = room + size + 3 * n
+    here = look_at(n, memory)
+    there = look_at(n, memory + look_size)
+    last.steps = ahead + size
+    last.changes = last.steps + last.most * size
+    last.products = last.changes + last.most * size
+    last.shares = last.products + last.most
+    try:
+        for i in range(size):
+            here.logs[i] = log(a[i]) if a[i] > 0.0 else -INFINITY
+        with nogil:
+            look(n, s, c, &here, room)
+        for _turn in range(STEPS):
+            with nogil:
+                go_ahead(size, &here, &last, ahead)
+                gain = product(size, ahead, here.slope)
+            share = 1.0
+            found = False
+            while gain > GAIN * max(1.0, fabs(here.value)) and share > SHORTEST and not found:
+                PyErr_CheckSignals()
+                with nogil:
+                    for i in range(size):
+                        there.logs[i] = here.logs[i] + share * ahead[i]
+                    look(n, s, c, &there, room)
+                found = there.value >= here.value + 1e-4 * share * gain
+                if not found:
+                    share /= 2
+            if found:
+                with nogil:
+                    remember(size, &here, &there, ahead, share, &last)
+                here, there = there, here
+            elif last.known:
+                last.known = 0  # nothing is gained by what they said
+            else:
+                break
+        memcpy(a, here.a, size * sizeof(double))
+        memcpy(of_a, here.delta, n * sizeof(double))
+    finally:
+        free(memory)
+    return out, delta
