@@ -118,7 +118,7 @@ class Effort:
 
 # In compiled code, where a sweep takes microseconds; else; and where one takes milliseconds.
 QUICK = Effort((12, 24, 24), 8, 40, 2, 8, 60, (2,))
-PATIENT = Effort((8, 16, 16), 6, 36, 1, 8, 12, (2,))
+PATIENT = Effort((5, 10, 10), 4, 24, 1, 8, 8, (2,))
 BRIEF = Effort((6, 12, 12), 3, 20, 1, 2, 6, (2, 4, 8))
 # Sweeps of starts of chains of full inference; and for a bound of the evidence.
 VARIED, MOST_FOR_BOUND = 60, 200
