@@ -1673,7 +1673,7 @@ def test_what_the_parts_refuse():
     sparse = replace(p.model, latent=vbfast.CoupledChains(2, 2, "structured", 0.5))
     with pytest.raises(ValueError, match="concentration < 1 has no mode"):
         sparse.mode(sparse.prior)
-    with pytest.raises(ValueError, match="covariance_type must be 'full' or 'diag'"):
+    with pytest.raises(ValueError, match="covariance_type must be one of 'full', 'diag', not"):
         vbfast.AdditiveGaussian(2, 2, 2, "tied")
     with pytest.raises(ValueError, match="frame has 2 features, not 3"):
         vbfast.AdditiveGaussian(3, 2, 2, frame=p.data.frame)

@@ -167,7 +167,7 @@ class Known(Answers):
         if impossible is not None and impossible >= 0:
             raise impossible_error(impossible)
 
-    @property
+    @cached_property
     def _closest(self) -> Assignment:
         """What finds q(T): that of all chains together, where they don't have too many states."""
         many = isinstance(self.latent, CoupledChains) and not self.latent.tractable
@@ -255,7 +255,7 @@ class Known(Answers):
     ) -> float:
         """log p(X) of chains; where they are coupled and have too many states, a lower bound."""
         # A bound is found along with q(T).
-        exact = self._closest is EXACT
+        exact = self._closest == EXACT
         out = {} if exact else {"q": np.empty((len(values), *self.latent.shape))}
         return self._total(values, n_threads, sequences, self._closest, out)
 

@@ -705,7 +705,8 @@ def _check_relative(name: str, covariance: Array, frame: Frame, least: float, mo
         relative = each * frame.scale * frame.scale
     bad = np.flatnonzero(~((relative >= least) & (relative <= most)))
     if len(bad):
+        index = [int(bad[0])] * covariance.ndim
         raise ValueError(
-            f"{name} of column {bad[0]} of X is {each[bad[0]]:g}, {relative[bad[0]]:g} times its "
-            f"variance; {least:g} to {most:g} times are allowed"
+            f"{name}{index} is {each[bad[0]]:g}, {relative[bad[0]]:g} times that of X; "
+            f"{least:g} to {most:g} times are allowed"
         )

@@ -203,7 +203,7 @@ class Chain(Chains):
         """Compiled recursions over rows: in float64 arithmetic, always."""
         return _kernels.chain
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int]:
         """Of a row's q(T)."""
         return (self.n_components,)

@@ -93,7 +93,7 @@ class CoupledChains(Chains):
         few = self.n_components == 1 or self.n_chains <= most.bit_length()
         return few and self.n_states <= most
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int]:
         """Of a row's q(T): a distribution for each chain."""
         return self.n_chains, self.n_components

@@ -7,6 +7,7 @@ import itertools
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -73,7 +74,7 @@ class Mixture:
         """Whether the compiled loop knows this structure: see loops.py."""
         return self.exchangeable
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int]:
         """Of a row's q(T)."""
         return (self.n_components,)
