@@ -429,8 +429,10 @@ class _Climb:
         coordinates = None if remembers else self._coordinates(model)
         extrapolation = Extrapolation(coordinates, max(stopping.target, least), total_weight)
         converged, left = False, np.inf
-        # Where the first step ahead was taken: updates alone may avoid what steps ahead lead into.
+        # Where the first step ahead was taken, and when: updates alone may avoid what steps ahead
+        # lead into.
         before: Stats | None = None
+        first_ahead = 0
         while not converged and len(objectives) <= self.max_iter:
             last, image = sweep.objective, model.prior + sweep.stats
             ahead = extrapolation.propose(sweep.posterior, image)
@@ -446,7 +448,8 @@ class _Climb:
                     if 0 <= change < np.inf:
                         extrapolation.accept(change)
                         stopping.went_ahead(change)
-                        before = sweep.posterior if before is None else before
+                        if before is None:
+                            before, first_ahead = sweep.posterior, len(objectives)
                         sweep = further
                         note(sweep.objective)
                         continue
@@ -464,6 +467,9 @@ class _Climb:
                     stopping.went_ahead(0.0)
                     sweep = yield from visit(before, read(before))
                     before = None
+                    # What was gained is given up.
+                    given_up = len(objectives) - first_ahead
+                    objectives[first_ahead:] = [sweep.objective] * given_up
                     note(sweep.objective)
                     continue
                 precise = True
