@@ -64,8 +64,8 @@ __all__ = [
 EXACT, FACTORISED = Assignment("exact"), Assignment("factorised")
 # An objective may fall by this share of itself: rounding.
 ROUNDING = 1e-10
-# And by this, for each row that a prior stands for.
-ROUNDING_OF_CONSTANTS = 1e-14
+# And by this share of n log n, for the n rows that a prior stands for.
+ROUNDING_OF_CONSTANTS = 9e-16
 # Gains of a smaller share are left to plain steps.
 LEAST_SHARE = 1e-12
 
@@ -421,7 +421,9 @@ class _Climb:
         note(sweep.objective)
         least = LEAST_SHARE * max(abs(sweep.objective), total_weight)
         # What is left of normalisers, n log n of the n rows that a prior stands for.
-        constants = ROUNDING_OF_CONSTANTS * float(np.abs(model.prior.buffer).sum())
+        with np.errstate(over="ignore"):
+            heaviest = float(np.abs(model.prior.buffer).sum())
+        constants = ROUNDING_OF_CONSTANTS * heaviest * (1 + np.log1p(heaviest))
         tol = np.nan if self.tol is None else self.tol
         stopping = _kernels.loop.Stopping(tol, total_weight, data.n_rows)
         # A step ahead that is refused would spoil the q(T) that data remember.
