@@ -21,6 +21,8 @@ from vbfast.conjugate import (
     NormalWishart,
     StickBreaking,
     Tables,
+    definite_solution,
+    least_norm_solution,
     point,
     precision_factors,
 )
@@ -1108,6 +1110,33 @@ def test_density_under_many_large_concentrations():
     found = prior.log_density(weights) + prior.log_normalizer
     expected = math.fsum((excess * np.log(weights)).ravel())
     assert found == pytest.approx(expected, abs=4 * np.spacing(expected))
+
+
+@pytest.mark.parametrize("n_rows", [3, 200])
+@pytest.mark.parametrize("heavy", [1.0, 1e9])
+def test_solutions_of_collinear_indicators(n_rows, heavy):
+    """Of least norm, as by singular values; where a prior makes them definite, the only ones."""
+    rng = np.random.default_rng(0)
+    m, k = 4, 5
+    marks = np.zeros((n_rows, m * k))
+    for chain in range(m):  # the last state of each is empty
+        marks[np.arange(n_rows), chain * k + rng.integers(0, k - 1, n_rows)] = 1.0
+    weight = np.where(np.arange(n_rows) % 2, heavy, 1.0)[:, None]
+    gram, cross = marks.T @ (weight * marks), marks.T @ (weight * rng.standard_normal((n_rows, 3)))
+    expected = np.linalg.lstsq(gram, cross, rcond=None)[0]
+    found = least_norm_solution(gram, cross)
+    np.testing.assert_allclose(found, expected, atol=1e-15 * heavy + 1e-12)
+    assert np.all(found[k - 1 :: k] == 0)
+    assert np.all(least_norm_solution(0 * gram, 0 * cross) == 0)
+    whole = gram + np.eye(m * k)
+    np.testing.assert_allclose(
+        definite_solution(whole, cross), np.linalg.solve(whole, cross), atol=1e-14 * heavy
+    )
+    # An empty state's prior is its own, however weak; chains' levels need one that is seen.
+    alone = np.diag([3.0, 2.0, 1e-100])
+    np.testing.assert_allclose(definite_solution(alone, alone @ np.ones((3, 2))), np.ones((3, 2)))
+    with pytest.raises(vbfast.DegenerateError, match="mean_precision is lost"):
+        definite_solution(gram + 1e-30 * np.eye(m * k), cross)
 
 
 def psi_rest(x):

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import vbfast
-from vbfast import _kernels
+from vbfast import _interrupts, _kernels
+from vbfast._interrupts import interruptible
 from vbfast._kernels.inputs import Assignment, Block
 from vbfast._threads import available_threads, resolve_threads
 from vbfast.starts import from_labels
@@ -370,6 +371,46 @@ def test_interrupt_within_a_tile(n_threads):
 
 
 @posix
+def test_interrupt_of_a_call_that_does_not_look(monkeypatch):
+    """It is left to end alone; a short one, one without threads and an error are as they were."""
+    release = threading.Event()
+    with Interrupt(0.2), pytest.raises(KeyboardInterrupt):
+        interruptible(1e12, lambda: release.wait(60))
+    release.set()
+    here = threading.get_ident()
+    assert interruptible(1.0, threading.get_ident) == here
+    assert interruptible(1e12, threading.get_ident) != here
+    with pytest.raises(ZeroDivisionError), np.errstate(all="raise"):
+        interruptible(1e12, lambda: 1 / 0)
+
+    def none(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none)
+    assert interruptible(1e12, threading.get_ident) == here
+
+
+@pytest.mark.parametrize("method", ["em", "mean_field"])
+@pytest.mark.parametrize("kind", [vbfast.FactorialHMM, vbfast.BayesianGaussianMixture])
+def test_long_algebra_does_not_keep_ctrl_c_waiting(monkeypatch, method, kind):
+    """It is left to a thread, on which it says the same."""
+    X = np.random.default_rng(0).standard_normal((60, 2))
+    estimator = kind(2, method=method, random_state=0, max_iter=5, n_threads=1)
+    expected = estimator.fit(X).means_
+    begun = []
+
+    class Thread(threading.Thread):
+        def start(self):
+            begun.append(self)
+            super().start()
+
+    monkeypatch.setattr(_interrupts, "LONG", 0)
+    monkeypatch.setattr(threading, "Thread", Thread)
+    np.testing.assert_array_equal(estimator.fit(X).means_, expected)
+    assert begun
+
+
+@posix
 @pytest.mark.parametrize(
     "method",
     [
@@ -449,7 +490,7 @@ def test_interrupt_of_a_process():
 # Rows that take no memory, and for ever.
 MANY_ROWS = """
 import numpy as np, vbfast
-from vbfast import _kernels
+from vbfast import _interrupts, _kernels
 from vbfast._kernels.inputs import Assignment, Block
 from vbfast.data import check_finite
 rows = np.broadcast_to(np.arange(4.0), (10**12, 4))
@@ -489,7 +530,7 @@ def test_interrupt_of_a_pass_over_the_rows(call, n_threads):
 
 REPORT = """
 import numpy as np, vbfast
-from vbfast import _kernels
+from vbfast import _interrupts, _kernels
 from vbfast._threads import available_threads
 rng = np.random.default_rng(0)
 X = rng.standard_normal((3000, 3)) + 4 * rng.integers(0, 2, (3000, 1))

@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaln, digamma, gammaln, xlog1py, xlogy
 
 from . import _kernels
+from ._interrupts import interruptible
 from .exceptions import DegenerateError
 
 __all__ = [
@@ -37,7 +38,9 @@ __all__ = [
     "Regression",
     "StickBreaking",
     "Tables",
+    "definite_solution",
     "degenerate_error",
+    "least_norm_solution",
     "lost_precision_error",
     "point",
     "precision_factors",
@@ -45,6 +48,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 
 # A component that holds less than this of a row is empty: what is left of it is rounding.
 EMPTY = 1e-100
@@ -432,6 +436,68 @@ class StickBreaking:
         )
 
 
+def _pivoted(matrix: Array) -> tuple[Array, NDArray[np.int64]]:
+    """L (P, R), R the rank, and an order in which matrix, semidefinite, is LL' but for rounding."""
+    from scipy.linalg import lapack
+
+    lower, pivots, rank, _ = lapack.dpstrf(matrix, lower=1)
+    return np.tril(lower)[:, :rank], pivots - 1
+
+
+def least_norm_solution(gram: Array, cross: Array) -> Array:
+    """W of least norm with gram W = cross, (P, D), for a semidefinite gram (P, P).
+
+    By a Cholesky factor with pivots, a tenth of the work of singular values, whose leading rows
+    give a solution; what of it lies in the null space is taken off.
+    """
+    from scipy.linalg import cho_solve, qr, solve_triangular
+
+    held = np.diagonal(gram) > 0
+    if not held.all():
+        whole = np.zeros(cross.shape)
+        whole[held] = least_norm_solution(gram[np.ix_(held, held)], cross[held])
+        return whole
+    lower, order = _pivoted(gram)
+    size, rank = lower.shape
+    basic = np.zeros(cross.shape)
+    if rank > 0:
+        top = lower[:rank]
+        basic[:rank] = cho_solve((top, True), cross[order[:rank]], check_finite=False)
+        if rank < size:
+            null = np.eye(size, size - rank, -rank)
+            null[:rank] = -solve_triangular(
+                top, lower[rank:].T, lower=True, trans="T", check_finite=False
+            )
+            null = qr(null, mode="economic", check_finite=False)[0]
+            basic -= null @ (null.T @ basic)
+    out = np.empty_like(basic)
+    out[order] = basic
+    return out
+
+
+def definite_solution(gram: Array, cross: Array) -> Array:
+    """W with gram W = cross, (P, D), for a definite gram (P, P).
+
+    Raises
+    ------
+    DegenerateError
+        Where, in units in which its diagonal is 1, gram is semidefinite but for rounding.
+    """
+    from scipy.linalg import cho_solve
+
+    diagonal = np.diagonal(gram)
+    if not diagonal.min() > 0:
+        raise lost_precision_error()
+    unit = np.sqrt(diagonal)
+    lower, order = _pivoted(gram / unit / unit[:, None])
+    if len(gram) != lower.shape[1]:
+        raise lost_precision_error()
+    out = np.empty(cross.shape)
+    right = (cross / unit[:, None])[order]
+    out[order] = cho_solve((lower, True), right, check_finite=False)
+    return out / unit[:, None]
+
+
 def lost_precision_error() -> DegenerateError:
     """Return the error that tells of a regression whose prior doesn't hold what its rows leave."""
     return DegenerateError(
@@ -464,7 +530,10 @@ def _factor(
     out = np.empty_like(scatter)
     room = np.empty((n_features + 1, n_features))
     scale = np.ascontiguousarray(scale, dtype=np.float64)
-    bad = _kernels.triangle.precision_factors(scatter, scale, tiny, room, out)
+    bad = interruptible(
+        out.size * n_features,
+        lambda: _kernels.triangle.precision_factors(scatter, scale, tiny, room, out),
+    )
     if bad >= 0:
         raise error(bad)
     return out
@@ -616,7 +685,7 @@ class _NormalPrecision:
         DegenerateError
             If scatter is not positive definite but for rounding.
         """
-        parts, bad = _kernels.parameters.mode(self)
+        parts, bad = self._long(lambda: _kernels.parameters.mode(self))
         if bad >= 0:
             raise degenerate_error(bad)
         return Gaussians(*parts)
@@ -633,14 +702,19 @@ class _NormalPrecision:
 
     def sample(self, rng: np.random.Generator) -> Gaussians:
         """Draw precisions (Wishart by Bartlett's decomposition), then means given them."""
-        parts, bad = _kernels.parameters.sample(self, _seed(rng))
+        seed = _seed(rng)
+        parts, bad = self._long(lambda: _kernels.parameters.sample(self, seed))
         if bad >= 0:
             raise degenerate_error(bad)
         return Gaussians(*parts)
 
+    def _long(self, call: Callable[[], T]) -> T:
+        """Factors of matrices: as many operations as numbers in them, for each feature."""
+        return interruptible(self.scatter.size * self.n_features, call)
+
     @cached_property
     def _mean(self) -> Gaussians:
-        parts, bad = _kernels.parameters.mean(self)
+        parts, bad = self._long(lambda: _kernels.parameters.mean(self))
         if bad >= 0:
             raise degenerate_error(bad)
         return Gaussians(*parts)
@@ -648,7 +722,7 @@ class _NormalPrecision:
     @cached_property
     def log_normalizer(self) -> Array:
         """Log of the integral of the density without its constants, (G,) (B.79; B.39)."""
-        values = _kernels.parameters.log_normalizer(self)
+        values = self._long(lambda: _kernels.parameters.log_normalizer(self))
         if self.proper and not np.isfinite(values).all():
             raise degenerate_error(int(np.flatnonzero(~np.isfinite(values))[0]))
         return values
@@ -660,7 +734,8 @@ class _NormalPrecision:
 
     def log_density(self, theta: Gaussians) -> float:
         """log p(mu, Lambda), all components; without its constant where improper."""
-        return _kernels.parameters.log_density(self, theta) + self._log_constant
+        density = self._long(lambda: _kernels.parameters.log_density(self, theta))
+        return density + self._log_constant
 
     def log_density_terms(self, theta: Gaussians) -> tuple[float, Array]:
         """The same with components in any order.
@@ -672,7 +747,8 @@ class _NormalPrecision:
 
     def kl(self, prior: Self) -> float:
         """KL(self || prior) = E[log q] - E[log p] (Bishop 10.74, 10.77)."""
-        value = _kernels.parameters.divergence(self, prior, self.mean())
+        theta = self.mean()
+        value = self._long(lambda: _kernels.parameters.divergence(self, prior, theta))
         return value + float(prior.log_normalizer.sum())
 
 
@@ -1162,9 +1238,14 @@ class MatrixNormalWishart(_Wishart):
     def _precision_root(self) -> Array:
         """L with LL' = precision."""
         try:
-            return np.asarray(np.linalg.cholesky(self.precision), dtype=np.float64)
+            root = interruptible(self._cube, lambda: np.linalg.cholesky(self.precision))
         except np.linalg.LinAlgError:
             raise lost_precision_error() from None
+        return np.asarray(root, dtype=np.float64)
+
+    @property
+    def _cube(self) -> int:
+        return len(self.means) ** 3
 
     @property
     def _log_det_precision(self) -> float:
@@ -1175,14 +1256,17 @@ class MatrixNormalWishart(_Wishart):
 
         E[(W - mean) Lambda (W - mean)'] = D precision^-1.
         """
-        slack = np.sqrt(self.means.shape[1]) * np.linalg.inv(self._precision_root).T
+        root = self._precision_root
+        inverse = interruptible(self._cube, lambda: np.linalg.inv(root))
+        slack = np.sqrt(self.means.shape[1]) * inverse.T
         factor = self._joined(self._mean_factor)
         return Regression(self.means, factor, float(self._mean_log_det.sum()), slack)
 
     def sample(self, rng: np.random.Generator) -> Regression:
         """Draw Lambda, then W = mean + L^-T Z A^-T given Lambda, Z ~ N(0, 1)."""
         factor = self._joined(self._sample_factor(rng))
-        z = np.linalg.solve(self._precision_root.T, rng.standard_normal(self.means.shape))
+        root, noise = self._precision_root.T, rng.standard_normal(self.means.shape)
+        z = interruptible(self._cube, lambda: np.linalg.solve(root, noise))
         return regression(self.means + np.linalg.solve(factor, z.T).T, factor)
 
     def _square(self, theta: Regression) -> float:

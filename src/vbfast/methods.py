@@ -64,8 +64,8 @@ __all__ = [
 EXACT, FACTORISED = Assignment("exact"), Assignment("factorised")
 # An objective may fall by this share of itself: rounding.
 ROUNDING = 1e-10
-# And by this, for each row that a prior stands for.
-ROUNDING_OF_CONSTANTS = 1e-14
+# And by this share of n log n, for the n rows that a prior stands for.
+ROUNDING_OF_CONSTANTS = 9e-16
 # Gains of a smaller share are left to plain steps.
 LEAST_SHARE = 1e-12
 
@@ -421,7 +421,9 @@ class _Climb:
         note(sweep.objective)
         least = LEAST_SHARE * max(abs(sweep.objective), total_weight)
         # What is left of normalisers, n log n of the n rows that a prior stands for.
-        constants = ROUNDING_OF_CONSTANTS * float(np.abs(model.prior.buffer).sum())
+        with np.errstate(over="ignore"):
+            heaviest = float(np.abs(model.prior.buffer).sum())
+        constants = ROUNDING_OF_CONSTANTS * heaviest * (1 + np.log1p(heaviest))
         tol = np.nan if self.tol is None else self.tol
         stopping = _kernels.loop.Stopping(tol, total_weight, data.n_rows)
         # A step ahead that is refused would spoil the q(T) that data remember.
@@ -429,8 +431,10 @@ class _Climb:
         coordinates = None if remembers else self._coordinates(model)
         extrapolation = Extrapolation(coordinates, max(stopping.target, least), total_weight)
         converged, left = False, np.inf
-        # Where the first step ahead was taken: updates alone may avoid what steps ahead lead into.
+        # Where the first step ahead was taken, and when: updates alone may avoid what steps ahead
+        # lead into.
         before: Stats | None = None
+        first_ahead = 0
         while not converged and len(objectives) <= self.max_iter:
             last, image = sweep.objective, model.prior + sweep.stats
             ahead = extrapolation.propose(sweep.posterior, image)
@@ -446,7 +450,8 @@ class _Climb:
                     if 0 <= change < np.inf:
                         extrapolation.accept(change)
                         stopping.went_ahead(change)
-                        before = sweep.posterior if before is None else before
+                        if before is None:
+                            before, first_ahead = sweep.posterior, len(objectives)
                         sweep = further
                         note(sweep.objective)
                         continue
@@ -464,6 +469,9 @@ class _Climb:
                     stopping.went_ahead(0.0)
                     sweep = yield from visit(before, read(before))
                     before = None
+                    # What was gained is given up.
+                    given_up = len(objectives) - first_ahead
+                    objectives[first_ahead:] = [sweep.objective] * given_up
                     note(sweep.objective)
                     continue
                 precise = True

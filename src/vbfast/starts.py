@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _kernels, loops
+from ._interrupts import interruptible
 from ._kernels.inputs import Assignment, Block, Coefficients
-from .conjugate import Gaussians
+from .conjugate import Gaussians, least_norm_solution
 from .data import ArrayData, Frame, as_sequences
 from .emissions import Gaussian
 from .latents import Mixture
@@ -699,15 +700,14 @@ def _taken_apart(points: Array, weight: Array, m: int, k: int, rng: np.random.Ge
     By turns the nearest sums and, given those, least squares (a vector quantiser of M codebooks).
     """
     best, least = np.zeros((m * k, points.shape[1])), np.inf
-    root = np.sqrt(weight)[:, None]
+    heavy = weight[:, None] * points
     for _ in range(TIMES_APART):
         means = points[rng.integers(len(points), size=m * k)] / np.sqrt(m)
         states = _summands(points, means, m, k, None)
         for _ in range(ROUNDS_APART):
             marks = np.zeros((len(points), m * k))
             np.put_along_axis(marks, states, 1.0, axis=1)
-            solution = np.linalg.lstsq(root * marks, root * points, rcond=None)[0]
-            means = np.asarray(solution, dtype=np.float64)
+            means = interruptible(marks.size * m * k, partial(_fitted, marks, weight, heavy))
             last, states = states, _summands(points, means, m, k, states)
             if np.array_equal(last, states):
                 break
@@ -715,6 +715,11 @@ def _taken_apart(points: Array, weight: Array, m: int, k: int, rng: np.random.Ge
         if away < least:
             best, least = means, away
     return best
+
+
+def _fitted(marks: Array, weight: Array, heavy: Array) -> Array:
+    """Least squares of weighted points, (M K, D)."""
+    return least_norm_solution(marks.T @ (weight[:, None] * marks), marks.T @ heavy)
 
 
 def _summands(

@@ -57,7 +57,9 @@ cdef inline void read_rate_modes(Gammas q, double* rates, double* log_rates) noe
         pooled = sum_ / total if total > 0.0 else 0.0
         for k in range(q.n_components):
             i = k * q.n_features + d
-            rates[i] = q.excess[i] / q.rate[i] if q.rate[i] > EMPTY else pooled
+            rates[i] = pooled
+            if q.rate[i] > EMPTY or q.rate[i] > 0.0 and q.excess[i] > EMPTY:
+                rates[i] = q.excess[i] / q.rate[i]
             log_rates[i] = log(rates[i])
 
 

@@ -9,7 +9,7 @@
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBuffer_Release
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange
-from libc.math cimport INFINITY, fabs, isfinite, log, sqrt
+from libc.math cimport INFINITY, fabs, isfinite, log, log1p, sqrt
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset, strcmp
@@ -99,7 +99,7 @@ cdef double SLICE = 0.05
 cdef double PRESENT = 1e-300
 # An objective may fall by this share of itself.
 cdef double ROUNDING = 1e-10
-cdef double ROUNDING_OF_CONSTANTS = 1e-14
+cdef double ROUNDING_OF_CONSTANTS = 9e-16
 # Gains of a smaller share of the objective are rounding.
 cdef double LEAST_SHARE = 1e-12
 # See data.py.
@@ -741,7 +741,7 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
             if n > 0:
                 change = value - job.objectives[p][n - 1]
                 least = ROUNDING * max(fabs(value), room.total_weight)
-                least += ROUNDING_OF_CONSTANTS * heaviest
+                least += ROUNDING_OF_CONSTANTS * heaviest * (1.0 + log1p(heaviest))
                 if change < -least and change < -least - room.total_weight * job.verbs.rounding(
                     &part, theta, room.scratch
                 ):

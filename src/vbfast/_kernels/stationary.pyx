@@ -75,9 +75,11 @@ def stationary(transitions):
 
 
 # What an ascent sees at log A (K, K), of which rows may have any sum: the objective, A, its slope
-# for log A, a guess of the inverse of its curvature, and delta (K).
+# for log A, a guess of the inverse of its curvature, and delta (K). `root` is a state where a chain
+# often is.
 cdef struct Look:
     double value
+    Py_ssize_t root
     double* logs
     double* a
     double* slope
@@ -88,12 +90,41 @@ cdef struct Look:
 cdef Look look_at(Py_ssize_t n, double* memory) noexcept nogil:
     cdef Look at
     at.value = -INFINITY
+    at.root = 0
     at.logs = memory
     at.a = at.logs + n * n
     at.slope = at.a + n * n
     at.inverse = at.slope + n * n
     at.delta = at.inverse + n * n
     return at
+
+
+cdef inline Py_ssize_t swapped(Py_ssize_t i, Py_ssize_t root) noexcept nogil:
+    """State i where state `root` and state 0 change places."""
+    return root if i == 0 else (0 if i == root else i)
+
+
+cdef void eliminate_from(
+    Py_ssize_t n, Look* at, double* factors, double* leaving, double* delta
+) noexcept nogil:
+    """Factors of A with the root first, and delta, of which `delta` (K) is in their order.
+
+    Of a root that a chain hardly ever sees all that is said of the others is lost beside it.
+    """
+    cdef Py_ssize_t i, j, most
+    while True:
+        for i in range(n):
+            for j in range(n):
+                factors[i * n + j] = at.a[swapped(i, at.root) * n + swapped(j, at.root)]
+        eliminate(n, factors, leaving)
+        read_stationary(n, factors, delta)
+        most = 0
+        for i in range(n):
+            at.delta[swapped(i, at.root)] = delta[i]
+            most = i if delta[i] > delta[most] else most
+        if not delta[most] > 1e3 * delta[0]:
+            return
+        at.root = swapped(most, at.root)
 
 
 cdef void look(
@@ -127,16 +158,15 @@ cdef void look(
             total += row[j]
         for j in range(n):
             row[j] /= total
-    memcpy(factors, at.a, n * n * sizeof(double))
-    eliminate(n, factors, leaving)
-    read_stationary(n, factors, at.delta)
+    eliminate_from(n, at, factors, leaving, h)
     at.value = 0.0
     for i in range(n):
         all_first += first[i]
         if first[i] > 0.0:
             at.value += first[i] * log(at.delta[i])
     for i in range(n):
-        right[i] = first[i] / at.delta[i] - all_first
+        j = swapped(i, at.root)
+        right[i] = first[j] / at.delta[j] - all_first
     for j in range(n - 1, 0, -1):
         for i in range(j):
             right[i] += factors[i * n + j] * right[j]
@@ -151,7 +181,7 @@ cdef void look(
         # A constant more in h makes no difference.
         total = 0.0
         for j in range(n):
-            there = at.a[i * n + j] * at.delta[i] * (h[j] - lowest)
+            there = at.a[i * n + j] * at.delta[i] * (h[swapped(j, at.root)] - lowest)
             if moves[i * n + j] > 0.0:
                 there += moves[i * n + j]
                 at.value += moves[i * n + j] * log(at.a[i * n + j])
@@ -289,6 +319,7 @@ def highest(first, moves, begin):
             while gain > GAIN * max(1.0, fabs(here.value)) and share > SHORTEST and not found:
                 PyErr_CheckSignals()
                 with nogil:
+                    there.root = here.root
                     for i in range(size):
                         there.logs[i] = here.logs[i] + share * ahead[i]
                     look(n, s, c, &there, room)

@@ -10,10 +10,12 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._interrupts import interruptible
 from ..conjugate import (
     MatrixNormalWishart,
     Regression,
-    lost_precision_error,
+    definite_solution,
+    least_norm_solution,
     precision_factors,
     regression,
 )
@@ -141,16 +143,11 @@ class AdditiveGaussian(InFrame):
 
     def distribution(self, stats: Stats | Mapping[str, Array]) -> MatrixNormalWishart:
         """Statistics read as a distribution over (W, C^-1): Minka (2000)."""
-        gram, cross = stats["gram"], stats["cross"]
-        if self.mean_precision is None:
-            # Indicators are collinear, each chain's sum to 1: the solution of least norm.
-            solution = np.linalg.lstsq(gram, cross, rcond=None)[0]
-        else:
-            try:
-                solution = np.linalg.solve(gram, cross)
-            except np.linalg.LinAlgError:
-                raise lost_precision_error() from None
-        means = np.asarray(solution, dtype=np.float64)
+        gram, cross = np.array(stats["gram"]), np.array(stats["cross"])
+        # Indicators are collinear, each chain's sum to 1: the solution of least norm.
+        flat = self.mean_precision is None
+        solve = least_norm_solution if flat else definite_solution
+        means = interruptible(len(gram) ** 3, lambda: solve(gram, cross))
         product = means.T @ cross
         # In this form an error of the means counts squared.
         fitted = product + product.T - means.T @ gram @ means
