@@ -1737,3 +1737,16 @@ def test_parameters_set_by_hand_are_checked():
     model.covariance_ = [1.0, 4.0]
     assert np.isfinite(model.score(X))
     assert model.sample(3)[0].shape == (3, 2)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.float16])
+def test_parameters_of_narrow_types(kind):
+    """As many rows as they have no room for."""
+    X = np.random.default_rng(0).standard_normal((3000, 1))
+    options = {"method": "mean_field", "max_iter": 3, "random_state": 0}
+    narrow = {"reg_covar": kind(3), "mean_precision_prior": kind(2)}
+    found, expected = (
+        vbfast.FactorialHMM(1, 2, **options, **given).fit(X).objective_
+        for given in (narrow, {name: float(value) for name, value in narrow.items()})
+    )
+    assert found == expected

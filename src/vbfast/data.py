@@ -134,7 +134,8 @@ def check_number(
     ).strip()
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, kind):
         raise TypeError(f"{name} must be {allowed}, not {value!r}")
-    number: Any = value
+    # Narrow NumPy numbers have no room for a bound.
+    number: Any = value.item() if isinstance(value, np.generic) else value
     if not least <= number < np.inf or number <= above or number > most:
         raise ValueError(f"{name} must be {allowed}, not {value!r}")
 

@@ -80,6 +80,10 @@ class InFrame:
         check_number("reg_covar", self.reg_covar, least=0)
         check_number("mean_precision", self.mean_precision, least=0, optional=True)
         check_number("degrees_of_freedom", self.degrees_of_freedom, above=0, optional=True)
+        for name in ("reg_covar", "mean_precision", "degrees_of_freedom"):
+            given = getattr(self, name)
+            if given is not None:  # narrow NumPy numbers overflow
+                object.__setattr__(self, name, float(given))
         d = self.n_features
         check_hyperparameter("mean_prior", self.mean_prior, (d,))
         shapes = {"full": (d, d), "tied": (d, d), "diag": (d,), "spherical": ()}
