@@ -209,7 +209,7 @@ def test_fewer_rows_than_folds(n_rows, n_components, folds):
 
 def test_what_has_not_converged_is_marked():
     em = vbfast.EM(max_iter=1, tol=0)
-    X = np.random.default_rng(0).normal(size=(60, 2))
+    X = np.random.default_rng(0).normal(size=(2000, 2))
     with pytest.warns(vbfast.ConvergenceWarning) as warned:
         found = compare(X, 3, methods=[em, vbfast.EM(tol=1)], folds=2, n_init=1)
     assert len(warned) == 1  # of the fit to all rows; the folds' are told by the table
