@@ -234,7 +234,7 @@ library = ctypes.CDLL(sys.argv[1])
 # What the evidence does a thousand times, few times.
 vbfast.evidence.BRIDGED = vbfast.portfolio.VARIED = vbfast.portfolio.MOST_FOR_BOUND = 4
 vbfast.portfolio.KINDS = {"kmeans": 1}
-vbfast.portfolio.PATIENT = vbfast.portfolio.Effort((1, 1), 1, 1, 1, 1, 1)
+vbfast.portfolio.PATIENT = vbfast.portfolio.Effort((1, 1), 1, 1, 1, 1, 1, (1,))
 warnings.simplefilter("ignore")
 rng = np.random.default_rng(0)
 X = rng.standard_normal((900, 3)) + 3 * rng.integers(0, 3, (900, 1))

@@ -709,8 +709,8 @@ class _NormalPrecision:
         return Gaussians(*parts)
 
     def _long(self, call: Callable[[], T]) -> T:
-        """Factors of matrices: as many operations as numbers in them, for each feature."""
-        return interruptible(self.scatter.size * self.n_features, call)
+        """Factors of matrices: operations that go with the cube of their sides."""
+        return interruptible(np.size(self.scatter) ** 1.5, call)
 
     @cached_property
     def _mean(self) -> Gaussians:
