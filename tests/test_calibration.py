@@ -374,9 +374,12 @@ def strength_not_updated(patch):
 def counts_ignored(patch):
     """The weights are drawn from their prior."""
     collect = vbfast.Mixture.collect
-    patch.setattr(
-        vbfast.Mixture, "collect", lambda self, counts, raw: collect(self, 0 * counts, raw)
-    )
+
+    def changed(self, raw, n_rows):
+        fields, counts, rest = collect(self, raw, n_rows)
+        return {name: 0 * field for name, field in fields.items()}, counts, rest
+
+    patch.setattr(vbfast.Mixture, "collect", changed)
 
 
 def between_scatter_forgotten(patch):
@@ -928,10 +931,10 @@ def transitions_ignored(patch):
     """Transitions are drawn from their prior."""
     collect = vbfast.Chain.collect
 
-    def changed(self, counts, raw):
-        out = collect(self, counts, raw)
-        out["excess"][1:] = 0
-        return out
+    def changed(self, raw, n_rows):
+        fields, counts, rest = collect(self, raw, n_rows)
+        fields["excess"][1:] = 0
+        return fields, counts, rest
 
     patch.setattr(vbfast.Chain, "collect", changed)
 
