@@ -485,8 +485,8 @@ class Worker:
         if self.process is None or self.process.poll() is not None:
             self.start()
         late = threading.Timer(limit, self.process.kill)
-        late.start()
         began = time.monotonic()
+        late.start()
         try:
             self.process.stdin.write(f"{number}\n")
             self.process.stdin.flush()

@@ -460,28 +460,6 @@ def test_a_spurious_maximum_is_behind_others_in_a_race():
     assert spurious < other
 
 
-@pytest.mark.parametrize("kind", ["full", "diag", "spherical"])
-def test_a_component_on_equal_rows_does_not_win(kind):
-    rng = np.random.default_rng(5)
-    X = np.concatenate(
-        [rng.normal(0, 1, (100, 2)), rng.normal(8, 1, (100, 2)), np.full((12, 2), 1)]
-    )
-    options = {"covariance_type": kind, "reg_covar": 1e-8}
-    precisions = {"full": [np.eye(2), np.eye(2), 1e7 * np.eye(2)],
-                  "diag": [[1, 1], [1, 1], [1e7, 1e7]], "spherical": [1, 1, 1e7]}  # fmt: skip
-    on_equal_rows = GaussianMixture(
-        3, means_init=[[0, 0], [8, 8], [1, 1]], precisions_init=precisions[kind],
-        weights_init=[0.45, 0.45, 0.1], **options,
-    ).fit(X)  # fmt: skip
-    found = GaussianMixture(3, random_state=0, **options).fit(X)
-    assert found.objective_ < on_equal_rows.objective_ - 100
-    data = vbfast.ArrayData.of(X, isotropic=kind == "spherical")
-    model = vbfast.Model(vbfast.Mixture(3), vbfast.Gaussian(2, kind, frame=data.frame))
-    given = np.repeat([0, 1, 2], [100, 100, 12])
-    there = starts.from_labels(model, data, given).buffer
-    assert model.spurious(np.array([there]), 1.0).tolist() == [2]
-
-
 def test_a_fit_with_no_other_end_says_so():
     X = np.concatenate([np.zeros((1, 2)), np.eye(2), [[9.0, 9.0], [9.5, 9.0], [9.0, 9.7]]])
     with pytest.warns(vbfast.SpuriousWarning, match=r"component [01] is close to fewer than 4 row"):

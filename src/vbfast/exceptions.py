@@ -56,7 +56,7 @@ class ThreadsWarning(RuntimeWarning):
 
 
 class SpuriousWarning(UserWarning):
-    """All optima that were found have a component on next to no rows, or next to no volume."""
+    """All optima that were found have a component on next to no rows: none may mean anything."""
 
 
 class TruncationWarning(UserWarning):

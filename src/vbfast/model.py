@@ -89,8 +89,6 @@ def packed(
 
 # Rows that a component holds if it is not empty.
 LEAST_HELD = 0.5
-# Volume per dimension, of that of the other components, of one that rounded numbers lead to.
-NARROWEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -300,37 +298,19 @@ class Model:
         return out
 
     def spurious(self, posteriors: Array, rows: float) -> NDArray[np.int64]:
-        """A component of each posterior that holds too few of the rows or is too narrow; or -1.
-
-        That has fewer than the emission's `fewest_rows`, or `NARROWEST` of the volume per dimension
-        that components have in the median.
+        """A component of each posterior (n, size) that holds too few of the rows, (n,); or -1.
 
         Parameters
         ----------
         posteriors : ndarray of shape (n, size)
         rows : float
             That a unit of weight is.
-
-        Returns
-        -------
-        ndarray of shape (n,)
         """
         fewest = getattr(self.emission, "fewest_rows", 0)
-        if fewest == 0:
-            return np.full(len(posteriors), -1)
-        places = [self.layout.places[name] for name in ("strength", "scatter")]
-        weight, scatter = (
-            posteriors[:, start:end].reshape(len(posteriors), *shape)
-            for start, end, shape in places
-        )
-        weight = weight - self.prior["strength"]
-        held = np.where(weight * rows > LEAST_HELD, weight, np.nan)
-        volume = self.emission.log_volumes(held, scatter)
-        # The greater of two in the middle: of two components, the other one's.
-        middle = (~np.isnan(volume)).sum(axis=1, keepdims=True) // 2
-        others = np.take_along_axis(np.sort(volume, axis=1), middle, axis=1)
-        bad = (held * rows < fewest) | (volume < others + np.log(NARROWEST))
-        return np.where(bad.any(axis=1), bad.argmax(axis=1), -1)
+        start, end, _ = self.layout.places["strength"]
+        held = (posteriors[:, start:end] - self.prior["strength"]) * rows
+        few = (held > LEAST_HELD) & (held < fewest)
+        return np.where(few.any(axis=1), few.argmax(axis=1), -1)
 
     def check_frame(self, block: Block) -> None:
         """Raise ValueError if the block is in another frame than the emission."""

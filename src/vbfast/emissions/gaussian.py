@@ -191,15 +191,6 @@ class Gaussian(InFrame):
         own = self.covariance_type != "tied" and self.scatter is None
         return self.n_features + 2 if own else 0
 
-    def log_volumes(self, weight: Array, scatter: Array) -> Array:
-        """Logarithms of det(covariance)^(1/D), (n, K); weight (n, K), scatter (n, K, ...)."""
-        with np.errstate(all="ignore"):
-            if self.covariance_type == "full":
-                log_det = np.linalg.slogdet(scatter)[1] / self.n_features
-            else:
-                log_det = np.log(scatter).mean(axis=2)
-            return np.asarray(log_det - np.log(weight))
-
     @property
     def kernel(self) -> str:
         """Name of the compiled scores and statistics."""

@@ -272,9 +272,9 @@ class FittedByMethod(Estimator):
             component = int(model.spurious(best.posterior.buffer[None], rows)[0])
             warnings.warn(
                 f"component {component} is close to fewer than {model.emission.fewest_rows} rows, "
-                "or its covariance is next to nothing beside those of others, and no start ended "
-                "without such a one: the likelihood may be high there for no good reason. Use "
-                "fewer components, a simpler covariance_type, a larger reg_covar or a prior",
+                "and no start ended without such a one: the likelihood may be high there for no "
+                "good reason. Use fewer components, a simpler covariance_type, a larger reg_covar "
+                "or a prior",
                 SpuriousWarning,
                 stacklevel=self._stacklevel,
             )
