@@ -21,7 +21,7 @@ from vbfast._kernels.inputs import Assignment, Block
 from vbfast._threads import available_threads, resolve_threads
 from vbfast.starts import from_labels
 
-TIMEOUT = 60
+TIMEOUT = 240
 LEVELS = _kernels.available_levels()
 
 pytestmark = [
