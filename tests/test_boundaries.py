@@ -195,7 +195,7 @@ def parameters_of(means=(K, D), factor=(K, D, D), log_det=(K,), slack=(K,)):
     return Gaussians(ONES(means), ONES(factor), ONES(log_det), ONES(slack))
 
 
-PARAMETERS = _kernels.parameters
+PARAMETERS, STATIONARY = _kernels.parameters, _kernels.stationary
 
 
 def rows_of(n=2, weights=None, values=None):
@@ -610,6 +610,28 @@ CASES = {
         lambda: PARAMETERS.joined({"a": (0, 4, (2,))}, 4, {"a": ONES(2)}), ValueError, "'a'",
     ),
     "fields None": (lambda: PARAMETERS.joined(None, 4, {"a": ONES(2)}), TypeError),
+    # Stationary chains.
+    "no state": (lambda: STATIONARY.stationary(ZEROS((0, 0))), ValueError, "n_components is 0"),
+    "no state to begin with": (
+        lambda: STATIONARY.highest(ZEROS(0), ZEROS((0, 0)), ZEROS((0, 0))),
+        ValueError, "n_components is 0",
+    ),
+    "transitions not square": (
+        lambda: STATIONARY.stationary(ONES((K, D))), ValueError, "transitions",
+    ),
+    "transitions 1-D": (lambda: STATIONARY.stationary(ONES(K)), ValueError, "transitions"),
+    "transitions of float32": (
+        lambda: STATIONARY.stationary(ONES((K, K)).astype(np.float32)), TypeError, "transitions",
+    ),
+    "begin not square": (
+        lambda: STATIONARY.highest(ONES(K), ONES((K, K)), ONES((K, D))), ValueError, "begin",
+    ),
+    "moves of other states": (
+        lambda: STATIONARY.highest(ONES(K), ONES((K, D)), ONES((K, K))), ValueError, "moves",
+    ),
+    "first of other states": (
+        lambda: STATIONARY.highest(ONES(K + 1), ONES((K, K)), ONES((K, K))), ValueError, "first",
+    ),
     # Distributions over parameters.
     "means 1-D": (lambda: distribution(means=(K,)).mode(), ValueError, "means", "(3,)"),
     "means 0-D": (lambda: distribution(means=()).mode(), ValueError, "means"),

@@ -1750,3 +1750,12 @@ def test_parameters_of_narrow_types(kind):
         for given in (narrow, {name: float(value) for name, value in narrow.items()})
     )
     assert found == expected
+
+
+def test_statistics_of_chains_like_these_hold_every_row():
+    rng = np.random.default_rng(0)
+    weights = rng.dirichlet(np.ones(3), (2, 4))
+    excess = vbfast.CoupledChains(2, 3).around((5, 80), weights)["excess"]
+    np.testing.assert_allclose(excess[:, 0], 5 * weights[:, 0])
+    np.testing.assert_allclose(excess[:, 1:].sum(axis=(1, 2)), 75)
+    np.testing.assert_allclose(excess / excess.sum(axis=2, keepdims=True), weights)

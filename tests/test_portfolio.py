@@ -177,6 +177,26 @@ def test_what_is_as_good_as_the_one_before_is_at_its_optimum():
     assert found == [0.0, 2.0]
 
 
+@pytest.mark.parametrize(("doubt", "kept"), [(np.inf, [1, 2]), (50.0, [1, 2]), (20.0, [1])])
+def test_what_may_still_be_the_best_goes_on(doubt, kept):
+    """As gains foretell, and by no more than a part of the rows may mislead."""
+    # At its end; slow, with much to come; at its end, and lower; degenerate.
+    model = vbfast.Model(vbfast.Mixture(2), vbfast.Gaussian(1))
+    start, _, _ = model.layout.places["strength"]
+    heights, rates = np.array([4.0, 5.0, 9.0, np.nan]), np.array([0.5, 0.5, 0.99, 0.5])
+    there = np.zeros((4, model.layout.size))
+    there[:, start] = [5, 6, 7, 8]  # each of another optimum
+    climb, n = climb_to(heights, rates), np.zeros((4, 2))
+    n[:, 0] = range(4)
+
+    def advance(posteriors, sweeps):
+        return climb(n, sweeps)
+
+    left, most = portfolio._settled(model, there, advance, 30, doubt)
+    assert [int(each[start]) - 5 for each in left] == kept
+    assert all(top >= heights[number] for number, top in zip(kept, most, strict=True))
+
+
 def test_a_kind_that_is_slow_at_first_is_not_dropped_for_it():
     heights, rates = [1.0, 2.0, 3.0, 4.0, 50.0, 40.0], [0.1] * 4 + [0.95] * 2
     assert race(heights, rates, [0, 0, 0, 0, 1, 1])[0] == 4.0
@@ -231,6 +251,29 @@ def test_equal_rows_are_merged(d, n_symbols, n, seed):
     ):
         if n > 1:
             assert other.merged() is other
+
+
+def test_rows_are_merged_a_part_at_a_time(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 3, (1000, 2)).astype(np.float32)
+    weights = rng.integers(1, 4, 1000).astype(float)
+    of_sparse = np.concatenate([X, 10_000 + X])  # cells that are too many for a weight each
+    for rows, own in ((X, weights), (X, None), (of_sparse, np.tile(weights, 2))):
+        data = vbfast.ArrayData.of(rows, own, standardise=False)
+        whole = data.merged()
+        with monkeypatch.context() as patch:
+            patch.setattr(vbfast.data, "PORTION", 64)
+            parts = data.merged()
+        expected, of = np.unique(rows, axis=0, return_inverse=True)
+        np.testing.assert_array_equal(whole.values, expected)
+        np.testing.assert_array_equal(whole.weights, np.bincount(of.ravel(), own))
+        assert parts.values.dtype == np.float32
+        np.testing.assert_array_equal(parts.values, whole.values)
+        np.testing.assert_array_equal(parts.weights, whole.weights)
+    X[-1, 0] = 0.5
+    data = vbfast.ArrayData.of(X, standardise=False)
+    monkeypatch.setattr(vbfast.data, "PORTION", 64)
+    assert data.merged() is data
 
 
 def test_equal_rows_fit_as_the_table_of_their_counts():

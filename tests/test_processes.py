@@ -21,7 +21,7 @@ from vbfast._kernels.inputs import Assignment, Block
 from vbfast._threads import available_threads, resolve_threads
 from vbfast.starts import from_labels
 
-TIMEOUT = 240
+TIMEOUT = 60
 LEVELS = _kernels.available_levels()
 
 pytestmark = [
@@ -53,14 +53,14 @@ def answers(mixture, X):
     ]
 
 
-def run(code, **environment):
+def run(code, timeout=TIMEOUT, **environment):
     """Run Python code in a process of its own."""
     return subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=TIMEOUT,
+        timeout=timeout,
     )
 
 
@@ -380,8 +380,8 @@ def test_interrupt_of_a_call_that_does_not_look(monkeypatch):
     here = threading.get_ident()
     assert interruptible(1.0, threading.get_ident) == here
     assert interruptible(1e12, threading.get_ident) != here
-    with pytest.raises(ZeroDivisionError), np.errstate(all="raise"):
-        interruptible(1e12, lambda: 1 / 0)
+    with pytest.raises(FloatingPointError), np.errstate(all="raise"):
+        interruptible(1e12, lambda: np.ones(1) / 0)
 
     def none(self):
         raise RuntimeError("can't start new thread")
@@ -490,7 +490,7 @@ def test_interrupt_of_a_process():
 # Rows that take no memory, and for ever.
 MANY_ROWS = """
 import numpy as np, vbfast
-from vbfast import _interrupts, _kernels
+from vbfast import _kernels
 from vbfast._kernels.inputs import Assignment, Block
 from vbfast.data import check_finite
 rows = np.broadcast_to(np.arange(4.0), (10**12, 4))
@@ -530,7 +530,7 @@ def test_interrupt_of_a_pass_over_the_rows(call, n_threads):
 
 REPORT = """
 import numpy as np, vbfast
-from vbfast import _interrupts, _kernels
+from vbfast import _kernels
 from vbfast._threads import available_threads
 rng = np.random.default_rng(0)
 X = rng.standard_normal((3000, 3)) + 4 * rng.integers(0, 2, (3000, 1))
@@ -631,7 +631,8 @@ for method in ("em", "mean_field", vbfast.FullInference(n_draws=3, n_tune=2, n_c
     not os.access("/proc/self/clear_refs", os.W_OK), reason="peaks can't be measured here"
 )
 def test_memory_beyond_the_data_and_the_output():
-    done = run(PEAK)
+    # Ten seconds, but where other work takes the processors several times as long.
+    done = run(PEAK, timeout=4 * TIMEOUT)
     assert done.returncode == 0, done.stderr
     beyond = np.array(done.stdout.split(), dtype=float).reshape(3, 4)
     # MiB. A label for each row would be 2.3 of them, a number for each and each component 37.

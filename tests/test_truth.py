@@ -395,13 +395,16 @@ def discrete_priors(row, d):
     }  # fmt: skip
 
 
+def few_discrete_rows(row, k, seed):
+    """Nine rows of a model that the prior draws, their evidence, and the estimator's priors."""
+    rng = np.random.default_rng(seed)
+    X = row.draw_rows(row.draw_prior(1, k, 3, rng)[1][0][rng.integers(k, size=9)], rng)
+    return X, ref.enumerate_discrete(X, k, row.alpha, row), discrete_priors(row, 3)
+
+
 @pytest.mark.parametrize("row", DISCRETE_ROWS, ids=str)
 def test_evidence_of_counts_and_symbols_by_enumeration(row):
-    n, d, k = 9, 3, 2
-    rng = np.random.default_rng(1)
-    X = row.draw_rows(row.draw_prior(1, k, d, rng)[1][0][rng.integers(k, size=n)], rng)
-    exact = ref.enumerate_discrete(X, k, row.alpha, row)
-    priors = discrete_priors(row, d)
+    k, (X, exact, priors) = 2, few_discrete_rows(row, 2, seed=1)
     full = vbfast.MixtureModel(
         k, method=FullInference(n_draws=4000, n_tune=200, n_chains=2), random_state=0, **priors
     ).fit(X)
@@ -423,16 +426,11 @@ def test_evidence_of_counts_and_symbols_by_enumeration(row):
 @pytest.mark.slow
 @pytest.mark.parametrize("row", DISCRETE_ROWS, ids=str)
 def test_evidence_error_of_counts_and_symbols_is_honest(row):
-    n, d, k = 9, 3, 2
-    rng = np.random.default_rng(2)
-    X = row.draw_rows(row.draw_prior(1, k, d, rng)[1][0][rng.integers(k, size=n)], rng)
-    exact = ref.enumerate_discrete(X, k, row.alpha, row)
+    k, (X, exact, priors) = 2, few_discrete_rows(row, 2, seed=2)
     method = FullInference(n_draws=1000, n_tune=100, n_chains=4)
     gaps = []
     for seed in range(20):
-        fitted = vbfast.MixtureModel(
-            k, method=method, random_state=seed, **discrete_priors(row, d)
-        ).fit(X)
+        fitted = vbfast.MixtureModel(k, method=method, random_state=seed, **priors).fit(X)
         gaps.append((fitted.log_evidence_ - exact) / fitted.log_evidence_se_)
     assert np.mean(np.abs(gaps) <= 3) >= 0.95
     assert 0.5 < np.std(gaps) < 1.8

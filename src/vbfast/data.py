@@ -44,8 +44,7 @@ PORTION = 2**20
 MANY_ROWS = 2**14
 # Changes of an objective, in nats a row, that float32 arithmetic can tell from rounding.
 SINGLE_RESOLUTION = 1e-5
-# Distinct rows of whole numbers that have a number each; rows up to which these are sorted, in
-# milliseconds.
+# Cells of a table that have a number each, at most; rows whose cells are sorted, in milliseconds.
 MOST_CELLS, MOST_TO_SORT = 2.0**62, 2**16
 # Weights that are float32 numbers, with room for what they are multiplied by.
 SINGLE_LIGHTEST, SINGLE_HEAVIEST = 1e-20, 1e20
@@ -403,30 +402,40 @@ class ArrayData:
         Of whole numbers; sums over the rows differ by rounding alone. Else, and where rows weigh
         less than 1 in the mean (weights may be shares), return these.
         """
-        n, values = self.n_rows, self.values
-        low, high = values.min(axis=0), values.max(axis=0)
+        n, values, weights = self.n_rows, self.values, self.weights
+        if self.total_weight < n or self.labels is not None:
+            return self
+        parts = list(portions(*values.shape))
+        low = np.min([values[rows].min(axis=0) for rows in parts], axis=0)
+        high = np.max([values[rows].max(axis=0) for rows in parts], axis=0)
         sizes = [b - a + 1 for a, b in zip(low.tolist(), high.tolist(), strict=True)]
         cells = prod(sizes)
-        if not cells < MOST_CELLS or self.total_weight < n or self.labels is not None:
-            return self
-        if cells > n > MOST_TO_SORT or np.any(values != np.floor(values)):
+        # A weight for each cell, or each row's cell where these are too many.
+        dense = cells <= min(n, PORTION)
+        if not (dense or (cells < MOST_CELLS and n <= MOST_TO_SORT)):
             return self
         shape = tuple(map(int, sizes))
-        codes = np.ravel_multi_index(tuple((values - low).T.astype(np.int64)), shape)
-        if cells > n:
-            kept, codes = np.unique(codes, return_inverse=True)
-            weights = np.bincount(codes, self.weights)
+        total, cell_of = np.zeros(int(cells) if dense else 0), np.empty(0 if dense else n, np.int64)
+        for rows in parts:
+            if np.any(values[rows] != np.floor(values[rows])):
+                return self
+            cell = np.ravel_multi_index(tuple((values[rows] - low).T.astype(np.int64)), shape)
+            if dense:
+                own = None if weights is None else weights[rows]
+                total += np.bincount(cell, own, len(total))
+            else:
+                cell_of[rows] = cell
+        if dense:
+            kept = np.flatnonzero(total)
+            total = total[kept]
         else:
-            weights = np.bincount(codes, self.weights, int(cells))
-            kept = np.flatnonzero(weights)
-            weights = weights[kept]
+            kept, cell_of = np.unique(cell_of, return_inverse=True)
+            total = np.bincount(cell_of, weights).astype(np.float64)
         if 2 * len(kept) > n:
             return self
         distinct = np.column_stack(np.unravel_index(kept, shape)) + low
         return replace(
-            self,
-            values=np.ascontiguousarray(distinct, dtype=values.dtype),
-            weights=weights.astype(np.float64),
+            self, values=np.ascontiguousarray(distinct, dtype=values.dtype), weights=total
         )
 
     def with_constant(self, constant: float) -> ArrayData:

@@ -57,9 +57,17 @@ cdef void read_stationary(Py_ssize_t n, const double* factors, double* delta) no
         delta[j] /= total
 
 
+cdef Py_ssize_t states_of(str name, matrix) except -1:
+    """K of a matrix (K, K): whether it is one is for `doubles_of` to see."""
+    cdef Py_ssize_t n = len(matrix)
+    if n == 0:
+        raise ValueError(f"{name} has no state: n_components is 0")
+    return n
+
+
 def stationary(transitions):
     """Return the stationary distribution (K,) of an irreducible transition matrix (K, K)."""
-    cdef Py_ssize_t n = len(transitions)
+    cdef Py_ssize_t n = states_of("transitions", transitions)
     factors = transitions.copy()
     delta = transitions.sum(axis=0)
     cdef double* a = doubles_of("transitions", factors, n, n, writable=True)
@@ -276,7 +284,7 @@ def highest(first, moves, begin):
     first, moves : s (K,) and c (K, K), counts
     begin : A, (K, K), to begin with, 0 where it is to stay so; irreducible
     """
-    cdef Py_ssize_t n = len(begin)
+    cdef Py_ssize_t n = states_of("begin", begin)
     cdef Py_ssize_t size = n * n
     cdef Py_ssize_t i, _turn
     cdef double gain, share

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -22,7 +23,7 @@ Array = NDArray[np.float64]
 PORTION = 2**16
 
 
-class Discrete:
+class Discrete(ABC):
     """An emission whose features are independent, and never standardised."""
 
     n_features: int
@@ -65,9 +66,9 @@ class Discrete:
         return 0.0
 
     @property
+    @abstractmethod
     def _flat(self) -> bool:
         """Whether the prior adds nothing to an objective."""
-        raise NotImplementedError
 
     @property
     def constants(self) -> dict[str, Any]:
@@ -78,9 +79,9 @@ class Discrete:
         """log p(theta); 0 for a flat prior."""
         return 0.0 if self._flat else float(prior.log_density(theta))
 
+    @abstractmethod
     def _wrong(self, values: NDArray[Any]) -> NDArray[np.bool_]:
         """Which values are not allowed, (N, D)."""
-        raise NotImplementedError
 
     def _allowed_in(self, column: int) -> str:
         """What is."""
@@ -131,13 +132,13 @@ class Discrete:
         """Expected parameters under a posterior, as if they were known."""
         return self.distribution(posterior.copy()).mean_point()
 
+    @abstractmethod
     def parameters(self, values: Array) -> Any:
         """Parameters of the array that draws are kept as."""
-        raise NotImplementedError
 
+    @abstractmethod
     def distribution(self, stats: Any) -> Any:
         """Statistics read as a distribution over parameters."""
-        raise NotImplementedError
 
     def log_base(self, values: NDArray[Any]) -> Array:
         """What kernels leave out of each row's log probability, whatever theta is, (N,)."""
@@ -169,14 +170,14 @@ class Symbols(Discrete):
     """An emission of symbols: `Tables` of their probabilities, and tallies of what was seen."""
 
     @property
+    @abstractmethod
     def _n_symbols(self) -> int:
         """C, symbols of the feature that has most."""
-        raise NotImplementedError
 
-    @cached_property
+    @property
+    @abstractmethod
     def _concentrations(self) -> Array:
         """The prior's, (D, C): 0 for symbols that a feature doesn't have."""
-        raise NotImplementedError
 
     def fields(self, n_components: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Names and shapes of this emission's statistics."""
