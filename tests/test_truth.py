@@ -1,5 +1,6 @@
 """Right answers: by enumeration, brute force, and other people's converged fits."""
 
+import dataclasses
 import itertools
 import warnings
 
@@ -589,6 +590,24 @@ def test_evidence_where_features_have_different_symbols(n_draws):
     assert np.isnan(draws.log_permanents(np.full((1, 2, 2), np.inf)))
     assert draws.log_permanents(np.full((1, 2, 2), -np.inf)) == -np.inf
     assert np.isnan(evidence.bridge(np.zeros((1, 9)), np.array([0.0, np.inf]))).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 6, 49])
+def test_what_is_impossible_stays_so_in_an_average_of_posteriors(n):
+    """An excess of -1, of a symbol that a feature lacks: 6 times 1 / 6 is less than 1."""
+    X = np.array([[0.0, 3], [1, 0], [1, 2], [0, 3], [1, 1], [1, 3]])
+    model = vbfast.Model(vbfast.Mixture(2, concentration=1.0), vbfast.Categorical(2, [2, 5], 1.0))
+    data = model.emission.check(vbfast.ArrayData.of(X, standardise=False))
+    start = starts.from_labels(model, data, np.arange(6) % 2)
+    drawn = FullInference(5, 5, 1).fit(model, data, [start], np.random.default_rng(0))
+    lacks = model.prior["tally"] == -1
+    assert lacks.any()
+    drawn = dataclasses.replace(drawn, seen=[drawn.seen[i % len(drawn.seen)] for i in range(n)])
+    whole = evidence._proposal(model, drawn)[0]["tally"]
+    assert (whole[lacks] == -1).all()
+    np.testing.assert_allclose(
+        whole.sum(), np.mean([each["tally"].sum() for each in drawn.seen]), rtol=1e-12
+    )
 
 
 def test_evidence_that_cannot_be(monkeypatch):
