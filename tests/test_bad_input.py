@@ -345,6 +345,25 @@ def test_a_narrow_number_of_components(init):
     np.testing.assert_array_equal(found.means_, expected.means_)
 
 
+@pytest.mark.parametrize("kind", [vbfast.MixtureModel, vbfast.HiddenMarkovModel])
+def test_a_narrow_number_of_components_of_many_symbols(kind):
+    rows = np.random.default_rng(0).integers(0, 3, (40, 5))
+    found, expected = (
+        kind(k, emission="categorical", n_categories=1000, random_state=0).fit(rows)
+        for k in (np.int8(3), 3)
+    )
+    np.testing.assert_array_equal(found.probabilities_, expected.probabilities_)
+
+
+def test_narrow_numbers_of_chains_and_states():
+    rows = np.random.default_rng(0).normal(size=(60, 70))
+    found, expected = (
+        vbfast.FactorialHMM(m, k, max_iter=3, tol=1.0, random_state=0).fit(rows)
+        for m, k in ((np.int8(2), np.int8(2)), (2, 2))
+    )
+    np.testing.assert_array_equal(found.means_, expected.means_)
+
+
 BAD_ARRAYS = [
     ("full", "weights_init", [0.5, 0.2, 0.3], ValueError, "must have shape (2,), got (3,)"),
     ("full", "weights_init", [[0.5, 0.5]], ValueError, "must have shape (2,), got (1, 2)"),

@@ -613,7 +613,7 @@ CASES = {
     # Stationary chains.
     "no state": (lambda: STATIONARY.stationary(ZEROS((0, 0))), ValueError, "n_components is 0"),
     "no state to begin with": (
-        lambda: STATIONARY.highest(ZEROS(0), ZEROS((0, 0)), ZEROS((0, 0))),
+        lambda: STATIONARY.highest(ZEROS(0), *[ZEROS((0, 0))] * 3),
         ValueError, "n_components is 0",
     ),
     "transitions not square": (
@@ -624,13 +624,19 @@ CASES = {
         lambda: STATIONARY.stationary(ONES((K, K)).astype(np.float32)), TypeError, "transitions",
     ),
     "begin not square": (
-        lambda: STATIONARY.highest(ONES(K), ONES((K, K)), ONES((K, D))), ValueError, "begin",
+        lambda: STATIONARY.highest(ONES(K), ONES((K, K)), ONES((K, D)), ONES((K, K))),
+        ValueError, "begin",
+    ),
+    "other not square": (
+        lambda: STATIONARY.highest(ONES(K), ONES((K, K)), ONES((K, K)), ONES((K, D))),
+        ValueError, "other",
     ),
     "moves of other states": (
-        lambda: STATIONARY.highest(ONES(K), ONES((K, D)), ONES((K, K))), ValueError, "moves",
+        lambda: STATIONARY.highest(ONES(K), ONES((K, D)), ONES((K, K)), ONES((K, K))),
+        ValueError, "moves",
     ),
     "first of other states": (
-        lambda: STATIONARY.highest(ONES(K + 1), ONES((K, K)), ONES((K, K))), ValueError, "first",
+        lambda: STATIONARY.highest(ONES(K + 1), *[ONES((K, K))] * 3), ValueError, "first",
     ),
     # Distributions over parameters.
     "means 1-D": (lambda: distribution(means=(K,)).mode(), ValueError, "means", "(3,)"),

@@ -289,6 +289,44 @@ def test_stationary_mode_is_the_highest(seed):
     assert found >= height.max() - 1e-9
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_stationary_mode_of_groups_that_no_step_joins(seed):
+    """The best lets go of all steps between them: it is as high as the groups are alone."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 4, rng.integers(2, 4))
+    n = sizes.sum()
+    first, moves = 5 * rng.gamma(0.5, size=n), np.zeros((n, n))
+
+    def highest(first, moves):
+        chain = Chain(len(first), initial="stationary")
+        mode = chain.distribution({"excess": np.vstack([first, moves])}).mode()
+        return xlogy(moves, mode[1:]).sum() + xlogy(first, mode[0]).sum()
+
+    expected = 0.0
+    for states in np.split(np.arange(n), np.cumsum(sizes)[:-1]):
+        within = np.ix_(states, states)
+        moves[within] = 20 * rng.gamma(0.5, size=(len(states),) * 2)
+        expected += highest(first[states], moves[within])
+        expected += xlogy(first[states].sum(), first[states].sum() / first.sum())
+    assert abs(highest(first, moves) - expected) < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("seed", "method", "n_components"), [(115, "em", 7), (136, "em", 5), (140, "crisp_em", 7)]
+)
+def test_stationary_updates_never_fall(seed, method, n_components):
+    """There are several highest points, and some without an end: begin where the last one was."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 4, 8)
+    X = rng.integers(0, 2, (lengths.sum(), 3))
+    model = HiddenMarkovModel(
+        n_components, emission="bernoulli", initial="stationary", method=method, max_iter=60,
+        random_state=seed,
+    )  # fmt: skip
+    model.fit(X, lengths=lengths)  # a fall is a warning, and so an error
+    assert np.diff(model.lower_bounds_).min() >= -1e-9
+
+
 def test_stationary_mode_where_chains_stay_apart():
     """They start in each part as often as was counted, in no state that is left for good."""
     possible = np.array([[1, 1, 1, 1], [1, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [1, 1, 1, 1]])

@@ -589,7 +589,24 @@ def test_evidence_where_features_have_different_symbols(n_draws):
     # Another way to say nothing: a draw at a pole.
     assert np.isnan(draws.log_permanents(np.full((1, 2, 2), np.inf)))
     assert draws.log_permanents(np.full((1, 2, 2), -np.inf)) == -np.inf
+    for k in (2, 13):
+        pole = np.array([-np.inf]), np.full((1, k, k), np.inf)
+        assert np.isnan(draws.log_densities(*pole))
     assert np.isnan(evidence.bridge(np.zeros((1, 9)), np.array([0.0, np.inf]))).all()
+
+
+def test_evidence_at_poles_is_not_known():
+    """A prior of next to no rows has poles where a component is empty, and draws lie there."""
+    rng = np.random.default_rng(0)
+    X, weights = rng.normal(size=(9, 2)), 1e6 * rng.integers(1, 4, 9)
+    mixture = vbfast.GaussianMixture(
+        7, covariance_type="diag", method=FullInference(n_draws=5, n_tune=2, n_chains=2, thin=1),
+        weight_concentration_prior=1e-100, weight_concentration_prior_type="dirichlet_process",
+        mean_precision_prior=1.0, reg_covar=1.0, random_state=0,
+    )  # fmt: skip
+    with pytest.warns(vbfast.ConvergenceWarning):
+        mixture.fit(X, sample_weight=weights)
+    assert np.isnan(mixture.log_evidence_)
 
 
 @pytest.mark.parametrize("n", [1, 2, 6, 49])

@@ -136,11 +136,14 @@ def _all_orders(n: int) -> NDArray[np.int64]:
 def orders(terms: Array) -> NDArray[np.int64]:
     """Return for each draw and component k the draw's component that plays its part, (G, K).
 
-    The orders of highest density: `terms` (G, K, K) as of `Model.log_density_terms`.
+    The orders of highest density: `terms` (G, K, K) as of `Model.log_density_terms`. What is
+    infinite counts as far from all that isn't.
     """
     k = terms.shape[1]
-    least = np.where(np.isfinite(terms), terms, 0.0).min(axis=(1, 2), initial=0.0)
-    terms = np.maximum(terms, least[:, None, None] - 1e6)
+    finite = np.where(np.isfinite(terms), terms, 0.0)
+    least, most = finite.min(axis=(1, 2)), finite.max(axis=(1, 2))
+    known = np.where(np.isnan(terms), -np.inf, terms)
+    terms = np.clip(known, least[:, None, None] - 1e6, most[:, None, None] + 1e6)
     if k <= FEW_COMPONENTS:
         every = _all_orders(k)
         return every[terms[:, every, np.arange(k)].sum(axis=2).argmax(axis=1)]
@@ -207,16 +210,17 @@ def log_permanents(terms: Array) -> Array:
 def log_densities(common: Array, terms: Array) -> Array:
     """Log of densities that `Model.log_density_terms` tells of, (G,) from (G,), (G, K, K).
 
-    Of more than 12 components in their best order alone.
+    Of more than 12 components in their best order alone. NaN at a pole, as `log_permanents`.
     """
     n_components = terms.shape[-1]
-    if n_components > MOST_COMPONENTS:
-        best = orders(terms)
-        every = np.arange(len(terms))[:, None]
-        return np.asarray(common + terms[every, best, np.arange(n_components)].sum(axis=1))
-    step = max(1, 2**22 // 2**n_components)
-    parts = [log_permanents(terms[i : i + step]) for i in range(0, len(terms), step)]
-    return np.asarray(common + np.concatenate(parts))
+    with np.errstate(invalid="ignore"):
+        if n_components > MOST_COMPONENTS:
+            best = orders(terms)
+            every = np.arange(len(terms))[:, None]
+            return np.asarray(common + terms[every, best, np.arange(n_components)].sum(axis=1))
+        step = max(1, 2**22 // 2**n_components)
+        parts = [log_permanents(terms[i : i + step]) for i in range(0, len(terms), step)]
+        return np.asarray(common + np.concatenate(parts))
 
 
 def evidence(log_joint: float, common: Array, terms: Array) -> tuple[float, float]:

@@ -112,7 +112,8 @@ def _bridged(
         density = log_densities(common.ravel(), terms.reshape(-1, *terms.shape[2:]))
         log_q = logsumexp(density.reshape(common.shape), axis=1) - np.log(len(proposal))
         likelihoods.append(log_z)
-        ratios.append(log_joint - log_q)
+        with np.errstate(invalid="ignore"):  # at a pole of both densities: no ratio, NaN
+            ratios.append(log_joint - log_q)
     value, error = bridge(ratios[0].reshape(n_chains, n), ratios[1])
     return value, error, float(likelihoods[0].max())
 

@@ -126,6 +126,14 @@ class DrawnModelLike(ModelLike[S], Protocol[S]):
 
 
 @runtime_checkable
+class HasModeNear(Protocol):
+    """What a climb by modes asks of a model. Of one that lacks it `mode` is asked."""
+
+    def mode_near(self, posterior: Stats, theta: Any, /) -> Any:
+        """theta_MP, found by an ascent that may begin at the last theta."""
+
+
+@runtime_checkable
 class HasChains(Protocol):
     """What full inference asks of a model. One that lacks it is swept chain by chain."""
 
@@ -399,6 +407,7 @@ class _Climb:
         _check_parts(model, data)
         _check_posterior("posterior", model, posterior)
         read: Callable[[Stats], T] = getattr(model, self.read)
+        near = model if self.read == "mode" and isinstance(model, HasModeNear) else None
         total_weight = data.total_weight
         # Arithmetic in float32 tells no smaller changes.
         unseen = data.resolution * total_weight
@@ -460,7 +469,7 @@ class _Climb:
                     if len(objectives) > self.max_iter:
                         break
             try:
-                theta = read(image)
+                theta = near.mode_near(image, sweep.theta) if near else read(image)
             except DegenerateError:
                 if precise:
                     if before is None:

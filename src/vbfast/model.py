@@ -159,6 +159,11 @@ class Model:
         weights = self.latent.distribution(posterior).mode()
         return self.point(weights, self.emission.distribution(posterior).mode())
 
+    def mode_near(self, posterior: Stats, theta: Theta) -> Theta:
+        """theta_MP, no worse than `theta` where it takes an ascent: see `Dirichlet.mode_near`."""
+        weights = self.latent.distribution(posterior).mode_near(theta.weights)
+        return self.point(weights, self.emission.distribution(posterior).mode())
+
     def sample(self, posterior: Stats, rng: np.random.Generator) -> Theta:
         """Draw theta from the posterior, after an order of its components.
 

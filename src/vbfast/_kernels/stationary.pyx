@@ -19,6 +19,7 @@ cdef double GAIN = 1e-13
 cdef double SHORTEST = 1e-9
 cdef double LONGEST = 0.3
 cdef double LEAST = 1e-100
+cdef double LOG_LEAST = log(LEAST)
 
 
 cdef void eliminate(Py_ssize_t n, double* a, double* leaving) noexcept nogil:
@@ -135,23 +136,75 @@ cdef void eliminate_from(
         at.root = swapped(most, at.root)
 
 
+cdef double product(Py_ssize_t n, const double* a, const double* b) noexcept nogil:
+    """Four sums at a time: each would wait for its last addition."""
+    cdef double first = 0.0
+    cdef double second = 0.0
+    cdef double third = 0.0
+    cdef double fourth = 0.0
+    cdef Py_ssize_t i
+    for i in range(0, n - 3, 4):
+        first += a[i] * b[i]
+        second += a[i + 1] * b[i + 1]
+        third += a[i + 2] * b[i + 2]
+        fourth += a[i + 3] * b[i + 3]
+    for i in range(n & ~3, n):
+        first += a[i] * b[i]
+    return (first + second) + (third + fourth)
+
+
+cdef void slope_of(
+    Py_ssize_t n, const double* first, const double* factors, const double* leaving,
+    const double* delta, double* slope, double* of_delta
+) noexcept nogil:
+    """Write derivatives (K, K) of sum s log delta for A. `of_delta` (K) is room.
+
+    `eliminate` and `read_stationary` backwards. They add, multiply and divide positive numbers, so
+    that derivatives for logarithms are handed on in shares: none is a difference of large ones, as
+    they are that are had from hitting times, though a chain leave some states once in 1e20 steps.
+    That of a sum is that of each of its terms; so each element is written once.
+    """
+    cdef Py_ssize_t i, j, last
+    cdef double all_first = 0.0
+    cdef double all_shares, of_share
+    cdef const double* out
+    cdef double* of_out
+    for i in range(n):
+        all_first += first[i]
+    for j in range(n):
+        of_delta[j] = (first[j] - all_first * delta[j]) / delta[j]
+    for j in range(n - 1, 0, -1):
+        for i in range(j):
+            of_delta[i] += of_delta[j] * factors[i * n + j]
+    slope[0] = 0.0
+    for last in range(1, n):
+        out = factors + last * n
+        of_out = slope + last * n
+        for j in range(last + 1):
+            of_out[j] = 0.0
+        all_shares = 0.0
+        for i in range(last):
+            of_share = of_delta[last] * delta[i] + product(last, slope + i * n, out)
+            for j in range(last):
+                of_out[j] += slope[i * n + j] * factors[i * n + last]
+            all_shares += of_share * factors[i * n + last]
+            slope[i * n + last] = of_share / leaving[last]
+        for j in range(last):
+            of_out[j] -= all_shares / leaving[last]
+
+
 cdef void look(
     Py_ssize_t n, const double* first, const double* moves, Look* at, double* room
 ) noexcept nogil:
-    """Find all at `at.logs`. `room` (K (K + 3)).
-
-    The slope for A_ij is c_ij / A_ij + delta_i h_j, (I - A) h = s / delta - sum s (Schweitzer
-    1968). So A_ij is proportional to c_ij + A_ij delta_i h_j where A is the best, and to go from A
-    to that is to climb: by slope times a positive number.
-    """
+    """Find all at `at.logs`. `room` (2 K (K + 2))."""
     cdef double* factors = room
-    cdef double* leaving = factors + n * n
-    cdef double* right = leaving + n
-    cdef double* h = right + n
+    cdef double* slope = factors + n * n
+    cdef double* leaving = slope + n * n
+    cdef double* delta = leaving + n
+    cdef double* s = delta + n
+    cdef double* of_delta = s + n
     cdef double* row
-    cdef double top, total, there, here, step
-    cdef double all_first = 0.0
-    cdef double lowest = 0.0
+    cdef double top, total, there, here, size
     cdef Py_ssize_t i, j
     for i in range(n):
         row = at.a + i * n
@@ -162,61 +215,39 @@ cdef void look(
         for j in range(n):
             row[j] = 0.0
             if at.logs[i * n + j] > -INFINITY:
-                row[j] = max(exp(at.logs[i * n + j] - top), LEAST)
+                # What is below counts for nothing: a slope there would foretell what isn't.
+                at.logs[i * n + j] = max(at.logs[i * n + j] - top, LOG_LEAST)
+                row[j] = exp(at.logs[i * n + j])
             total += row[j]
         for j in range(n):
             row[j] /= total
-    eliminate_from(n, at, factors, leaving, h)
+    eliminate_from(n, at, factors, leaving, delta)
     at.value = 0.0
     for i in range(n):
-        all_first += first[i]
+        s[i] = first[swapped(i, at.root)]
         if first[i] > 0.0:
             at.value += first[i] * log(at.delta[i])
+    slope_of(n, s, factors, leaving, delta, slope, of_delta)
     for i in range(n):
-        j = swapped(i, at.root)
-        right[i] = first[j] / at.delta[j] - all_first
-    for j in range(n - 1, 0, -1):
-        for i in range(j):
-            right[i] += factors[i * n + j] * right[j]
-    h[0] = 0.0
-    for i in range(1, n):
-        h[i] = right[i]
-        for j in range(i):
-            h[i] += factors[i * n + j] * h[j]
-        h[i] /= leaving[i]
-        lowest = min(lowest, h[i])
-    for i in range(n):
-        # A constant more in h makes no difference.
+        row = at.slope + i * n
         total = 0.0
         for j in range(n):
-            there = at.a[i * n + j] * at.delta[i] * (h[swapped(j, at.root)] - lowest)
+            row[j] = at.a[i * n + j] * slope[swapped(i, at.root) * n + swapped(j, at.root)]
             if moves[i * n + j] > 0.0:
-                there += moves[i * n + j]
+                row[j] += moves[i * n + j]
                 at.value += moves[i * n + j] * log(at.a[i * n + j])
-            at.slope[i * n + j] = there
-            total += there
+            total += row[j]
         for j in range(n):
-            there = at.slope[i * n + j]
+            there = row[j]
             here = at.a[i * n + j] * total
-            at.slope[i * n + j] = there - here
-            there = max(there, LEAST)
-            here = max(here, LEAST)
-            at.inverse[i * n + j] = 0.0
+            row[j] = there - here
             if at.logs[i * n + j] == -INFINITY:
-                at.slope[i * n + j] = 0.0
-            elif fabs(there - here) > 1e-8 * here:
-                step = min(max(log(there / here), -LONGEST), LONGEST)
-                at.inverse[i * n + j] = step / (there - here)
-            else:
-                at.inverse[i * n + j] = 1.0 / here
-
-
-cdef double product(Py_ssize_t n, const double* a, const double* b) noexcept nogil:
-    cdef double total = 0.0
-    cdef Py_ssize_t i
-    for i in range(n):
-        total += a[i] * b[i]
-    return total
+                row[j] = 0.0
+            elif at.logs[i * n + j] <= LOG_LEAST:
+                row[j] = max(row[j], 0.0)
+            # Sums of exponentials bend as much as they rise.
+            size = max(max(fabs(there), fabs(here)), LEAST)
+            at.inverse[i * n + j] = min(1.0 / size, LONGEST / max(fabs(row[j]), LEAST))
 
 
 # The last steps, and what slopes changed by, (MEMORY, K^2) each, the oldest at `oldest`.
@@ -273,7 +304,7 @@ cdef void remember(
         last.known += 1
 
 
-def highest(first, moves, begin):
+def highest(first, moves, begin, other):
     """Return A (K, K) that makes sum c log A + sum s log delta(A) largest, and delta(A) (K,).
 
     By quasi-Newton steps in log A: by the Markov chain tree theorem log delta is a difference of
@@ -282,7 +313,7 @@ def highest(first, moves, begin):
     Parameters
     ----------
     first, moves : s (K,) and c (K, K), counts
-    begin : A, (K, K), to begin with, 0 where it is to stay so; irreducible
+    begin, other : A, (K, K), to begin with the better of, 0 where it is to stay so; irreducible
     """
     cdef Py_ssize_t n = states_of("begin", begin)
     cdef Py_ssize_t size = n * n
@@ -295,18 +326,19 @@ def highest(first, moves, begin):
     cdef const double* s = doubles("first", first, n)
     cdef const double* c = doubles_of("moves", moves, n, n)
     cdef double* a = doubles_of("begin", out, n, n, writable=True)
+    cdef const double* b = doubles_of("other", other, n, n)
     cdef double* of_a = doubles("delta", delta, n, writable=True)
     last.most = min(MEMORY, max(MOST_NUMBERS // max(size, 1), 4))
     last.known = 0
     last.oldest = 0
     # Two looks, room, a step ahead, and the last ones.
     cdef Py_ssize_t look_size = 4 * size + n
-    cdef Py_ssize_t total = 2 * look_size + 2 * size + 3 * n + 2 * last.most * (size + 1)
+    cdef Py_ssize_t total = 2 * look_size + 3 * size + 4 * n + 2 * last.most * (size + 1)
     cdef double* memory = <double*>malloc(total * sizeof(double))
     if memory == NULL:
         raise MemoryError()
     cdef double* room = memory + 2 * look_size
-    cdef double* ahead = room + size + 3 * n
+    cdef double* ahead = room + 2 * size + 4 * n
     here = look_at(n, memory)
     there = look_at(n, memory + look_size)
     last.steps = ahead + size
@@ -316,8 +348,12 @@ def highest(first, moves, begin):
     try:
         for i in range(size):
             here.logs[i] = log(a[i]) if a[i] > 0.0 else -INFINITY
+            there.logs[i] = log(b[i]) if a[i] > 0.0 else -INFINITY
         with nogil:
             look(n, s, c, &here, room)
+            look(n, s, c, &there, room)
+        if there.value > here.value:
+            here, there = there, here
         for _turn in range(STEPS):
             with nogil:
                 go_ahead(size, &here, &last, ahead)

@@ -384,7 +384,7 @@ class FactorialHMM(FittedToSequences):
 
     def _relabelled(self, theta: dict[str, Array], best: int) -> dict[str, Array]:
         """Draws with chains and states in the order of those of draw `best`."""
-        m, k = self.n_chains, self.n_components
+        m, k = int(self.n_chains), int(self.n_components)
         factor = theta["factor"][best]
         means = self._levelled(theta["means"])
         each = means.reshape(len(means), m, k, -1)
@@ -400,7 +400,7 @@ class FactorialHMM(FittedToSequences):
 
     def _levelled(self, means: Array) -> Array:
         """Means (..., M K, D) of the same sums, all chains' of the same average over states."""
-        each = means.reshape(*means.shape[:-2], self.n_chains, self.n_components, -1)
+        each = means.reshape(*means.shape[:-2], int(self.n_chains), int(self.n_components), -1)
         own = each.mean(axis=-2, keepdims=True)
         return (each + (own.mean(axis=-3, keepdims=True) - own)).reshape(means.shape)
 
@@ -508,7 +508,7 @@ class FactorialHMM(FittedToSequences):
 
     def _given_parameters(self, frame: Frame) -> dict[str, Array | None]:
         """What is given to start from, checked; covariance as (D, D)."""
-        m, k, d = self.n_chains, self.n_components, len(frame.origin)
+        m, k, d = int(self.n_chains), int(self.n_components), len(frame.origin)
         given: dict[str, Array | None] = dict.fromkeys(("start", "transition", "means"))
         given["covariance"] = None
         if self.startprob_init is not None:

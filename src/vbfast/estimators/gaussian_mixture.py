@@ -120,7 +120,7 @@ class _GaussianMixtureBase(SettableCovariances, MixtureBase, GaussianParameters)
         return self._check_mixture()
 
     def _check_memory(self, data: ArrayData, method: Method) -> None:
-        k, d = self.n_components, data.values.shape[1]
+        k, d = int(self.n_components), data.values.shape[1]
         per_component = {"full": d * d, "tied": d, "diag": d, "spherical": d}[self.covariance_type]
         # Statistics of the fewest chunks, and some posteriors, thetas and attributes; and what an
         # acceleration remembers.
@@ -140,7 +140,7 @@ class _GaussianMixtureBase(SettableCovariances, MixtureBase, GaussianParameters)
 
         ``covariance()`` is that of all rows, asked for where a prior takes it.
         """
-        k = self.n_components
+        k = int(self.n_components)
         proper = self._informative or method.read != "mode"
         concentration = self._concentration(method, proper)
         emission, priors = self._emission(frame, method, proper, covariance)
@@ -155,7 +155,7 @@ class _GaussianMixtureBase(SettableCovariances, MixtureBase, GaussianParameters)
         """Parameters of the last fit, for a warm start."""
         if not self.__sklearn_is_fitted__():
             return None
-        k, d = self.n_components, data.values.shape[1]
+        k, d = int(self.n_components), data.values.shape[1]
         shapes = {"means_": (k, d), "precisions_cholesky_": self._parameter_shape(k, d)}
         for name, shape in shapes.items():
             last = np.shape(getattr(self, name))

@@ -230,7 +230,7 @@ class GaussianParameters(Uncoded):
 
     def _given_gaussians(self, frame: Frame) -> dict[str, Array | None]:
         """means_init and the covariances of precisions_init, checked."""
-        k, d = self.n_components, len(frame.origin)
+        k, d = int(self.n_components), len(frame.origin)
         means = covariances = None
         if self.means_init is not None:
             means = as_array("means_init", self.means_init, (k, d))

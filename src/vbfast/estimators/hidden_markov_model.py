@@ -314,7 +314,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
 
     def _check_memory(self, data: ArrayData) -> None:
         """Raise MemoryError where there is too little."""
-        k, d = self.n_components, data.values.shape[1]
+        k, d = int(self.n_components), data.values.shape[1]
         width = 2
         if self.emission == "categorical":
             width = self._face._plain(data.values).width
@@ -386,7 +386,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         return method
 
     def _given_probabilities(self) -> dict[str, Array | None]:
-        k = self.n_components
+        k = int(self.n_components)
         out: dict[str, Array | None] = {"startprob": None, "transmat": None}
         if self.startprob_init is not None:
             out["startprob"] = as_probabilities("startprob_init", self.startprob_init, (k,))
@@ -395,7 +395,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         return out
 
     def _latent(self, method: Method, proper: bool, given: dict[str, Array | None]) -> Chain:
-        k = self.n_components
+        k = int(self.n_components)
         possible = np.ones((k + 1, k), dtype=bool)
         if given["startprob"] is not None:
             possible[0] = given["startprob"] > 0

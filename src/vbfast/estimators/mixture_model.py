@@ -59,7 +59,7 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         return self._read(X, sample_weight=sample_weight)
 
     def _check_memory(self, data: ArrayData, method: Method) -> None:
-        k, emission = self.n_components, self._plain(data.values)
+        k, emission = int(self.n_components), self._plain(data.values)
         size = max(emission.width, 2) * data.values.shape[1]
         # Statistics of the fewest chunks, some posteriors and thetas, what acceleration remembers.
         needed = 8.0 * k * size * 40

@@ -383,10 +383,22 @@ class _Stationary(Dirichlet):
     def mode(self) -> Array:
         """Return delta(A) and A of highest density, (K + 1, K).
 
-        States that a chain leaves for good are no first ones: no matrix lets a chain start where
-        it does not return to, though labels to begin with may. Where several sets of states are
-        never left, chains start in each as often as was counted.
+        By an ascent, which begins at the mode of the transitions alone. States that a chain leaves
+        for good are no first ones: no matrix lets a chain start where it does not return to, though
+        labels to begin with may. Where several sets of states are never left, chains start in each
+        as often as was counted.
         """
+        return self._mode(None)
+
+    def mode_near(self, weights: Array) -> Array:
+        """Return the same; the ascent begins at `weights` where they are better.
+
+        So that one that doesn't come to its end, as where the best transition probabilities are 0
+        and a chain leaves some states once in 1e20 steps, takes nothing from an objective.
+        """
+        return self._mode(weights[1:])
+
+    def _mode(self, near: Array | None) -> Array:
         assert self.excess is not None
         first, moves = np.maximum(self.excess[0], 0.0), np.maximum(self.excess[1:], 0.0)
         possible = self.concentration[1:] > 0
@@ -398,7 +410,10 @@ class _Stationary(Dirichlet):
             total = first[states].sum()
             if total > 0 and len(states) > 1:
                 begin = np.where(possible[within], np.maximum(a[within], LEAST), 0.0)
-                a[within], share = _kernels.stationary.highest(first[states], moves[within], begin)
+                other = begin if near is None else np.maximum(near[within], LEAST_TRANSITION)
+                a[within], share = _kernels.stationary.highest(
+                    first[states], moves[within], begin, other
+                )
             else:
                 share = stationary_distribution(a[within])
             delta[states] = share * (total if first.any() and len(classes) > 1 else 1.0)
