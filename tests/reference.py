@@ -690,6 +690,42 @@ def forward_backward(scores, start, transitions, log=_log):
     return log_z, np.exp(alpha), np.exp(smoothed), pairs
 
 
+def precise_log_gamma(x):
+    """log Gamma(x) of a Decimal: recurrence up to 60, then Stirling's series (DLMF 5.11.1)."""
+    value = Decimal(0)
+    while x < 60:
+        value -= x.ln()
+        x += 1
+    two_pi = Decimal("6.28318530717958647692528676655900576839433879875021")
+    value += (x - Decimal("0.5")) * x.ln() - x + two_pi.ln() / 2
+    numbers = "1/6 -1/30 1/42 -1/30 5/66 -691/2730 7/6 -3617/510 43867/798 -174611/330"
+    for n, number in enumerate(numbers.split(), 1):
+        top, bottom = number.split("/")
+        value += Decimal(top) / Decimal(bottom) / (2 * n * (2 * n - 1)) / x ** (2 * n - 1)
+    return value
+
+
+def precise_log_dirichlet(excess, p):
+    """log Dirichlet(p | excess + 1) of numbers (C,) made to sum to 1 (Bishop B.16)."""
+    with localcontext() as context:
+        context.prec = 60
+        excess = [Decimal(float(each)) for each in excess]
+        p = [Decimal(float(each)) for each in p]
+        value = precise_log_gamma(sum(excess) + len(excess))
+        for each, share in zip(excess, p, strict=True):
+            value += each * (share / sum(p)).ln() - precise_log_gamma(each + 1)
+        return float(value)
+
+
+def precise_log_gamma_density(excess, rate, x):
+    """log Gamma(x | excess + 1, rate) (Bishop B.26)."""
+    with localcontext() as context:
+        context.prec = 60
+        excess, rate, x = (Decimal(float(each)) for each in (excess, rate, x))
+        value = (excess + 1) * rate.ln() + excess * x.ln() - rate * x
+        return float(value - precise_log_gamma(excess + 1))
+
+
 def precise_log_likelihood(scores, start, transitions, digits=30):
     """log p(X | theta) by the forward recursion in decimal numbers."""
     with localcontext() as context:

@@ -706,11 +706,11 @@ CASES = {
         lambda: PARAMETERS.rate_sample(ONES((K, D)), ONES(K), 1), ValueError, "rate",
     ),
     "density of other rates": (
-        lambda: PARAMETERS.rate_log_density(ONES((K, D)), ONES((K, D)), ONES(K), ONES((K, D))),
-        ValueError, "rates",
+        lambda: PARAMETERS.rate_log_density(ONES((K, D)), ONES((K, D)), ONES(K)),
+        ValueError, "logarithms",
     ),
     "terms of other rates": (
-        lambda: PARAMETERS.rate_terms(ONES((K, D)), ONES((K, D)), ONES((K, D)), ONES(K)),
+        lambda: PARAMETERS.rate_terms(ONES((K, D)), ONES((K, D)), ONES(K)),
         ValueError, "logarithms",
     ),
     "other prior of rates": (

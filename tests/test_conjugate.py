@@ -8,6 +8,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import reference as ref
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import integrate, special, stats
 from scipy.special import digamma, gammaln, logsumexp
 
@@ -19,6 +21,7 @@ from vbfast.conjugate import (
     IndependentNormalGamma,
     NormalGamma,
     NormalWishart,
+    Rates,
     StickBreaking,
     Tables,
     definite_solution,
@@ -1103,13 +1106,13 @@ def test_divergence_of_large_concentrations_that_are_not_whole():
 def test_density_under_many_large_concentrations():
     """Terms that are all but the same err to the same side."""
     rng = np.random.default_rng(0)
-    excess = np.full((14, 1000), 1000.0)
-    logs = np.log(1e-3) + 1e-3 * rng.random(excess.shape)
-    weights = np.exp(logs)
+    excess = np.full((14, 1000), 8.0)  # no row so heavy that another formula is taken
+    weights = 1.0 + 1e-3 * rng.random(excess.shape)
+    weights /= weights.sum(axis=1, keepdims=True)
     prior = Dirichlet(excess + 1.0, excess)
     found = prior.log_density(weights) + prior.log_normalizer
     expected = math.fsum((excess * np.log(weights)).ravel())
-    assert found == pytest.approx(expected, abs=4 * np.spacing(expected))
+    assert found == pytest.approx(expected, abs=4 * np.spacing(abs(expected)))
 
 
 @pytest.mark.parametrize("n_rows", [3, 200])
@@ -1172,3 +1175,36 @@ def test_densities_at_precisions_along_an_all_but_singular_scatter():
         expected.append(-trace / 2)
     expected = [float(each - expected[0]) for each in expected]
     np.testing.assert_allclose(np.array(found) - found[0], expected, rtol=1e-6, atol=1e-9)
+
+
+@given(
+    total=st.sampled_from([1e-3, 1.0, 1e3, 9e3, 1.1e4, 1e6, 1e9, 1e12]),
+    n=st.sampled_from([1, 2, 3, 10, 300]),
+    away=st.sampled_from([0.0, 1e-6, 1e-3, 0.04, 0.06, 1.0, 30.0]),
+    uneven=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_densities_of_heavy_dirichlets(total, n, away, uneven, seed):
+    """To rounding of what they are, not of n log n for the n rows that they stand for."""
+    rng = np.random.default_rng(seed)
+    excess = total / n * (10.0 ** rng.uniform(-9, 0, n) if uneven else np.ones(n))
+    p = excess * np.exp(away * rng.normal(size=n))
+    p = np.maximum(p / p.sum(), 1e-250)
+    p /= p.sum()
+    expected = ref.precise_log_dirichlet(excess, p)
+    found = Dirichlet(excess + 1.0, excess).log_density(p)
+    # A logarithm of p is rounded, and counts as often as it is away from the mode.
+    slope = np.abs(excess - excess.sum() * p) @ np.abs(np.log(p))
+    rounding = 1e-14 * (abs(expected) + n * 30 + slope)
+    # Of a light one by its formula.
+    rounding += 4e-15 * (1e4 * 10 if excess.sum() + n <= 1e4 else 0.0)
+    assert abs(found - expected) <= rounding
+    single = float(rng.gamma(3.0)) + excess[0]
+    rate, x = 10.0 ** rng.uniform(-8, 8), np.exp(away * rng.normal())
+    x *= single / rate
+    found = Gamma(np.full((1, 1), single), np.full((1, 1), rate)).log_density(
+        Rates.point(np.full((1, 1), x))
+    )
+    expected = ref.precise_log_gamma_density(single, rate, x)
+    slope = abs(single - rate * x) * (abs(np.log(x)) + abs(np.log(rate)) + 1)
+    assert abs(found - expected) <= 1e-14 * (abs(expected) + 100 + slope)

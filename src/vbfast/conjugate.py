@@ -255,15 +255,11 @@ class Gamma:
 
     def log_density(self, theta: Rates) -> float:
         """log p(lambda), all components and features."""
-        return _kernels.parameters.rate_log_density(
-            self.excess, self.rate, theta.rates, theta.log_rates
-        )
+        return _kernels.parameters.rate_log_density(self.excess, self.rate, theta.log_rates)
 
     def log_density_terms(self, theta: Rates) -> tuple[float, Array]:
         """The same with components in any order: 0 and M (K, K), see `NormalGamma`."""
-        return 0.0, _kernels.parameters.rate_terms(
-            self.excess, self.rate, theta.rates, theta.log_rates
-        )
+        return 0.0, _kernels.parameters.rate_terms(self.excess, self.rate, theta.log_rates)
 
     def kl(self, prior: Gamma) -> float:
         """KL(self || prior) = E[log q] - E[log p]."""

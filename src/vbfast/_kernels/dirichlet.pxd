@@ -9,8 +9,16 @@ from libc.string cimport memcpy, memset
 from .assign cimport LOWEST
 from .random cimport Stream
 from .random cimport log_gamma as draw_log_gamma
-from .special cimport EMPTY, TINY, digamma, log_gamma_ratio, times_log
+from .special cimport EMPTY, TINY, digamma, log_gamma_density, log_gamma_ratio, times_log
 from .tile cimport even, fours, lines
+
+
+# Rows that a prior stands for, beyond which constants of n log n cost its density digits.
+cdef extern from *:
+    """
+    #define HEAVY 1e4
+    """
+    const double HEAVY
 
 
 # Independent ones, a row each. Where a concentration is 0, so is the probability, always.
@@ -153,6 +161,33 @@ cdef inline double log_power(Dirichlets q, const double* logs) noexcept nogil:
     return value + lost
 
 
+cdef inline double log_density_by_gammas(Dirichlets q, const double* logs) noexcept nogil:
+    """Log density of numbers that sum to 1, all rows.
+
+    As of independent Gamma(concentration, A), given their sum, which is Gamma(A, A); A is the
+    total.
+    """
+    cdef double value = 0.0
+    cdef double rate
+    cdef Py_ssize_t i, row
+    for row in range(q.n_rows):
+        rate = total(row_of(q, row))
+        value -= log_gamma_density(rate - 1.0, rate, 0.0)
+        for i in range(row * q.n_columns, (row + 1) * q.n_columns):
+            if q.values[i] + q.shift > 0.0:
+                value += log_gamma_density(q.values[i] + (q.shift - 1.0), rate, logs[i])
+    return value
+
+
+cdef inline double log_dirichlet(Dirichlets q, const double* logs, double base) noexcept nogil:
+    """Log density, all rows; `base` is `log_beta`."""
+    cdef Py_ssize_t row
+    for row in range(q.n_rows):
+        if total(row_of(q, row)) > HEAVY:
+            return log_density_by_gammas(q, logs)
+    return log_power(q, logs) - base
+
+
 cdef inline double kl_of(Dirichlets q, Dirichlets prior, const double* logs) noexcept nogil:
     """KL(q || prior), all rows, logs being E[log p] under q; the two are 0 in the same places.
 
@@ -199,7 +234,7 @@ cdef inline void add_power_terms(
         own = dirichlets(n_rows, q.n_columns, q.values + k * size, q.shift)
         constant = log_beta(own)
         for j in range(n_components):
-            terms[k * n_components + j] += log_power(own, logs + j * size) - constant
+            terms[k * n_components + j] += log_dirichlet(own, logs + j * size, constant)
 
 
 cdef inline double add_weight_terms(

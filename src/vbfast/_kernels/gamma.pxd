@@ -6,7 +6,7 @@ from libc.math cimport exp, fabs, lgamma, log
 
 from .assign cimport LOWEST
 from .random cimport Stream, log_gamma
-from .special cimport EMPTY, TINY, digamma, log_gamma_ratio, times_log
+from .special cimport EMPTY, TINY, digamma, log_gamma_density, log_gamma_ratio
 from .tile cimport fours
 from .triangle cimport EPS
 
@@ -84,28 +84,23 @@ cdef inline void draw_rates(
 
 
 cdef inline double log_density_given(
-    Gammas q, Py_ssize_t k, const double* rates, const double* log_rates
+    Gammas q, Py_ssize_t k, const double* log_rates
 ) noexcept nogil:
     """log p(lambda) of one component's rates (D) under component k."""
     cdef double value = 0.0
-    cdef double rate, excess
-    cdef Py_ssize_t d
+    cdef Py_ssize_t d, i
     for d in range(q.n_features):
-        excess = q.excess[k * q.n_features + d]
-        rate = q.rate[k * q.n_features + d]
-        value += times_log(excess, log_rates[d]) - rate * rates[d]
-        value += (excess + 1.0) * log(rate) - lgamma(excess + 1.0)
+        i = k * q.n_features + d
+        value += log_gamma_density(q.excess[i], q.rate[i], log_rates[d])
     return value
 
 
-cdef inline double log_density_of_rates(
-    Gammas q, const double* rates, const double* log_rates
-) noexcept nogil:
+cdef inline double log_density_of_rates(Gammas q, const double* log_rates) noexcept nogil:
     """log p(lambda), all components and features."""
     cdef double value = 0.0
     cdef Py_ssize_t k
     for k in range(q.n_components):
-        value += log_density_given(q, k, rates + k * q.n_features, log_rates + k * q.n_features)
+        value += log_density_given(q, k, log_rates + k * q.n_features)
     return value
 
 
@@ -151,14 +146,14 @@ cdef inline double rounding_of_rates(
 
 
 cdef inline void add_rate_terms(
-    Gammas q, const double* rates, const double* log_rates, double* terms
+    Gammas q, const double* log_rates, double* terms
 ) noexcept nogil:
     """terms[k, j] += log density of component j's rates under component k."""
     cdef Py_ssize_t j, k
     for k in range(q.n_components):
         for j in range(q.n_components):
             terms[k * q.n_components + j] += log_density_given(
-                q, k, rates + j * q.n_features, log_rates + j * q.n_features
+                q, k, log_rates + j * q.n_features
             )
 
 

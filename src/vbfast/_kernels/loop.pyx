@@ -35,7 +35,7 @@ from .dirichlet cimport (
     draw_logs,
     kl_of,
     log_beta,
-    log_power,
+    log_dirichlet,
     read_expected_logs,
     read_modes,
 )
@@ -718,7 +718,7 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
         else:
             value = job.verbs.log_prior(&part, prior + own, theta, room.scratch)
             if not job.flat_weights:
-                value += log_power(prior_weights, room.theta) - log_base
+                value += log_dirichlet(prior_weights, room.theta, log_base)
         job.verbs.pack(&part, theta, room.reference, room.coefficients, room.offsets)
         for i in range(n_components):
             room.offsets[i] += room.theta[i]

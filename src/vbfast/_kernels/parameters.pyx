@@ -56,7 +56,7 @@ from .dirichlet cimport (
     draw_logs,
     kl_of,
     log_beta,
-    log_power,
+    log_dirichlet,
     read_expected,
     read_expected_logs,
     read_modes,
@@ -433,7 +433,7 @@ def dirichlet_log_normalizer(values, double shift):
 def dirichlet_log_density(values, double shift, logs):
     """Log density at numbers of which these are the logarithms."""
     cdef Dirichlets q = read_dirichlets("concentration", values, shift)
-    return log_power(q, doubles("logarithms", logs, q.n_rows * q.n_columns)) - log_beta(q)
+    return log_dirichlet(q, doubles("logarithms", logs, q.n_rows * q.n_columns), log_beta(q))
 
 
 def dirichlet_kl(values, prior, double shift):
@@ -519,22 +519,19 @@ def rate_sample(excess, rate, uint64_t seed):
     return rates, logs
 
 
-def rate_log_density(excess, rate, rates, logs):
+def rate_log_density(excess, rate, logs):
     """log p(lambda)."""
     cdef Gammas q = read_gammas(excess, rate)
     cdef Py_ssize_t size = q.n_components * q.n_features
-    return log_density_of_rates(q, doubles("rates", rates, size), doubles("logarithms", logs, size))
+    return log_density_of_rates(q, doubles("logarithms", logs, size))
 
 
-def rate_terms(excess, rate, rates, logs):
+def rate_terms(excess, rate, logs):
     """Density of rates under these with components in any order: M (K, K)."""
     cdef Gammas q = read_gammas(excess, rate)
     cdef Py_ssize_t size = q.n_components * q.n_features
     out = zeros((q.n_components, q.n_components))
-    add_rate_terms(
-        q, doubles("rates", rates, size), doubles("logarithms", logs, size),
-        doubles("terms", out, q.n_components**2),
-    )
+    add_rate_terms(q, doubles("logarithms", logs, size), doubles("terms", out, q.n_components**2))
     return out
 
 

@@ -16,7 +16,7 @@ from .dirichlet cimport (
     draw_logs,
     kl_of,
     log_beta,
-    log_power,
+    log_dirichlet,
     read_expected,
     read_expected_logs,
     read_table_modes,
@@ -332,7 +332,7 @@ cdef inline double rates_log_prior(
     if part.flat:
         return 0.0
     return log_density_of_rates(
-        gammas_at(part, prior, scratch), theta, theta + discrete_kept_size(part)
+        gammas_at(part, prior, scratch), theta + discrete_kept_size(part)
     )
 
 
@@ -349,9 +349,7 @@ cdef inline double rates_terms(
     const Part* part, const double* q, const double* theta, double* terms, double* scratch
 ) noexcept nogil:
     memset(terms, 0, part.shape.n_components * part.shape.n_components * sizeof(double))
-    add_rate_terms(
-        gammas_at(part, q, scratch), theta, theta + discrete_kept_size(part), terms
-    )
+    add_rate_terms(gammas_at(part, q, scratch), theta + discrete_kept_size(part), terms)
     return 0.0
 
 
@@ -455,7 +453,9 @@ cdef inline double tables_log_prior(
 ) noexcept nogil:
     if part.flat:
         return 0.0
-    return log_power(tables_at(part, prior), theta + discrete_kept_size(part)) - part.log_base
+    return log_dirichlet(
+        tables_at(part, prior), theta + discrete_kept_size(part), part.log_base
+    )
 
 
 cdef inline double tables_divergence(

@@ -1,6 +1,6 @@
 # Functions of one number or two that formulas of conjugate distributions need, and their constants.
 
-from libc.math cimport lgamma, log, log1p
+from libc.math cimport INFINITY, exp, expm1, fabs, lgamma, log, log1p
 
 
 # As in conjugate.py.
@@ -54,4 +54,35 @@ cdef inline double log_gamma_ratio(
         (b - 0.5) * log1p(difference * y) + difference * (log(a) - 1.0)
         + (x - y) / 12 - (x * x * x - y * y * y) / 360
         + (x * x * x * x * x - y * y * y * y * y) / 1260
+    )
+
+
+cdef inline double beyond_linear(double x) noexcept nogil:
+    """exp(x) - 1 - x, of which a difference would leave rounding alone near 0."""
+    if fabs(x) > 0.05:
+        return expm1(x) - x
+    return 0.5 * x * x * (1.0 + x / 3 * (1.0 + x / 4 * (1.0 + x / 5 * (1.0 + x / 6 * (
+        1.0 + x / 7 * (1.0 + x / 8)
+    )))))
+
+
+cdef inline double log_gamma_density(double excess, double rate, double log_x) noexcept nogil:
+    """log Gamma(x | excess + 1, rate) (Bishop B.26).
+
+    Of a large shape a by how far x is from a / rate, since constants of a log a would round that
+    off: -a (u' - 1 - log u') with u' = x rate / a, and what Stirling's series leaves of Gamma(a).
+    """
+    cdef double shape = excess + 1.0
+    cdef double share
+    if not shape > 100.0:
+        return (
+            times_log(excess, log_x) - rate * exp(log_x) + shape * log(rate) - lgamma(shape)
+        )
+    if log_x == -INFINITY:
+        return -INFINITY
+    share = 1.0 / shape
+    return (
+        0.5 * log(shape / 6.283185307179586) - log_x
+        - shape * beyond_linear(log_x - log(shape / rate))
+        - share * (1.0 / 12 - share * share * (1.0 / 360 - share * share / 1260))
     )
