@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -368,6 +369,42 @@ def test_interrupt_within_a_tile(n_threads):
     with Interrupt(0.2), pytest.raises(KeyboardInterrupt):
         _kernels.mixture.visit(block, theta, Assignment("draw", seed=1), log_z=log_z)
     assert np.isnan(log_z[-256:]).any()
+
+
+@posix
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("kind", ["mixture", "chain", "coupled"])
+def test_signals_that_come_soon_after_one(kind, n_threads):
+    """Their handlers don't run until the first one's error has left the kernel."""
+    k = {"mixture": 30_000, "chain": 1500, "coupled": 2000}[kind]
+    rows = np.broadcast_to(0.5, (3000, 1))
+    if kind == "coupled":
+        model = vbfast.Model(vbfast.CoupledChains(2, k), vbfast.AdditiveGaussian(1, 2, k))
+        few = np.linspace(-1, 1, 2 * k)[:, None], np.eye(1)
+        start = model.around(few, (1, 50), np.full((2, k + 1, k), 1 / k))
+    else:
+        latent = (vbfast.Mixture if kind == "mixture" else vbfast.Chain)(k)
+        model = vbfast.Model(latent, vbfast.Gaussian(1))
+    theta = model.mode(start) if kind == "coupled" else model.about(np.zeros((k, 1)))
+    block = Block(rows, None, None, np.zeros(1), np.ones(1), 0, n_threads)
+    if kind == "coupled":
+        block = replace(block, memory=np.full((len(rows), model.memory_width), np.nan))
+    seen = []
+
+    def handle(*_):
+        seen.append(time.perf_counter())  # a SystemError where an error is set
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1, 0.003)
+        with pytest.raises(KeyboardInterrupt):
+            while True:
+                model.visit(block, theta, Assignment("factorised" if kind == "coupled" else "exact"))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @posix

@@ -46,13 +46,16 @@ cdef inline Watch watch_from_now() noexcept nogil:
 
 
 cdef inline void check_signals(Watch* watch) noexcept nogil:
-    """Only the thread that called may look; an error it finds stays set until the loop is left."""
+    """Only the thread that called may look; an error it finds stays set until the loop is left.
+
+    Until then none looks again: another signal's handler would run with the error set.
+    """
     cdef double now = seconds()
     if now - watch.checked < SIGNAL_INTERVAL:
         return
     watch.checked = now
     with gil:
-        if PyErr_CheckSignals() != 0:
+        if PyErr_Occurred() != NULL or PyErr_CheckSignals() != 0:
             watch.stop = 1
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numbers
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._interrupts import interruptible
 from ..data import Frame, check_number
 
 __all__ = [
@@ -188,12 +190,13 @@ def check_positive(name: str, values: Array, matrices: bool) -> None:
                 difference = np.abs(matrix - matrix.T)
             if (difference > 1e-6 * np.outer(scale, scale)).any():
                 raise ValueError(f"{which} must be symmetric")
+        cube = float(len(matrix)) ** 3
         try:
-            np.linalg.cholesky(matrix)
+            interruptible(cube, partial(np.linalg.cholesky, matrix))
         except np.linalg.LinAlgError:
+            smallest = interruptible(cube, partial(np.linalg.eigvalsh, matrix))[0]
             raise ValueError(
-                f"{which} must be positive definite; its smallest eigenvalue is "
-                f"{np.linalg.eigvalsh(matrix)[0]:g}"
+                f"{which} must be positive definite; its smallest eigenvalue is {smallest:g}"
             ) from None
 
 

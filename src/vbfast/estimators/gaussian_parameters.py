@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _kernels, starts
+from .._interrupts import interruptible
 from .._kernels.inputs import Assignment
 from ..conjugate import MOST_ROWS, Gaussians, point
 from ..data import WIDEST, ArrayData, Frame
@@ -211,7 +213,8 @@ class GaussianParameters(Uncoded):
         part = max(float(self.reg_covar), LEAST_PART)
         if self.covariance_type in ("full", "tied"):
             scatter = scatter / each[..., None]
-            smallest = np.linalg.eigvalsh(scatter)[..., 0]
+            cubes = scatter.size * d
+            smallest = interruptible(cubes, partial(np.linalg.eigvalsh, scatter))[..., 0]
             trace = np.trace(scatter, axis1=-2, axis2=-1)
             singular = smallest <= SINGULAR * trace
             scatter = scatter + singular[..., None, None] * part * (variance[..., None] * np.eye(d))
