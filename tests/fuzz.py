@@ -299,8 +299,12 @@ def last_digits(counts):
 
 
 def rises(name, trace, method, heaviest=0.0, rounding=0.0):
-    """A prior of so many rows has constants of n log n, which leave their last digits."""
+    """A prior of so many rows has constants of n log n, which leave their last digits.
+
+    -inf is what the bound of a start may be, of priors 1e300 times as wide as it.
+    """
     trace = np.asarray(trace, dtype=float)
+    trace = trace[np.argmax(trace > -np.inf) :]
     finite(name, trace)
     if isinstance(method, vbfast.FullInference) or len(trace) < 2:
         return
@@ -312,11 +316,13 @@ def rises(name, trace, method, heaviest=0.0, rounding=0.0):
 
 #: NaN by their documentation: of few draws, of one chain, of many components.
 UNKNOWN = ("log_evidence_", "log_evidence_se_", "r_hat_", "effective_sample_size_")
+#: Looked at by `rises`.
+TRACES = ("lower_bounds_",)
 
 
 def check_fitted(fitted, discrete, rounding=0.0):
     for name, value in vars(fitted).items():
-        told = name.endswith("_") and not name.startswith("_") and name not in UNKNOWN
+        told = name.endswith("_") and not name.startswith("_") and name not in (*UNKNOWN, *TRACES)
         if told and isinstance(value, np.ndarray | float):
             finite(name, value, infinite=name in ("objective_", "lower_bound_") and discrete)
     for name in ("weights_", "startprob_", "transmat_"):

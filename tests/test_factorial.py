@@ -1759,3 +1759,14 @@ def test_statistics_of_chains_like_these_hold_every_row():
     np.testing.assert_allclose(excess[:, 0], 5 * weights[:, 0])
     np.testing.assert_allclose(excess[:, 1:].sum(axis=(1, 2)), 75)
     np.testing.assert_allclose(excess / excess.sum(axis=2, keepdims=True), weights)
+
+
+@pytest.mark.parametrize("seed", [39, 93, 115, 185])
+def test_no_noise_left_given_all_other_features(seed):
+    """Though each has some given those before it: what sums of squares leave then is rounding."""
+    rng = np.random.default_rng(seed)
+    d = int(rng.integers(12, 18))
+    X = rng.normal(size=(d + 3, 3)) @ rng.normal(size=(3, d)) * 3
+    X += 0.1 * rng.normal(size=(d + 3, d))
+    with pytest.raises(vbfast.DegenerateError, match="left without noise"):
+        FactorialHMM(3, 2, method="crisp_em", reg_covar=0, max_iter=5, random_state=seed).fit(X)

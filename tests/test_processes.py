@@ -401,7 +401,9 @@ def test_signals_that_come_soon_after_one(kind, n_threads):
         signal.setitimer(signal.ITIMER_REAL, 0.1, 0.003)
         with pytest.raises(KeyboardInterrupt):
             while True:
-                model.visit(block, theta, Assignment("factorised" if kind == "coupled" else "exact"))
+                model.visit(
+                    block, theta, Assignment("factorised" if kind == "coupled" else "exact")
+                )
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

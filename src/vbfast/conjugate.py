@@ -1149,13 +1149,22 @@ class Regression:
         is |A(x - means'z)|^2 + |U'z|^2; of no columns for a point.
     """
 
-    #: See `Gaussians.rounding`.
-    rounding: ClassVar[float] = 0.0
-
     means: Array
     factor: Array
     log_det: float
     slack: Array
+
+    @property
+    def rounding(self) -> float:
+        """Nats a row that rounding may take from an objective here.
+
+        What is left of sums of squares errs by some 2 D eps of what they were, 1 a row: so by a
+        share e of a feature's variance given all others, which brings e^2 / 4 nats too little; of
+        expectations, which a divergence compares, e.
+        """
+        d = len(self.factor)
+        e = 2 * d * np.finfo(float).eps * float(np.square(self.factor).sum(axis=0).max())
+        return e if self.slack.shape[1] else e * e
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -1231,11 +1240,14 @@ class MatrixNormalWishart(_Wishart):
         Raises
         ------
         DegenerateError
-            Where a feature's variance in the mode is no more than rounding, in units in which that
-            of the data is 1.
+            Where a feature's variance in the mode, given all others, is no more than rounding, in
+            units in which that of the data is 1.
         """
         scale = np.full(len(self.scatter), max(self.exponent, VANISHING))
         factor = _factor(self.scatter, scale, SMALLEST_REST, self._degenerate_error)
+        # Pivots are variances given the features before.
+        if np.square(factor).sum(axis=1).max() > 1 / SMALLEST_REST:
+            raise self._degenerate_error(0)
         return regression(self.means, self._joined(factor))
 
     @cached_property

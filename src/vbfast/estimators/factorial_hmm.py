@@ -137,7 +137,8 @@ class FactorialHMM(FittedToSequences):
     lower_bound_ : float
         The same.
     lower_bounds_ : ndarray
-        After 0, 1, ..., n_iter_ sweeps (full inference: of each draw).
+        After 0, 1, ..., n_iter_ sweeps (full inference: of each draw); -inf where that
+        of a start is beyond the range of float64.
     converged_ : bool
     n_iter_ : int
     method_ : object

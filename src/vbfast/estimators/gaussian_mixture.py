@@ -317,7 +317,8 @@ _DOC = """{summary}
     lower_bound_ : float
         The same{unit}.
     lower_bounds_ : ndarray
-        The best after 0, 1, ..., n_iter_ sweeps (full inference: of each draw).
+        The best after 0, 1, ..., n_iter_ sweeps (full inference: of each draw); -inf where that
+        of a start is beyond the range of float64.
     converged_ : bool
     n_iter_ : int
         Sweeps over the data after the first: updates, and steps of `acceleration` refused.

@@ -112,7 +112,8 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
     lower_bound_ : float
         The same, a row.
     lower_bounds_ : ndarray
-        The best after 0, 1, ..., n_iter_ sweeps (full inference: of each draw).
+        The best after 0, 1, ..., n_iter_ sweeps (full inference: of each draw); -inf where that
+        of a start is beyond the range of float64.
     converged_ : bool
     n_iter_ : int
     method_ : object

@@ -319,7 +319,8 @@ class MixtureModel(SettableCovariances, Estimator):
     lower_bound_ : float
         The same per row (unit of weight).
     lower_bounds_ : ndarray
-        The best after 0, 1, ..., n_iter_ sweeps (full inference: of each draw).
+        The best after 0, 1, ..., n_iter_ sweeps (full inference: of each draw); -inf where that
+        of a start is beyond the range of float64.
     converged_ : bool
     n_iter_ : int
     method_ : object
