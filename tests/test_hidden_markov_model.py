@@ -703,3 +703,17 @@ def test_probabilities_of_huge_counts(count):
     model = HiddenMarkovModel(3, emission="poisson", random_state=0).fit(X)
     X[50], X[120] = count, [0, count]
     np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1, rtol=0, atol=1e-14)
+
+
+def test_scores_of_rows_far_away_do_not_overflow_in_sums():
+    """Several of -1e308 and less, averaged over draws; what comes after them is as it is."""
+    rng = np.random.default_rng(0)
+    X, _ = sequences(rng, [60], apart=4.0)
+    method = vbfast.FullInference(n_draws=200, n_tune=50, n_chains=2)
+    model = HiddenMarkovModel(2, method=method, random_state=0).fit(X)
+    far = X[:12].copy()
+    far[4:8] = 2.5e154
+    scores = model.score_samples(far)
+    assert np.all(scores[4:8] < -1e300)
+    assert np.all(np.isfinite(scores)) and np.all(scores[8:] < -2)
+    np.testing.assert_array_equal(scores[:4], model.score_samples(X[:12])[:4])

@@ -389,7 +389,12 @@ def test_signals_that_come_soon_after_one(kind, n_threads):
     block = Block(rows, None, None, np.zeros(1), np.ones(1), 0, n_threads)
     if kind == "coupled":
         block = replace(block, memory=np.full((len(rows), model.memory_width), np.nan))
+    assignment = Assignment("factorised" if kind == "coupled" else "exact")
     seen = []
+
+    def visit_for_ever():
+        while True:
+            model.visit(block, theta, assignment)
 
     def handle(*_):
         seen.append(time.perf_counter())  # a SystemError where an error is set
@@ -400,10 +405,7 @@ def test_signals_that_come_soon_after_one(kind, n_threads):
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.1, 0.003)
         with pytest.raises(KeyboardInterrupt):
-            while True:
-                model.visit(
-                    block, theta, Assignment("factorised" if kind == "coupled" else "exact")
-                )
+            visit_for_ever()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

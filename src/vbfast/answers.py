@@ -477,15 +477,20 @@ class AveragedChain(Answers):
         # Rows too far away tell nothing of states, nor of theta.
         gone = np.isneginf(each).all(axis=0) & (not self.emission.may_be_impossible)
         each[:, gone] = 0.0
+        # Beside the most of all draws: sums of what is far away from all would overflow.
+        most = each.max(axis=0)
+        most[np.isneginf(most)] = 0.0
+        each -= most
         offsets = [0, len(values)] if sequences is None else sequences.offsets.tolist()
         out = np.empty(len(values))
         for first, end in pairwise(offsets):
-            so_far = np.cumsum(each[:, first:end], axis=1)
+            with np.errstate(over="ignore"):
+                so_far = np.cumsum(each[:, first:end], axis=1)
             total = logsumexp(so_far, axis=0) - np.log(len(each))
             possible = total > -np.inf
             steps = np.diff(total[possible], prepend=0.0)
             out[first:end] = -np.inf
-            out[first:end][possible] = steps
+            out[first:end][possible] = most[first:end][possible] + steps
         out[gone] = -np.inf
         return out
 
