@@ -143,8 +143,8 @@ def coupled_theta(m=M, k=K, d=D, **changes):
         np.eye(d),
         np.linspace(0, 1, m * k * d).reshape(m * k, d),
         0.0,
-        np.full((m, k), 1 / k),
-        np.full((m, k, k), 1 / k),
+        np.full((m, k), -np.log(k)),
+        np.full((m, k, k), -np.log(k)),
     )
     return replace(theta, **changes)
 
@@ -479,7 +479,7 @@ CASES = {
     "coupled no state": (
         lambda: coupled(
             theta=coupled_theta(
-                start=ZEROS((M, 0)), transition=ZEROS((M, 0, 0)), means=ZEROS((0, D))
+                log_start=ZEROS((M, 0)), log_transition=ZEROS((M, 0, 0)), means=ZEROS((0, D))
             )
         ),
         ValueError, "n_components is 0",
@@ -487,7 +487,7 @@ CASES = {
     "coupled no chain": (
         lambda: coupled(
             theta=coupled_theta(
-                start=ZEROS((0, K)), transition=ZEROS((0, K, K)), means=ZEROS((0, D))
+                log_start=ZEROS((0, K)), log_transition=ZEROS((0, K, K)), means=ZEROS((0, D))
             ),
             kind="exact",
         ),
@@ -503,18 +503,18 @@ CASES = {
     "coupled kind": (lambda: coupled(kind="hard"), ValueError, "kind", "'hard'"),
     "coupled kind None": (lambda: coupled(kind=None), ValueError, "kind", "None"),
     "coupled start None": (
-        lambda: coupled(theta=coupled_theta(start=None)), TypeError, "start", "None",
+        lambda: coupled(theta=coupled_theta(log_start=None)), TypeError, "log_start", "None",
     ),
     "coupled start 1-D": (
-        lambda: coupled(theta=coupled_theta(start=ONES(K))), ValueError, "start",
+        lambda: coupled(theta=coupled_theta(log_start=ONES(K))), ValueError, "log_start",
     ),
     "coupled means None": (lambda: coupled(theta=coupled_theta(means=None)), TypeError, "means"),
     "coupled whitening None": (
         lambda: coupled(theta=coupled_theta(whitening=None)), TypeError, "whitening",
     ),
     "coupled transition": (
-        lambda: coupled(theta=coupled_theta(transition=ZEROS((M, K, K + 1)))),
-        ValueError, "transition", "(2, 3, 3)",
+        lambda: coupled(theta=coupled_theta(log_transition=ZEROS((M, K, K + 1)))),
+        ValueError, "log_transition", "(2, 3, 3)",
     ),
     "coupled means few": (
         lambda: coupled(theta=coupled_theta(means=ZEROS((M * K - 1, D)))), ValueError, "means",
@@ -556,7 +556,7 @@ CASES = {
     "coupled states": (
         lambda: coupled(
             theta=coupled_theta(
-                60, 2, start=ONES((60, 2)), transition=ONES((60, 2, 2)), means=ZEROS((120, D))
+                60, 2, log_start=ONES((60, 2)), log_transition=ONES((60, 2, 2)), means=ZEROS((120, D))
             ),
             kind="exact",
         ),

@@ -198,9 +198,9 @@ class Visit:
         memory = np.full((len(self.x), m * k), np.nan) if memory is None else memory.copy()
         if kind.startswith("blocks") and memory.shape[1] == m * k:
             memory = np.hstack([memory, np.full((len(self.x), m + 1), np.nan)])
-        theta = CoupledCoefficients(
-            self.whitening, self.v.reshape(m * k, -1), self.constant, self.start, self.transition
-        )
+        with np.errstate(divide="ignore"):
+            logs = np.log(self.start), np.log(self.transition)
+        theta = CoupledCoefficients(self.whitening, self.v.reshape(m * k, -1), self.constant, *logs)
         block = Block(
             self.values, None, None, self.origin, self.scale, 5, 2,
             sequences=as_sequences(self.lengths, len(self.x)), memory=memory,
@@ -1770,3 +1770,18 @@ def test_no_noise_left_given_all_other_features(seed):
     X += 0.1 * rng.normal(size=(d + 3, d))
     with pytest.raises(vbfast.DegenerateError, match="left without noise"):
         FactorialHMM(3, 2, method="crisp_em", reg_covar=0, max_iter=5, random_state=seed).fit(X)
+
+
+@pytest.mark.parametrize("seed", [0, 3, 7])
+def test_bounds_of_factorised_rows_under_sparse_priors(seed):
+    """Expected logarithms of -1e8 count in full where q(T) has next to none of such a step."""
+    rng = np.random.default_rng(seed)
+    X, lengths = rng.normal(size=(130, 3)), [16, 19, 24, 5, 20, 9, 7, 3, 5, 22]
+    model = FactorialHMM(
+        2, 4, factorisation="complete", init_params="random", method="mean_field",
+        transition_concentration_prior=1e-8, random_state=seed, max_iter=60,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", vbfast.ConvergenceWarning)
+        model.fit(X, lengths=lengths)  # a fall is a warning, and so an error
+    assert np.diff(model.lower_bounds_).min() >= -1e-9

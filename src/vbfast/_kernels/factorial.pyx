@@ -88,6 +88,7 @@ cdef double FAR = 1e100
 cdef double FARTHEST_MEAN = 1e140
 # Stands for log 0, so that 0 log 0 is 0; what is less than half of it is impossible.
 cdef double LOG_ZERO = -1e300
+cdef double LEAST_LOG = -690.0
 # Where no start or step is less likely than the first, nothing that underflows counts. Where some
 # are impossible, but others no less likely than the second, all ways are there as long as no state
 # falls below the third.
@@ -144,8 +145,8 @@ cdef struct Job:
     const double* whitening  # (D, D), lower triangular: y = whitening x
     const double* given_means  # (P, R)
     double constant  # of each row's log density
-    const double* start  # (M, K)
-    const double* transition  # (M, K, K)
+    const double* given_start  # (M, K): logarithms, or expected ones
+    const double* given_transition  # (M, K, K)
     const int64_t* offsets  # (n_sequences + 1)
     const int64_t* order  # sequences by decreasing length
     Py_ssize_t n_sequences
@@ -155,7 +156,9 @@ cdef struct Job:
     uint32_t sweep
     # Tables made of these
     double* means  # (P, R)
-    double* log_start
+    double* start
+    double* transition
+    double* log_start  # LOG_ZERO and above
     double* log_transition
     double* reverse  # (M, K, K): transition, transposed
     double* least  # (M): see `least_of`
@@ -1617,7 +1620,7 @@ cdef void add_joint_pairs(const Job* job, const double* total, double* gram) noe
 cdef struct Room:
     Py_ssize_t* members  # (M)
     Job part  # the group as a model of its own
-    double* start  # (group's M, K)
+    double* start  # (group's M, K): logarithms
     double* transition
     double* means
     double* statistics
@@ -1674,8 +1677,8 @@ cdef Room room_in(
     room.means = room.transition + lines(part.n_indicators * part.n_components)
     room.statistics = room.means + lines(part.n_indicators * part.n_whitened)
     room.gram = room.statistics + lines(1 + part.n_indicators * (1 + part.n_components))
-    part.start = room.start
-    part.transition = room.transition
+    part.given_start = room.start
+    part.given_transition = room.transition
     part.given_means = room.means
     room.workspace = lay_tables(part, room.gram + lines(part.n_indicators * part.n_indicators))
     return room
@@ -1700,8 +1703,10 @@ cdef double update_group(
     room = room_in(job, kind, n_chains, c.n_rows, c.room)
     for a in range(n_chains):
         m = members[a]
-        memcpy(room.start + a * n, job.start + m * n, n * sizeof(double))
-        memcpy(room.transition + a * n * n, job.transition + m * n * n, n * n * sizeof(double))
+        memcpy(room.start + a * n, job.log_start + m * n, n * sizeof(double))
+        memcpy(
+            room.transition + a * n * n, job.log_transition + m * n * n, n * n * sizeof(double)
+        )
         memcpy(
             room.means + a * n * job.n_whitened, job.means + m * n * job.n_whitened,
             n * job.n_whitened * sizeof(double),
@@ -2096,8 +2101,13 @@ cdef void join_last(Job* job) noexcept nogil:
             job.log_last[j * job.n_last + k] = logarithm
 
 
+cdef inline double probability(double logarithm) noexcept nogil:
+    """Of what is possible none is so small that it would be lost."""
+    return exp(min(max(logarithm, LEAST_LOG), 0.0)) if logarithm > LOG_ZERO / 2 else 0.0
+
+
 cdef void make_tables(Job* job) noexcept nogil:
-    """Logarithms, transposed transitions, and the means of the product chain's states."""
+    """Probabilities, transposed transitions, and the means of the product chain's states."""
     cdef Py_ssize_t n = job.n_components
     cdef Py_ssize_t m, j, k, s, i, size
     cdef double* means
@@ -2115,14 +2125,18 @@ cdef void make_tables(Job* job) noexcept nogil:
         for j in range(m * n, (m + 1) * n):
             if j % job.check_tables == 0 and halted(job):
                 return
-            value = job.start[j]
-            job.log_start[j] = log(value) if value > 0.0 else LOG_ZERO
+            value = job.given_start[j]
+            job.log_start[j] = value if value > LOG_ZERO else LOG_ZERO
+            value = probability(job.log_start[j])
+            job.start[j] = value
             job.sparse = job.sparse or value == 0.0
             if value > 0.0:
                 start = min(start, value)
             for k in range(n):
-                value = job.transition[j * n + k]
-                job.log_transition[j * n + k] = log(value) if value > 0.0 else LOG_ZERO
+                value = job.given_transition[j * n + k]
+                job.log_transition[j * n + k] = value if value > LOG_ZERO else LOG_ZERO
+                value = probability(job.log_transition[j * n + k])
+                job.transition[j * n + k] = value
                 job.reverse[(m * n + k) * n + j - m * n] = value
                 step = min(step, value)
                 if value > 0.0:
@@ -2159,8 +2173,8 @@ cdef void make_tables(Job* job) noexcept nogil:
 cdef Py_ssize_t table_size(const Job* job) except -1:
     """Numbers of the tables that `lay_tables` lays out."""
     return (
-        2 * lines(job.n_chains) + lines(job.n_indicators)
-        + 2 * lines(job.n_indicators * job.n_components)
+        2 * lines(job.n_chains) + 2 * lines(job.n_indicators)
+        + 3 * lines(job.n_indicators * job.n_components)
         + lines(times(job.n_indicators, job.n_whitened))
         + times(job.padded, job.n_features + 2) + 3 * lines(times(job.n_last, job.n_last))
     )
@@ -2170,7 +2184,9 @@ cdef double* lay_tables(Job* job, double* at) noexcept nogil:
     """Where each of the tables lies; what is behind them."""
     job.least = at
     job.rank = <Py_ssize_t*>(job.least + lines(job.n_chains))
-    job.log_start = job.least + 2 * lines(job.n_chains)
+    job.start = job.least + 2 * lines(job.n_chains)
+    job.transition = job.start + lines(job.n_indicators)
+    job.log_start = job.transition + lines(job.n_indicators * job.n_components)
     job.log_transition = job.log_start + lines(job.n_indicators)
     job.reverse = job.log_transition + lines(job.n_indicators * job.n_components)
     job.means = job.reverse + lines(job.n_indicators * job.n_components)
@@ -2248,9 +2264,9 @@ cdef int read_theta(Job* job, tuple held) except -1:
     """Everything but where rows lie: see `visit`."""
     cdef Doubles origin, means, start
     cdef Py_ssize_t d, k, m, p, _i
-    look_into("start", held[4], &start)
+    look_into("log_start", held[4], &start)
     if start.ndim != 2:
-        raise ValueError(f"start must be (M, K), not {shape_told(&start)}")
+        raise ValueError(f"log_start must be (M, K), not {shape_told(&start)}")
     look_into("origin", held[0], &origin)
     m, k, d = start.shape[0], start.shape[1], origin.size
     job.statistics_size = size_of_statistics(m, k, d)
@@ -2270,8 +2286,8 @@ cdef int read_theta(Job* job, tuple held) except -1:
     job.source.scale = doubles("scale", held[1], d)
     job.whitening = shaped("whitening", held[2], (d, d))
     job.given_means = means.data
-    job.start = start.data
-    job.transition = shaped("transition", held[5], (m, k, k))
+    job.given_start = start.data
+    job.given_transition = shaped("log_transition", held[5], (m, k, k))
     job.n_states = 1
     job.padded = 0
     if job.kind == EXACT or job.kind == JOINT_BEST:
@@ -2318,7 +2334,8 @@ def visit(
     cdef Py_buffer view
     # So that they stay where they are.
     cdef tuple held = (
-        block.origin, block.scale, theta.whitening, theta.means, theta.start, theta.transition,
+        block.origin, block.scale, theta.whitening, theta.means, theta.log_start,
+        theta.log_transition,
         block.memory,
     )
     cdef bytes _sequences  # what offsets and order are in

@@ -129,15 +129,16 @@ class CoupledCoefficients:
         Those of A x, chain after chain; y is 0 in what they have beyond D.
     constant : float
         A row's log density where y is its mean.
-    start : (M, K)
-    transition : (M, K, K)
+    log_start : (M, K)
+        Logarithms of probabilities, or expected ones; -inf of what is impossible.
+    log_transition : (M, K, K)
     """
 
     whitening: Array
     means: Array
     constant: float
-    start: Array
-    transition: Array
+    log_start: Array
+    log_transition: Array
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,14 @@ class CoupledChains(Chains):
             rows[...] = 0.0 if alpha is None else alpha - 1.0
         return out
 
+    def coefficients(self, log_weights: Array, weights: Array) -> tuple[float, Array]:
+        """What is added to all scores, nothing, and what the kernel reads besides.
+
+        Logarithms: of independent q(T) next to none of a pair of states may be as much in a bound
+        as all of it, where a prior makes expected ones -1e8.
+        """
+        return 0.0, np.minimum(log_weights, 0.0).ravel()
+
     def kind(self, assignment: Assignment) -> str:
         """What the kernel calls an assignment.
 
@@ -214,15 +222,15 @@ class CoupledChains(Chains):
         if theta.emission != "additive" or theta.latent is None:
             raise ValueError(f"coupled chains take theta of 'additive', not {theta.emission!r}")
         whitening, means = theta.coefficients[: d * d], theta.coefficients[d * d :]
-        weights = theta.latent.reshape(m, k + 1, k)
+        log_weights = theta.latent.reshape(m, k + 1, k)
         _kernels.factorial.visit(
             block,
             CoupledCoefficients(
                 whitening.reshape(d, d),
                 means.reshape(m * k, -1),
                 theta.offsets[0],
-                np.ascontiguousarray(weights[:, 0]),
-                np.ascontiguousarray(weights[:, 1:]),
+                np.ascontiguousarray(log_weights[:, 0]),
+                np.ascontiguousarray(log_weights[:, 1:]),
             ),
             kind,
             statistics=statistics,
