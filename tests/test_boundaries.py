@@ -556,7 +556,8 @@ CASES = {
     "coupled states": (
         lambda: coupled(
             theta=coupled_theta(
-                60, 2, log_start=ONES((60, 2)), log_transition=ONES((60, 2, 2)), means=ZEROS((120, D))
+                60, 2, log_start=ONES((60, 2)), log_transition=ONES((60, 2, 2)),
+                means=ZEROS((120, D)),
             ),
             kind="exact",
         ),

@@ -452,7 +452,11 @@ def at_once(model: Model, data: ArrayData, plan: Sequence[Kind], rng: np.random.
 
 def each(model: Model, data: ArrayData, plan: Sequence[Kind], rng: np.random.Generator) -> Array:
     """Posteriors to start from, (start, size), one of each kind in `plan`."""
-    return np.array([posterior(model, data, init, rng).buffer for init in plan])
+    out = np.empty((len(plan), model.layout.size))
+    # One by one: of a thousand features all of them take a second to copy.
+    for row, init in zip(out, plan, strict=True):
+        row[:] = posterior(model, data, init, rng).buffer
+    return out
 
 
 def _of_part(model: Model, data: ArrayData, init: Kind, rng: np.random.Generator) -> Stats:

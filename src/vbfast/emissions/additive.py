@@ -183,8 +183,11 @@ class AdditiveGaussian(InFrame):
         means, covariance = parameters
         _, n_rows = counts
         m, k = self.n_chains, self.n_components
-        same_chain = np.kron(np.eye(m), np.ones((k, k)))
-        gram = np.where(same_chain, np.eye(m * k) / k, 1 / k**2) * n_rows
+        gram = np.full((m * k, m * k), n_rows / k**2)
+        for chain in range(m):
+            of_chain = slice(chain * k, (chain + 1) * k)
+            gram[of_chain, of_chain] = 0.0
+        np.fill_diagonal(gram, n_rows / k)
         square = means.T @ gram @ means + n_rows * covariance
         return {
             "dof": n_rows,
