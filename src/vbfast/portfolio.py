@@ -302,7 +302,9 @@ def finalists(
     field = _field(model, data, n_races, rng, with_given)
     part, effort = field.part, field.effort(model)
     # Of few rows those that win may become degenerate; then others climb in their place.
-    rest = field.posteriors.copy() if data.n_rows <= FEW_TO_CLIMB else field.posteriors[:0]
+    rest = np.empty_like(field.posteriors if data.n_rows <= FEW_TO_CLIMB else field.posteriors[:0])
+    for copied, one in zip(rest, field.posteriors, strict=False):
+        copied[:] = one
     # Rows of a mean weight below 1 are taken for rows: weights may be shares.
     unit = min(1.0, data.total_weight / data.n_rows)
 

@@ -14,6 +14,7 @@ from cpython.buffer cimport (
     PyObject_CheckBuffer,
     PyObject_GetBuffer,
 )
+from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport log
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
@@ -572,6 +573,23 @@ cdef bint is_like(const Py_buffer* view, tuple shape) except -1:
     return PyBuffer_IsContiguous(view, c"C")
 
 
+# Numbers that are copied in some 10 ms.
+cdef Py_ssize_t PART = 2**20
+
+
+cdef int copy(double* to, const double* values, Py_ssize_t n) except -1:
+    """By parts, between which is looked for Ctrl-C: new memory is slow to come."""
+    cdef Py_ssize_t part
+    while n > 0:
+        part = min(n, PART)
+        memcpy(to, values, part * sizeof(double))
+        to += part
+        values += part
+        n -= part
+        PyErr_CheckSignals()
+    return 0
+
+
 def joined(dict places, Py_ssize_t size, values):
     """Fields one after another, (size,): what `values` has of them, or 0.
 
@@ -600,7 +618,7 @@ def joined(dict places, Py_ssize_t size, values):
             try:
                 done = is_like(&view, shape)
                 if done:
-                    memcpy(buffer + start, view.buf, (end - start) * sizeof(double))
+                    copy(buffer + start, <const double*>view.buf, end - start)
             finally:
                 PyBuffer_Release(&view)
         if not done:
