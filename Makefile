@@ -43,7 +43,7 @@ dev: $(VENV)/extra-test
 # A build of its own. What a sanitizer reports ends the process; leaks are Python's business. The
 # sanitizers' libraries must come first, and hide what PYTHONMALLOC would take from them.
 SANITIZED := .venv-sanitize
-SANITIZE_TESTS ?= $(wildcard $(addprefix tests/test_, kernels.py visits.py chain.py factorial.py loop.py many.py degenerate.py))
+SANITIZE_TESTS ?= tests/kernels $(addprefix tests/estimators/test_, factorial.py many.py degenerate.py)
 
 sanitize: $(SANITIZED)/installed
 	for level in $$(echo $(LEVELS) | tr , ' '); do \
