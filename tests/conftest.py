@@ -48,6 +48,7 @@ def pytest_configure(config):
 
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+RATES = {"poisson": vbfast.Poisson, "exponential": vbfast.Exponential}
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,11 @@ class DiscreteRow:
     def proper(self):
         return self.prior == "conjugate"
 
+    @property
+    def of_rates(self):
+        """Whether a component has a rate of each feature, not a table."""
+        return self.emission in RATES
+
     def categories(self, d):
         """Symbols of each feature: not all have as many."""
         return 2 + np.arange(d) % (1 if self.emission == "bernoulli" else 3)
@@ -218,8 +224,8 @@ class DiscreteRow:
     def of(self, d):
         """The emission."""
         flat = self.prior == "flat"
-        if self.emission == "poisson":
-            return vbfast.Poisson(d, *([] if flat else self.hyperparameters(d)))
+        if self.of_rates:
+            return RATES[self.emission](d, *([] if flat else self.hyperparameters(d)))
         table = self.concentrations(d)
         if self.emission == "bernoulli":
             return vbfast.Bernoulli(d, *([] if flat else [table[:, 1], table[:, 0]]))
@@ -238,6 +244,8 @@ class DiscreteRow:
         with np.errstate(divide="ignore"):
             if self.emission == "poisson":
                 return ref.count_scores(X, np.log(weights), values)
+            if self.emission == "exponential":
+                return ref.wait_scores(X, np.log(weights), values)
             return ref.symbol_scores(X, np.log(weights), np.log(values))
 
     def log_prior(self, weights, values):
@@ -248,7 +256,7 @@ class DiscreteRow:
             value = ref.beta_log_density(ref.weights_to_sticks(weights), a, b).sum()
         else:
             value = ref.dirichlet_log_density(weights, np.full(k, self.alpha))
-        if self.emission == "poisson":
+        if self.of_rates:
             shape, rate = self.hyperparameters(d)
             return value + stats.gamma.logpdf(values, shape, scale=1 / rate).sum()
         for table in values:
@@ -262,6 +270,10 @@ class DiscreteRow:
             a, b = (each[j] for each in self.hyperparameters(d))
             value = a * np.log(b) - (a + x.sum()) * np.log(b + len(x))
             return value + gammaln(a + x.sum()) - gammaln(a) - gammaln(x + 1).sum()
+        if self.emission == "exponential":
+            a, b = (each[j] for each in self.hyperparameters(d))
+            value = a * np.log(b) - (a + len(x)) * np.log(b + x.sum())
+            return value + gammaln(a + len(x)) - gammaln(a)
         each = self.concentrations(d)[j]
         seen = np.bincount(x.astype(int), minlength=len(each))[each > 0]
         each = each[each > 0]
@@ -275,7 +287,7 @@ class DiscreteRow:
             weights = np.array([ref.sticks_to_weights(one) for one in v])
         else:
             weights = rng.dirichlet(np.full(k, self.alpha), size)
-        if self.emission == "poisson":
+        if self.of_rates:
             shape, rate = self.hyperparameters(d)
             return weights, rng.gamma(shape, 1 / rate, (size, k, d))
         each = self.concentrations(d)
@@ -288,6 +300,8 @@ class DiscreteRow:
         """Rows (..., D), each of parameters of its own, (..., D) or (..., D, C)."""
         if self.emission == "poisson":
             return rng.poisson(values).astype(float)
+        if self.emission == "exponential":
+            return rng.exponential(1 / values)
         marks = rng.random(values.shape[:-1])
         return (marks[..., None] > np.cumsum(values, axis=-1)[..., :-1]).sum(axis=-1).astype(float)
 
@@ -299,7 +313,7 @@ class DiscreteRow:
 
 DISCRETE = [
     DiscreteRow(emission, weights, prior)
-    for emission in ("poisson", "bernoulli", "categorical")
+    for emission in ("poisson", "exponential", "bernoulli", "categorical")
     for weights in ("dirichlet_distribution", "dirichlet_process")
     for prior in ("flat", "conjugate")
 ]
@@ -417,6 +431,6 @@ class ChainRow:
 
 CHAINS = [
     ChainRow(emission, prior)
-    for emission in (*COVARIANCE_TYPES, "poisson", "bernoulli", "categorical")
+    for emission in (*COVARIANCE_TYPES, *RATES, "bernoulli", "categorical")
     for prior in ("flat", "conjugate")
 ]

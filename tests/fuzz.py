@@ -45,9 +45,9 @@ OF_EMISSION = {
     **dict.fromkeys(("covariance_type", "reg_covar", "precisions_init", "mean_prior"), "gaussian"),
     **dict.fromkeys(("mean_precision_prior", "mean_variance_prior"), "gaussian"),
     **dict.fromkeys(("degrees_of_freedom_prior", "covariance_prior"), "gaussian"),
-    "means_init": "gaussian poisson",
-    "shape_prior": "poisson",
-    "rate_prior": "poisson",
+    "means_init": "gaussian poisson exponential",
+    "shape_prior": "poisson exponential",
+    "rate_prior": "poisson exponential",
     "concentration_prior": "bernoulli categorical",
     "n_categories": "categorical",
 }
@@ -96,6 +96,9 @@ def symbols(rng, emission):
     d = pick(rng, [1, 1, 2, 3, 5, 9])
     if emission == "poisson":
         X = rng.poisson(rng.gamma(2.0, 10.0 ** rng.integers(-2, 4), (pick(rng, [1, n]), d)), (n, d))
+    elif emission == "exponential":
+        X = rng.exponential(10.0 ** rng.integers(-4, 5, (pick(rng, [1, n]), d)), (n, d))
+        X *= 10.0 ** pick(rng, [0, 0, 0, 0, -300, -100, -20, 20, 90])
     elif emission == "bernoulli":
         X = rng.random((n, d)) < rng.random(d)
     else:
@@ -394,7 +397,7 @@ def run_case(seed, number, report=None):
     emission = "gaussian"
     of_any = kind in (vbfast.MixtureModel, vbfast.HiddenMarkovModel)
     if of_any:
-        emission = pick(rng, ["gaussian", "poisson", "bernoulli", "categorical"])
+        emission = pick(rng, ["gaussian", "poisson", "exponential", "bernoulli", "categorical"])
     discrete = emission != "gaussian"
     rows = symbols(rng, emission) if discrete else numbers(rng)
     params = parameters(rng, parameters_of(kind), rows.shape[1])

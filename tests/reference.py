@@ -943,6 +943,16 @@ def count_scores(X, log_weights, rates, log_rates=None):
     return scores
 
 
+def wait_scores(X, log_weights, rates, log_rates=None):
+    """log pi_k + sum_d log Exponential(x_d | rate_kd), (N, K)."""
+    logs = np.log(rates) if log_rates is None else log_rates
+    scores = np.empty((len(X), len(rates)))
+    for n, row in enumerate(X):
+        for k, rate in enumerate(rates):
+            scores[n, k] = log_weights[k] + (logs[k] - rate * row).sum()
+    return scores
+
+
 def symbol_scores(X, log_weights, logs):
     """log pi_k + sum_d log p_kd(x_d), (N, K), of logarithms of tables (K, D, C)."""
     scores = np.empty((len(X), len(logs)))
@@ -970,17 +980,21 @@ def discrete_emission(X, q, row, read, sample_weight):
     """
     w, n_components, d = sample_weight, q.shape[1], X.shape[1]
     n = w @ q
-    if row.emission == "poisson":
+    if row.of_rates:
+        scores = {"poisson": count_scores, "exponential": wait_scores}[row.emission]
         a0, b0 = row.hyperparameters(d)
         a0, b0 = np.broadcast_to(a0, (n_components, d)), np.broadcast_to(b0, (n_components, d))
-        a, b = a0 + (w[:, None] * q).T @ X, b0 + n[:, None]
+        a, b = (w[:, None] * q).T @ X, n[:, None]
+        if row.emission == "exponential":
+            a, b = b, a
+        a, b = a0 + a, b0 + b
         # A component without rows has, under a flat prior, the rates of all.
         values = np.where(b > 0, (a - 1) / np.where(b > 0, b, 1), (a - 1).sum(0) / b.sum(0))
         if read == "mean":
             each = (p.ravel() for p in (a, b, a0, b0))
             kl = sum(gamma_kl(*one) for one in zip(*each, strict=True))
             expected = a / b, digamma(a) - np.log(b)
-            return lambda log_weights: count_scores(X, log_weights, *expected), kl
+            return lambda log_weights: scores(X, log_weights, *expected), kl
     else:
         a0 = np.broadcast_to(row.concentrations(d), (n_components, *row.concentrations(d).shape))
         a = a0.copy()

@@ -57,6 +57,7 @@ COUNTS = [
     (GaussianMixture(3, covariance_type="spherical"), 2 + 6 + 3),
     (MixtureModel(3), 2 + 6 + 9),
     (MixtureModel(3, emission="poisson"), 2 + 6),
+    (MixtureModel(3, emission="exponential"), 2 + 6),
     (MixtureModel(3, emission="bernoulli"), 2 + 6),
     (MixtureModel(3, emission="categorical", n_categories=[2, 4]), 2 + 3 * (1 + 3)),
     (HiddenMarkovModel(3), 2 + 6 + 6 + 6),

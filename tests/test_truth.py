@@ -385,7 +385,7 @@ DISCRETE_ROWS = [row for row in DISCRETE if row.proper and row.weights != "diric
 def discrete_priors(row, d):
     """The row's priors, as the estimator's parameters."""
     given = {"emission": row.emission, "weight_concentration_prior": row.alpha}
-    if row.emission == "poisson":
+    if row.of_rates:
         shape, rate = row.hyperparameters(d)
         return given | {"shape_prior": shape, "rate_prior": rate}
     table = row.concentrations(d)

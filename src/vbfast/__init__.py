@@ -12,7 +12,7 @@ from ._config import show_config
 from ._version import __version__
 from .compare import Comparison, compare
 from .data import ArrayData
-from .emissions import AdditiveGaussian, Bernoulli, Categorical, Gaussian, Poisson
+from .emissions import AdditiveGaussian, Bernoulli, Categorical, Exponential, Gaussian, Poisson
 from .estimators import (
     BayesianGaussianMixture,
     FactorialHMM,
@@ -54,6 +54,7 @@ __all__ = [
     "CoupledChains",
     "CrispEM",
     "DegenerateError",
+    "Exponential",
     "FactorialHMM",
     "FactorialModel",
     "FullInference",

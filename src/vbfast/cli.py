@@ -73,7 +73,7 @@ _MODELS = {
     "hmm": _Embedded("earthquakes", "earthquakes a year", slice(1, None)),
     "factorial-hmm": _Embedded("faithful", "Old Faithful", slice(None)),
 }
-_EMISSIONS = ("gaussian", "poisson", "categorical", "bernoulli")
+_EMISSIONS = ("gaussian", "poisson", "exponential", "categorical", "bernoulli")
 
 
 class _Failure(Exception):

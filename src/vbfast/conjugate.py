@@ -175,7 +175,7 @@ class Dirichlet:
 
 @dataclass(frozen=True)
 class Rates:
-    """K Poisson distributions of D independent features, or what mean field makes of them.
+    """Rates of K components for D independent features, or what mean field makes of them.
 
     Attributes
     ----------
@@ -190,7 +190,7 @@ class Rates:
 
     @property
     def rounding(self) -> float:
-        """Nats a row that rounding may take from an objective here."""
+        """Nats a row that rounding may take from an objective of counts here."""
         return _kernels.parameters.rate_rounding(self.rates, self.log_rates)
 
     @property
@@ -218,6 +218,9 @@ class Gamma:
     rate : ndarray of shape (K, D)
     """
 
+    #: What theta is.
+    kind: ClassVar[type[Rates]] = Rates
+
     def __init__(self, excess: Array, rate: Array) -> None:
         self.excess = np.ascontiguousarray(excess)
         self.rate = np.ascontiguousarray(rate)
@@ -239,19 +242,19 @@ class Gamma:
         """
         if self.excess.min() < 0:
             raise ValueError("a gamma distribution with a shape < 1 has no mode")
-        return Rates(*_kernels.parameters.rate_mode(self.excess, self.rate))
+        return self.kind(*_kernels.parameters.rate_mode(self.excess, self.rate))
 
     def mean(self) -> Rates:
         """E[lambda] (B.27) and E[log lambda] (B.30)."""
-        return Rates(*_kernels.parameters.rate_mean(self.excess, self.rate))
+        return self.kind(*_kernels.parameters.rate_mean(self.excess, self.rate))
 
     def mean_point(self) -> Rates:
         """E[lambda] as rates."""
-        return Rates.point(self.mean().rates)
+        return self.kind.point(self.mean().rates)
 
     def sample(self, rng: np.random.Generator) -> Rates:
         """Draw rates, none so small that its logarithm would be lost."""
-        return Rates(*_kernels.parameters.rate_sample(self.excess, self.rate, _seed(rng)))
+        return self.kind(*_kernels.parameters.rate_sample(self.excess, self.rate, _seed(rng)))
 
     def log_density(self, theta: Rates) -> float:
         """log p(lambda), all components and features."""

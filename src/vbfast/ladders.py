@@ -241,7 +241,7 @@ def compare_hmm(
         States.
     lengths : array-like, optional
         Rows of each sequence; one sequence if not given.
-    emission : {"gaussian", "poisson", "categorical", "bernoulli"}
+    emission : {"gaussian", "poisson", "exponential", "categorical", "bernoulli"}
     covariance_type : {"full", "tied", "diag", "spherical"}
         For "gaussian".
     methods : sequence of str or method objects

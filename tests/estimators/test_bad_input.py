@@ -71,9 +71,10 @@ METHODS = {
     "mean_field": "mean_field",
     "full": vbfast.FullInference(n_tune=2, n_draws=2, n_chains=1),
 }
+EMISSIONS = ("gaussian", "poisson", "exponential", "bernoulli", "categorical")
 ESTIMATORS = {
-    "mixture": (MixtureModel, ("gaussian", "poisson", "bernoulli", "categorical")),
-    "chain": (vbfast.HiddenMarkovModel, ("gaussian", "poisson", "bernoulli", "categorical")),
+    "mixture": (MixtureModel, EMISSIONS),
+    "chain": (vbfast.HiddenMarkovModel, EMISSIONS),
     "coupled": (vbfast.FactorialHMM, (None,)),
     "gaussian": (GaussianMixture, (None,)),
     "bayesian": (BayesianGaussianMixture, (None,)),
@@ -94,6 +95,8 @@ def test_every_parameter_is_checked_whether_or_not_it_is_read(name, emission, me
     options = {"method": METHODS[method], "random_state": 0, "max_iter": 3}
     if emission is not None:
         options["emission"] = emission
+    if emission == "exponential":  # rows of 0 alone have no rate
+        rows += 1.0
     kind(**options).fit(rows)
     for parameter in kind().get_params():
         for value in (object(), "a", [[["x"]]], -1.5):
@@ -624,11 +627,13 @@ def test_full_inference_of_rows_that_are_many(weight):
 
 COUNTS = np.array([[0.0, 3.0], [2.0, 0.0], [5.0, 1.0], [1.0, 1.0]])
 BITS = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
-ROWS_OF = {"poisson": COUNTS, "bernoulli": BITS, "categorical": BITS}
+ROWS_OF = {"poisson": COUNTS, "exponential": COUNTS + 1, "bernoulli": BITS, "categorical": BITS}
 BAD_VALUES = [
     ("poisson", -1.0, "whole numbers from 0"),
     ("poisson", 0.5, "whole numbers from 0"),
     ("poisson", 1e17, "whole numbers from 0"),
+    ("exponential", -1e-300, "numbers from 0 to 1e100"),
+    ("exponential", 1e101, "numbers from 0 to 1e100"),
     ("bernoulli", 2.0, "0 and 1 are allowed"),
     ("bernoulli", -1.0, "0 and 1 are allowed"),
     ("categorical", 0.5, "whole numbers"),
@@ -685,6 +690,8 @@ def test_unseen_symbols():
         ("poisson", {"shape_prior": 0.5, "rate_prior": 1.0}, ValueError, "has no mode for 'em'"),
         ("poisson", {"means_init": [[1, 2]]}, ValueError, r"means_init must have shape \(2, 2\)"),
         ("poisson", {"means_init": [[1, 2], [3, -4]]}, ValueError, r"means_init\[1, 1\] is -4"),
+        ("exponential", {"means_init": [[1, 2], [3, 0]]}, ValueError, r"means_init\[1, 1\] is 0"),
+        ("exponential", {"shape_prior": 0.5, "rate_prior": 1}, ValueError, "has no mode for 'em'"),
         ("poisson", {"weights_init": [0.5, 0.6]}, ValueError, "weights_init must sum to 1"),
         ("poisson", {"probabilities_init": BITS[:2]}, ValueError, "probabilities_init is for"),
         ("poisson", {"covariance_prior": 1.0}, ValueError, "covariance_prior is for emission"),
@@ -721,6 +728,7 @@ def test_parameters_of_mixture_models(emission, parameters, error, words):
     ("make", "words"),
     [
         (lambda: vbfast.Poisson(2, shape=1.0), "shape and rate"),
+        (lambda: vbfast.Exponential(2, rate=1.0), "shape and rate"),
         (lambda: vbfast.Bernoulli(2, 1.0), "a and b"),
         (lambda: vbfast.Bernoulli(2, 1.0, [1.0, 0.0]), r"b\[1\] is 0.0"),
         (lambda: vbfast.Categorical(2, 3, [1.0, NAN, 1.0]), r"concentration\[1\] is nan"),

@@ -25,6 +25,7 @@ MAKERS = [
     (lambda **more: BayesianGaussianMixture(2, random_state=0, **more), ROWS),
     (lambda **more: MixtureModel(2, random_state=0, **more), ROWS),
     (lambda **more: MixtureModel(2, emission="poisson", random_state=0, **more), SYMBOLS),
+    (lambda **more: MixtureModel(2, emission="exponential", random_state=0, **more), SYMBOLS + 1),
     (lambda **more: MixtureModel(2, emission="bernoulli", random_state=0, **more), SYMBOLS > 0),
     (lambda **more: MixtureModel(2, emission="categorical", random_state=0, **more), SYMBOLS + 1),
     (lambda **more: HiddenMarkovModel(2, random_state=0, **more), ROWS),

@@ -365,6 +365,23 @@ def test_rates_and_probabilities_of_zero_and_one():
 
 
 @pytest.mark.parametrize("method", ["em", "variational_em", "crisp_em"])
+@pytest.mark.parametrize("n", [3, 200_000])
+def test_waiting_times_that_are_all_zero(method, n):
+    """A rate without bound, found by both drivers; a prior gives it one, and so does one row."""
+    X = np.repeat([[0.0, 1.0], [0.0, 2.0]], n, axis=0)
+    mixture = MixtureModel(
+        1, emission="exponential", method=method, means_init=[[1.0, 1.0]], weights_init=[1.0]
+    )
+    with pytest.raises(vbfast.DegenerateError, match="component 0"):
+        mixture.fit(X)
+    X[-1, 0] = 1e-3
+    np.testing.assert_allclose(mixture.fit(X).rates_, [[2e3 * n, 1 / 1.5]])
+    X[-1, 0] = 0.0
+    mixture.set_params(shape_prior=2.0, rate_prior=0.5).fit(X)
+    np.testing.assert_allclose(mixture.rates_, [[(1 + 2 * n) / 0.5, (1 + 2 * n) / (0.5 + 3 * n)]])
+
+
+@pytest.mark.parametrize("method", ["em", "variational_em", "crisp_em"])
 def test_a_start_under_which_a_row_is_impossible(method):
     X = np.array([[0.0], [0.0], [4.0], [5.0]])
     start = {"weights_init": [0.5, 0.5], "means_init": [[0.0], [0.0]]}

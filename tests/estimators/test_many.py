@@ -497,14 +497,18 @@ def test_errors_of_degenerate_data_sets_are_new_each_time():
 
 # Counts and symbols ------------------------------------------------------------------------------
 
-COUNTS = ("poisson", "bernoulli", "categorical")
+COUNTS = ("poisson", "exponential", "bernoulli", "categorical")
+RATES = COUNTS[:2]
 ALIKE = [(e, m) for e in COUNTS for m in vbfast.methods.METHODS if m != "full"]
 
 
 def counted(rng, emission, n_sets=5, n=90, k=3, d=2):
     """Data sets (S, N, D) of overlapping components of their own."""
     rates = rng.uniform(0.2, 6.0, (n_sets, k, d))
-    X = rng.poisson(rates[np.arange(n_sets)[:, None], rng.integers(k, size=(n_sets, n))])
+    each = rates[np.arange(n_sets)[:, None], rng.integers(k, size=(n_sets, n))]
+    if emission == "exponential":
+        return rng.exponential(each)
+    X = rng.poisson(each)
     most = {"poisson": np.inf, "bernoulli": 1, "categorical": 3}[emission]
     X = np.minimum(X, most).astype(float)
     X[:, : int(min(most, 3)) + 1] = np.arange(int(min(most, 3)) + 1)[:, None]
@@ -513,7 +517,7 @@ def counted(rng, emission, n_sets=5, n=90, k=3, d=2):
 
 def given_for(rng, emission, k=3, d=2):
     """Parameters to start from, none of them 0."""
-    if emission == "poisson":
+    if emission in RATES:
         parameters = {"means_init": rng.uniform(0.5, 5, (k, d))}
     elif emission == "bernoulli":
         parameters = {"probabilities_init": rng.uniform(0.2, 0.8, (k, d))}
@@ -531,7 +535,7 @@ def test_counts_and_symbols_same_as_fit_from_the_same_start(emission, method, pr
     priors = {}
     if prior:
         priors = {
-            "poisson": {"shape_prior": [1.5, 2.0], "rate_prior": 0.4},
+            **{rates: {"shape_prior": [1.5, 2.0], "rate_prior": 0.4} for rates in RATES},
             "bernoulli": {"concentration_prior": [1.2, 1.7]},
             "categorical": {"concentration_prior": [1.2, 1.7, 1.0, 2.0]},
         }[emission] | {"weight_concentration_prior": 1.3}
@@ -559,10 +563,12 @@ def test_counts_and_symbols_start_where_fit_starts(emission, init):
     t = np.arange(60) % 2
     X = np.tile(np.array([[0.0] * 6, [1.0] * 6])[t], (20, 1, 1))
     flip = rng.random(X.shape) < 0.05
-    X = np.where(flip, 1.0 - X, X) * (40.0 if emission == "poisson" else 1.0)
+    X = np.where(flip, 1.0 - X, X) * (40.0 if emission in RATES else 1.0)
+    if emission == "exponential":  # rows of 0 alone have no rate
+        X += 1.0
     estimator = MixtureModel(2, emission=emission, init_params=init, max_iter=1, random_state=0)
     fits = quiet(fit_many, estimator, X)
-    name = "rates_" if emission == "poisson" else "probabilities_"
+    name = "rates_" if emission in RATES else "probabilities_"
     agreed = 0
     for s, rows in enumerate(X):
         single = quiet(estimator.fit, rows)
@@ -590,17 +596,20 @@ def test_several_starts_of_counts_and_symbols(emission):
     assert eight[3].n_init == 8
 
 
-def test_prior_rates_are_those_of_each_data_set():
+@pytest.mark.parametrize("emission", RATES)
+def test_prior_rates_are_those_of_each_data_set(emission):
     rng = np.random.default_rng(32)
-    X = [counted(rng, "poisson", 1, n)[0] * (1 + 4 * (n > 50)) for n in (20, 60, 90)]
+    X = [counted(rng, emission, 1, n)[0] * (1 + 4 * (n > 50)) for n in (20, 60, 90)]
     estimator = MixtureModel(
-        2, emission="poisson", method="mean_field", max_iter=5, tol=0,
-        **given_for(rng, "poisson", 2),
+        2, emission=emission, method="mean_field", max_iter=5, tol=0,
+        **given_for(rng, emission, 2),
     )  # fmt: skip
     fits = quiet(fit_many, estimator, X)
     for s, rows in enumerate(X):
         assert_same(fits, s, alone(estimator, rows))
-        np.testing.assert_allclose(fits[s].rate_prior_, 1 / rows.mean(axis=0))
+        mean = rows.mean(axis=0)
+        rate = 1 / mean if emission == "poisson" else mean
+        np.testing.assert_allclose(fits[s].rate_prior_, rate)
 
 
 def test_categories_are_those_of_all_data_sets():
@@ -715,8 +724,8 @@ def test_data_sets_are_looked_at_in_parts(emission, monkeypatch):
     fits = quiet(fit_many, estimator, X, sample_weight=weights)
     for name in fits.stacked:
         np.testing.assert_allclose(getattr(fits, name), getattr(expected, name), rtol=1e-12)
-    X[4][3, 1] = 0.5
-    with pytest.raises(ValueError, match=r"data set 4: X\[3, 1\] is 0.5"):
+    X[4][3, 1] = wrong = -1.0 if emission == "exponential" else 0.5
+    with pytest.raises(ValueError, match=rf"data set 4: X\[3, 1\] is {wrong:g}"):
         fit_many(estimator, X)
 
 

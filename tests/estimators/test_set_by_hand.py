@@ -84,6 +84,7 @@ FITTED = [
     (MixtureModel(2, covariance_type="diag", random_state=0), ROWS,
      ["weights_", "means_", "covariances_"]),
     (MixtureModel(2, emission="poisson", random_state=0), SYMBOLS, ["weights_", "rates_"]),
+    (MixtureModel(2, emission="exponential", random_state=0), SYMBOLS + 1, ["weights_", "rates_"]),
     (MixtureModel(2, emission="bernoulli", random_state=0), SYMBOLS > 0,
      ["weights_", "probabilities_"]),
     (MixtureModel(2, emission="categorical", random_state=0), SYMBOLS,

@@ -69,6 +69,7 @@ def theta_of(emission="diag", k=K, d=D):
     """Coefficients for the kernels of rows."""
     part = {
         "poisson": vbfast.Poisson(d),
+        "exponential": vbfast.Exponential(d),
         "bernoulli": vbfast.Bernoulli(d),
         "categorical": vbfast.Categorical(d, 12),
     }.get(emission)
@@ -932,6 +933,7 @@ UNITS = ArrayData.of(X).frame
 EMISSIONS = {
     "Gaussian": vbfast.Gaussian,
     "Poisson": vbfast.Poisson,
+    "Exponential": vbfast.Exponential,
     "Bernoulli": vbfast.Bernoulli,
     "Categorical": lambda d: vbfast.Categorical(d, 3),
     "AdditiveGaussian": lambda d: vbfast.AdditiveGaussian(d, M, K),

@@ -1166,8 +1166,9 @@ class DiscreteTheta:
         self.emission = row.of(n_features)
         weights, values = row.draw_prior(1, n_components, n_features, rng)
         self.weights, self.values = weights[0], values[0]
-        self.values[rng.random(self.values.shape) < zeros] = 0.0
-        if row.emission != "poisson":
+        if row.emission != "exponential":  # a rate of 0 is none of waiting times
+            self.values[rng.random(self.values.shape) < zeros] = 0.0
+        if not row.of_rates:
             self.values[..., 0] += self.values.sum(axis=-1) == 0
             self.values /= self.values.sum(axis=-1, keepdims=True)
         parameters = self.emission.parameters(self.values)
@@ -1191,7 +1192,7 @@ def discrete_rows(rng, row, n, d):
 
 def discrete_tally(row, X, weighted):
     """Sums of counts (K, D), or what was seen of each symbol (K, D, C)."""
-    if row.emission == "poisson":
+    if row.of_rates:
         return weighted.T @ X
     n = row.categories(X.shape[1]).max()
     return np.einsum("nk,ndc->kdc", weighted, (X[:, :, None] == np.arange(n)).astype(float))

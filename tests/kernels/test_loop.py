@@ -403,7 +403,7 @@ def posterior_of(row, k, d, rng):
     posterior = model.prior.copy()
     posterior["concentration"][1:] += rng.uniform(1, 40, k - 1)
     posterior["strength"][1:] += rng.uniform(1, 40, k - 1)
-    name = "sums" if row.emission == "poisson" else "tally"
+    name = "sums" if row.of_rates else "tally"
     possible = model.prior[name][1:] > -1
     posterior[name][1:] += rng.uniform(0, 30, possible.shape) * possible
     return model, posterior
@@ -414,9 +414,13 @@ def laws(row, model, posterior):
     k, d = model.latent.n_components, model.emission.n_features
     for i in range(k):
         for j in range(d):
-            if row.emission == "poisson":
-                rate = row.hyperparameters(d)[1][j] + posterior["strength"][i]
-                yield i, j, distributions.gamma(posterior["sums"][i, j] + 1.0, scale=1 / rate)
+            if row.of_rates:
+                shape, rate = (each[j] for each in row.hyperparameters(d))
+                counted, summed = posterior["strength"][i], posterior["sums"][i, j]
+                if row.emission == "poisson":
+                    yield i, j, distributions.gamma(summed + 1.0, scale=1 / (rate + counted))
+                else:
+                    yield i, j, distributions.gamma(shape + counted, scale=1 / summed)
             else:
                 alpha = posterior["tally"][i, j] + 1.0
                 yield i, j, distributions.dirichlet(alpha[alpha > 0])
@@ -440,7 +444,7 @@ def test_rates_and_tables_are_drawn_from_the_posterior(row):
         assert_distributed(found["weights"][:, k], law)
     for values in (found[name], np.array([each.arrays[name] for each in by_python])):
         for k, j, law in laws(row, model, posterior):
-            if row.emission == "poisson":
+            if row.of_rates:
                 assert_distributed(values[:, k, j], law)
                 continue
             n = len(law.alpha)
@@ -465,9 +469,9 @@ def test_densities_of_draws_are_those_of_scipy(row):
     expected = distributions.dirichlet(alpha).logpdf(best.weights) if k > 1 else 0.0
     for i, j, law in laws(row, model, posterior):
         at = values[i, j]
-        if row.emission != "poisson":
+        if not row.of_rates:
             at = at[: len(law.alpha)]
-        if np.size(at) > 1 or row.emission == "poisson":
+        if np.size(at) > 1 or row.of_rates:
             expected += law.logpdf(at)
     found = drawn.common[0, 0] + np.trace(drawn.terms[0, 0]) + gammaln(k + 1)
     assert found == pytest.approx(expected, rel=1e-10)

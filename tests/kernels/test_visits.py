@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import pytest
 import reference as ref
-from conftest import COVARIANCE_TYPES, DiscreteRow, examples
+from conftest import COVARIANCE_TYPES, RATES, DiscreteRow, examples
 from hypothesis import given, seed
 from hypothesis import strategies as st
 from test_chain import KINDS, Chain
@@ -29,7 +29,7 @@ from test_kernels import (
 from vbfast import _kernels
 from vbfast._kernels.inputs import Assignment, Coefficients
 
-EMISSIONS = (*COVARIANCE_TYPES, "poisson", "bernoulli", "categorical")
+EMISSIONS = (*COVARIANCE_TYPES, *RATES, "bernoulli", "categorical")
 
 
 def seeded(*names, n=14):
@@ -79,7 +79,7 @@ class Case:
             return Data(self.rng, self.n, self.d, self.dtype, self.layout, weights, rows)
         data = Data(self.rng, self.n, self.d, weights=weights)
         rows = discrete_rows(self.rng, theta.row, self.n, self.d)
-        if self.row_away and self.emission == "poisson":
+        if self.row_away and self.emission in RATES:
             rows[away] = np.floor(self.row_away)
         data.values = np.asarray(rows, self.dtype, order="F" if self.layout == "F" else "C")
         data.rows = data.values.astype(np.float64)
@@ -103,7 +103,7 @@ def cases(emission, most=513):
         st.one_of(st.sampled_from(FEATURES), st.integers(1, 70), st.integers(1, 8)),
         st.one_of(st.integers(1, 9), st.sampled_from([12, 16, 17, 20])),
         st.sampled_from(["near", "some", "all"] if gaussian else ["near"]),
-        st.sampled_from([0.0, 0.0, 0.0, 1e3, 1e9] if emission != "poisson" else [0.0, 0.0, 1e12]),
+        st.sampled_from([0.0, 0.0, 0.0, 1e3, 1e9] if emission not in RATES else [0.0, 0.0, 1e12]),
         st.sampled_from(["float64", "float32"]),
         st.sampled_from(["C", "F", "strided"] if gaussian else ["C", "F"]),
         st.integers(0, 2**32 - 1),

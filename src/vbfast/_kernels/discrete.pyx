@@ -1,7 +1,7 @@
 # Emissions of counts and symbols, features independent given the component: log probabilities of a
 # tile's rows, and their weighted counts.
 #
-# Poisson and Bernoulli scores are linear in the features, in x or in x and 1 - x; statistics are
+# Poisson, exponential and Bernoulli scores are linear in the features, in x or in x and 1 - x; statistics are
 # sums of these. Symbols are looked up, in a table and in a histogram of which one symbol's entries
 # for all components lie side by side, so that the vector lanes run over components there.
 #
@@ -136,25 +136,26 @@ cdef inline void accumulate_sums(
         )
 
 
-# Counts. Coefficients: log rates (K, D). Statistics: sums of x. The rest of the log probability,
-# minus the sum of rates, is in offsets; log x! is in no score.
+# Counts and waiting times. Statistics: sums of x. Coefficients of counts: log rates (K, D); the rest
+# of the log probability, minus the sum of rates, is in offsets, log x! in no score. Of waiting times:
+# minus the rates; the sum of their logarithms is in offsets.
 
-cdef Py_ssize_t poisson_coefficients_size(Shape shape) noexcept nogil:
+cdef Py_ssize_t rates_coefficients_size(Shape shape) noexcept nogil:
     return shape.n_components * shape.n_features
 
 
-cdef Py_ssize_t poisson_workspace_size(Shape shape, Py_ssize_t n_rows) noexcept nogil:
+cdef Py_ssize_t rates_workspace_size(Shape shape, Py_ssize_t n_rows) noexcept nogil:
     return 0
 
 
-cdef void poisson_scores(
+cdef void rates_scores(
     Shape shape, const real* coefficients, const real* offsets,
     const real* tile, Py_ssize_t n_rows, Py_ssize_t stride, real* workspace, real* scores,
 ) noexcept nogil:
     linear_scores(shape, False, coefficients, NULL, offsets, tile, n_rows, stride, scores)
 
 
-cdef void poisson_accumulate(
+cdef void rates_accumulate(
     Shape shape, const real* coefficients, const real* tile, Py_ssize_t n_rows,
     Py_ssize_t stride, const real* q, const double* limits, real* workspace, double* statistics,
 ) noexcept nogil:
@@ -309,9 +310,8 @@ cdef void categorical_accumulate(
             statistics[i] += histogram[i]
 
 
-cdef Emission poisson = [
-    poisson_coefficients_size, poisson_workspace_size, sums_size, poisson_scores,
-    poisson_accumulate, NULL,
+cdef Emission sums_of_rows = [
+    rates_coefficients_size, rates_workspace_size, sums_size, rates_scores, rates_accumulate, NULL,
 ]
 cdef Emission bernoulli = [
     bernoulli_coefficients_size, bernoulli_workspace_size, bernoulli_statistics_size,
@@ -323,7 +323,8 @@ cdef Emission categorical = [
 ]
 
 EMISSIONS = {
-    "poisson": PyCapsule_New(&poisson, "vbfast.Emission", NULL),
+    "poisson": PyCapsule_New(&sums_of_rows, "vbfast.Emission", NULL),
+    "exponential": PyCapsule_New(&sums_of_rows, "vbfast.Emission", NULL),
     "bernoulli": PyCapsule_New(&bernoulli, "vbfast.Emission", NULL),
     "categorical": PyCapsule_New(&categorical, "vbfast.Emission", NULL),
 }

@@ -145,6 +145,21 @@ cdef inline double rounding_of_rates(
     return 4.0 * EPS * most
 
 
+cdef inline double rounding_of_waits(
+    Py_ssize_t n_components, Py_ssize_t n_features, const double* log_rates
+) noexcept nogil:
+    """The same of waiting times: of log lambda - lambda x, for x 1 / lambda."""
+    cdef double most = 0.0
+    cdef double sum_
+    cdef Py_ssize_t d, k
+    for k in range(n_components):
+        sum_ = 0.0
+        for d in range(k * n_features, (k + 1) * n_features):
+            sum_ += fabs(log_rates[d]) + 1.0
+        most = max(most, sum_)
+    return 4.0 * EPS * most
+
+
 cdef inline void add_rate_terms(
     Gammas q, const double* log_rates, double* terms
 ) noexcept nogil:
@@ -164,6 +179,26 @@ cdef inline void write_log_rates(
     cdef Py_ssize_t i
     for i in range(n_components * n_features):
         coefficients[i] = max(log_rates[i], LOWEST)
+
+
+cdef inline void write_slopes(
+    Py_ssize_t n_components, Py_ssize_t n_features, const double* rates, double* coefficients
+) noexcept nogil:
+    """As discrete.pyx reads those of waiting times."""
+    cdef Py_ssize_t i
+    for i in range(n_components * n_features):
+        coefficients[i] = -rates[i]
+
+
+cdef inline void write_wait_offsets(
+    Py_ssize_t n_components, Py_ssize_t n_features, const double* log_rates, double* offsets
+) noexcept nogil:
+    """Scores of waiting times that are all 0, (K,)."""
+    cdef Py_ssize_t d, k
+    for k in range(n_components):
+        offsets[k] = 0.0
+        for d in range(n_features):
+            offsets[k] += log_rates[k * n_features + d]
 
 
 cdef inline void write_rate_offsets(

@@ -172,7 +172,8 @@ class Mixtures:
 
     Attributes
     ----------
-    emission : {"full", "tied", "diag", "spherical", "poisson", "bernoulli", "categorical"}
+    emission : {"full", "tied", "diag", "spherical", "poisson", "exponential", "bernoulli",
+        "categorical"}
     n_components : int
     flat_weights : bool
         Whether the prior on the weights adds nothing to an objective.

@@ -93,6 +93,8 @@ from .visit cimport (
 import numpy as np
 
 
+# Emissions that have a rate of each feature.
+cdef tuple RATES = ("poisson", "exponential")
 # Seconds after which threads meet.
 cdef double SLICE = 0.05
 # Weights from which on a row counts in the objective.
@@ -1186,13 +1188,14 @@ cdef int start_job(
     job.centroids = emission_of(EMISSIONS, "spherical")
     job.shape = shape_of(job.emission, n_components, max(rows.n_features, 1), n_categories)
     job.part.shape = job.shape
+    job.part.waits = emission == "exponential"
     if emission in FAMILIES:
         job.part.family = family_of(
             <CovarianceType>FAMILIES[emission], n_components, job.shape.n_features
         )
         job.verbs = gaussian_verbs()
         job.has_moments = True
-    elif emission == "poisson":
+    elif emission in RATES:
         job.verbs = rates_verbs()
     elif emission == "bernoulli":
         job.verbs = zeros_and_ones_verbs()
@@ -1224,7 +1227,7 @@ cdef int set_models(Job* job, Rows rows, models) except -1:
     )
     job.prior_step = 0 if prior.shape[0] == 1 else job.size
     job.prior = &prior[0, 0]
-    if models.emission == "poisson":
+    if models.emission in RATES:
         if models.rate is None:
             raise TypeError("rate must be (problem, D) or (1, D), not None")
         rate = models.rate

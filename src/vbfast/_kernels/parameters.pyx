@@ -77,6 +77,7 @@ from .gamma cimport (
     read_rate_modes,
     rounding_of_rates,
     write_log_rates,
+    write_slopes,
 )
 from .parts cimport MEAN, MODE, SAMPLE, Read
 from .random cimport Stream, stream_of
@@ -789,9 +790,9 @@ cdef Shape shape_like(Doubles* found) except *:
 
 cdef Py_ssize_t check_discrete(str kernel, Shape shape) except -1:
     """Numbers of a symbol's table that a kernel takes, or none, in these."""
-    if kernel not in ("poisson", "bernoulli", "categorical"):
-        raise ValueError(f"kernel must be of counts or symbols, not {kernel!r}")
-    if kernel == "poisson" and shape.n_categories or kernel == "bernoulli" and (
+    if kernel not in EMISSIONS or kernel in FAMILIES:
+        raise ValueError(f"kernel must be of counts, waiting times or symbols, not {kernel!r}")
+    if kernel in ("poisson", "exponential") and shape.n_categories or kernel == "bernoulli" and (
         shape.n_categories != 2
     ) or kernel == "categorical" and shape.n_categories == 0:
         raise ValueError(f"{kernel!r} has no parameters with {shape.n_categories} symbols")
@@ -799,7 +800,10 @@ cdef Py_ssize_t check_discrete(str kernel, Shape shape) except -1:
 
 
 def discrete_coefficients(str kernel, logs):
-    """What a kernel reads of logarithms of rates (K, D) or probabilities (K, D, C)."""
+    """What a kernel reads of logarithms of rates (K, D) or probabilities (K, D, C).
+
+    Of waiting times, of the rates themselves.
+    """
     cdef Doubles found
     look_into("logarithms", logs, &found)
     cdef Shape shape = shape_like(&found)
@@ -809,6 +813,8 @@ def discrete_coefficients(str kernel, logs):
     cdef double* values = doubles("coefficients", out, size)
     if kernel == "poisson":
         write_log_rates(shape.n_components, shape.n_features, found.data, values)
+    elif kernel == "exponential":
+        write_slopes(shape.n_components, shape.n_features, found.data, values)
     elif kernel == "bernoulli":
         write_zeros_and_ones(shape.n_components, shape.n_features, found.data, values)
     else:
@@ -828,7 +834,7 @@ def discrete_statistics(str kernel, raw, tuple shape):
     cdef const double* sums = doubles(
         "raw", raw, emission_of(EMISSIONS, kernel).statistics_size(of)
     )
-    if kernel == "poisson":
+    if kernel in ("poisson", "exponential"):
         collect_counts(of.n_components, of.n_features, sums, found.data)
     elif kernel == "bernoulli":
         collect_zeros_and_ones(of.n_components, of.n_features, sums, found.data)

@@ -34,11 +34,15 @@ from .gamma cimport (
     read_expected_rates,
     read_rate_modes,
     rounding_of_rates,
+    rounding_of_waits,
     set_rates,
     write_log_rates,
     write_rate_offsets,
+    write_slopes,
+    write_wait_offsets,
 )
 from .random cimport Stream
+from .special cimport EMPTY, TINY
 from .tile cimport Shape
 
 
@@ -56,8 +60,9 @@ cdef struct Part:
     Py_ssize_t n_symbols  # of a feature, in tables
     double reg_covar
     bint flat             # whether a prior adds nothing to the objective of a point
+    bint waits            # whether rates are of waiting times, not of counts
     # Of the problem at hand
-    const double* rate      # (D): of the gamma prior, which statistics don't have
+    const double* rate      # (D): what of the gamma prior statistics don't have, see `gammas_at`
     const double* variance  # (D): of features, in the units of the frame
     double log_scale        # sum over features of the logarithms of the frame's scales
     Constants constants     # of the prior
@@ -280,7 +285,7 @@ cdef inline void discrete_add(
         total[i] = a[i] + b[i]
 
 
-# Counts -------------------------------------------------------------------------------------------
+# Counts and waiting times -------------------------------------------------------------------------
 
 
 cdef inline Py_ssize_t rates_scratch_size(const Part* part) noexcept nogil:
@@ -289,15 +294,22 @@ cdef inline Py_ssize_t rates_scratch_size(const Part* part) noexcept nogil:
 
 
 cdef inline Gammas gammas_at(
-    const Part* part, const double* fields, double* rate
+    const Part* part, const double* fields, double* counted
 ) noexcept nogil:
-    """Fields as distributions, of which `rate` (K, D) is written."""
+    """Fields as distributions, of which `counted` (K, D) is written.
+
+    Of counts the shape adds up rows, and the rate counts them; of waiting times it is the other way
+    about, the shape being told less 1.
+    """
     cdef Py_ssize_t d, k
     cdef Py_ssize_t n = part.shape.n_features
+    cdef const double* sums = fields + part.shape.n_components
     for k in range(part.shape.n_components):
         for d in range(n):
-            rate[k * n + d] = part.rate[d] + fields[k]
-    return gammas(part.shape.n_components, n, fields + part.shape.n_components, rate)
+            counted[k * n + d] = part.rate[d] + fields[k]
+    if part.waits:
+        return gammas(part.shape.n_components, n, counted, sums)
+    return gammas(part.shape.n_components, n, sums, counted)
 
 
 cdef inline void rates_prepare(Part* part, const double* prior, double* scratch) noexcept nogil:
@@ -310,7 +322,12 @@ cdef inline Py_ssize_t rates_read(
 ) noexcept nogil:
     cdef Gammas q = gammas_at(part, posterior, scratch)
     cdef double* logs = theta + discrete_kept_size(part)
+    cdef Py_ssize_t i
     if how == MODE:
+        # Rows that are all 0 have no highest likelihood.
+        for i in range(discrete_kept_size(part) if part.waits else 0):
+            if q.excess[i] > EMPTY and q.rate[i] < q.excess[i] * TINY:
+                return i // part.shape.n_features
         read_rate_modes(q, theta, logs)
     elif how == MEAN:
         read_expected_rates(q, theta, logs)
@@ -358,6 +375,8 @@ cdef inline double rates_rounding(
 ) noexcept nogil:
     cdef Py_ssize_t k = part.shape.n_components
     cdef Py_ssize_t d = part.shape.n_features
+    if part.waits:
+        return rounding_of_waits(k, d, theta + k * d)
     return rounding_of_rates(k, d, theta, theta + k * d)
 
 
@@ -366,8 +385,12 @@ cdef inline void rates_pack(
 ) noexcept nogil:
     cdef Py_ssize_t k = part.shape.n_components
     cdef Py_ssize_t d = part.shape.n_features
-    write_log_rates(k, d, theta + k * d, coefficients)
-    write_rate_offsets(k, d, theta, offsets)
+    if part.waits:
+        write_slopes(k, d, theta, coefficients)
+        write_wait_offsets(k, d, theta + k * d, offsets)
+    else:
+        write_log_rates(k, d, theta + k * d, coefficients)
+        write_rate_offsets(k, d, theta, offsets)
 
 
 cdef inline void rates_collect(
@@ -382,11 +405,13 @@ cdef inline void rates_collect(
 cdef inline void write_roots(
     const Part* part, const double* tile, Py_ssize_t n_rows, Py_ssize_t stride, double* points
 ) noexcept nogil:
-    """2 sqrt(x): of variance close to 1, whatever the rate (Anscombe 1948)."""
+    """As of the emissions' `points`."""
     cdef Py_ssize_t d, row
+    cdef double root
     for d in range(part.shape.n_features):
         for row in range(n_rows):
-            points[d * stride + row] = 2.0 * sqrt(tile[d * stride + row])
+            root = sqrt(tile[d * stride + row])
+            points[d * stride + row] = sqrt(root) if part.waits else 2.0 * root
 
 
 cdef inline void rates_spread(
@@ -397,8 +422,9 @@ cdef inline void rates_spread(
     cdef double total, mean
     cdef Py_ssize_t d, k
     for d in range(n):
-        mean = 1.0
-        total = 1.0
+        # Of counts none is 0 for good.
+        mean = 0.0 if part.waits else 1.0
+        total = mean
         for k in range(part.shape.n_components):
             mean += sums[k * n + d]
             total += fields[k]

@@ -3,7 +3,8 @@
 from .additive import AdditiveGaussian
 from .bernoulli import Bernoulli
 from .categorical import Categorical
+from .exponential import Exponential
 from .gaussian import Gaussian
 from .poisson import Poisson
 
-__all__ = ["AdditiveGaussian", "Bernoulli", "Categorical", "Gaussian", "Poisson"]
+__all__ = ["AdditiveGaussian", "Bernoulli", "Categorical", "Exponential", "Gaussian", "Poisson"]

@@ -13,7 +13,8 @@ from .._kernels.inputs import Assignment
 from .._threads import resolve_threads
 from ..conjugate import Gamma
 from ..data import ArrayData
-from ..emissions import Bernoulli, Categorical, Poisson
+from ..emissions import Bernoulli, Categorical, Exponential, Poisson
+from ..emissions.rates import OfRates
 from ..latents import Mixture
 from ..methods import Method
 from ..model import Model
@@ -25,6 +26,7 @@ __all__ = [
     "BernoulliParameters",
     "CategoricalParameters",
     "DiscreteParameters",
+    "ExponentialParameters",
     "PoissonParameters",
 ]
 
@@ -62,6 +64,13 @@ class DiscreteParameters(Uncoded, ABC):
 
         ``mean()`` is that of all rows, (D,), asked for where a prior takes it.
         """
+
+    def _own_priors(self, model: Model, mean: Array) -> dict[str, Any]:
+        """What `loops.mixtures` is told of data sets of these means (S, D), where none is given.
+
+        Nothing, where priors are the same for all.
+        """
+        return {}
 
     @abstractmethod
     def _given_values(self, emission: Any) -> Array | None:
@@ -164,36 +173,46 @@ class DiscreteParameters(Uncoded, ABC):
         """Return the emission that has parameters like these (K, D, ...)."""
 
 
-class PoissonParameters(DiscreteParameters):
-    """Counts."""
+class RatesParameters(DiscreteParameters):
+    """Rates, of the emission `_kind`."""
 
     _parameter = "rates"
+    _kind: ClassVar[type[OfRates]]
 
-    def _of_values(self, values: Array) -> Poisson:
-        return Poisson(values.shape[1])
+    @staticmethod
+    @abstractmethod
+    def _default_rate(mean: Array) -> Array:
+        """The prior's where none is given, of shape 1 and mean that of all rows, (..., D)."""
 
-    def _plain(self, values: NDArray[Any]) -> Poisson:
-        return Poisson(values.shape[1])
+    def _of_values(self, values: Array) -> OfRates:
+        return self._kind(values.shape[1])
+
+    def _plain(self, values: NDArray[Any]) -> OfRates:
+        return self._kind(values.shape[1])
 
     def _with_prior(
-        self, plain: Poisson, method: Method, mean: Callable[[], Array]
-    ) -> tuple[Poisson, dict[str, Any]]:
+        self, plain: OfRates, method: Method, mean: Callable[[], Array]
+    ) -> tuple[OfRates, dict[str, Any]]:
         shape, rate = self.shape_prior, self.rate_prior
         if (shape is None) != (rate is None):
             raise ValueError("give shape_prior and rate_prior, or neither")
         if shape is None and method.read != "mode":
-            each = mean()
-            shape, rate = 1.0, 1.0 / np.where(each > 0, each, 1.0)
-        emission = _made(Poisson, plain.n_features, shape=shape, rate=rate)
+            shape, rate = 1.0, self._default_rate(mean())
+        emission = _made(self._kind, plain.n_features, shape=shape, rate=rate)
         _check_mode("shape_prior", shape, method)
         return emission, {"shape_prior_": shape, "rate_prior_": rate}
 
-    def _given_values(self, emission: Poisson) -> Array | None:
+    def _given_values(self, emission: OfRates) -> Array | None:
         if self.means_init is None:
             return None
         values = as_array("means_init", self.means_init, (self.n_components, emission.n_features))
         self._check_values("means_init", values)
-        return values
+        return self._rates_of(values)
+
+    @staticmethod
+    def _rates_of(means: Array) -> Array:
+        """Rates of components of these means (K, D)."""
+        return means
 
     def _check_values(self, name: str, values: Array) -> None:
         bad = np.argwhere(values < 0)
@@ -203,6 +222,48 @@ class PoissonParameters(DiscreteParameters):
 
     def _posterior_attributes(self, distribution: Gamma) -> dict[str, Any]:
         return {"shape_": distribution.shape.copy(), "rate_": distribution.rate.copy()}
+
+
+class PoissonParameters(RatesParameters):
+    """Counts."""
+
+    _kind = Poisson
+
+    @staticmethod
+    def _default_rate(mean: Array) -> Array:
+        return np.asarray(1.0 / np.where(mean > 0, mean, 1.0))
+
+    def _own_priors(self, model: Model, mean: Array) -> dict[str, Any]:
+        return {"constants": {"rate": self._default_rate(mean)}}
+
+
+class ExponentialParameters(RatesParameters):
+    """Waiting times."""
+
+    _kind = Exponential
+
+    @staticmethod
+    def _default_rate(mean: Array) -> Array:
+        return np.where(mean > 0, mean, 1.0)
+
+    def _own_priors(self, model: Model, mean: Array) -> dict[str, Any]:
+        prior = np.repeat(model.prior.buffer[None], len(mean), axis=0)
+        for buffer, rate in zip(prior, self._default_rate(mean), strict=True):
+            Stats(model.layout, buffer)["sums"][...] = rate
+        return {"prior": prior}
+
+    @staticmethod
+    def _rates_of(means: Array) -> Array:
+        return 1.0 / means
+
+    def _check_values(self, name: str, values: Array) -> None:
+        bad = np.argwhere(~((values > 1e-100) & (values < 1e100)))
+        if len(bad):
+            index = [int(i) for i in bad[0]]
+            raise ValueError(
+                f"{name}{index} is {values[tuple(index)]}; rates and means must be > 1e-100 and "
+                "< 1e100"
+            )
 
 
 class SymbolsParameters(DiscreteParameters):

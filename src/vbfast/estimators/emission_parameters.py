@@ -5,23 +5,29 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from .checks import check_choice
-from .discrete_parameters import BernoulliParameters, CategoricalParameters, PoissonParameters
+from .discrete_parameters import (
+    BernoulliParameters,
+    CategoricalParameters,
+    ExponentialParameters,
+    PoissonParameters,
+)
 from .gaussian_parameters import GaussianParameters
 
 __all__ = ["EMISSIONS", "EmissionName", "check_emission"]
 
-EmissionName = Literal["gaussian", "poisson", "bernoulli", "categorical"]
+EmissionName = Literal["gaussian", "poisson", "exponential", "bernoulli", "categorical"]
 
 EMISSIONS: dict[str, Any] = {
     "gaussian": GaussianParameters,
     "poisson": PoissonParameters,
+    "exponential": ExponentialParameters,
     "bernoulli": BernoulliParameters,
     "categorical": CategoricalParameters,
 }
 
 # Parameters that are None unless given, by the emissions that they are for.
 _FOR = {
-    "means_init": ("gaussian", "poisson"),
+    "means_init": ("gaussian", "poisson", "exponential"),
     "precisions_init": ("gaussian",),
     "probabilities_init": ("bernoulli", "categorical"),
     "mean_precision_prior": ("gaussian",),
@@ -29,8 +35,8 @@ _FOR = {
     "mean_prior": ("gaussian",),
     "degrees_of_freedom_prior": ("gaussian",),
     "covariance_prior": ("gaussian",),
-    "shape_prior": ("poisson",),
-    "rate_prior": ("poisson",),
+    "shape_prior": ("poisson", "exponential"),
+    "rate_prior": ("poisson", "exponential"),
     "concentration_prior": ("bernoulli", "categorical"),
     "n_categories": ("categorical",),
     "categories": ("categorical",),

@@ -48,7 +48,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
     ----------
     n_components : int
         K, the states.
-    emission : {"gaussian", "poisson", "bernoulli", "categorical"}
+    emission : {"gaussian", "poisson", "exponential", "bernoulli", "categorical"}
         What rows of a state look like: see `MixtureModel`.
     method : {"em", "mean_field", "full", "variational_em", "crisp_em"} or object
         EM: forward-backward recursions. Mean field: the same on E[log theta]. Full inference:

@@ -306,14 +306,10 @@ class _Discrete(_Problems):
 
     def models(self, model: Model, n_init: int) -> Mixtures:
         """Models of all data sets, each n_init times, where `model` is one of them."""
-        if (
-            self.core.emission != "poisson"
-            or self.core.rate_prior is not None
-            or (self.method.read == "mode")
-        ):
+        if self.core.rate_prior is not None or self.method.read == "mode":
             return loops.mixtures(model)
-        rate = 1.0 / np.where(self.mean > 0, self.mean, 1.0)
-        return loops.mixtures(model, constants={"rate": np.repeat(rate, n_init, axis=0)})
+        mean = np.repeat(self.mean, n_init, axis=0)
+        return loops.mixtures(model, **self.core._own_priors(model, mean))
 
     def told(self, climbs: Climbs, failed: NDArray[np.bool_]) -> dict[str, Array]:
         """Attributes that say what the emissions' parameters are, data sets first."""

@@ -23,6 +23,7 @@ from .discrete_parameters import (
     BernoulliParameters,
     CategoricalParameters,
     DiscreteParameters,
+    ExponentialParameters,
     PoissonParameters,
 )
 from .emission_parameters import EmissionName, check_emission
@@ -220,6 +221,10 @@ class _PoissonFace(_DiscreteFace, PoissonParameters):
     pass
 
 
+class _ExponentialFace(_DiscreteFace, ExponentialParameters):
+    pass
+
+
 class _BernoulliFace(_DiscreteFace, BernoulliParameters):
     pass
 
@@ -231,6 +236,7 @@ class _CategoricalFace(CategoricalParameters, _DiscreteFace):
 _FACES: dict[str, type[MixtureBase]] = {
     "gaussian": _GaussianFace,
     "poisson": _PoissonFace,
+    "exponential": _ExponentialFace,
     "bernoulli": _BernoulliFace,
     "categorical": _CategoricalFace,
 }
@@ -240,7 +246,7 @@ for _face in _FACES.values():
 
 
 class MixtureModel(SettableCovariances, Estimator):
-    """Mixture of Gaussians, of counts or of symbols; by default maximum likelihood by EM.
+    """Mixture of Gaussians, counts, waiting times or symbols; by default maximum likelihood by EM.
 
     Features are independent given the component, but for Gaussians.
 
@@ -248,9 +254,10 @@ class MixtureModel(SettableCovariances, Estimator):
     ----------
     n_components : int
         K.
-    emission : {"gaussian", "poisson", "bernoulli", "categorical"}
-        What rows of a component look like: `GaussianMixture`'s; counts 0, 1, 2, ...; zeros and
-        ones; symbols, which are any integers or strings (latent classes).
+    emission : {"gaussian", "poisson", "exponential", "bernoulli", "categorical"}
+        What rows of a component look like: `GaussianMixture`'s; counts 0, 1, 2, ...; waiting times
+        and other numbers >= 0, of density rate exp(-rate x); zeros and ones; symbols, which are any
+        integers or strings (latent classes).
     method : {"em", "mean_field", "full", "variational_em", "crisp_em"} or object
         By name, with `max_iter` and `tol` from here; or an object that brings its own, such as
         ``vbfast.FullInference(n_draws=2000)``.
@@ -267,11 +274,11 @@ class MixtureModel(SettableCovariances, Estimator):
         are many, and the best few climb to their ends. Else rows start in the component of the
         nearest centroid (after k-means; the same where the covariance of all rows is 1, of
         Gaussians; of those that k-means++ chose; of rows drawn), or in a random one. Counts are
-        compared by 2 sqrt(x), symbols by being the same; a tenth of each component then is what all
-        rows have in common.
+        compared by 2 sqrt(x), waiting times by x^(1/4), symbols by being the same; a tenth of each
+        component then is what all rows have in common.
     weights_init : array-like of shape (K,), optional
     means_init : array-like of shape (K, D), optional
-        Gaussians' means or rates of counts.
+        Means of Gaussians, of counts, of waiting times.
     precisions_init : array-like, optional
         For Gaussians: as `GaussianMixture` has it.
     probabilities_init : array-like of shape (K, D) or (K, D, C), optional
@@ -280,9 +287,10 @@ class MixtureModel(SettableCovariances, Estimator):
     weight_concentration_prior : float, optional
         As `GaussianMixture` has them: 1/K for mean field and full inference where not given.
     shape_prior, rate_prior : float or array-like of shape (D,), optional
-        For counts: rates ~ Gamma(shape, rate), both or neither. A point estimate needs
-        shape >= 1. Where not given, mean field and full inference take 1 and 1 / mean of X (1 for
-        a feature that is always 0): worth one row of that mean.
+        For counts and waiting times: rates ~ Gamma(shape, rate), both or neither. A point estimate
+        needs shape >= 1. Where not given, mean field and full inference take 1 and, of counts, 1 /
+        mean of X, of waiting times the mean (1 for a feature that is always 0): worth one row of
+        that mean.
     concentration_prior : float or array-like, optional
         For symbols: Dirichlet(concentration), a number, (C,) or (D, C). For zeros and ones, a
         number, or two, of 0 and of 1. A point estimate needs 1 or more. Where not given, mean
@@ -309,7 +317,7 @@ class MixtureModel(SettableCovariances, Estimator):
     ----------
     weights_ : ndarray of shape (K,)
     rates_ : ndarray of shape (K, D)
-        Of counts.
+        Of counts, and of waiting times, whose means are 1 / rates_.
     probabilities_ : ndarray of shape (K, D) or (K, D, C)
         Of ones; of symbols, 0 for those that a feature doesn't have.
     means_, covariances_, precisions_, precisions_cholesky_ : ndarray
