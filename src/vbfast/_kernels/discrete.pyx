@@ -1,9 +1,10 @@
 # Emissions of counts and symbols, features independent given the component: log probabilities of a
 # tile's rows, and their weighted counts.
 #
-# Poisson, exponential and Bernoulli scores are linear in the features, in x or in x and 1 - x; statistics are
-# sums of these. Symbols are looked up, in a table and in a histogram of which one symbol's entries
-# for all components lie side by side, so that the vector lanes run over components there.
+# Poisson, exponential and Bernoulli scores are linear in the features, in x or in x and 1 - x;
+# statistics are sums of these. Symbols are looked up, in a table and in a histogram of which one
+# symbol's entries for all components lie side by side, so that the vector lanes run over components
+# there.
 #
 # LOWEST stands for log 0: times 0 it is 0, and a sum with it in it is LOWEST or -inf, never NaN.
 # Kernels for float64 numbers alone.
@@ -136,9 +137,9 @@ cdef inline void accumulate_sums(
         )
 
 
-# Counts and waiting times. Statistics: sums of x. Coefficients of counts: log rates (K, D); the rest
-# of the log probability, minus the sum of rates, is in offsets, log x! in no score. Of waiting times:
-# minus the rates; the sum of their logarithms is in offsets.
+# Counts and waiting times. Statistics: sums of x. Coefficients of counts: log rates (K, D); the
+# rest of the log probability, minus the sum of rates, is in offsets, log x! in no score. Of waiting
+# times: minus the rates; the sum of their logarithms is in offsets.
 
 cdef Py_ssize_t rates_coefficients_size(Shape shape) noexcept nogil:
     return shape.n_components * shape.n_features
