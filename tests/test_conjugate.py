@@ -1208,3 +1208,18 @@ def test_densities_of_heavy_dirichlets(total, n, away, uneven, seed):
     expected = ref.precise_log_gamma_density(single, rate, x)
     slope = abs(single - rate * x) * (abs(np.log(x)) + abs(np.log(rate)) + 1)
     assert abs(found - expected) <= 1e-14 * (abs(expected) + 100 + slope)
+
+
+def test_what_is_predicted_of_waiting_times():
+    """Rates integrated out are Lomax densities, of which rows are drawn."""
+    rng = np.random.default_rng(0)
+    shape, rate = rng.uniform(2.0, 5.0, (2, 3)), rng.uniform(0.1, 9.0, (2, 3))
+    law = vbfast.Exponential(3).distribution({"strength": shape[:, 0] - 1.0, "sums": rate})
+    shape = np.repeat(shape[:, :1], 3, axis=1)
+    x = rng.exponential(2.0, (5, 3))
+    expected = [stats.lomax.logpdf(x, a, scale=b).sum(axis=1) for a, b in zip(shape, rate)]
+    np.testing.assert_allclose(law.log_predictive(x), np.transpose(expected))
+    rows = law.sample_rows(np.repeat([0, 1], 4000), rng).reshape(2, 4000, 3)
+    for k, d in np.ndindex(2, 3):
+        lomax = stats.lomax(shape[k, d], scale=rate[k, d])
+        assert stats.kstest(rows[k, :, d], lomax.cdf).pvalue > 1e-4

@@ -583,6 +583,26 @@ def test_counts_and_symbols_start_where_fit_starts(emission, init):
     np.testing.assert_array_equal(getattr(again, name), getattr(fits, name)[:3])
 
 
+def test_waiting_times_start_where_fit_starts():
+    """By k-means of x^(1/4), which parts one cluster of a skewed density elsewhere than x does."""
+    X = np.random.default_rng(41).exponential(size=(20, 80, 1))
+    estimator = MixtureModel(
+        2, emission="exponential", init_params="kmeans", max_iter=0, random_state=0
+    )
+    fits = quiet(fit_many, estimator, X)
+    theirs = np.array([np.sort(quiet(estimator.fit, rows).rates_[:, 0]) for rows in X])
+    agreed = np.isclose(np.sort(fits.rates_[:, :, 0], axis=1), theirs, rtol=1e-9).all(axis=1)
+    assert agreed.sum() >= 5  # of local optima
+
+
+def test_waiting_times_that_are_all_zero():
+    X = np.random.default_rng(42).exponential(size=(3, 30, 2))
+    X[1, :, 1] = 0.0
+    fits = quiet(fit_many, MixtureModel(2, emission="exponential", random_state=0), X)
+    np.testing.assert_array_equal(fits.degenerate_, [False, True, False])
+    assert np.isnan(fits.rates_[1]).all()
+
+
 @pytest.mark.parametrize("emission", COUNTS)
 def test_several_starts_of_counts_and_symbols(emission):
     X = counted(np.random.default_rng(31), emission, n_sets=12)
