@@ -1217,7 +1217,9 @@ def test_what_is_predicted_of_waiting_times():
     law = vbfast.Exponential(3).distribution({"strength": shape[:, 0] - 1.0, "sums": rate})
     shape = np.repeat(shape[:, :1], 3, axis=1)
     x = rng.exponential(2.0, (5, 3))
-    expected = [stats.lomax.logpdf(x, a, scale=b).sum(axis=1) for a, b in zip(shape, rate)]
+    expected = [
+        stats.lomax.logpdf(x, a, scale=b).sum(axis=1) for a, b in zip(shape, rate, strict=True)
+    ]
     np.testing.assert_allclose(law.log_predictive(x), np.transpose(expected))
     rows = law.sample_rows(np.repeat([0, 1], 4000), rng).reshape(2, 4000, 3)
     for k, d in np.ndindex(2, 3):

@@ -956,3 +956,14 @@ def test_a_climb_ends_where_its_objective_is_no_finite_number(method, value, mon
     spoilt.calls, bad = 0, set(range(2, 10**6))
     with pytest.raises(DegenerateError, match=f"is {value:g} after 3 sweeps"):
         method(max_iter=2**62, tol=0.0).fit(model, data, start)
+
+
+def test_statistics_of_other_kinds_are_not_added():
+    one = vbfast.Model(vbfast.Mixture(2), vbfast.Poisson(2)).prior
+    other = vbfast.Model(vbfast.Mixture(2), vbfast.Bernoulli(2)).prior
+    with pytest.raises(ValueError, match="statistics of other fields"):
+        one + other
+    with pytest.raises(TypeError, match="unsupported operand"):
+        one + 1
+    with pytest.raises(TypeError, match="not iterable"):
+        list(one)

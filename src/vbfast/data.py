@@ -135,8 +135,18 @@ def check_number(
         raise TypeError(f"{name} must be {allowed}, not {value!r}")
     # Narrow NumPy numbers have no room for a bound.
     number: Any = value.item() if isinstance(value, np.generic) else value
+    try:
+        float(number)
+    except OverflowError:
+        number = np.inf
     if not least <= number < np.inf or number <= above or number > most:
         raise ValueError(f"{name} must be {allowed}, not {value!r}")
+
+
+def check_unmasked(name: str, value: Any) -> None:
+    """Raise ValueError where a masked array masks anything."""
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name} has masked entries; vbfast takes arrays without")
 
 
 def check_hyperparameter(name: str, value: Any, shape: tuple[int, ...]) -> None:
@@ -188,8 +198,7 @@ def as_rows(X: ArrayLike, name: str = "X") -> NDArray[Any]:
         raise TypeError(
             f"{name} is a sparse matrix; vbfast takes dense arrays: pass {name}.toarray()"
         )
-    if np.ma.is_masked(X):
-        raise ValueError(f"{name} has masked entries; vbfast takes arrays without")
+    check_unmasked(name, X)
     try:
         values = np.asarray(X)
     except ValueError as error:
@@ -477,6 +486,7 @@ def as_sequences(lengths: ArrayLike | None, n_rows: int) -> Sequences | None:
     """
     if lengths is None:
         return None
+    check_unmasked("lengths", lengths)
     # Of our own, so that what is checked stays.
     each = np.array(lengths)
     if each.ndim != 1:
@@ -497,6 +507,7 @@ def as_sequences(lengths: ArrayLike | None, n_rows: int) -> Sequences | None:
 
 def _as_weights(name: str, value: ArrayLike, n_rows: int) -> Array:
     """Return weights as float64 (N,); ValueError says which one is not allowed."""
+    check_unmasked(name, value)
     weights = np.asarray(value)
     if weights.dtype.kind not in "fiub":
         raise ValueError(f"{name} must hold real numbers, not dtype {weights.dtype}")

@@ -111,8 +111,21 @@ class Stats:
             self._views[name] = view
         return view
 
+    # Fields have names, and no numbers to count by.
+    __iter__ = None
+
     def __add__(self, other: Stats) -> Stats:
-        """Return the statistics of both groups of data together."""
+        """Return the statistics of both groups of data together.
+
+        Raises
+        ------
+        ValueError
+            If they are not of the same fields.
+        """
+        if not isinstance(other, Stats):
+            return NotImplemented
+        if other.layout is not self.layout and other.layout != self.layout:
+            raise ValueError(f"statistics of other fields can't be added: {self} and {other}")
         out = Stats(self.layout, self.buffer + other.buffer)
         if self.layout.moments is not None:
             _kernels.parameters.add(

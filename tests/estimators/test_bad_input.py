@@ -348,6 +348,34 @@ def test_a_narrow_number_of_components(init):
     np.testing.assert_array_equal(found.means_, expected.means_)
 
 
+@pytest.mark.parametrize("name", ["tol", "reg_covar", "mean_precision_prior", "weights_init"])
+def test_integers_that_no_float64_is(name):
+    huge = [10**400, 1] if name == "weights_init" else 10**400
+    refuses(GaussianMixture(2, **{name: huge}), ValueError, name)
+
+
+def test_symbols_that_no_float64_is():
+    with pytest.raises(ValueError, match=r"X\[0, 1\] is .*whole numbers up to 2\^53"):
+        MixtureModel(1, emission="categorical").fit([["a", 10**400], ["b", 0]])
+
+
+def test_narrow_concentrations_of_chains():
+    rows = np.random.default_rng(0).normal(size=(30, 2))
+    fitted = vbfast.FactorialHMM(
+        2, 2, start_concentration_prior=np.float16(2), transition_concentration_prior=np.float16(2),
+        max_iter=2, tol=1.0, random_state=0,
+    )  # fmt: skip
+    assert np.isfinite(fitted.fit(rows).objective_)
+
+
+def test_masks_of_weights_and_lengths():
+    masked = np.ma.array(np.ones(4), mask=[True, False, False, False])
+    with pytest.raises(ValueError, match="sample_weight has masked entries"):
+        GaussianMixture(1).fit(X, sample_weight=masked)
+    with pytest.raises(ValueError, match="lengths has masked entries"):
+        vbfast.HiddenMarkovModel(1).fit(X, lengths=masked)
+
+
 @pytest.mark.parametrize("kind", [vbfast.MixtureModel, vbfast.HiddenMarkovModel])
 def test_a_narrow_number_of_components_of_many_symbols(kind):
     rows = np.random.default_rng(0).integers(0, 3, (40, 5))

@@ -125,6 +125,27 @@ def test_parameters_of_another_package(kind):
     np.testing.assert_allclose(ours.score_samples(ROWS), theirs.score_samples(ROWS), rtol=1e-9)
 
 
+def test_categories_by_hand():
+    """Lists, text of any kind; what does not go with the probabilities is refused."""
+    made = MixtureModel(2, emission="categorical")
+    made.weights_, made.probabilities_ = (
+        np.array([0.5, 0.5]),
+        np.array([[[0.2, 0.8]], [[0.7, 0.3]]]),
+    )
+    for known in (["a", "b"], [["a", "b"]], [np.array(["a", "b"])], (("a", "b"),)):
+        made.categories_ = known
+        np.testing.assert_array_equal(made.predict([["a"], ["b"]]), [1, 0])
+        assert set(made.sample(50, random_state=0)[0].ravel()) == {"a", "b"}
+    for known, words in (
+        ([np.array([5, 7])] * 2, "or 1 of them, not 2"),
+        ([[1, 2, 3]], "categories_ has 3 of a feature, of which probabilities_ have 2"),
+        ([[1, 1]], "categories_.0. has 1 twice"),
+    ):
+        made.categories_ = known
+        with pytest.raises(ValueError, match=words):
+            made.predict([[1]])
+
+
 def test_categories_from_a_file():
     names = np.array(["x", "y", "z"], dtype=object)
     fitted = MixtureModel(2, emission="categorical", random_state=0).fit(names[SYMBOLS])

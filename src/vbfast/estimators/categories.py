@@ -214,7 +214,9 @@ def _as_integers(part: NDArray[Any], first: int, column: int) -> NDArray[Any]:
                     f"X[{row}, {column}] is {value!r} (row {row}, column {column}); integers alone "
                     "are allowed in a column that has one"
                 )
-        numeric = part.astype(np.float64)
+        # What float64 has no room for is too large all the same.
+        limit = LARGEST + 2
+        numeric = np.array([max(min(value, limit), -limit) for value in part], dtype=np.float64)
     bad = np.flatnonzero(~((numeric == np.floor(numeric)) & (np.abs(numeric) <= LARGEST)))
     if len(bad):
         row = first + int(bad[0])

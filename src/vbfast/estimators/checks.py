@@ -121,6 +121,8 @@ def as_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
         if array.dtype.kind == "c":
             raise TypeError("complex")
         array = np.array(array, dtype=np.float64)
+    except OverflowError:
+        raise ValueError(f"{name} holds an integer that no float64 is; {value!r}") from None
     except (TypeError, ValueError):
         raise TypeError(f"{name} must hold real numbers, not {value!r}") from None
     if array.shape != shape:

@@ -323,14 +323,34 @@ class CategoricalParameters(SymbolsParameters):
 
     _axes = "D", "C"
 
+    probabilities_: NDArray[Any]
     # Set by fit; where it is not there, symbols are their own codes.
     categories_: list[NDArray[Any]]
 
     def _read_rows(self, X: ArrayLike) -> NDArray[Any]:
         return as_symbols(X)
 
-    def _codes(self, values: NDArray[Any]) -> NDArray[Any]:
+    def _known(self) -> list[NDArray[Any]] | None:
+        """Categories of each feature, checked where they are not as a fit leaves them."""
         known = vars(self).get("categories_")
+        if known is None:
+            return None
+        n_features, width = np.shape(self.probabilities_)[1:3]
+        if not (
+            isinstance(known, list)
+            and len(known) == n_features
+            and all(type(one) is np.ndarray and one.dtype.kind in "iO" for one in known)
+        ):
+            known = as_categories("categories_", known, n_features)
+        most = max(map(len, known))
+        if most > width:
+            raise ValueError(
+                f"categories_ has {most} of a feature, of which probabilities_ have {width}"
+            )
+        return known
+
+    def _codes(self, values: NDArray[Any]) -> NDArray[Any]:
+        known = self._known()
         return values if known is None else codes_of(values, known)
 
     def _coded(self, X: ArrayLike) -> tuple[ArrayLike, dict[str, Any]]:
@@ -360,11 +380,11 @@ class CategoricalParameters(SymbolsParameters):
         return as_categories("categories", self.categories, n_features)
 
     def _decoded(self, rows: NDArray[Any]) -> NDArray[Any]:
-        known = vars(self).get("categories_")
+        known = self._known()
         return rows if known is None else decoded(rows, known)
 
     def _of_values(self, values: Array) -> Categorical:
-        known = vars(self).get("categories_")
+        known = self._known()
         n_categories: Any = values.shape[2]
         if known is not None:
             each = tuple(map(len, known))

@@ -72,7 +72,9 @@ class CoupledChains(Chains):
             )
         for name in ("start_concentration", "transition_concentration"):
             alpha = getattr(self, name)
-            if alpha is not None and not LEAST_CONCENTRATION <= alpha <= MOST_ROWS:
+            # Narrow NumPy numbers have no room for a bound.
+            number = alpha.item() if isinstance(alpha, np.generic) else alpha
+            if alpha is not None and not LEAST_CONCENTRATION <= number <= MOST_ROWS:
                 raise ValueError(
                     f"{name} must be None or a number from {LEAST_CONCENTRATION} to {MOST_ROWS:g}, "
                     f"not {alpha!r}"
