@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import reference as ref
-from conftest import CHAINS, DISCRETE, MIXTURES, raw_parameters
+from conftest import CHAINS, DISCRETE, MIXTURES, DiscreteRow, raw_parameters
 from scipy.special import logsumexp
 
 import vbfast
@@ -660,7 +660,7 @@ def test_data_in_other_units_are_refused_for_counts():
 def test_a_row_of_little_weight_stays_possible():
     # A count of 1e-30 beside a prior of 1 would be lost.
     X = np.array([[0.0], [0.0], [1.0]])
-    for row in (DISCRETE[4], DISCRETE[8]):
+    for row in (DiscreteRow("bernoulli", prior="flat"), DiscreteRow("categorical", prior="flat")):
         data = row.data(X, np.array([1.0, 1.0, 1e-30]))
         model = row.model(1, 1)
         start = starts.from_labels(model, data, np.zeros(3, dtype=int))

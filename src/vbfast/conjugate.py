@@ -139,10 +139,6 @@ class Dirichlet:
             raise ValueError("a Dirichlet distribution with a concentration < 1 has no mode")
         return _kernels.parameters.dirichlet_mode(*self._told)
 
-    def mode_near(self, weights: Array) -> Array:
-        """Return the mode: an ascent to it, where there is no formula, may begin at `weights`."""
-        return self.mode()
-
     def mean(self) -> Array:
         """E[pi], (..., K) (B.17)."""
         return _kernels.parameters.dirichlet_mean(*self._told)
@@ -398,10 +394,6 @@ class StickBreaking:
         half = np.full_like(total, 0.5)
         v = np.divide(self.a - 1, total, out=half, where=total > 0)
         return self.weights(np.minimum(v, 1.0))
-
-    def mode_near(self, weights: Array) -> Array:
-        """The same: see `Dirichlet.mode_near`."""
-        return self.mode()
 
     def mean(self) -> Array:
         """E[pi], (K,)."""

@@ -129,6 +129,10 @@ class DrawnModelLike(ModelLike[S], Protocol[S]):
 class HasModeNear(Protocol):
     """What a climb by modes asks of a model. Of one that lacks it `mode` is asked."""
 
+    @property
+    def ascends(self) -> bool:
+        """Whether a mode is found by an ascent; else `mode` is asked all the same."""
+
     def mode_near(self, posterior: Stats, theta: Any, /) -> Any:
         """theta_MP, found by an ascent that may begin at the last theta."""
 
@@ -407,7 +411,9 @@ class _Climb:
         _check_parts(model, data)
         _check_posterior("posterior", model, posterior)
         read: Callable[[Stats], T] = getattr(model, self.read)
-        near = model if self.read == "mode" and isinstance(model, HasModeNear) else None
+        near = None
+        if self.read == "mode" and isinstance(model, HasModeNear) and model.ascends:
+            near = model
         total_weight = data.total_weight
         # Arithmetic in float32 tells no smaller changes.
         unseen = data.resolution * total_weight

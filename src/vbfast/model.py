@@ -159,8 +159,13 @@ class Model:
         weights = self.latent.distribution(posterior).mode()
         return self.point(weights, self.emission.distribution(posterior).mode())
 
+    @property
+    def ascends(self) -> bool:
+        """Whether it takes an ascent to find the mode: of a chain with a stationary start."""
+        return bool(getattr(self.latent, "initial", "free") == "stationary")
+
     def mode_near(self, posterior: Stats, theta: Theta) -> Theta:
-        """theta_MP, no worse than `theta` where it takes an ascent: see `Dirichlet.mode_near`."""
+        """theta_MP where `ascends`; the ascent begins at `theta` where that is better."""
         weights = self.latent.distribution(posterior).mode_near(theta.weights)
         return self.point(weights, self.emission.distribution(posterior).mode())
 

@@ -138,12 +138,14 @@ def test_categories_by_hand():
         assert set(made.sample(50, random_state=0)[0].ravel()) == {"a", "b"}
     for known, words in (
         ([np.array([5, 7])] * 2, "or 1 of them, not 2"),
-        ([[1, 2, 3]], "categories_ has 3 of a feature, of which probabilities_ have 2"),
         ([[1, 1]], "categories_.0. has 1 twice"),
     ):
         made.categories_ = known
         with pytest.raises(ValueError, match=words):
             made.predict([[1]])
+    made.categories_ = [[5]]
+    with pytest.raises(ValueError, match=r"categories_\[0\] has 1 categories; probab"):
+        made.sample(50, random_state=0)
 
 
 def test_categories_from_a_file():

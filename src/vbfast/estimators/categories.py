@@ -113,7 +113,12 @@ def decoded(codes: NDArray[Any], categories: Sequence[NDArray[Any]]) -> NDArray[
     text = any(known.dtype.kind == "O" for known in categories)
     out = np.empty(codes.shape, dtype=object if text else np.float64)
     for column, known in enumerate(categories):
-        out[:, column] = known[codes[:, column].astype(np.intp)]
+        of_column = codes[:, column].astype(np.intp)
+        if of_column.max(initial=0) >= len(known):
+            raise ValueError(
+                f"categories_[{column}] has {len(known)} categories; probabilities_ have more"
+            )
+        out[:, column] = known[of_column]
     return out
 
 

@@ -335,18 +335,13 @@ class CategoricalParameters(SymbolsParameters):
         known = vars(self).get("categories_")
         if known is None:
             return None
-        n_features, width = np.shape(self.probabilities_)[1:3]
+        n_features = vars(self).get("n_features_in_", np.shape(self.probabilities_)[1])
         if not (
             isinstance(known, list)
             and len(known) == n_features
             and all(type(one) is np.ndarray and one.dtype.kind in "iO" for one in known)
         ):
             known = as_categories("categories_", known, n_features)
-        most = max(map(len, known))
-        if most > width:
-            raise ValueError(
-                f"categories_ has {most} of a feature, of which probabilities_ have {width}"
-            )
         return known
 
     def _codes(self, values: NDArray[Any]) -> NDArray[Any]:
