@@ -335,7 +335,8 @@ class CategoricalParameters(SymbolsParameters):
         known = vars(self).get("categories_")
         if known is None:
             return None
-        n_features = vars(self).get("n_features_in_", np.shape(self.probabilities_)[1])
+        by_hand = np.shape(self.probabilities_)[1]
+        n_features = int(vars(self).get("n_features_in_", by_hand))
         if not (
             isinstance(known, list)
             and len(known) == n_features
