@@ -335,8 +335,9 @@ class CategoricalParameters(SymbolsParameters):
         known = vars(self).get("categories_")
         if known is None:
             return None
-        by_hand = np.shape(self.probabilities_)[1]
-        n_features = int(vars(self).get("n_features_in_", by_hand))
+        n_features: int = np.shape(self.probabilities_)[1]
+        if "n_features_in_" in vars(self):
+            n_features = vars(self)["n_features_in_"]
         if not (
             isinstance(known, list)
             and len(known) == n_features
