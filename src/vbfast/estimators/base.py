@@ -119,7 +119,8 @@ class Estimator(Uncoded, ABC):
         A fit puts its attributes in place of all others at once: see `_keep`.
         """
         now = object.__new__(type(self))
-        now.__dict__ = self.__dict__
+        # Past `__setattr__` of subclasses, which looks for other names: this is asked of each row.
+        object.__setattr__(now, "__dict__", self.__dict__)
         return now
 
     def _threads_for(self, values: NDArray[Any]) -> int:

@@ -91,8 +91,8 @@ def codes_of(values: NDArray[Any], categories: Sequence[NDArray[Any]]) -> NDArra
     for column, known in enumerate(categories):
         for rows, part in _portions(values, column):
             codes = _codes(part, known)
-            bad = np.flatnonzero(codes < 0)
-            if len(bad):
+            if codes.min(initial=0) < 0:
+                bad = np.flatnonzero(codes < 0)
                 named = ", ".join(repr(each) for each in known[:NAMED].tolist())
                 more = f", ... ({len(known)} in all)" if len(known) > NAMED else ""
                 row = rows.start + int(bad[0])
@@ -169,6 +169,14 @@ def _plain(known: NDArray[Any]) -> bool:
 
 
 @lru_cache(64)
+def _order(dtype: str, known: bytes) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """An order in which categories rise, and they in it: predictions of one row ask."""
+    values = np.frombuffer(known, dtype)
+    order = np.argsort(values)
+    return order, values[order]
+
+
+@lru_cache(64)
 def _bytes_of_codes(n: int) -> bytes:
     return np.arange(n, dtype=np.int64).tobytes()
 
@@ -237,7 +245,6 @@ def _codes(part: NDArray[Any], known: NDArray[Any]) -> NDArray[np.int64]:
     if part.dtype.kind == "O" or known.dtype.kind == "O":
         table = {one: code for code, one in enumerate(known.tolist())}
         return np.array([table.get(value, -1) for value in part.tolist()], dtype=np.int64)
-    order = np.argsort(known)
-    place = np.searchsorted(known[order], part)
-    codes = order[np.minimum(place, len(known) - 1)]
-    return np.where(known[codes] == part, codes, -1)
+    order, ordered = _order(known.dtype.str, known.tobytes())
+    place = np.minimum(ordered.searchsorted(part), len(known) - 1)
+    return np.where(ordered[place] == part, order[place], -1)

@@ -63,9 +63,12 @@ class SettableCovariances:
 
     def _check_spread(self) -> None:
         """Raise ValueError where covariances or precisions were changed in place."""
-        then = vars(self).get("_spread")
-        now: tuple[Any, ...] = tuple(vars(self).get(name) for name in _SPREAD)
-        if then is None or _kernels.columns.same(now, then) or not np.array_equal(now[0], then[0]):
+        state = vars(self)
+        then = state.get("_spread")
+        if then is None:
+            return
+        now: tuple[Any, ...] = tuple(map(state.get, _SPREAD))
+        if _kernels.columns.same(now, then) or not np.array_equal(now[0], then[0]):
             return
         for name, one, other in zip(_SPREAD, now, then, strict=True):
             if one is not None and not np.array_equal(one, other):
