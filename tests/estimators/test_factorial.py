@@ -161,6 +161,8 @@ class Visit:
             self.start = np.where(begins, self.start, unlikely)
             self.transition /= self.transition.sum(axis=2, keepdims=True)
             self.start /= self.start.sum(axis=1, keepdims=True)
+        with np.errstate(divide="ignore"):
+            self.logs = np.log(self.start), np.log(self.transition)
         # What was drawn may have left all possible.
         self.sparse = not (self.start.all() and self.transition.all())
         self.v = rng.standard_normal((m, k, d + more)) / np.sqrt(d)
@@ -198,9 +200,9 @@ class Visit:
         memory = np.full((len(self.x), m * k), np.nan) if memory is None else memory.copy()
         if kind.startswith("blocks") and memory.shape[1] == m * k:
             memory = np.hstack([memory, np.full((len(self.x), m + 1), np.nan)])
-        with np.errstate(divide="ignore"):
-            logs = np.log(self.start), np.log(self.transition)
-        theta = CoupledCoefficients(self.whitening, self.v.reshape(m * k, -1), self.constant, *logs)
+        theta = CoupledCoefficients(
+            self.whitening, self.v.reshape(m * k, -1), self.constant, *self.logs
+        )
         block = Block(
             self.values, None, None, self.origin, self.scale, 5, 2,
             sequences=as_sequences(self.lengths, len(self.x)), memory=memory,
@@ -595,6 +597,8 @@ def test_what_is_all_but_impossible_rules_nothing_out(level, apart):
     visit = Visit(0, 1, 2, 1, 0, [3])
     visit.start = np.full((1, 2), 0.5)
     visit.transition = np.array([[[0.5, 0.5], [0.0, 1.0]]])
+    with np.errstate(divide="ignore"):
+        visit.logs = np.log(visit.start), np.log(visit.transition)
     visit.v = np.array([[[0.0], [apart]]])
     visit.whitening = np.eye(1)
     # In the first row the second state is exp(-apart^2 / 2) as likely as the first.
@@ -1785,3 +1789,23 @@ def test_bounds_of_factorised_rows_under_sparse_priors(seed):
         warnings.simplefilter("ignore", vbfast.ConvergenceWarning)
         model.fit(X, lengths=lengths)  # a fall is a warning, and so an error
     assert np.diff(model.lower_bounds_).min() >= -1e-9
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("kind", ["exact", "structured", "complete", "blocks"])
+@pytest.mark.parametrize("forced", ["start", "step", "both"])
+def test_expected_logarithms_that_no_probability_is(level, kind, forced):
+    """Where rows leave nothing else a start or a step of exp(-5000) counts as what it is."""
+    n = 1 if forced == "start" else 2
+    visit = Visit(0, 1, 2, 1, 0, [n])
+    start = [-5000.0, -0.1] if forced != "step" else [-0.7, -0.7]
+    step = [[-7000.0, -0.1], [-0.2, -0.3]] if forced != "start" else [[-0.7, -0.7]] * 2
+    visit.logs = np.array([start]), np.array([step])
+    visit.v = np.array([[[0.0], [300.0]]])
+    visit.y = visit.x = np.zeros((n, 1))  # at state 0: 45,000 nats from the other
+    visit.whitening, visit.constant = np.eye(1), -1.0
+    visit.values = np.repeat(visit.origin[None], n, axis=0)
+    found, q = visit(level, kind)
+    expected = start[0] - n + (step[0][0] if n == 2 else 0.0)
+    assert found["log_z"] == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(q[:, 0], [[1.0, 0.0]] * n, atol=1e-12)

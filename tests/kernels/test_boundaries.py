@@ -711,6 +711,21 @@ CASES = {
         lambda: PARAMETERS.rate_log_density(ONES((K, D)), ONES((K, D)), ONES(K)),
         ValueError, "logarithms",
     ),
+    "offsets of no rates": (
+        lambda: PARAMETERS.rate_offsets("categorical", ONES((K, D, 2))), ValueError, "of rates",
+    ),
+    "offsets of tables": (
+        lambda: PARAMETERS.rate_offsets("exponential", ONES((K, D, 2))), ValueError, "2 symbols",
+    ),
+    "offsets 1-D": (
+        lambda: PARAMETERS.rate_offsets("poisson", ONES(K)), ValueError, "parameters",
+    ),
+    "rounding of waits 1-D": (
+        lambda: PARAMETERS.wait_rounding(ONES(K)), ValueError, "log_rates",
+    ),
+    "waits of other rates": (
+        lambda: PARAMETERS.waits_without_rate(ONES((K, D)), ONES(K)), ValueError, "rate",
+    ),
     "terms of other rates": (
         lambda: PARAMETERS.rate_terms(ONES((K, D)), ONES((K, D)), ONES(K)),
         ValueError, "logarithms",

@@ -88,6 +88,8 @@ cdef double FAR = 1e100
 cdef double FARTHEST_MEAN = 1e140
 # Stands for log 0, so that 0 log 0 is 0; what is less than half of it is impossible.
 cdef double LOG_ZERO = -1e300
+# Of what is possible probabilities are no smaller than its exp, which is less than TINY and
+# UNDERFLOW below: where anything is cut, `least_of` says that logarithms are to be taken.
 cdef double LEAST_LOG = -690.0
 # Where no start or step is less likely than the first, nothing that underflows counts. Where some
 # are impossible, but others no less likely than the second, all ways are there as long as no state
@@ -2335,8 +2337,7 @@ def visit(
     # So that they stay where they are.
     cdef tuple held = (
         block.origin, block.scale, theta.whitening, theta.means, theta.log_start,
-        theta.log_transition,
-        block.memory,
+        theta.log_transition, block.memory,
     )
     cdef bytes _sequences  # what offsets and order are in
     cdef Py_ssize_t chunk, i, longest, tables, size

@@ -63,6 +63,18 @@ cdef inline void read_rate_modes(Gammas q, double* rates, double* log_rates) noe
             log_rates[i] = log(rates[i])
 
 
+cdef inline Py_ssize_t without_rate(Gammas q) noexcept nogil:
+    """The first component of waiting times that has no rate of highest density, or -1.
+
+    That of which all rows are 0.
+    """
+    cdef Py_ssize_t i
+    for i in range(q.n_components * q.n_features):
+        if q.excess[i] > EMPTY and q.rate[i] < q.excess[i] * TINY:
+            return i // q.n_features
+    return -1
+
+
 cdef inline void read_expected_rates(Gammas q, double* rates, double* log_rates) noexcept nogil:
     """E[lambda] (B.27) and E[log lambda] (B.30)."""
     cdef Py_ssize_t i

@@ -49,6 +49,7 @@ from .parts cimport (
     gaussian_verbs,
     look_from,
     rates_verbs,
+    waits_verbs,
     symbols_verbs,
     zeros_and_ones_verbs,
 )
@@ -1196,7 +1197,7 @@ cdef int start_job(
         job.verbs = gaussian_verbs()
         job.has_moments = True
     elif emission in RATES:
-        job.verbs = rates_verbs()
+        job.verbs = waits_verbs() if job.part.waits else rates_verbs()
     elif emission == "bernoulli":
         job.verbs = zeros_and_ones_verbs()
         job.part.n_symbols = 2

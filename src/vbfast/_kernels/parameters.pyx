@@ -76,8 +76,12 @@ from .gamma cimport (
     read_expected_rates,
     read_rate_modes,
     rounding_of_rates,
+    rounding_of_waits,
+    without_rate,
     write_log_rates,
+    write_rate_offsets,
     write_slopes,
+    write_wait_offsets,
 )
 from .parts cimport MEAN, MODE, SAMPLE, Read
 from .random cimport Stream, stream_of
@@ -502,6 +506,11 @@ def rate_mode(excess, rate):
     return rates, logs
 
 
+def waits_without_rate(excess, rate):
+    """The first component of waiting times that has no mode, or -1: see gamma.pxd."""
+    return without_rate(read_gammas(excess, rate))
+
+
 def rate_mean(excess, rate):
     """E[lambda] and E[log lambda]."""
     cdef Gammas q = read_gammas(excess, rate)
@@ -558,6 +567,15 @@ def rate_rounding(rates, log_rates):
     return rounding_of_rates(
         found.shape[0], found.shape[1], found.data, doubles("log_rates", log_rates, found.size)
     )
+
+
+def wait_rounding(log_rates):
+    """The same of waiting times."""
+    cdef Doubles found
+    look_into("log_rates", log_rates, &found)
+    if found.ndim != 2:
+        raise ValueError(f"log_rates must be (K, D), not {shape_told(&found)}")
+    return rounding_of_waits(found.shape[0], found.shape[1], found.data)
 
 
 # Statistics ---------------------------------------------------------------------------------------
@@ -821,6 +839,23 @@ def discrete_coefficients(str kernel, logs):
         write_symbols(
             shape.n_components, shape.n_features, shape.n_categories, found.data, values
         )
+    return out
+
+
+def rate_offsets(str kernel, theta):
+    """Scores of rows of zeros, (K,): of rates of counts, of logarithms of those of waits (K, D)."""
+    cdef Doubles found
+    look_into("theta", theta, &found)
+    cdef Shape shape = shape_like(&found)
+    check_discrete(kernel, shape)
+    out = empty(shape.n_components)
+    cdef double* values = doubles("offsets", out, shape.n_components)
+    if kernel == "poisson":
+        write_rate_offsets(shape.n_components, shape.n_features, found.data, values)
+    elif kernel == "exponential":
+        write_wait_offsets(shape.n_components, shape.n_features, found.data, values)
+    else:
+        raise ValueError(f"kernel must be of rates, not {kernel!r}")
     return out
 
 

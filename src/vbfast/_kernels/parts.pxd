@@ -36,13 +36,13 @@ from .gamma cimport (
     rounding_of_rates,
     rounding_of_waits,
     set_rates,
+    without_rate,
     write_log_rates,
     write_rate_offsets,
     write_slopes,
     write_wait_offsets,
 )
 from .random cimport Stream
-from .special cimport EMPTY, TINY
 from .tile cimport Shape
 
 
@@ -322,12 +322,11 @@ cdef inline Py_ssize_t rates_read(
 ) noexcept nogil:
     cdef Gammas q = gammas_at(part, posterior, scratch)
     cdef double* logs = theta + discrete_kept_size(part)
-    cdef Py_ssize_t i
+    cdef Py_ssize_t bad
     if how == MODE:
-        # Rows that are all 0 have no highest likelihood.
-        for i in range(discrete_kept_size(part) if part.waits else 0):
-            if q.excess[i] > EMPTY and q.rate[i] < q.excess[i] * TINY:
-                return i // part.shape.n_features
+        bad = without_rate(q) if part.waits else -1
+        if bad >= 0:
+            return bad
         read_rate_modes(q, theta, logs)
     elif how == MEAN:
         read_expected_rates(q, theta, logs)
@@ -375,8 +374,6 @@ cdef inline double rates_rounding(
 ) noexcept nogil:
     cdef Py_ssize_t k = part.shape.n_components
     cdef Py_ssize_t d = part.shape.n_features
-    if part.waits:
-        return rounding_of_waits(k, d, theta + k * d)
     return rounding_of_rates(k, d, theta, theta + k * d)
 
 
@@ -385,12 +382,8 @@ cdef inline void rates_pack(
 ) noexcept nogil:
     cdef Py_ssize_t k = part.shape.n_components
     cdef Py_ssize_t d = part.shape.n_features
-    if part.waits:
-        write_slopes(k, d, theta, coefficients)
-        write_wait_offsets(k, d, theta + k * d, offsets)
-    else:
-        write_log_rates(k, d, theta + k * d, coefficients)
-        write_rate_offsets(k, d, theta, offsets)
+    write_log_rates(k, d, theta + k * d, coefficients)
+    write_rate_offsets(k, d, theta, offsets)
 
 
 cdef inline void rates_collect(
@@ -405,13 +398,11 @@ cdef inline void rates_collect(
 cdef inline void write_roots(
     const Part* part, const double* tile, Py_ssize_t n_rows, Py_ssize_t stride, double* points
 ) noexcept nogil:
-    """As of the emissions' `points`."""
+    """2 sqrt(x): of variance close to 1, whatever the rate (Anscombe 1948)."""
     cdef Py_ssize_t d, row
-    cdef double root
     for d in range(part.shape.n_features):
         for row in range(n_rows):
-            root = sqrt(tile[d * stride + row])
-            points[d * stride + row] = sqrt(root) if part.waits else 2.0 * root
+            points[d * stride + row] = 2.0 * sqrt(tile[d * stride + row])
 
 
 cdef inline void rates_spread(
@@ -431,6 +422,33 @@ cdef inline void rates_spread(
         mean /= total
         for k in range(part.shape.n_components):
             sums[k * n + d] = (1.0 - share) * sums[k * n + d] + share * fields[k] * mean
+
+
+cdef inline double waits_rounding(
+    const Part* part, const double* theta, double* scratch
+) noexcept nogil:
+    cdef Py_ssize_t k = part.shape.n_components
+    cdef Py_ssize_t d = part.shape.n_features
+    return rounding_of_waits(k, d, theta + k * d)
+
+
+cdef inline void waits_pack(
+    const Part* part, const double* theta, double* reference, double* coefficients, double* offsets
+) noexcept nogil:
+    cdef Py_ssize_t k = part.shape.n_components
+    cdef Py_ssize_t d = part.shape.n_features
+    write_slopes(k, d, theta, coefficients)
+    write_wait_offsets(k, d, theta + k * d, offsets)
+
+
+cdef inline void write_fourth_roots(
+    const Part* part, const double* tile, Py_ssize_t n_rows, Py_ssize_t stride, double* points
+) noexcept nogil:
+    """x^(1/4): close to symmetric, whatever the rate (Kittlitz 1999)."""
+    cdef Py_ssize_t d, row
+    for d in range(part.shape.n_features):
+        for row in range(n_rows):
+            points[d * stride + row] = sqrt(sqrt(tile[d * stride + row]))
 
 
 # Symbols ------------------------------------------------------------------------------------------
@@ -625,6 +643,15 @@ cdef inline Verbs rates_verbs() noexcept nogil:
     verbs.points_size = row_size
     verbs.write_points = write_roots
     verbs.spread = rates_spread
+    return verbs
+
+
+cdef inline Verbs waits_verbs() noexcept nogil:
+    """For a part that `waits`."""
+    cdef Verbs verbs = rates_verbs()
+    verbs.rounding = waits_rounding
+    verbs.pack = waits_pack
+    verbs.write_points = write_fourth_roots
     return verbs
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _kernels
-from ..conjugate import EMPTY, TINY, Gamma, Rates, degenerate_error
+from ..conjugate import Gamma, Rates, degenerate_error
 from ..stats import Stats
 from .rates import OfRates
 
@@ -27,9 +27,8 @@ class WaitRates(Rates):
 
     @property
     def rounding(self) -> float:
-        """Nats a row that rounding may take from an objective here: of log lambda - lambda x."""
-        logs = np.abs(self.log_rates[np.isfinite(self.log_rates).all(axis=1)])
-        return 4 * np.finfo(float).eps * float((logs + 1.0).sum(axis=1).max(initial=0.0))
+        """Nats a row that rounding may take from an objective here."""
+        return _kernels.parameters.wait_rounding(self.log_rates)
 
 
 class WaitGamma(Gamma):
@@ -45,9 +44,9 @@ class WaitGamma(Gamma):
         DegenerateError
             Where all rows of a component are 0: its likelihood is unbounded.
         """
-        bad = (self.excess > EMPTY) & (self.rate < self.excess * TINY)
-        if bad.any():
-            raise degenerate_error(int(np.flatnonzero(bad.any(axis=1))[0]))
+        bad = _kernels.parameters.waits_without_rate(self.excess, self.rate)
+        if bad >= 0:
+            raise degenerate_error(bad)
         return super().mode()
 
     def log_predictive(self, x: Array) -> Array:
@@ -116,7 +115,7 @@ class Exponential(OfRates):
 
     def offsets(self, theta: Rates) -> Array:
         """Scores of rows of zeros, (K,)."""
-        return np.asarray(theta.log_rates.sum(axis=1))
+        return _kernels.parameters.rate_offsets(self.kernel, theta.log_rates)
 
     def unit(self, means: Array) -> WaitRates:
         """Rates of these means (K, D); 1 where there is none."""

@@ -69,8 +69,7 @@ class Poisson(OfRates):
 
     def offsets(self, theta: Rates) -> Array:
         """Scores of rows of zeros, (K,)."""
-        with np.errstate(over="ignore"):  # rates set by hand: such a component makes no row
-            return np.asarray(-theta.rates.sum(axis=1))
+        return _kernels.parameters.rate_offsets(self.kernel, theta.rates)
 
     def unit(self, means: Array) -> Rates:
         """Rates of these means (K, D)."""

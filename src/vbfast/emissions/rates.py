@@ -24,16 +24,7 @@ Array = NDArray[np.float64]
 class OfRates(Discrete):
     """An emission of rates lambda_kd ~ Gamma(shape, rate), flat where no prior is given.
 
-    Parameters
-    ----------
-    n_features : int
-    shape, rate : float or array-like of shape (D,), optional
-        Of the gamma prior, of mean shape / rate: both or neither. A mode needs shape >= 1.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If one is given without the other, or either is not > 0 or has another shape.
+    Parameters as `Poisson` has them.
     """
 
     n_features: int
