@@ -435,12 +435,15 @@ class StickBreaking:
         )
 
 
-def _pivoted(matrix: Array) -> tuple[Array, NDArray[np.int64]]:
+def _pivoted(matrix: Array) -> tuple[Array, NDArray[np.int32]]:
     """L (P, R), R the rank, and an order in which matrix, semidefinite, is LL' but for rounding."""
-    from scipy.linalg import lapack
-
-    lower, pivots, rank, _ = lapack.dpstrf(matrix, lower=1)
-    return np.tril(lower)[:, :rank], pivots - 1
+    size = len(matrix)
+    lower = matrix.T.copy("F")
+    pivots = np.empty(size, dtype=np.int32)
+    rank = _kernels.triangle.pivoted_cholesky(lower, pivots, np.empty(2 * size))
+    for column in range(1, rank):
+        lower[:column, column] = 0.0
+    return lower[:, :rank], pivots - 1
 
 
 def least_norm_solution(gram: Array, cross: Array) -> Array:

@@ -266,6 +266,11 @@ def factors(matrices=(K, D, D), scale=(K,), room=(D + 1, D), out=(K, D, D)):
     return _kernels.triangle.precision_factors(*parts)
 
 
+def pivoted(matrix=(D, D), pivots=D, room=2 * D):
+    matrix = np.asfortranarray(ONES(matrix))
+    return _kernels.triangle.pivoted_cholesky(matrix, ZEROS(pivots).astype(np.int32), ONES(room))
+
+
 def edited(part, **attributes):
     """A copy of a frozen part with attributes that its constructor would refuse."""
     part = copy.copy(part)
@@ -903,6 +908,9 @@ CASES = {
     "room None": (lambda: factors(room=None), TypeError, "room"),
     "matrices other": (lambda: factors(matrices=(K, D, D + 1)), ValueError, "go together"),
     "room short": (lambda: factors(room=(D, D)), ValueError, "go together"),
+    "pivoted matrix other": (lambda: pivoted((D, D + 1)), ValueError, "go together"),
+    "pivots short": (lambda: pivoted(pivots=D - 1), ValueError, "go together"),
+    "pivoted room short": (lambda: pivoted(room=D), ValueError, "go together"),
     "columns of 1-D": (lambda: _kernels.columns.ranges(X[0], None, 1), TypeError, ROWS_2D),
     "columns of None": (lambda: _kernels.columns.ranges(None, None, 1), TypeError, "values"),
     "columns of int": (

@@ -1140,6 +1140,25 @@ def test_precision_factors(level, n, d):
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("size", "rank"), [(1, 1), (5, 5), (40, 13), (150, 150), (150, 149)])
+def test_pivoted_cholesky(level, size, rank):
+    rng = np.random.default_rng([size, rank])
+    root = rng.standard_normal((size, rank))
+    matrix = root @ root.T
+    # Upper triangles aren't read.
+    lower = np.asfortranarray(np.tril(matrix) + np.triu(np.full((size, size), np.nan), 1))
+    pivots = np.full(size, -1, dtype=np.int32)
+    found = _kernels.load(level).triangle.pivoted_cholesky(lower, pivots, np.full(2 * size, np.nan))
+    assert found == rank
+    order = pivots - 1
+    np.testing.assert_array_equal(np.sort(order), range(size))
+    factor = np.tril(lower)[:, :rank]
+    np.testing.assert_allclose(
+        factor @ factor.T, matrix[np.ix_(order, order)], atol=1e-12 * matrix.max()
+    )
+
+
+@pytest.mark.parametrize("level", LEVELS)
 def test_precision_factors_name_the_first_matrix_that_has_none(level):
     matrices = np.tile(np.eye(3), (4, 1, 1))
     assert factors(level, matrices, np.ones(4))[0] == -1

@@ -73,7 +73,9 @@ from .visit cimport (
     check_least,
     check_length,
     check_signals,
+    clear,
     emission_of,
+    halted,
     open_rows,
     raise_pending,
     read_assignment,
@@ -332,8 +334,7 @@ cdef void weigh_rows(Job* job, const Bundle* bundle, const Room* room) noexcept 
                 job.shape.n_components, ROW_BLOCK, job.stride, b + row, room.top + begin + row,
                 room.total,
             )
-        look(job)
-        if job.watch.stop:
+        if halted(&job.watch):
             return
 
 
@@ -368,23 +369,16 @@ cdef inline const lanes* strip(
     return <const lanes*>(matrix + place_of(job, 0, vector * LANES))
 
 
-cdef inline void look(Job* job) noexcept nogil:
-    if thread_index() == 0:
-        check_signals(&job.watch)
-
-
 cdef inline bint look_at_row(Job* job, Py_ssize_t row) noexcept nogil:
     """Look for Ctrl-C at one row in `between`; whether to stop."""
     if row & (job.between - 1) == 0:
-        look(job)
-    return job.watch.stop
+        return halted(&job.watch)
 
 
 cdef inline bint look_within(Job* job, Py_ssize_t column) noexcept nogil:
     """Look for Ctrl-C at some of a row's columns, where they are many; whether to stop."""
     if job.wide and column % 64 == 0:
-        look(job)
-        return job.watch.stop
+        return halted(&job.watch)
     return False
 
 
@@ -582,7 +576,7 @@ cdef void backward(
             )
         t = begin
         if job.between < MOST_BETWEEN:
-            look(job)
+            halted(&job.watch)
         if keep and t == tile * tile_steps:
             count_tile(job, bundle, room, tile, statistics)
         if job.watch.stop:
@@ -623,7 +617,7 @@ cdef void count_tile(
     # States at a time: a few milliseconds.
     cdef Py_ssize_t many = even(max(2, 262144 // n))
     cdef Py_ssize_t k
-    look(job)
+    halted(&job.watch)
     give_rows(job, bundle, room, tile, room.q, NULL)
     if not job.counting:
         return
@@ -639,8 +633,7 @@ cdef void count_tile(
         )
         k += many
         if job.wide:
-            look(job)
-            if job.watch.stop:
+            if halted(&job.watch):
                 return
     read_bundle(job, bundle, room, tile * job.tile_rows, n_used)
     count_rows(job, room, n_used, statistics)
@@ -761,7 +754,7 @@ cdef void visit_bundle(
     for i in range(n * BUNDLE):
         room.beta_entry[i] = 1.0
         room.arriving_entry[i] = 0.0
-    memset(room.pairs, 0, even(n) * fours(n) * sizeof(double))
+    clear(room.pairs, even(n) * fours(n) * sizeof(double), &job.watch)
     if bundle.cut:
         backward_parts(job, bundle, &room, passes, statistics)
     else:
@@ -773,6 +766,9 @@ cdef void visit_bundle(
             statistics[1 + 2 * n + k * n + j] += (
                 room.pairs[k * fours(n) + j] * job.forward[place_of(job, k, j)]
             )
+        if job.wide:
+            if halted(&job.watch):
+                return
     for i in range(BUNDLE):
         if bundle.length[i] > 0 and room.lost[i] == 0.0 and (
             not bundle.cut or bundle.opens and i == 0
@@ -1097,8 +1093,7 @@ cdef void log_scores(
             for k in range(n, job.columns):
                 out[k] = -INFINITY
             out += job.columns
-        look(job)
-        if job.watch.stop:
+        if halted(&job.watch):
             return
 
 
@@ -1317,8 +1312,7 @@ cdef void count_path(
     for row in range(first + 1, first + n_rows):
         statistics[1 + 2 * n + job.labels[row - 1] * n + job.labels[row]] += 1.0
         if row % 65536 == 0:
-            look(job)
-            if job.watch.stop:
+            if halted(&job.watch):
                 return
 
 
@@ -1449,7 +1443,7 @@ cdef bint find_best(
             if row > 0:
                 state = origins[row * n + state]
             if row % 65536 == 0:
-                look(job)
+                halted(&job.watch)
     free(origins)
     return found
 
@@ -1662,7 +1656,7 @@ cdef void visit_range(
                 q[row] = 0.0
         count_rows(job, &room, n_used, statistics)
         first += n_tile
-        look(job)
+        halted(&job.watch)
 
 
 # All sequences ------------------------------------------------------------------------------------
@@ -1674,7 +1668,7 @@ ctypedef void (*Step)(Job*, Py_ssize_t, double*, double*) noexcept nogil
 cdef void take(Job* job, Step step, const Task* task, Py_ssize_t place) noexcept nogil:
     cdef double* statistics = job.partials + place * job.statistics_size
     cdef Py_ssize_t item = task.first
-    memset(statistics, 0, job.statistics_size * sizeof(double))
+    clear(statistics, job.statistics_size * sizeof(double), &job.watch)
     while item < task.end and not job.watch.stop:
         step(job, item, statistics, job.workspace + thread_index() * job.room_size)
         item += task.step
@@ -1740,7 +1734,7 @@ cdef int drive(
             if tasks[task].sequence >= 0:
                 check_edges(job, tasks + task)
         for task in range(first, end):
-            look(job)
+            halted(&job.watch)
             raise_pending()
             if totals == NULL or tasks[task].sequence >= 0 and job.failed[tasks[task].sequence]:
                 continue
@@ -1870,9 +1864,13 @@ cdef int read_theta(Job* job, const double* latent, double* memory) except -1:
     job.log_backward = job.log_forward + n * columns
     job.log_start = job.log_backward + n * columns
     job.start = job.log_start + columns
-    memset(job.forward, 0, 2 * n * columns * sizeof(double))
-    for i in range((2 * n + 1) * columns):
-        job.log_forward[i] = -INFINITY
+    clear(job.forward, 2 * n * columns * sizeof(double), &job.watch)
+    for i in range(2 * n + 1):
+        for j in range(columns):
+            job.log_forward[i * columns + j] = -INFINITY
+        if job.wide:
+            check_signals(&job.watch)
+    raise_pending()
     job.dense = True
     job.mild = True
     job.alike = True
@@ -2010,7 +2008,7 @@ def visit(
         )
         # So that no product of rows and states overflows, wherever it stands.
         times(times(job.n_rows, job.columns), sizeof(Bundle))
-        job.failed = <char*>memory.zeros(job.n_sequences)
+        job.failed = <char*>memory.zeros(job.n_sequences, &job.watch)
         if statistics is not None:
             sums = doubles("statistics", statistics, job.statistics_size, True)
         if log_z is not None:
@@ -2038,7 +2036,9 @@ def visit(
         if job.assignment.kind == FACTORISED and q is None and held[6] is not None:
             job.q = doubles_of("memory", held[6], job.n_rows, n, True)
             job.remembered = not isnan(job.q[0])
-        totals = <double*>memory.zeros(job.statistics_size * sizeof(double))
+        totals = <double*>memory.zeros(
+            job.statistics_size * sizeof(double), &job.watch
+        )
         if job.n_rows * (n * n + coefficients.size) < LITTLE_WORK:
             n_threads = 1
         visit_all(&job, memory, n_threads, totals)
@@ -2081,9 +2081,10 @@ cdef class Memory:
         self.blocks.append(<size_t>block)
         return block
 
-    cdef void* zeros(self, Py_ssize_t size) except NULL:
+    cdef void* zeros(self, Py_ssize_t size, Watch* watch) except NULL:
         cdef void* block = self.take(size)
-        memset(block, 0, size)
+        clear(block, size, watch)
+        raise_pending()
         return block
 
 
@@ -2136,7 +2137,9 @@ cdef int visit_all(Job* job, Memory memory, int n_threads, double* totals) excep
     job.stride = stride_of(job.tile_rows)
     room_at(job, NULL, &job.room_size)
     # What is padding is never written, and must not be slow to compute with.
-    job.workspace = <double*>memory.zeros(times(n_threads, job.room_size * sizeof(double)))
+    job.workspace = <double*>memory.zeros(
+        times(n_threads, job.room_size * sizeof(double)), &job.watch
+    )
     job.partials = <double*>memory.take(times(most, job.statistics_size * sizeof(double)))
     if (kind == DRAW or kind == FACTORISED) and job.q == NULL:
         job.q = <double*>memory.take(times(job.n_rows, n * sizeof(double)))

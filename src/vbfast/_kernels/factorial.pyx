@@ -41,7 +41,8 @@ from .visit cimport (
     Watch,
     check_least,
     check_length,
-    check_signals,
+    clear,
+    halted,
     open_rows,
     raise_pending,
     read_sequences,
@@ -190,13 +191,6 @@ cdef struct Job:
     Py_ssize_t taken
     Py_ssize_t done
     Watch* watch
-
-
-cdef bint halted(Job* job) noexcept nogil:
-    """Whether to leave. Only the calling thread may look for signals."""
-    if thread_index() == 0:
-        check_signals(job.watch)
-    return job.watch.stop
 
 
 cdef void read_row(const Job* job, Py_ssize_t row, double* x) noexcept nogil:
@@ -542,7 +536,7 @@ cdef void score_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
     cdef Py_ssize_t t, k, i
     cdef double square
     for t in range(c.n_rows):
-        if t % job.check_rows == 0 and halted(job):
+        if t % job.check_rows == 0 and halted(job.watch):
             return
         subtract_mean(job, c, chain, t, -1.0)
         residual = c.residual + t * n
@@ -577,7 +571,7 @@ cdef double filter_logarithms(Job* job, Chains* c, Py_ssize_t chain) noexcept no
     cdef double log_z = 0.0
     cdef Py_ssize_t t
     for t in range(c.n_rows):
-        if t % job.check_rows == 0 and halted(job):
+        if t % job.check_rows == 0 and halted(job.watch):
             return 0.0
         if t == 0:
             memcpy(filtered, job.log_start + chain * n, n * sizeof(double))
@@ -602,7 +596,7 @@ cdef double filter_linear(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
     cdef double top, total
     cdef Py_ssize_t t, j, k
     for t in range(c.n_rows):
-        if t % job.check_rows == 0 and halted(job):
+        if t % job.check_rows == 0 and halted(job.watch):
             return 0.0
         predicted = c.predicted + t * n
         filtered = c.filtered + t * n
@@ -661,7 +655,7 @@ cdef double smooth_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
     cdef Py_ssize_t t, j, k
     clear_pairs(job, c, chain)
     for t in range(c.n_rows - 1, -1, -1):
-        if t % job.check_rows == 0 and halted(job):
+        if t % job.check_rows == 0 and halted(job.watch):
             return 0.0
         q = c.q + t * stride + chain * n
         filtered = c.filtered + t * n
@@ -739,7 +733,7 @@ cdef double draw_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
     filter_chain(job, c, chain)
     clear_pairs(job, c, chain)
     for t in range(c.n_rows - 1, -1, -1):
-        if t % job.check_rows == 0 and halted(job):
+        if t % job.check_rows == 0 and halted(job.watch):
             return 0.0
         high = -INFINITY
         for k in range(n):
@@ -782,7 +776,7 @@ cdef double best_chain(Job* job, Chains* c, Py_ssize_t chain, bint* changed) noe
     cdef Py_ssize_t t, j, k, state = 0
     cdef Py_ssize_t hint = 0
     for t in range(c.n_rows):
-        if t % job.check_rows == 0 and halted(job):
+        if t % job.check_rows == 0 and halted(job.watch):
             return 0.0
         best = c.filtered + t * n
         last = best - n
@@ -796,7 +790,7 @@ cdef double best_chain(Job* job, Chains* c, Py_ssize_t chain, bint* changed) noe
         add_scores(n, c.score + t * n, best, &hint)
     clear_pairs(job, c, chain)
     for t in range(c.n_rows - 1, -1, -1):
-        if t % job.check_rows == 0 and halted(job):
+        if t % job.check_rows == 0 and halted(job.watch):
             return 0.0
         best = c.filtered + t * n
         if t < c.n_rows - 1:
@@ -824,7 +818,7 @@ cdef double settle_chain(Job* job, Chains* c, Py_ssize_t chain) noexcept nogil:
     cdef Py_ssize_t t, j, k
     clear_pairs(job, c, chain)
     for t in range(c.n_rows):
-        if t % job.check_rows == 0 and halted(job):
+        if t % job.check_rows == 0 and halted(job.watch):
             return 0.0
         q = c.q + t * stride + chain * n
         score = c.score + t * n
@@ -868,7 +862,7 @@ cdef double free_energy(Job* job, const Chains* c, double divergence) noexcept n
     cdef double square
     cdef Py_ssize_t t, i
     for t in range(c.n_rows):
-        if t % job.check_rows == 0 and halted(job):
+        if t % job.check_rows == 0 and halted(job.watch):
             return 0.0
         square = 0.0
         for i in range(job.n_whitened):
@@ -1259,7 +1253,7 @@ cdef double forward_block(
     if not keep:
         p.enough = 0.0  # all of it has been checked
     for t in range(first, end):
-        if t % job.check_rows == 0 and halted(job):
+        if t % job.check_rows == 0 and halted(job.watch):
             return 0.0
         log_z += forward_row(job, p, begin, t, last, t - first)
         if p.logarithms != logarithms:
@@ -1506,7 +1500,7 @@ cdef void smooth_product(
             memcpy(beta, p.prefix, job.n_states * sizeof(double))
         first = block * p.block_rows
         for t in range(min(first + p.block_rows, n_rows) - 1, first - 1, -1):
-            if t % job.check_rows == 0 and halted(job):
+            if t % job.check_rows == 0 and halted(job.watch):
                 return
             joint = p.filtered + (t - first) * job.padded
             if p.logarithms:
@@ -1557,7 +1551,7 @@ cdef void best_product(
             forward_block(job, p, begin, n_rows, block, False)
         first = block * p.block_rows
         for t in range(min(first + p.block_rows, n_rows) - 1, first - 1, -1):
-            if t % job.check_rows == 0 and halted(job):
+            if t % job.check_rows == 0 and halted(job.watch):
                 return
             values = p.filtered + (t - first) * job.padded
             if following >= 0:
@@ -1714,7 +1708,7 @@ cdef double update_group(
             n * job.n_whitened * sizeof(double),
         )
         for t in range(c.n_rows):
-            if t % job.check_rows == 0 and halted(job):
+            if t % job.check_rows == 0 and halted(job.watch):
                 return 0.0
             subtract_mean(job, c, m, t, -1.0)
     make_tables(&room.part)
@@ -1971,7 +1965,7 @@ cdef double rounds(Job* job, Chains* c, Kind kind, Py_ssize_t most) noexcept nog
             else:
                 divergence += best_chain(job, c, chain, &changed)
             for t in range(c.n_rows):
-                if t % job.check_rows == 0 and halted(job):
+                if t % job.check_rows == 0 and halted(job.watch):
                     return 0.0
                 subtract_mean(job, c, chain, t, 1.0)
         value = free_energy(job, c, divergence)
@@ -1998,7 +1992,7 @@ cdef void visit_chains(
     cdef double value
     cdef Py_ssize_t t, m, i, n_rounds
     for t in range(n_rows):
-        if t % job.check_rows == 0 and halted(job):
+        if t % job.check_rows == 0 and halted(job.watch):
             if fresh:
                 c.q[0] = NAN  # of no value yet
             return
@@ -2037,7 +2031,7 @@ cdef void visit_chains(
         if c.group[i // n // job.n_components] == c.group[i % n // job.n_components]:
             statistics[gram_start(job) + i] += c.gram[i]
     for t in range(n_rows):
-        if t % job.check_rows == 0 and halted(job):
+        if t % job.check_rows == 0 and halted(job.watch):
             return
         read_row(job, begin + t, c.row)
         add_row(job, c.row, c.q + t * job.stride, statistics + cross_start(job))
@@ -2059,7 +2053,7 @@ cdef void visit_chunk(Job* job, Py_ssize_t chunk) noexcept nogil:
     cdef bint joint = job.kind == EXACT or job.kind == JOINT_BEST
     cdef Product p
     cdef Py_ssize_t number, begin, n_rows
-    memset(statistics, 0, job.statistics_size * sizeof(double))
+    clear(statistics, job.statistics_size * sizeof(double), job.watch)
     if joint:
         p = product_in(job, workspace)
         memset(p.total, 0, job.padded * sizeof(double))
@@ -2086,7 +2080,7 @@ cdef void join_last(Job* job) noexcept nogil:
     cdef Py_ssize_t j, k, m, of_j, of_k, at
     cdef double value, logarithm
     for j in range(job.n_last):
-        if j % job.check_tables == 0 and halted(job):
+        if j % job.check_tables == 0 and halted(job.watch):
             return
         for k in range(job.n_last):
             value = 1.0
@@ -2125,7 +2119,7 @@ cdef void make_tables(Job* job) noexcept nogil:
     for m in range(job.n_chains):
         start, step, possible = 1.0, 1.0, 1.0
         for j in range(m * n, (m + 1) * n):
-            if j % job.check_tables == 0 and halted(job):
+            if j % job.check_tables == 0 and halted(job.watch):
                 return
             value = job.given_start[j]
             job.log_start[j] = value if value > LOG_ZERO else LOG_ZERO
@@ -2159,7 +2153,7 @@ cdef void make_tables(Job* job) noexcept nogil:
             means = job.joint_means + i * job.padded
         for s in range(job.padded):
             means[s] = 0.0
-        if halted(job):
+        if halted(job.watch):
             return
         size = 1
         for m in range(job.n_chains):
@@ -2412,11 +2406,12 @@ def visit(
         room = <double*>aligned_memory(size)
         if room == NULL:
             raise MemoryError(f"no {size} bytes for the workspace of {n_threads} threads")
-        memset(room, 0, 8 * (tables + n_threads * job.workspace_size))
         lay_tables(&job, room)
         job.workspace = room + tables
         job.statistics = job.workspace + n_threads * job.workspace_size
         try:
+            clear(room, 8 * (tables + n_threads * job.workspace_size), job.watch)
+            raise_pending()
             n_threads = granted(n_threads)
             with nogil:
                 make_tables(&job)
@@ -2432,6 +2427,8 @@ def visit(
             for i in range(job.statistics_size):
                 sums[i] = 0.0
             for chunk in range(job.n_chunks):
+                halted(job.watch)
+                raise_pending()
                 for i in range(job.statistics_size):
                     sums[i] += job.statistics[chunk * job.statistics_size + i]
         finally:

@@ -49,7 +49,9 @@ from .visit cimport (
     check_length,
     check_signals,
     check_whole,
+    clear,
     emission_of,
+    halted,
     open_rows,
     raise_pending,
     read_assignment,
@@ -198,9 +200,7 @@ cdef void visit_rows(
             log_z + row, labels + row, draws, room, emission_workspace,
         )
         if job.wide:
-            if thread_index() == 0:
-                check_signals(&job.watch)
-            if job.watch.stop:
+            if halted(&job.watch):
                 return
 
     if job.common != NULL and job.assignment.kind != GIVEN:
@@ -237,7 +237,7 @@ cdef void visit_chunk(Job* job, Py_ssize_t chunk) noexcept nogil:
     cdef double* statistics = NULL
     if job.statistics != NULL:
         statistics = job.statistics + chunk * job.n_thetas * job.statistics_size
-        memset(statistics, 0, job.n_thetas * job.statistics_size * sizeof(double))
+        clear(statistics, job.n_thetas * job.statistics_size * sizeof(double), &job.watch)
     while first < end and not job.watch.stop:
         visit_tile(
             job, first, min(job.tile_rows, end - first), statistics,

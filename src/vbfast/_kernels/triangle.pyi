@@ -8,3 +8,6 @@ def precision_factors(
     room: NDArray[np.float64],
     out: NDArray[np.float64],
 ) -> int: ...
+def pivoted_cholesky(
+    matrix: NDArray[np.float64], pivots: NDArray[np.int32], room: NDArray[np.float64]
+) -> int: ...

@@ -1,7 +1,13 @@
 # Factors of precision matrices, on the calling thread: a BLAS that wakes threads of its own between
 # two sweeps would contend with those of the sweeps.
 
+from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
+
 from .triangle cimport cholesky, invert
+
+ctypedef void (*Pstrf)(
+    char*, int*, double*, int*, int*, int*, double*, double*, int*
+) noexcept nogil
 
 
 def precision_factors(
@@ -37,3 +43,42 @@ def precision_factors(
                 break
             invert(n, &room[0, 0], &out[g, 0, 0])
     return bad
+
+
+def pivoted_cholesky(
+    double[::1, :] matrix not None, int[::1] pivots not None, double[::1] room not None
+):
+    """Write a factor L with pivots, P'AP = LL' but for rounding, over the lower triangle of A.
+
+    By LAPACK's pstrf of SciPy, whose own wrapper keeps the interpreter's lock.
+
+    Parameters
+    ----------
+    matrix : IN/OUT, (D, D), semidefinite, by columns, of which the lower triangle is read
+    pivots : OUT, (D,), row of A that each row of L is of, from 1
+    room : scratch, (2 D,)
+
+    Returns
+    -------
+    Rank: columns of L after so many mean nothing.
+    """
+    from scipy.linalg import cython_lapack
+
+    cdef int n = <int>matrix.shape[0]
+    cdef int rank = 0
+    cdef int info = 0
+    cdef double tolerance = -1.0  # LAPACK's own
+    cdef char lower = b"L"
+    cdef object capsule = cython_lapack.__pyx_capi__["dpstrf"]
+    cdef Pstrf pstrf = <Pstrf>PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule))
+    if (
+        n != matrix.shape[0] or matrix.shape[1] != n or pivots.shape[0] != n
+        or room.shape[0] != 2 * <Py_ssize_t>n
+    ):
+        raise ValueError("matrix, pivots and room do not go together")
+    if n > 0:
+        with nogil:
+            pstrf(
+                &lower, &n, &matrix[0, 0], &n, &pivots[0], &rank, &tolerance, &room[0], &info
+            )
+    return rank

@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset, strcmp
 
 from .arrays cimport any_integers, open_array
 from .assign cimport BEST, DRAW, EXACT, FACTORISED, FILTER, GIVEN, HARD, SCORES, Assignment
-from .tile cimport Emission, Shape, Source, look_at, rest, seconds
+from .tile cimport Emission, Shape, Source, look_at, rest, seconds, thread_index
 
 
 cdef extern from "Python.h":
@@ -57,6 +57,22 @@ cdef inline void check_signals(Watch* watch) noexcept nogil:
     with gil:
         if PyErr_Occurred() != NULL or PyErr_CheckSignals() != 0:
             watch.stop = 1
+
+
+cdef inline bint halted(Watch* watch) noexcept nogil:
+    """Whether to leave; of all threads, the calling one looks for signals."""
+    if thread_index() == 0:
+        check_signals(watch)
+    return watch.stop
+
+
+cdef inline void clear(void* block, Py_ssize_t size, Watch* watch) noexcept nogil:
+    """Set bytes to 0, those of large blocks as far as they have been when signals stop it."""
+    cdef Py_ssize_t part = 4194304  # bytes that take a few milliseconds
+    cdef Py_ssize_t first = 0
+    while first < size and (first == 0 or not halted(watch)):
+        memset(<char*>block + first, 0, min(part, size - first))
+        first += part
 
 
 cdef inline void wait_for(
