@@ -173,6 +173,11 @@ class Known(Answers):
         many = isinstance(self.latent, CoupledChains) and not self.latent.tractable
         return FACTORISED if many else EXACT
 
+    @cached_property
+    def _likeliest(self) -> Assignment:
+        """What finds labels: a chain's best path is another thing than each row's best state."""
+        return EXACT if isinstance(self.latent, Chain) else HARD
+
     def scores(self, values: NDArray[Any], n_threads: int) -> Array:
         """log pi_k + log p(x | k) of a mixture, (N, K), but for what kernels leave out."""
         out = np.empty((len(values), self.coefficients.offsets.size))
@@ -201,9 +206,7 @@ class Known(Answers):
     ) -> Labels:
         """Most probable component of each row, (N,); of coupled chains the best path, (N, M)."""
         out = np.empty((len(values), *self.latent.shape[:-1]), dtype=np.int64)
-        # A chain's best path is another thing than each row's best state.
-        assignment = EXACT if isinstance(self.latent, Chain) else HARD
-        self._assign(values, n_threads, sequences, assignment, {"labels": out})
+        self._assign(values, n_threads, sequences, self._likeliest, {"labels": out})
         return out
 
     def log_density(

@@ -42,6 +42,7 @@ __all__ = [
     "degenerate_error",
     "least_norm_solution",
     "lost_precision_error",
+    "no_rate_error",
     "point",
     "precision_factors",
     "regression",
@@ -517,6 +518,14 @@ def degenerate_error(component: int) -> DegenerateError:
     )
 
 
+def no_rate_error(component: int) -> DegenerateError:
+    """Return the error that tells of a component of waiting times that has no rate."""
+    return DegenerateError(
+        f"component {component} has shrunk onto rows that are all 0 in some column, where the "
+        "likelihood of its rate is unbounded: use fewer components or a prior"
+    )
+
+
 def _factor(
     scatter: Array,
     scale: Array,
@@ -712,7 +721,7 @@ class _NormalPrecision:
 
     def _long(self, call: Callable[[], T]) -> T:
         """Factors of matrices: operations that go with the cube of their sides."""
-        return interruptible(np.size(self.scatter) ** 1.5, call)
+        return interruptible(self.scatter.size**1.5, call)
 
     @cached_property
     def _mean(self) -> Gaussians:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from . import _kernels
 from ._kernels.inputs import Assignment, Block, Mixtures
-from .conjugate import degenerate_error
 from .draws import At, Draws, chosen, places
 from .exceptions import impossible_error
 from .stats import Stats
@@ -272,7 +271,7 @@ def sample(
         )
         for _, status, number, _ in state:
             if status == 3:
-                raise degenerate_error(int(number))
+                raise model.emission.degenerate_error(int(number))
             if status == 5:
                 raise impossible_error(block.first_row + int(number))
         return objectives.reshape(n, -1)

@@ -126,18 +126,6 @@ class DrawnModelLike(ModelLike[S], Protocol[S]):
 
 
 @runtime_checkable
-class HasModeNear(Protocol):
-    """What a climb by modes asks of a model. Of one that lacks it `mode` is asked."""
-
-    @property
-    def ascends(self) -> bool:
-        """Whether a mode is found by an ascent; else `mode` is asked all the same."""
-
-    def mode_near(self, posterior: Stats, theta: Any, /) -> Any:
-        """theta_MP, found by an ascent that may begin at the last theta."""
-
-
-@runtime_checkable
 class HasChains(Protocol):
     """What full inference asks of a model. One that lacks it is swept chain by chain."""
 
@@ -411,9 +399,8 @@ class _Climb:
         _check_parts(model, data)
         _check_posterior("posterior", model, posterior)
         read: Callable[[Stats], T] = getattr(model, self.read)
-        near = None
-        if self.read == "mode" and isinstance(model, HasModeNear) and model.ascends:
-            near = model
+        # A mode found by an ascent is looked for from the last theta; see `Model.ascends`.
+        near: Any = model if self.read == "mode" and getattr(model, "ascends", False) else None
         total_weight = data.total_weight
         # Arithmetic in float32 tells no smaller changes.
         unseen = data.resolution * total_weight
@@ -435,10 +422,6 @@ class _Climb:
         sweep = yield from visit(posterior, read(posterior))
         note(sweep.objective)
         least = LEAST_SHARE * max(abs(sweep.objective), total_weight)
-        # What is left of normalisers, n log n of the n rows that a prior stands for.
-        with np.errstate(over="ignore"):
-            heaviest = float(np.abs(model.prior.buffer).sum())
-        constants = ROUNDING_OF_CONSTANTS * heaviest * (1 + np.log1p(heaviest))
         tol = np.nan if self.tol is None else self.tol
         stopping = _kernels.loop.Stopping(tol, total_weight, data.n_rows)
         # A step ahead that is refused would spoil the q(T) that data remember.
@@ -498,8 +481,10 @@ class _Climb:
             if not (isfinite(sweep.objective) or isfinite(last)):
                 break  # no step from here on would have a gain to be judged by
             change = sweep.objective - last
-            fall = ROUNDING * max(abs(sweep.objective), total_weight) + constants
-            fell = -change > fall and -change > fall + sweep.theta.rounding * total_weight
+            fall = ROUNDING * max(abs(sweep.objective), total_weight)
+            fell = -change > fall and -change > (
+                fall + _rounding_of_constants(model.prior) + sweep.theta.rounding * total_weight
+            )
             seen = precise or abs(change) > unseen
             if not precise and (change < -unseen if self.tol is not None else not seen):
                 precise = True
@@ -532,6 +517,13 @@ class _Climb:
             converged,
             left,
         )
+
+
+def _rounding_of_constants(prior: Stats) -> float:
+    """What is left of normalisers, n log n of the n rows that a prior stands for."""
+    with np.errstate(over="ignore"):
+        heaviest = float(np.abs(prior.buffer).sum())
+    return ROUNDING_OF_CONSTANTS * heaviest * (1 + float(np.log1p(heaviest)))
 
 
 @dataclass(frozen=True)

@@ -372,13 +372,25 @@ def test_waiting_times_that_are_all_zero(method, n):
     mixture = MixtureModel(
         1, emission="exponential", method=method, means_init=[[1.0, 1.0]], weights_init=[1.0]
     )
-    with pytest.raises(vbfast.DegenerateError, match="component 0"):
+    with pytest.raises(vbfast.DegenerateError, match=r"component 0 has .* rows that are all 0"):
         mixture.fit(X)
     X[-1, 0] = 1e-3
     np.testing.assert_allclose(mixture.fit(X).rates_, [[2e3 * n, 1 / 1.5]])
     X[-1, 0] = 0.0
     mixture.set_params(shape_prior=2.0, rate_prior=0.5).fit(X)
     np.testing.assert_allclose(mixture.rates_, [[(1 + 2 * n) / 0.5, (1 + 2 * n) / (0.5 + 3 * n)]])
+
+
+@pytest.mark.parametrize("method", ["em", "mean_field", vbfast.FullInference(50, 20, 2)])
+@pytest.mark.parametrize("unit", [1e-95, 1e-20, 3e12, 1e98])
+def test_waiting_times_in_any_unit(method, unit):
+    """A fit is the same in other units, the prior that stands in for none among it."""
+    X = np.random.default_rng(5).exponential(np.repeat([[1.0], [9.0]], 40, axis=0))
+    mixture = MixtureModel(2, emission="exponential", method=method, random_state=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", vbfast.ConvergenceWarning)
+        rates = mixture.fit(X).rates_
+        np.testing.assert_allclose(mixture.fit(X * unit).rates_ * unit, rates, rtol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["em", "variational_em", "crisp_em"])

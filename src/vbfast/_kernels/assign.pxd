@@ -350,17 +350,30 @@ cdef inline void settle(
                     q[k * stride + row] = 0.0
 
 
+cdef inline void give_to(
+    Py_ssize_t n_components, Py_ssize_t step, lanes label, lanes weight, lanes* score
+) noexcept nogil:
+    """q(T) of a vector of rows that are of one component each; those of the next are `step` on."""
+    cdef Py_ssize_t k
+    for k in range(n_components):
+        score[k * step] = lanes_replace_equal(lanes_set(0.0), weight, label, lanes_set(k))
+
+
 cdef inline void assign_given(
     Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride,
     const real* weight, const int64_t* labels,
-    real* scores, real* log_z,
+    real* scores, real* log_z, real* given,
 ) noexcept nogil:
-    cdef Py_ssize_t k, row
-    for k in range(n_components):
-        for row in range(n_rows):
-            scores[k * stride + row] = weight[row] if labels[row] == k else 0.0
+    """given: scratch, the labels as lanes have them."""
+    cdef Py_ssize_t row, v
     for row in range(n_rows):
+        given[row] = <real>labels[row]
         log_z[row] = 0.0
+    for v in range(n_rows // LANES):
+        give_to(
+            n_components, stride // LANES, (<lanes*>given)[v], (<const lanes*>weight)[v],
+            <lanes*>scores + v,
+        )
 
 
 cdef inline void assign_hard(
@@ -370,22 +383,17 @@ cdef inline void assign_hard(
     """Among equals the first component; top is the row's largest score, best its component."""
     cdef Py_ssize_t step = stride // LANES
     cdef lanes* score = <lanes*>scores
-    cdef lanes none = lanes_set(0.0)
-    cdef lanes s, high, label, component
+    cdef lanes s, high, label
     cdef Py_ssize_t k, v, row
     for v in range(n_rows // LANES):
         # NaN, by inf - inf, is as impossible as -inf.
         high = lanes_set(-INFINITY)
-        label = none
+        label = lanes_set(0.0)
         for k in range(n_components):
             s = score[k * step + v]
             label = lanes_replace_above(label, lanes_set(k), s, high)
             high = lanes_max(s, high)
-        for k in range(n_components):
-            component = lanes_set(k)
-            score[k * step + v] = lanes_replace_equal(
-                none, (<const lanes*>weight)[v], label, component
-            )
+        give_to(n_components, step, label, (<const lanes*>weight)[v], score + v)
         (<lanes*>top)[v] = high
         (<lanes*>best)[v] = label
     mark_impossible(n_rows, top)
@@ -505,7 +513,7 @@ cdef inline void assign_block(
     cdef real* total = <real*>total_vectors
     cdef double[MOST_ROWS] uniform
     if assignment.kind == GIVEN:
-        assign_given(n_components, ROW_BLOCK, stride, weight, labels, scores, log_z)
+        assign_given(n_components, ROW_BLOCK, stride, weight, labels, scores, log_z, total)
     elif assignment.kind == BEST and assignment.truncation < n_components:
         assign_best(
             n_components, ROW_BLOCK, stride, assignment.truncation, weight, scores, log_z, room

@@ -272,14 +272,18 @@ class Symbols(Discrete):
 
 
 def as_hyperparameter(
-    name: str, value: ArrayLike, *shapes: tuple[int, ...], least: float = LEAST_CONCENTRATION
+    name: str,
+    value: ArrayLike,
+    *shapes: tuple[int, ...],
+    least: float = LEAST_CONCENTRATION,
+    most: float = MOST_ROWS,
 ) -> Array:
-    """Return a hyperparameter as an array of one of these shapes, or of none; all >= least.
+    """Return a hyperparameter as an array of one of these shapes, or of none; all in range.
 
     Raises
     ------
     TypeError, ValueError
-        If it is no number, below `least` or not finite, or of another shape.
+        If it is no number, below `least`, above `most`, or of another shape.
     """
     array = np.asarray(value)
     if array.dtype.kind not in "iuf":
@@ -288,11 +292,11 @@ def as_hyperparameter(
     if array.shape not in ((), *shapes):
         allowed = " or ".join(map(str, shapes))
         raise ValueError(f"{name} must be a number, or of shape {allowed}, got {array.shape}")
-    bad = np.argwhere(~((array >= least) & (array <= MOST_ROWS)))
+    bad = np.argwhere(~((array >= least) & (array <= most)))
     if len(bad):
         where = name + (str([int(i) for i in bad[0]]) if array.ndim else "")
         raise ValueError(
             f"{where} is {array[tuple(bad[0])]}; finite numbers > 0 are allowed, {least} at least "
-            f"and {MOST_ROWS:g} at most"
+            f"and {most:g} at most"
         )
     return array

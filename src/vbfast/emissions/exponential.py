@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _kernels
-from ..conjugate import Gamma, Rates, degenerate_error
+from ..conjugate import Gamma, Rates, no_rate_error
 from ..stats import Stats
 from .rates import OfRates
 
@@ -18,8 +18,9 @@ __all__ = ["Exponential"]
 
 Array = NDArray[np.float64]
 
-# Values up to which sums over rows, of any weight, and their products with rates have a place.
-MOST = np.float64(1e100)
+# Values other than 0 between which sums over rows, of any weight, and their products with rates
+# have a place.
+LEAST, MOST = 1e-100, 1e100
 
 
 class WaitRates(Rates):
@@ -46,7 +47,7 @@ class WaitGamma(Gamma):
         """
         bad = _kernels.parameters.waits_without_rate(self.excess, self.rate)
         if bad >= 0:
-            raise degenerate_error(bad)
+            raise no_rate_error(bad)
         return super().mode()
 
     def log_predictive(self, x: Array) -> Array:
@@ -92,7 +93,9 @@ class Exponential(OfRates):
     """
 
     kernel: ClassVar[str] = "exponential"
-    _allowed: ClassVar[str] = "numbers from 0 to 1e100"
+    _allowed: ClassVar[str] = "0 and numbers from 1e-100 to 1e100"
+    _most_rate: ClassVar[float] = MOST
+    degenerate_error = staticmethod(no_rate_error)
 
     @property
     def _before_rows(self) -> tuple[Array, Array]:
@@ -135,7 +138,7 @@ class Exponential(OfRates):
         return np.sqrt(np.sqrt(values))
 
     def _wrong(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        return np.asarray(~((values >= 0) & (values <= MOST)))
+        return np.asarray(~((values >= LEAST) & (values <= MOST) | (values == 0)))
 
     def sample_rows(
         self, theta: Rates, components: NDArray[np.int64], rng: np.random.Generator

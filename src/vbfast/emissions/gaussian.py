@@ -16,6 +16,7 @@ from ..conjugate import (
     IndependentNormalGamma,
     NormalGamma,
     NormalWishart,
+    degenerate_error,
     point,
     precision_factors,
 )
@@ -66,6 +67,8 @@ class InFrame:
     width: ClassVar[int] = 0
     #: Whether a row may have probability 0: only where numbers overflow.
     may_be_impossible: ClassVar[bool] = False
+    #: What tells of a component whose likelihood has no bound.
+    degenerate_error = staticmethod(degenerate_error)
 
     def _check_parameters(self, kinds: Sequence[str]) -> None:
         """Raise TypeError or ValueError where a parameter is none, or not one of the `kinds`."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _kernels
-from ..conjugate import TINY, Rates
+from ..conjugate import MOST_ROWS, TINY, Rates
 from ..stats import Stats
 from .discrete import Discrete, as_hyperparameter
 
@@ -33,6 +33,8 @@ class OfRates(Discrete):
 
     #: What makes the prior proper.
     proper_with: ClassVar[str] = "shape and rate"
+    # Rates that a prior may have: as many rows of counts, sums of waiting times.
+    _most_rate: ClassVar[float] = MOST_ROWS
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,7 +53,9 @@ class OfRates(Discrete):
             return np.ones(()), np.zeros(())
         one_each = (self.n_features,)
         shape = as_hyperparameter("shape", self.shape, one_each)
-        return shape, as_hyperparameter("rate", self.rate, one_each, least=1e-100)
+        return shape, as_hyperparameter(
+            "rate", self.rate, one_each, least=1e-100, most=self._most_rate
+        )
 
     def fields(self, n_components: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Names and shapes of this emission's statistics."""

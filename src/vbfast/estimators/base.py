@@ -382,7 +382,9 @@ class FittedByMethod(Estimator):
 
 def unchanged(now: tuple[Any, ...], then: tuple[Any, ...]) -> bool:
     """Whether attributes still are what they were."""
-    return _kernels.columns.same(now, then) or all(map(np.array_equal, now, then))
+    return _kernels.columns.same(now, then) or (
+        len(now) == len(then) and all(map(np.array_equal, now, then))
+    )
 
 
 def feature_names(X: Any) -> NDArray[np.object_] | None:

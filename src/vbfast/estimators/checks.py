@@ -74,8 +74,10 @@ def check_ignored(y: Any) -> None:
 
 def in_type_of(rows: NDArray[Any], told: NDArray[Any]) -> NDArray[Any]:
     """What is told of rows, float32 where these are, as scikit-learn has it."""
+    if told.dtype == rows.dtype:
+        return told
     with np.errstate(over="ignore", under="ignore"):
-        return told.astype(rows.dtype, copy=False)
+        return told.astype(rows.dtype)
 
 
 def check_samples(n_samples: Any) -> int:

@@ -14,6 +14,7 @@ from .._threads import resolve_threads
 from ..conjugate import Gamma
 from ..data import ArrayData
 from ..emissions import Bernoulli, Categorical, Exponential, Poisson
+from ..emissions.exponential import LEAST
 from ..emissions.rates import OfRates
 from ..latents import Mixture
 from ..methods import Method
@@ -244,7 +245,7 @@ class ExponentialParameters(RatesParameters):
 
     @staticmethod
     def _default_rate(mean: Array) -> Array:
-        return np.where(mean > 0, mean, 1.0)
+        return np.where(mean > 0, np.maximum(mean, LEAST), 1.0)
 
     def _own_priors(self, model: Model, mean: Array) -> dict[str, Any]:
         prior = np.repeat(model.prior.buffer[None], len(mean), axis=0)

@@ -38,8 +38,8 @@ __all__ = ["BayesianGaussianMixture", "GaussianMixture"]
 Array = NDArray[np.float64]
 
 
-# What predictions are made from, and somebody may set by hand.
-_PARAMETER_NAMES = ("weights_", "means_", "precisions_cholesky_")
+# What predictions are made from, or should be, and somebody may set by hand or change in place.
+_SETTABLE = ("weights_", "means_", "precisions_cholesky_", "covariances_", "precisions_")
 
 
 class _GaussianMixtureBase(SettableCovariances, MixtureBase, GaussianParameters):
@@ -58,7 +58,7 @@ class _GaussianMixtureBase(SettableCovariances, MixtureBase, GaussianParameters)
         return self._given_parameters(data.frame)
 
     def _keep_with_frame(self, fitted: dict[str, Any], frame: Frame, method: Method) -> None:
-        arrays = tuple(fitted[name].copy() for name in _PARAMETER_NAMES)
+        arrays = tuple(fitted[name].copy() for name in _SETTABLE)
         fitted["_made"] = (self.covariance_type, arrays)
         fitted["n_features_in_"] = len(frame.origin)
         fitted["_frame"] = frame
@@ -225,11 +225,13 @@ class _GaussianMixtureBase(SettableCovariances, MixtureBase, GaussianParameters)
     @property
     def _current_answers(self) -> Known | AveragedMixture:
         """Those of the fit; those of the parameters if somebody has set them since."""
-        self._check_spread()
-        covariance_type, arrays = getattr(self, "_made", (None, ()))
-        now = (self.weights_, self.means_, self.precisions_cholesky_)
-        if covariance_type == self.covariance_type and unchanged(now, arrays):
+        state = vars(self)
+        covariance_type, arrays = state.get("_made", (None, ()))
+        if covariance_type == self.covariance_type and unchanged(
+            tuple(map(state.get, _SETTABLE)), arrays
+        ):
             return self._answers
+        self._check_spread()
         weights = as_probabilities("weights_", self.weights_, (len(self.means_),))
         frame, gaussians = self._gaussians_as_they_are()
         emission = Gaussian(len(frame.origin), self.covariance_type, frame=frame)

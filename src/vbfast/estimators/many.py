@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _kernels, loops
 from .._kernels.inputs import Mixtures
 from .._threads import resolve_threads
-from ..conjugate import degenerate_error
 from ..data import ArrayData, Frame, as_rows, check_finite, check_weights
 from ..emissions import Categorical
 from ..emissions.gaussian import CovarianceType
@@ -815,7 +814,7 @@ def _fit_quickly(
         s, component = int(numbers[place]), int(climbs.degenerate[place])
         why: object = f"the {method.objective} is no finite number: {NO_NUMBER}"
         if component < core.n_components:
-            why = degenerate_error(component)
+            why = model.emission.degenerate_error(component)
         fits._failed[s] = f"data set {s}: {why}"
     fits.degenerate_[numbers] = failed
     objective, weights_ = climbs.objective, climbs.parameters["weights"]
