@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 # Values other than 0 between which sums over rows, of any weight, and their products with rates
 # have a place.
-LEAST, MOST = 1e-100, 1e100
+LEAST, MOST = np.float64(1e-100), np.float64(1e100)
 
 
 class WaitRates(Rates):
