@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import Any, TypeVar
 
@@ -54,8 +54,27 @@ FLATTEST = 1e-9
 LIGHTEST, HEAVIEST = 1e-6, 1e50
 
 
-@dataclass(frozen=True)
-class Frame:
+class ByValue:
+    """Dataclasses that are equal where their fields are, arrays entry by entry."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        pairs = [
+            (getattr(self, each.name), getattr(other, each.name))
+            for each in fields(self)  # type: ignore[arg-type]
+        ]
+        return all(
+            one == two if isinstance(one, ByValue) else np.array_equal(one, two)
+            for one, two in pairs
+        )
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+@dataclass(frozen=True, eq=False)
+class Frame(ByValue):
     """Units that kernels compute in: (x - origin) * scale, feature by feature.
 
     In them the data have mean 0 and variance 1, so that no shift or scale of the data can make a

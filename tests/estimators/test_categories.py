@@ -19,6 +19,7 @@ ALIKE = {
     "from 1": gss82()[0] + 1,
     "names": NAMES[gss82()[0]],
     "text": NAMES[gss82()[0]].astype(str),
+    "StringDType": NAMES[gss82()[0]].astype(np.dtypes.StringDType()),
     "list": NAMES[gss82()[0]].tolist(),
     "far": gss82()[0] * 1_000_000 - 7,
     "single": (gss82()[0] + 1).astype(np.float32),
@@ -127,6 +128,8 @@ def test_categories_that_are_none(parameters, error, words):
         ([["a", 1], ["b", 1.5]], ValueError, r"X\[1, 1\] is 1.5 .*whole numbers"),
         ([["a", 1], ["b", None]], TypeError, r"X\[1, 1\] is None"),
         ([["a", 1], ["b", float("nan")]], ValueError, r"X\[1, 1\] is nan"),
+        (np.array([["a"], ["b"]], dtype="S1"), ValueError, "X holds bytes"),
+        (["a", "b"], ValueError, "X must be two-dimensional"),
     ],
 )
 def test_values_that_are_no_categories(rows, error, words):

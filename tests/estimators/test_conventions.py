@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+import sklearn.base
 import sklearn.exceptions
 
 import vbfast
@@ -147,3 +148,73 @@ def test_where_all_starts_are_degenerate_it_is_said():
     X = np.array([[0.0], [1.0], [5.0]])
     with pytest.raises(vbfast.DegenerateError):
         GaussianMixture(3, reg_covar=0.0, n_init=5, init_params="kmeans", random_state=0).fit(X)
+
+
+# What subclasses may be -----------------------------------------------------------------------
+
+
+class Named(HiddenMarkovModel):
+    """Knows one parameter by name, and hands on the others."""
+
+    def __init__(self, n_components=2, **more):
+        super().__init__(n_components, **more)
+
+
+def test_subclasses_may_hand_parameters_on():
+    chain = Named(3, emission="poisson", random_state=0)
+    assert repr(chain) == "Named(n_components=3)"
+    assert sklearn.base.clone(chain).get_params() == {"n_components": 3}
+    assert chain.fit(SYMBOLS).rates_.shape == (3, 2)
+
+
+def test_parameters_have_names():
+    class Nameless(GaussianMixture):
+        def __init__(self, *more):
+            super().__init__(*more)
+
+    with pytest.raises(RuntimeError, match=r"Nameless.__init__ takes \*args"):
+        Nameless(2).get_params()
+
+
+# What is said of a fit is so of the fit -------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::vbfast.ConvergenceWarning")
+@pytest.mark.parametrize("Estimator", [MixtureModel, HiddenMarkovModel])
+@pytest.mark.parametrize(
+    ("fitted", "then"), [("poisson", "exponential"), ("categorical", "bernoulli")]
+)
+def test_an_emission_that_is_set_waits_for_a_fit(Estimator, fitted, then):
+    estimator = Estimator(2, emission=fitted, random_state=0, max_iter=0).fit(SYMBOLS)
+    before = estimator.predict(SYMBOLS), estimator.score(SYMBOLS), estimator.n_parameters
+    estimator.set_params(emission=then)
+    np.testing.assert_array_equal(estimator.predict(SYMBOLS), before[0])
+    assert (estimator.score(SYMBOLS), estimator.n_parameters) == before[1:]
+    X = SYMBOLS + 1 if then == "exponential" else (SYMBOLS > 0).astype(float)
+    assert estimator.fit(X).score(X) != before[1]
+
+
+# Parts ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: vbfast.Gaussian(
+            2, mean_prior=[0.0, x], mean_precision=1.0, scatter=np.eye(2), degrees_of_freedom=3.0
+        ),
+        lambda x: vbfast.AdditiveGaussian(2, 2, 2, scatter=x * np.eye(2)),
+        lambda x: vbfast.Poisson(2, np.full(2, x), np.ones(2)),
+        lambda x: vbfast.Exponential(2, np.full(2, x), np.ones(2)),
+        lambda x: vbfast.Bernoulli(2, [x, 1.0], [1.0, 1.0]),
+        lambda x: vbfast.Categorical(2, 3, [1.0, 1.0, x]),
+        lambda x: vbfast.Chain(2, transition_concentration=[[1.0, x], [1.0, 1.0]]),
+    ],
+)
+def test_parts_are_equal_where_their_arrays_are(make):
+    one, two, other = make(2.0), make(2.0), make(3.0)
+    assert one == two
+    assert hash(one) == hash(two)
+    assert one != other
+    assert one != "one"
+    assert {one: 1}[two] == 1

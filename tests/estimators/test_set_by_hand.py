@@ -65,6 +65,8 @@ def test_what_is_changed_in_place_is_refused(estimator, name):
         ("full", [[[1, 2], [2, 1]]] * 2, r"covariances_\[0\] must be positive definite"),
         ("diag", [[1, 2], [2, -1]], r"covariances_\[1, 1\] is -1"),
         ("diag", [[1, 2], [2, np.nan]], r"covariances_\[1, 1\] is nan"),
+        ("diag", [[1, 2], [2, 1e-320]], "inverses are no float64"),
+        ("tied", 1e-320 * np.eye(2), "inverses are no float64"),
     ],
 )
 def test_what_is_no_covariance_is_refused(kind, value, words):

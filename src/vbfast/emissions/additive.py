@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 AdditiveCovariance = Literal["full", "diag"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AdditiveGaussian(InFrame):
     """x | s ~ N(sum_m W_m[s^m], C), with a matrix-normal-Wishart prior on (W, C^-1).
 

@@ -16,7 +16,7 @@ __all__ = ["Bernoulli"]
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bernoulli(Symbols):
     """x_d | t = k ~ Bernoulli(p_kd), with p_kd ~ Beta(a, b).
 

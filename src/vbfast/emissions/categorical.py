@@ -17,7 +17,7 @@ __all__ = ["Categorical"]
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Categorical(Symbols):
     """x_d | t = k ~ Categorical(p_kd), with p_kd ~ Dirichlet(concentration): latent classes.
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _kernels
 from .._kernels.inputs import LOWEST
 from ..conjugate import LEAST_CONCENTRATION, MOST_ROWS, TINY, Probabilities, Tables
-from ..data import ArrayData, Frame, check_size
+from ..data import ArrayData, ByValue, Frame, check_size
 from ..stats import Stats
 
 __all__ = ["Discrete", "Symbols", "as_hyperparameter"]
@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 PORTION = 2**16
 
 
-class Discrete(ABC):
+class Discrete(ByValue, ABC):
     """An emission whose features are independent, and never standardised."""
 
     n_features: int

@@ -67,7 +67,7 @@ class WaitGamma(Gamma):
         return rng.standard_exponential(rates.shape) / rates
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Exponential(OfRates):
     """x_d | t = k ~ Exponential(lambda_kd), x >= 0, with lambda_kd ~ Gamma(shape, rate).
 

@@ -20,7 +20,7 @@ from ..conjugate import (
     point,
     precision_factors,
 )
-from ..data import Frame, check_frame, check_hyperparameter, check_number, check_size
+from ..data import ByValue, Frame, check_frame, check_hyperparameter, check_number, check_size
 from ..stats import Moments, Stats
 
 __all__ = ["CovarianceType", "Gaussian", "InFrame", "draw_rows"]
@@ -51,7 +51,7 @@ def _check_range(what: str, values: Array) -> None:
         )
 
 
-class InFrame:
+class InFrame(ByValue):
     """What Gaussian emissions share: kernels see their rows in the units of a frame."""
 
     n_features: int
@@ -114,7 +114,7 @@ class InFrame:
         return 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gaussian(InFrame):
     """x | t = k ~ N(mu_k, Lambda_k^-1), with a Normal-Wishart or Normal-Gamma prior.
 

@@ -25,7 +25,7 @@ MOST = 2**53
 TABULATED = 2**16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Poisson(OfRates):
     """x_d | t = k ~ Poisson(lambda_kd), with lambda_kd ~ Gamma(shape, rate).
 

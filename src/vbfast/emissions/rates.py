@@ -20,7 +20,7 @@ __all__ = ["OfRates"]
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OfRates(Discrete):
     """An emission of rates lambda_kd ~ Gamma(shape, rate), flat where no prior is given.
 

@@ -53,7 +53,14 @@ class Estimator(Uncoded, ABC):
 
     @classmethod
     def _parameter_names(cls) -> list[str]:
-        return sorted(name for name in inspect.signature(cls.__init__).parameters if name != "self")
+        parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+        if any(each.kind is each.VAR_POSITIONAL for each in parameters):
+            raise RuntimeError(
+                f"{cls.__name__}.__init__ takes *args, of which nobody knows the names: give each "
+                "parameter one"
+            )
+        # What goes by **kwargs is for a subclass to know.
+        return sorted(each.name for each in parameters if each.kind is not each.VAR_KEYWORD)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the constructor's parameters and their values.

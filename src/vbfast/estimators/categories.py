@@ -50,11 +50,13 @@ def as_symbols(X: ArrayLike) -> NDArray[Any]:
         values = np.asarray(X)
     except ValueError:
         return as_rows(X)
-    text = values.dtype.kind == "U" or (
+    if values.dtype.kind == "S":
+        raise ValueError("X holds bytes; symbols are integers or strings: X.astype(str)")
+    text = values.dtype.kind in "UT" or (
         values.dtype.kind == "O" and any(isinstance(value, str) for value in values.flat)
     )
     if not text or values.ndim != 2 or values.size == 0:
-        return as_rows(X)
+        return as_rows(values if not text else np.zeros(values.shape))
     # Of a list numpy would have made text of the numbers, too.
     return np.asarray(X, dtype=object)
 

@@ -453,21 +453,27 @@ def _spread_of(name: str, value: ArrayLike, covariance_type: CovarianceType) -> 
         )
     given = as_array(name, value, shape)
     check_positive(name, given, matrices)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        each = _spread(name, given, matrices)
+    if not all(np.isfinite(one).all() for one in each):
+        raise ValueError(f"{name} holds numbers of which the inverses are no float64 ones")
+    return _spread_as_told(*each)
+
+
+def _spread(name: str, given: Array, matrices: bool) -> tuple[Array, Array, Array]:
+    """Factors of precisions, covariances and precisions, of either of the latter two."""
+    shape = given.shape
     each = given
     if name == "precisions_":
         each = np.asarray(np.linalg.inv(given) if matrices else 1 / given)
     if not matrices:
-        return _spread_as_told(
-            np.asarray(each**-0.5), each, given if name == "precisions_" else 1 / each
-        )
+        return np.asarray(each**-0.5), each, given if name == "precisions_" else 1 / each
     if name == "covariances_":
         factor = np.linalg.inv(np.linalg.cholesky(given))
-        return _spread_as_told(
-            np.swapaxes(factor, -1, -2).copy(), given, np.swapaxes(factor, -1, -2) @ factor
-        )
+        return np.swapaxes(factor, -1, -2).copy(), given, np.swapaxes(factor, -1, -2) @ factor
     root = np.swapaxes(np.linalg.cholesky(given), -1, -2).reshape(-1, *shape[-2:])
     factor = _lower_factor(root).reshape(shape)
-    return _spread_as_told(np.swapaxes(factor, -1, -2).copy(), each, given)
+    return np.swapaxes(factor, -1, -2).copy(), each, given
 
 
 def _lower_factor(root: Array) -> Array:

@@ -560,6 +560,14 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
     _answers: Known | AveragedChain
     _middle: Known | AveragedChain
 
+    def _now(self) -> Self:
+        now = super()._now()
+        # Attributes are of the emission that was fitted, whatever `emission` says since.
+        (emission, _), _ = vars(now).get("_made", ((now.emission, ""), ()))
+        if emission != now.emission:
+            object.__setattr__(now, "__dict__", vars(now) | {"emission": emission})
+        return now
+
     def __sklearn_is_fitted__(self) -> bool:
         return self.emission in EMISSIONS and all(name in vars(self) for name in self._told_names)
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _kernels
 from .._kernels.inputs import Assignment, Coefficients
 from ..conjugate import LEAST_CONCENTRATION, MOST_ROWS, Dirichlet
-from ..data import check_size, portions
+from ..data import ByValue, check_size, portions
 from ..stats import Stats
 from .mixture import EMPTY_SHARE, held
 
@@ -112,7 +112,7 @@ class Chains(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Chain(Chains):
+class Chain(ByValue, Chains):
     """A Markov chain of hidden states, each row of its transition matrix Dirichlet.
 
     Parameters
