@@ -21,9 +21,10 @@ from .compare import (
     starts,
     whole_number,
 )
-from .data import as_rows
+from .data import as_rows, as_sequences, check_finite
 from .emissions.additive import AdditiveCovariance
 from .estimators import FactorialHMM, HiddenMarkovModel
+from .estimators.categories import as_symbols
 from .exceptions import ConvergenceWarning
 from .latents.coupled import MOST_STATES
 from .methods import EM, CrispEM, FullInference, MeanField, Method, VariationalEM
@@ -178,7 +179,7 @@ def _climbed(
     estimator: Any,
     X: NDArray[Any],
     lengths: ArrayLike | None,
-    held_out: ArrayLike | None = None,
+    held_out: NDArray[Any] | None = None,
     held_out_lengths: ArrayLike | None = None,
 ) -> LadderRow:
     """Fit an estimator, and say what it gave."""
@@ -189,7 +190,7 @@ def _climbed(
     seconds = time.perf_counter() - start
     other = None
     if held_out is not None:
-        other = estimator.score(held_out, lengths=held_out_lengths) / len(as_rows(held_out))
+        other = estimator.score(held_out, lengths=held_out_lengths) / len(held_out)
     kind = estimator.method_.objective
     return LadderRow(
         method=name,
@@ -205,6 +206,22 @@ def _climbed(
         converged=bool(estimator.converged_),
         estimator=estimator,
     )
+
+
+def _checked(
+    held_out: ArrayLike | None, lengths: ArrayLike | None, n_features: int
+) -> NDArray[Any] | None:
+    """Rows to be scored by all methods, checked before any is fitted."""
+    if held_out is None:
+        if lengths is not None:
+            raise ValueError("held_out_lengths goes with held_out, which is not given")
+        return None
+    rows = as_rows(held_out, "held_out")
+    if rows.shape[1] != n_features:
+        raise ValueError(f"held_out has {rows.shape[1]} features, X has {n_features}")
+    check_finite(rows, 1, "held_out")
+    as_sequences(lengths, len(rows))
+    return rows
 
 
 def _size(X: NDArray[Any], lengths: ArrayLike | None) -> str:
@@ -270,7 +287,7 @@ def compare_hmm(
         for method in methods
     ]
 
-    rows = as_rows(X)
+    rows = as_symbols(X) if emission == "categorical" else as_rows(X)
     found = []
     for method in chosen:
         estimator = HiddenMarkovModel(
@@ -352,6 +369,7 @@ def compare_factorial_hmm(
             f"n_components ** n_chains is {n_components**n_chains}; log p(X|θ) is computed for "
             f"{MOST_STATES} joint states at most"
         )
+    held_out = _checked(held_out, held_out_lengths, rows.shape[1])
     found = []
     for name in methods:
         method: Any = name.removesuffix("_complete")

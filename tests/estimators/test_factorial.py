@@ -1718,6 +1718,34 @@ def test_ladder():
         compare_factorial_hmm(p.X, 2, 2, methods=["nonsense"])
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"held_out": np.ones((3, 1))}, "held_out has 1 features, X has 2"),
+        ({"held_out": [[0.0, np.nan]]}, "Input held_out contains NaN"),
+        ({"held_out": np.ones((3, 2)), "held_out_lengths": [2]}, "lengths"),
+        ({"held_out_lengths": [1]}, "held_out_lengths goes with held_out"),
+    ],
+)
+def test_what_is_held_out_is_checked_before_any_fit(more, words):
+    def broken(*args, **parameters):
+        raise AssertionError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FactorialHMM, "fit", broken)
+        with pytest.raises(ValueError, match=words):
+            compare_factorial_hmm(np.ones((9, 2)), 2, 2, **more)
+
+
+def test_chains_of_names_are_laid_side_by_side():
+    names = np.array(["a", "b", "b"])[np.arange(30) % 3, None]
+    ladder = vbfast.compare_hmm(names, 2, emission="categorical", methods=["em"], n_init=1)
+    codes = vbfast.compare_hmm(
+        (names == "b").astype(float), 2, emission="categorical", methods=["em"], n_init=1
+    )
+    assert ladder.rows[0].log_likelihood == codes.rows[0].log_likelihood
+
+
 def test_parameters_set_by_hand_are_checked():
     rng = np.random.default_rng(6)
     X = rng.standard_normal((30, 2))
