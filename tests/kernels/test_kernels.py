@@ -1092,7 +1092,7 @@ def test_the_first_value_that_is_not_finite(level, dtype, shape):
 
 def test_same_arrays():
     def same(first, second):
-        return _kernels.columns.same((first,), (second,))
+        return _kernels.columns.held({"x": first}, ("x",), (second,))
 
     a = np.arange(6.0).reshape(2, 3)
     assert same(a, a)
@@ -1107,10 +1107,12 @@ def test_same_arrays():
     changed[1, 2] = 7
     assert not same(a, changed)
     assert same(np.float64(1), np.float64(1))
-    assert _kernels.columns.same((a, a[0]), (a.copy(), a[0]))
-    assert not _kernels.columns.same((a, a[0]), (a, a[1]))
-    assert not _kernels.columns.same((a, a), (a,))
-    assert not _kernels.columns.same((), (a,))
+    state = {"x": a, "y": a[0]}
+    assert _kernels.columns.held(state, ("x", "y"), (a.copy(), a[0]))
+    assert not _kernels.columns.held(state, ("x", "y"), (a, a[1]))
+    assert not _kernels.columns.held(state, ("x", "z"), (a, a[0]))
+    assert not _kernels.columns.held(state, ("x", "y"), (a,))
+    assert not _kernels.columns.held(state, (), (a,))
 
 
 # Factors of precision matrices --------------------------------------------------------------------

@@ -38,11 +38,12 @@ cdef inline int look_into(str name, array, Doubles* out, bint writable=False) ex
     """Where an array lies, for as long as the caller holds it."""
     cdef Py_buffer view
     cdef int i
-    cdef str allowed = "contiguous float64, of three dimensions at most"
-    cdef int flags = PyBUF_C_CONTIGUOUS
-    if writable:
-        allowed += ", that can be written to"
-        flags |= PyBUF_WRITABLE
+    cdef int flags = PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if writable else 0)
+    # Put together of two, it would cost as much as all the rest.
+    cdef str allowed = (
+        "contiguous float64, of three dimensions at most, that can be written to" if writable
+        else "contiguous float64, of three dimensions at most"
+    )
     open_array(name, array, flags, allowed, &view)
     try:
         if view.format == NULL or strcmp(view.format, "d") != 0 or view.ndim > 3:

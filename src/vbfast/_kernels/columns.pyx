@@ -256,16 +256,17 @@ cdef bint alike(first, second) except -1:
     return equal
 
 
-def same(tuple first not None, tuple second not None):
-    """Return whether arrays hold the same bytes as others, of one type, in one shape and C order.
+def held(dict state not None, tuple names not None, tuple arrays not None):
+    """Return whether a dict has by these names what holds the same bytes as arrays.
 
-    For any other objects, or where it can't tell without a copy, False.
+    Of one type, in one shape and C order. For any other objects, or where it can't tell without a
+    copy, False.
     """
     cdef Py_ssize_t i
-    if len(first) != len(second):
+    if len(names) != len(arrays):
         return False
-    for i in range(len(first)):
-        if not alike(first[i], second[i]):
+    for i in range(len(names)):
+        if not alike(state.get(names[i]), arrays[i]):
             return False
     return True
 

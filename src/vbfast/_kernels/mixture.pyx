@@ -244,7 +244,8 @@ cdef void visit_chunk(Job* job, Py_ssize_t chunk) noexcept nogil:
             job.workspace + thread * job.workspace_size,
         )
         first += job.tile_rows
-        if thread == 0:
+        # Not of one tile in all, which takes no longer than asking for the time.
+        if thread == 0 and (first < end or job.n_chunks > 1):
             check_signals(&job.watch)
 
 

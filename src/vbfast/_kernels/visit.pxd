@@ -79,7 +79,10 @@ cdef inline void wait_for(
     const Py_ssize_t* done, Py_ssize_t n, Watch* watch
 ) noexcept nogil:
     """Let the calling thread wait until others are done, for it alone can look for Ctrl-C."""
-    cdef double began = seconds()
+    cdef double began
+    if look_at(done) >= n:
+        return
+    began = seconds()
     while look_at(done) < n:
         if seconds() - began > 0.001:
             rest()

@@ -387,10 +387,14 @@ class FittedByMethod(Estimator):
         self.__dict__ = {**kept, **fitted}
 
 
-def unchanged(now: tuple[Any, ...], then: tuple[Any, ...]) -> bool:
-    """Whether attributes still are what they were."""
-    return _kernels.columns.same(now, then) or (
-        len(now) == len(then) and all(map(np.array_equal, now, then))
+def unchanged(state: dict[str, Any], names: tuple[str, ...], then: tuple[Any, ...]) -> bool:
+    """Whether attributes by these names still are what they were; of a fit that was none, never."""
+    return _kernels.columns.held(state, names, then) or (
+        len(names) == len(then)
+        and all(
+            np.array_equal(state.get(name), each)  # type: ignore[arg-type]
+            for name, each in zip(names, then, strict=True)
+        )
     )
 
 

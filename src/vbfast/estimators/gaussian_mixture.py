@@ -227,10 +227,9 @@ class _GaussianMixtureBase(SettableCovariances, MixtureBase, GaussianParameters)
         """Those of the fit; those of the parameters if somebody has set them since."""
         state = vars(self)
         covariance_type, arrays = state.get("_made", (None, ()))
-        if covariance_type == self.covariance_type and unchanged(
-            tuple(map(state.get, _SETTABLE)), arrays
-        ):
+        if covariance_type == self.covariance_type and unchanged(state, _SETTABLE, arrays):
             return self._answers
+        self._check_is_fitted()
         self._check_spread()
         weights = as_probabilities("weights_", self.weights_, (len(self.means_),))
         frame, gaussians = self._gaussians_as_they_are()

@@ -67,8 +67,10 @@ class SettableCovariances:
         then = state.get("_spread")
         if then is None:
             return
+        if _kernels.columns.held(state, _SPREAD, then):
+            return
         now: tuple[Any, ...] = tuple(map(state.get, _SPREAD))
-        if _kernels.columns.same(now, then) or not np.array_equal(now[0], then[0]):
+        if not np.array_equal(now[0], then[0]):
             return
         for name, one, other in zip(_SPREAD, now, then, strict=True):
             if one is not None and not np.array_equal(one, other):

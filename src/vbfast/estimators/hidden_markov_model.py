@@ -576,8 +576,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         if self.emission == "gaussian":
             self._check_spread()
         kind, arrays = getattr(self, "_made", (None, ()))
-        now = tuple(getattr(self, name) for name in self._told_names)
-        if kind == self._kind and unchanged(now, arrays):
+        if kind == self._kind and unchanged(vars(self), self._told_names, arrays):
             return None
         k = np.size(self.startprob_)
         weights = joined(

@@ -387,7 +387,6 @@ class MixtureBase(FittedByMethod):
     def _prepare(self, X: ArrayLike) -> tuple[Known | AveragedMixture, NDArray[Any], int]:
         """What tells of rows, rows and threads of a prediction, checked."""
         now = self._now()
-        now._check_is_fitted()
         answers = now._current_answers
         values = now._rows(X, answers.emission.n_features)
         threads = now._threads_for(values)
@@ -501,10 +500,10 @@ class MixtureBase(FittedByMethod):
             Components.
         """
         now = self._now()
-        now._check_is_fitted()
+        answers = now._current_answers
         n_samples = check_samples(n_samples)
         seed = now.random_state if random_state is None else random_state
-        rows, components = now._current_answers.sample(n_samples, as_generator(seed))
+        rows, components = answers.sample(n_samples, as_generator(seed))
         return now._decoded(rows), components
 
     def bic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:

@@ -191,9 +191,10 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
     @property
     def _as_set_since(self) -> Known | None:
         """What the parameters say, checked, if somebody has set them since the fit."""
-        now = tuple(getattr(self, name) for name in self._settable)
-        if "_made" in vars(self) and unchanged(now, self._made):
+        state = vars(self)
+        if "_made" in state and unchanged(state, self._settable, self._made):
             return None
+        self._check_is_fitted()
         weights = as_probabilities("weights_", self.weights_, (np.size(self.weights_),))
         emission, parameters = self._as_they_are(len(weights))
         if emission.n_features != getattr(self, "n_features_in_", emission.n_features):
