@@ -6,6 +6,7 @@ import functools
 import math
 import os
 import sys
+from operator import index
 from pathlib import Path
 
 from . import _kernels
@@ -47,10 +48,15 @@ def resolve_threads(n_threads: int | None) -> int:
     """
     if n_threads is None:
         return available_threads()
-    if isinstance(n_threads, bool) or not hasattr(n_threads, "__index__"):
-        raise TypeError(f"n_threads must be None or an integer >= 1, not {n_threads!r}")
+    allowed = f"n_threads must be None or an integer >= 1, not {n_threads!r}"
+    if isinstance(n_threads, bool):
+        raise TypeError(allowed)
+    try:
+        n_threads = index(n_threads)
+    except TypeError:
+        raise TypeError(allowed) from None
     if n_threads < 1:
-        raise ValueError(f"n_threads must be None or an integer >= 1, not {n_threads!r}")
+        raise ValueError(allowed)
     if _kernels.cpu.forked() or not _kernels.cpu.openmp():
         return 1
-    return min(int(n_threads), _kernels.cpu.most_threads())
+    return min(n_threads, _kernels.cpu.most_threads())

@@ -790,3 +790,10 @@ def test_symbols_of_which_few_are_there(estimator, largest):
     # Of many that are there none is too large.
     many = np.arange(0, 6000, 3.0)[:, None]
     assert estimator(1, emission="categorical", random_state=0).fit(many).n_categories_[0] == 2000
+
+
+@pytest.mark.parametrize("n_threads", [np.array([2]), 1.5, "2", True, 0])
+def test_threads_that_are_no_number(n_threads):
+    mixture = GaussianMixture(2, n_threads=n_threads)
+    with pytest.raises((TypeError, ValueError), match="n_threads must be None or an integer >= 1"):
+        mixture.fit(np.random.default_rng(0).normal(size=(20, 2)))
