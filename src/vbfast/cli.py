@@ -36,6 +36,7 @@ from .compare import (
     starts,
 )
 from .estimators import BayesianGaussianMixture
+from .estimators.emission_parameters import EMISSIONS
 from .ladders import (
     FACTORIAL,
     Ladder,
@@ -73,7 +74,6 @@ _MODELS = {
     "hmm": _Embedded("earthquakes", "earthquakes a year", slice(1, None)),
     "factorial-hmm": _Embedded("faithful", "Old Faithful", slice(None)),
 }
-_EMISSIONS = ("gaussian", "poisson", "exponential", "categorical", "bernoulli")
 
 
 class _Failure(Exception):
@@ -165,9 +165,9 @@ def _parser() -> _Parser:
     )
     command.add_argument(
         "--emission",
-        choices=_EMISSIONS,
+        choices=EMISSIONS,
         metavar="NAME",
-        help=f"hmm: {', '.join(_EMISSIONS)} (default: gaussian; poisson for the earthquakes)",
+        help=f"hmm: {', '.join(EMISSIONS)} (default: gaussian; poisson for the earthquakes)",
     )
     command.add_argument(
         "--methods",

@@ -48,6 +48,8 @@ class DiscreteParameters(Uncoded, ABC):
     n_categories: int | ArrayLike | None
     categories: Any
 
+    #: Parameters that are None unless given, and not for every emission.
+    reads: ClassVar[tuple[str, ...]]
     # Name of the fitted parameters; of them in draws.
     _parameter: ClassVar[str]
     # Their axes after that of the components.
@@ -177,6 +179,7 @@ class DiscreteParameters(Uncoded, ABC):
 class RatesParameters(DiscreteParameters):
     """Rates, of the emission `_kind`."""
 
+    reads: ClassVar[tuple[str, ...]] = ("means_init", "shape_prior", "rate_prior")
     _parameter = "rates"
     _kind: ClassVar[type[OfRates]]
 
@@ -270,6 +273,7 @@ class ExponentialParameters(RatesParameters):
 class SymbolsParameters(DiscreteParameters):
     """Tables of probabilities."""
 
+    reads: ClassVar[tuple[str, ...]] = ("probabilities_init", "concentration_prior")
     _parameter = "probabilities"
 
     def _flat_or_one(self, method: Method) -> Any:
@@ -322,6 +326,7 @@ class BernoulliParameters(SymbolsParameters):
 class CategoricalParameters(SymbolsParameters):
     """Symbols."""
 
+    reads = (*SymbolsParameters.reads, "n_categories", "categories")
     _axes = "D", "C"
 
     probabilities_: NDArray[Any]

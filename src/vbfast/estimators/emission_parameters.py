@@ -27,19 +27,9 @@ EMISSIONS: dict[str, Any] = {
 
 # Parameters that are None unless given, by the emissions that they are for.
 _FOR = {
-    "means_init": ("gaussian", "poisson", "exponential"),
-    "precisions_init": ("gaussian",),
-    "probabilities_init": ("bernoulli", "categorical"),
-    "mean_precision_prior": ("gaussian",),
-    "mean_variance_prior": ("gaussian",),
-    "mean_prior": ("gaussian",),
-    "degrees_of_freedom_prior": ("gaussian",),
-    "covariance_prior": ("gaussian",),
-    "shape_prior": ("poisson", "exponential"),
-    "rate_prior": ("poisson", "exponential"),
-    "concentration_prior": ("bernoulli", "categorical"),
-    "n_categories": ("categorical",),
-    "categories": ("categorical",),
+    name: tuple(emission for emission, kind in EMISSIONS.items() if name in kind.reads)
+    for each in EMISSIONS.values()
+    for name in each.reads
 }
 
 

@@ -83,6 +83,17 @@ class SettableCovariances:
 class GaussianParameters(Uncoded):
     """What estimators share whose rows are Gaussian given a component."""
 
+    #: Parameters that are None unless given, and not for every emission.
+    reads: ClassVar[tuple[str, ...]] = (
+        "means_init",
+        "precisions_init",
+        "mean_precision_prior",
+        "mean_variance_prior",
+        "mean_prior",
+        "degrees_of_freedom_prior",
+        "covariance_prior",
+    )
+
     # Set by the subclasses' constructors.
     n_components: int
     n_threads: int | None

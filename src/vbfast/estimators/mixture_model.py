@@ -19,14 +19,8 @@ from ..model import Model, Theta
 from ..stats import Stats
 from .base import Estimator, MethodName, unchanged
 from .checks import as_probabilities, check_memory
-from .discrete_parameters import (
-    BernoulliParameters,
-    CategoricalParameters,
-    DiscreteParameters,
-    ExponentialParameters,
-    PoissonParameters,
-)
-from .emission_parameters import EmissionName, check_emission
+from .discrete_parameters import DiscreteParameters
+from .emission_parameters import EMISSIONS, EmissionName, check_emission
 from .gaussian_mixture import _GaussianMixtureBase
 from .gaussian_parameters import SettableCovariances
 from .mixture import MixtureBase
@@ -218,32 +212,15 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         return k - 1 + self._n_emission_parameters(self._current_answers.emission, k)
 
 
-class _PoissonFace(_DiscreteFace, PoissonParameters):
-    pass
-
-
-class _ExponentialFace(_DiscreteFace, ExponentialParameters):
-    pass
-
-
-class _BernoulliFace(_DiscreteFace, BernoulliParameters):
-    pass
-
-
-class _CategoricalFace(CategoricalParameters, _DiscreteFace):
-    pass
-
-
+# Of the name that messages are to tell: that of the estimator that somebody made.
 _FACES: dict[str, type[MixtureBase]] = {
-    "gaussian": _GaussianFace,
-    "poisson": _PoissonFace,
-    "exponential": _ExponentialFace,
-    "bernoulli": _BernoulliFace,
-    "categorical": _CategoricalFace,
+    emission: type(
+        "MixtureModel",
+        (_GaussianFace,) if emission == "gaussian" else (parameters, _DiscreteFace),
+        {},
+    )
+    for emission, parameters in EMISSIONS.items()
 }
-# Messages name the estimator that somebody made.
-for _face in _FACES.values():
-    _face.__name__ = "MixtureModel"
 
 
 class MixtureModel(SettableCovariances, Estimator):
