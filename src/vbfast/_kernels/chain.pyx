@@ -373,6 +373,7 @@ cdef inline bint look_at_row(Job* job, Py_ssize_t row) noexcept nogil:
     """Look for Ctrl-C at one row in `between`; whether to stop."""
     if row & (job.between - 1) == 0:
         return halted(&job.watch)
+    return job.watch.stop
 
 
 cdef inline bint look_within(Job* job, Py_ssize_t column) noexcept nogil:
@@ -632,9 +633,8 @@ cdef void count_tile(
             fours(n),
         )
         k += many
-        if job.wide:
-            if halted(&job.watch):
-                return
+        if job.wide and halted(&job.watch):
+            return
     read_bundle(job, bundle, room, tile * job.tile_rows, n_used)
     count_rows(job, room, n_used, statistics)
 
@@ -766,9 +766,8 @@ cdef void visit_bundle(
             statistics[1 + 2 * n + k * n + j] += (
                 room.pairs[k * fours(n) + j] * job.forward[place_of(job, k, j)]
             )
-        if job.wide:
-            if halted(&job.watch):
-                return
+        if job.wide and halted(&job.watch):
+            return
     for i in range(BUNDLE):
         if bundle.length[i] > 0 and room.lost[i] == 0.0 and (
             not bundle.cut or bundle.opens and i == 0

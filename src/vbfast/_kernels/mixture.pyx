@@ -199,9 +199,8 @@ cdef void visit_rows(
             job, theta, first + row, n_used - row, stride, tile + row, scores + row, weight + row,
             log_z + row, labels + row, draws, room, emission_workspace,
         )
-        if job.wide:
-            if halted(&job.watch):
-                return
+        if job.wide and halted(&job.watch):
+            return
 
     if job.common != NULL and job.assignment.kind != GIVEN:
         common = job.common[theta]

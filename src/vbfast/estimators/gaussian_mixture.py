@@ -26,6 +26,7 @@ from .checks import (
 )
 from .gaussian_parameters import (
     FARTHEST_START,
+    SPREAD,
     GaussianParameters,
     SettableCovariances,
     covariances_of,
@@ -39,7 +40,7 @@ Array = NDArray[np.float64]
 
 
 # What predictions are made from, or should be, and somebody may set by hand or change in place.
-_SETTABLE = ("weights_", "means_", "precisions_cholesky_", "covariances_", "precisions_")
+_SETTABLE = ("weights_", "means_", *SPREAD)
 
 
 class _GaussianMixtureBase(SettableCovariances, MixtureBase, GaussianParameters):
@@ -58,7 +59,7 @@ class _GaussianMixtureBase(SettableCovariances, MixtureBase, GaussianParameters)
         return self._given_parameters(data.frame)
 
     def _keep_with_frame(self, fitted: dict[str, Any], frame: Frame, method: Method) -> None:
-        arrays = tuple(fitted[name].copy() for name in _SETTABLE)
+        arrays = fitted["weights_"].copy(), fitted["means_"].copy(), *fitted["_spread"]
         fitted["_made"] = (self.covariance_type, arrays)
         fitted["n_features_in_"] = len(frame.origin)
         fitted["_frame"] = frame

@@ -24,6 +24,7 @@ from .categories import Uncoded
 from .checks import as_array, check_choice, check_distance, check_number, check_positive
 
 __all__ = [
+    "SPREAD",
     "GaussianParameters",
     "SettableCovariances",
     "check_variances",
@@ -44,7 +45,7 @@ LEAST_PRECISION, MOST_PRECISION = 1e-100, 1e25
 LEAST_PART, SINGULAR = 1e-8, 1e-10
 LARGEST = float(np.finfo(np.float64).max)
 # Attributes that tell of one thing; the first is what predictions are made from.
-_SPREAD = "precisions_cholesky_", "covariances_", "precisions_"
+SPREAD = "precisions_cholesky_", "covariances_", "precisions_"
 # Variances in the units of the data, whose precisions are normal float64 numbers.
 MOST_VARIANCE = 1e305
 
@@ -67,12 +68,12 @@ class SettableCovariances:
         then = state.get("_spread")
         if then is None:
             return
-        if _kernels.columns.held(state, _SPREAD, then):
+        if _kernels.columns.held(state, SPREAD, then):
             return
-        now: tuple[Any, ...] = tuple(map(state.get, _SPREAD))
+        now: tuple[Any, ...] = tuple(map(state.get, SPREAD))
         if not np.array_equal(now[0], then[0]):
             return
-        for name, one, other in zip(_SPREAD, now, then, strict=True):
+        for name, one, other in zip(SPREAD, now, then, strict=True):
             if one is not None and not np.array_equal(one, other):
                 raise ValueError(
                     f"{name} was changed in place, and precisions_cholesky_, which predictions are "
@@ -448,7 +449,7 @@ def check_variances(frame: Frame, reg_covar: float) -> None:
 def _spread_as_told(cholesky: Array, covariances: Array, precisions: Array) -> dict[str, Any]:
     """Attributes, and what they were."""
     each = cholesky, covariances, precisions
-    return {**dict(zip(_SPREAD, each, strict=True)), "_spread": tuple(one.copy() for one in each)}
+    return {**dict(zip(SPREAD, each, strict=True)), "_spread": tuple(one.copy() for one in each)}
 
 
 def _spread_of(name: str, value: ArrayLike, covariance_type: CovarianceType) -> dict[str, Any]:
