@@ -265,6 +265,7 @@ def compare(
         raise ValueError(f"X must have two dimensions, rows and features, but has {X.ndim}")
     n_components = whole_number("n_components", n_components, 1)
     random_state = whole_number("random_state", random_state, 0)
+    n_init = whole_number("n_init", n_init, 1)
     folds = whole_number("folds", folds, 0)
     folds = _possible_folds(folds, len(X), n_components)
     chosen = [

@@ -217,6 +217,8 @@ class Gamma:
 
     #: What theta is.
     kind: ClassVar[type[Rates]] = Rates
+    # What stands in for the excess where a mode is at a rate of 0.
+    _least: ClassVar[float] = 0.0
 
     def __init__(self, excess: Array, rate: Array) -> None:
         self.excess = np.ascontiguousarray(excess)
@@ -239,7 +241,7 @@ class Gamma:
         """
         if self.excess.min() < 0:
             raise ValueError("a gamma distribution with a shape < 1 has no mode")
-        return self.kind(*_kernels.parameters.rate_mode(self.excess, self.rate))
+        return self.kind(*_kernels.parameters.rate_mode(self.excess, self.rate, self._least))
 
     def mean(self) -> Rates:
         """E[lambda] (B.27) and E[log lambda] (B.30)."""

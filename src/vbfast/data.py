@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import Any, TypeVar
@@ -528,6 +529,9 @@ def _as_weights(name: str, value: ArrayLike, n_rows: int) -> Array:
     """Return weights as float64 (N,); ValueError says which one is not allowed."""
     check_unmasked(name, value)
     weights = np.asarray(value)
+    if weights.dtype.kind == "O":
+        with suppress(TypeError, ValueError, OverflowError):
+            weights = weights.astype(np.float64)
     if weights.dtype.kind not in "fiub":
         raise ValueError(f"{name} must hold real numbers, not dtype {weights.dtype}")
     if weights.ndim == 0:

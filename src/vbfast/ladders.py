@@ -287,6 +287,9 @@ def compare_hmm(
         for method in methods
     ]
 
+    n_components = whole_number("n_components", n_components, 1)
+    n_init = whole_number("n_init", n_init, 1)
+    random_state = whole_number("random_state", random_state, 0)
     rows = as_symbols(X) if emission == "categorical" else as_rows(X)
     found = []
     for method in chosen:
@@ -363,6 +366,8 @@ def compare_factorial_hmm(
         if name not in FACTORIAL:
             raise ValueError(f"methods must be among {', '.join(FACTORIAL)}, not {name!r}")
     n_chains = whole_number("n_chains", n_chains, 1)
+    n_init = whole_number("n_init", n_init, 1)
+    random_state = whole_number("random_state", random_state, 0)
     n_components = whole_number("n_components", n_components, 1)
     if n_components**n_chains > MOST_STATES:
         raise ValueError(

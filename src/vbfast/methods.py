@@ -520,9 +520,14 @@ class _Climb:
 
 
 def _rounding_of_constants(prior: Stats) -> float:
-    """What is left of normalisers, n log n of the n rows that a prior stands for."""
+    """What is left of normalisers, n log n of the n rows that a prior stands for.
+
+    Gaussians have one for each feature, all of the same degrees of freedom.
+    """
     with np.errstate(over="ignore"):
         heaviest = float(np.abs(prior.buffer).sum())
+        if prior.layout.moments is not None:
+            heaviest *= prior.layout.moment_places[1][-1]
     return ROUNDING_OF_CONSTANTS * heaviest * (1 + float(np.log1p(heaviest)))
 
 
@@ -746,6 +751,12 @@ class FullInference:
                 if report is not None and number == 0:
                     report(n, sweep.objective)
         shape = self.n_chains, self.n_draws
+        size = sum(part.size for part in sweep.theta.arrays.values())
+        if 8.0 * self.n_chains * self.n_draws * size > 2.0**62:
+            raise MemoryError(
+                f"no memory for n_draws={self.n_draws} of n_chains={self.n_chains}, of {size} "
+                "numbers each"
+            )
         theta = {name: np.empty((*shape, *part.shape)) for name, part in sweep.theta.arrays.items()}
         log_joint = np.empty(shape)
         after: list[Stats] = []

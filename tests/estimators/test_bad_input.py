@@ -797,3 +797,28 @@ def test_threads_that_are_no_number(n_threads):
     mixture = GaussianMixture(2, n_threads=n_threads)
     with pytest.raises((TypeError, ValueError), match="n_threads must be None or an integer >= 1"):
         mixture.fit(np.random.default_rng(0).normal(size=(20, 2)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda method: MixtureModel(2, emission="exponential", method=method),
+        lambda method: vbfast.HiddenMarkovModel(2, emission="exponential", method=method),
+        lambda method: vbfast.FactorialHMM(2, 2, method=method),
+    ],
+)
+def test_more_draws_than_there_is_memory_for(make):
+    X = 1.0 + np.random.default_rng(0).random((20, 2))
+    with pytest.raises(MemoryError, match=f"n_draws={2**62}"):
+        make(vbfast.FullInference(2**62, 1, 1)).fit(X)
+
+
+def test_weights_may_be_objects_that_are_numbers():
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    plain, other = (
+        GaussianMixture(2, random_state=0).fit(X, sample_weight=np.ones(20, dtype=dtype))
+        for dtype in (float, object)
+    )
+    np.testing.assert_array_equal(plain.means_, other.means_)
+    with pytest.raises(ValueError, match="sample_weight must hold real numbers"):
+        plain.fit(X, sample_weight=["a"] * 20)

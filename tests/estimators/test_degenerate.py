@@ -520,3 +520,35 @@ def test_covariance_that_rounding_hides(covariance_type):
                 )
     assert all(outcomes[power, seed, 1] is not None for power in range(1, 6) for seed in range(5))
     assert all(outcomes[11, seed, 1] is None for seed in range(5))
+
+
+@pytest.mark.parametrize("Estimator", [MixtureModel, vbfast.HiddenMarkovModel])
+def test_waiting_times_of_an_empty_component_whose_prior_is_highest_at_0(Estimator):
+    """A rate of 0 is of no distribution: one close to it stands in, by both drivers."""
+    X = np.array([[66, 63.2], [1.8, 1.3], [0.1, 0.5], [106.4, 24.3], [0.6, 0.9]])
+    estimator = Estimator(
+        3, emission="exponential", method="crisp_em", shape_prior=1.0, rate_prior=1000.0,
+        random_state=0,
+    )  # fmt: skip
+    rates = estimator.fit(X).rates_
+    assert rates.min() == pytest.approx(1e-13)  # 1e-10 / 1000
+    assert np.isfinite(estimator.sample(9, random_state=0)[0]).all()
+    if Estimator is MixtureModel:
+        many = vbfast.fit_many(estimator, [X])
+        np.testing.assert_allclose(np.sort(many.rates_[0], axis=0), np.sort(rates, axis=0))
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+def test_bounds_under_a_prior_of_many_degrees_of_freedom_fall_by_rounding_alone(covariance_type):
+    """Each feature has a normaliser of its own, n log n of the prior's n."""
+    X = np.full((13, 9), -1e100)
+    mixture = vbfast.BayesianGaussianMixture(
+        n_components=2, covariance_type=covariance_type, degrees_of_freedom_prior=1e8 + 9,
+        covariance_prior={"diag": np.ones(9), "spherical": 1.0}.get(covariance_type, np.eye(9)),
+        mean_prior=X[0], max_iter=3,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", vbfast.ConvergenceWarning)
+        for seed in range(10):
+            mixture.set_params(random_state=seed).fit(X)
+        vbfast.fit_many(mixture, [X] * 20)

@@ -1,6 +1,7 @@
 """Factorial hidden Markov models, against enumeration and a dense chain of all joint states."""
 
 import itertools
+import json
 import os
 import re
 import signal
@@ -1837,3 +1838,50 @@ def test_expected_logarithms_that_no_probability_is(level, kind, forced):
     expected = start[0] - n + (step[0][0] if n == 2 else 0.0)
     assert found["log_z"] == pytest.approx(expected, rel=1e-12)
     np.testing.assert_allclose(q[:, 0], [[1.0, 0.0]] * n, atol=1e-12)
+
+
+@pytest.mark.parametrize("variance", [1.0, 1e-100, 1e-202, 1e-290])
+def test_rows_many_standard_deviations_of_the_noise_away(variance):
+    """Against all paths: neither rows nor means are moved where float64 holds their squares."""
+    X = np.array([[0.5], [4.1], [-6.0]])
+    start, steps = (
+        np.array([[0.5, 0.5], [0.1, 0.9]]),
+        np.array([[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.5], [0.3, 0.7]]]),
+    )
+    means = np.array([[[0.0], [4.0]], [[1.0], [-7.0]]])
+    chains = FactorialHMM(2, 2, covariance_type="diag")
+    chains.startprob_, chains.transmat_, chains.means_ = start, steps, means
+    chains.covariance_ = np.array([variance])
+    joint = list(itertools.product(range(2), repeat=2))
+    paths = list(itertools.product(joint, repeat=3))
+    logs = []
+    for path in paths:
+        value = -1.5 * np.log(2 * np.pi * variance)
+        for t, states in enumerate(path):
+            for m, k in enumerate(states):
+                value += np.log(start[m, k] if t == 0 else steps[m, path[t - 1][m], k])
+            mean = sum(means[m, k, 0] for m, k in enumerate(states))
+            value -= 0.5 * (X[t, 0] - mean) ** 2 / variance
+        logs.append(value)
+    assert chains.score(X) == pytest.approx(np.logaddexp.reduce(logs), rel=1e-12)
+    value, found = chains.decode(X)
+    assert value == pytest.approx(max(logs), rel=1e-12)
+    np.testing.assert_array_equal(found, paths[int(np.argmax(logs))])
+    np.testing.assert_allclose(chains.predict_proba(X).sum(axis=-1), 1.0)
+
+
+def test_noise_set_by_hand_has_an_inverse():
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    chains = FactorialHMM(2, 2, covariance_type="diag", random_state=0).fit(X)
+    chains.covariance_ = np.array([1e-320, 1.0])
+    with pytest.raises(ValueError, match="covariance_ has a variance of"):
+        chains.score(X)
+
+
+def test_numbers_of_numpy_make_comparisons():
+    names = np.arange(30)[:, None] % 3
+    two, one = np.arange(1, 3)[::-1]
+    ladder = vbfast.compare_hmm(
+        names, two, emission="categorical", methods=["em"], n_init=one, random_state=one
+    )
+    json.dumps(ladder.to_dict())

@@ -718,3 +718,12 @@ def test_scores_of_rows_far_away_do_not_overflow_in_sums():
     assert np.all(scores[4:24] < -1e300)
     assert np.all(scores[24:] < -2)
     np.testing.assert_array_equal(scores[:4], model.score_samples(X)[:4])
+
+
+@pytest.mark.parametrize("emission", ["poisson", "exponential", "categorical"])
+def test_covariances_of_rows_that_have_none_tell_nothing(emission):
+    X = np.random.default_rng(3).poisson(3, (60, 2)) + 1.0
+    chain = HiddenMarkovModel(2, emission=emission, method="mean_field", random_state=0).fit(X)
+    expected = chain.predict_proba(X)
+    chain.set_params(covariance_type="full")
+    np.testing.assert_array_equal(chain.predict_proba(X), expected)

@@ -707,7 +707,7 @@ CASES = {
     "terms of other tables": (
         lambda: PARAMETERS.table_terms(ONES((K, D, 2)), ONES((K, D, 3))), ValueError, "logarithms",
     ),
-    "rates 1-D": (lambda: PARAMETERS.rate_mode(ONES(K), ONES(K)), ValueError, "excess"),
+    "rates 1-D": (lambda: PARAMETERS.rate_mode(ONES(K), ONES(K), 0.0), ValueError, "excess"),
     "rates None": (lambda: PARAMETERS.rate_mean(None, ONES((K, D))), TypeError, "excess"),
     "rates short": (
         lambda: PARAMETERS.rate_sample(ONES((K, D)), ONES(K), 1), ValueError, "rate",

@@ -82,11 +82,9 @@ cdef Py_ssize_t VAIN_LARGE_TRIALS = 4
 cdef double LEAST_SPREAD = 1e-6
 # What draws groups.
 cdef uint64_t SEED_OF_GROUPS = 20250117
-# Standard deviations of the data, further than which a row is taken to lie at this distance:
-# squares would overflow.
-cdef double FAR = 1e100
-# And whitened means, further than which they are taken to lie at this distance.
-cdef double FARTHEST_MEAN = 1e140
+# Standard deviations of the noise, further than which rows and means are taken to lie at this
+# distance: of larger ones sums of squares, over chains, features and rows, would overflow.
+cdef double FAR = 1e146
 # Stands for log 0, so that 0 log 0 is 0; what is less than half of it is impossible.
 cdef double LOG_ZERO = -1e300
 # Of what is possible probabilities are no smaller than its exp, which is less than TINY and
@@ -214,6 +212,7 @@ cdef void whiten(const Job* job, const double* x, double* y) noexcept nogil:
         y[i] = 0.0
         for j in range(i + 1):
             y[i] += job.whitening[i * job.n_features + j] * x[j]
+        y[i] = min(max(y[i], -FAR), FAR)
     for i in range(job.n_features, job.n_whitened):
         y[i] = 0.0
 
@@ -2112,7 +2111,7 @@ cdef void make_tables(Job* job) noexcept nogil:
     cdef double all_steps = 1.0
     cdef double all_possible = 1.0
     for j in range(job.n_indicators * job.n_whitened):
-        job.means[j] = min(max(job.given_means[j], -FARTHEST_MEAN), FARTHEST_MEAN)
+        job.means[j] = min(max(job.given_means[j], -FAR), FAR)
     if job.grouped:
         rank_chains(job)
     job.sparse = False

@@ -41,13 +41,15 @@ cdef inline void set_rates(
         log_rates[i] = log(values[i])
 
 
-cdef inline void read_rate_modes(Gammas q, double* rates, double* log_rates) noexcept nogil:
-    """Rates of highest density, (shape - 1) / rate (B.29).
+cdef inline void read_rate_modes(
+    Gammas q, double least, double* rates, double* log_rates
+) noexcept nogil:
+    """Rates of highest density, (shape - 1) / rate (B.29); `least` stands in for a shape of 1.
 
     An empty component under a flat prior takes the mean rates of all rows, 0 if there are none.
     """
     cdef Py_ssize_t d, i, k
-    cdef double pooled, sum_, total
+    cdef double excess, pooled, sum_, total
     for d in range(q.n_features):
         sum_ = 0.0
         total = 0.0
@@ -59,7 +61,8 @@ cdef inline void read_rate_modes(Gammas q, double* rates, double* log_rates) noe
             i = k * q.n_features + d
             rates[i] = pooled
             if q.rate[i] > EMPTY or q.rate[i] > 0.0 and q.excess[i] > EMPTY:
-                rates[i] = q.excess[i] / q.rate[i]
+                excess = q.excess[i] if q.excess[i] > EMPTY else max(q.excess[i], least)
+                rates[i] = excess / q.rate[i]
             log_rates[i] = log(rates[i])
 
 

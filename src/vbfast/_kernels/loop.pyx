@@ -684,6 +684,8 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
     load(job, p, &room)
     for i in range(job.size):
         heaviest += fabs(prior[i])
+    if job.has_moments:
+        heaviest *= job.shape.n_features  # each with a normaliser of its own
     job.verbs.prepare(&part, prior + own, room.scratch)
     if not job.flat_weights:
         log_base = log_beta(prior_weights)

@@ -497,12 +497,12 @@ cdef Gammas read_gammas(excess, rate) except *:
     return gammas(found.shape[0], found.shape[1], found.data, doubles("rate", rate, found.size))
 
 
-def rate_mode(excess, rate):
+def rate_mode(excess, rate, double least):
     """Rates of highest density, and their logarithms; see gamma.pxd for empty components."""
     cdef Gammas q = read_gammas(excess, rate)
     cdef Py_ssize_t size = q.n_components * q.n_features
     rates, logs = empty(excess.shape), empty(excess.shape)
-    read_rate_modes(q, doubles("rates", rates, size), doubles("logarithms", logs, size))
+    read_rate_modes(q, least, doubles("rates", rates, size), doubles("logarithms", logs, size))
     return rates, logs
 
 

@@ -43,6 +43,7 @@ from .gamma cimport (
     write_wait_offsets,
 )
 from .random cimport Stream
+from .special cimport VANISHING
 from .tile cimport Shape
 
 
@@ -327,7 +328,8 @@ cdef inline Py_ssize_t rates_read(
         bad = without_rate(q) if part.waits else -1
         if bad >= 0:
             return bad
-        read_rate_modes(q, theta, logs)
+        # Rows of a rate of 0 may be counted, but none is waited for.
+        read_rate_modes(q, VANISHING if part.waits else 0.0, theta, logs)
     elif how == MEAN:
         read_expected_rates(q, theta, logs)
     else:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _kernels
-from ..conjugate import Gamma, Rates, no_rate_error
+from ..conjugate import VANISHING, Gamma, Rates, no_rate_error
 from ..stats import Stats
 from .rates import OfRates
 
@@ -36,9 +36,10 @@ class WaitGamma(Gamma):
     """A posterior of `WaitRates`: the shape counts rows, the rate adds them up."""
 
     kind: ClassVar[type[Rates]] = WaitRates
+    _least: ClassVar[float] = VANISHING
 
     def mode(self) -> Rates:
-        """Return the rates of highest density, as `Gamma.mode`.
+        """Return the rates of highest density, as `Gamma.mode`; one close to 0 where that is it.
 
         Raises
         ------

@@ -44,6 +44,8 @@ __all__ = ["FactorialHMM"]
 Array = NDArray[np.float64]
 
 INITS = ("auto", "random")
+# Variance of noise that is set by hand: its inverse is a float64.
+LEAST_NOISE = 1e-300
 # Joint states of a block of chains in a fit: larger ones take longer than they are worth there.
 STATES_OF_FITS = 256
 # What predictions are made from.
@@ -601,6 +603,9 @@ class FactorialHMM(FittedToSequences):
         covariance = as_array("covariance_", self.covariance_, (d, d) if full else (d,))
         check_positive("covariance_", covariance, full)
         covariance = covariance if full else np.diag(covariance)
+        least = float(np.diagonal(covariance).min())
+        if least < LEAST_NOISE:
+            raise ValueError(f"covariance_ has a variance of {least:g}, below {LEAST_NOISE:g}")
         # Units in which the noise has variance 1, whatever data these parameters are from.
         # About a state's, so that equal means average to themselves.
         away = means - means[:, :1]

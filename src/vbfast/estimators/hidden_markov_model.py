@@ -352,9 +352,9 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         return face
 
     @property
-    def _kind(self) -> tuple[str, str]:
+    def _kind(self) -> tuple[str, str | None]:
         """What attributes are to be taken for."""
-        return self.emission, self.covariance_type
+        return self.emission, self.covariance_type if self.emission == "gaussian" else None
 
     @property
     def _told_names(self) -> tuple[str, ...]:
@@ -563,7 +563,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
     def _now(self) -> Self:
         now = super()._now()
         # Attributes are of the emission that was fitted, whatever `emission` says since.
-        (emission, _), _ = vars(now).get("_made", ((now.emission, ""), ()))
+        (emission, _), _ = vars(now).get("_made", ((now.emission, None), ()))
         if emission != now.emission:
             object.__setattr__(now, "__dict__", vars(now) | {"emission": emission})
         return now

@@ -399,8 +399,9 @@ class MixtureBase(FittedByMethod):
 
         p(t | x, theta) for a point estimate; q(t) for mean field, from E[log theta] under q(theta),
         of which `weights_`, `means_` and so on are the means: an estimator with these attributes
-        alone gives p(t | x, theta) at the means, which is not the same. p(t | x, X) averaged over
-        (relabelled) draws for full inference.
+        alone gives p(t | x, theta) at the means, which is not the same. p(t | x, X), averaged over
+        (relabelled) draws, for full inference, x being a new row: one of the fit itself, which
+        draws have seen, is taken for another like it (`co_assignment` tells of rows of the fit).
 
         Parameters
         ----------

@@ -58,13 +58,13 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         size = max(emission.width, 2) * data.values.shape[1]
         # Statistics of the fewest chunks, some posteriors and thetas, what acceleration remembers.
         needed = 8.0 * k * size * 40
+        what = f"n_components={k} with {data.values.shape[1]} features"
+        if emission.width:
+            what += f" of up to {emission.width} categories"
         if isinstance(method, FullInference):
             needed += 8.0 * method.n_chains * method.n_draws * k * (5 * size + 2 * k)
-        check_memory(
-            needed,
-            f"n_components={k} with {data.values.shape[1]} features of up to {emission.width} "
-            "categories",
-        )
+            what += f", n_draws={method.n_draws} and n_chains={method.n_chains}"
+        check_memory(needed, what)
 
     def _model_of(self, data: ArrayData, method: Method) -> tuple[Model, dict[str, Any]]:
         return self._model(self._emission_with_prior(data, method, method.read != "mode"), method)
