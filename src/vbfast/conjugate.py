@@ -57,6 +57,8 @@ EMPTY = 1e-100
 VANISHING = 1e-10
 # Weights that are drawn are no smaller.
 TINY = 1e-300
+# Nor are gammas of which precisions are made, so that these, inverted and multiplied, are float64.
+LEAST_GAMMA = 1e-200
 # Concentrations of a prior are no smaller: they are kept less 1, and of a smaller one too little is
 # left.
 LEAST_CONCENTRATION = 1e-10
@@ -105,6 +107,11 @@ class Gaussians:
     def rounding(self) -> float:
         """Nats a row that rounding may take from an objective here."""
         return _kernels.parameters.rounding(self)
+
+
+def _gammas(shape: Array, rng: np.random.Generator) -> Array:
+    """Draw a gamma of scale 1 of each shape."""
+    return np.maximum(rng.standard_gamma(shape), LEAST_GAMMA)
 
 
 def _seed(rng: np.random.Generator) -> int:
@@ -625,7 +632,7 @@ class _Wishart:
         n, n_features = len(self.scatter), self.n_features
         t = np.tril(rng.standard_normal((n, n_features, n_features)), -1)
         i = np.arange(n_features)
-        t[:, i, i] = np.sqrt(rng.chisquare(self.dof[:, None] - n_features + 1 + i))
+        t[:, i, i] = np.sqrt(2 * _gammas(0.5 * (self.dof[:, None] - n_features + 1 + i), rng))
         return np.tril(t @ self._root)
 
     @cached_property
@@ -795,7 +802,8 @@ class NormalWishart(_NormalPrecision, _Wishart):
         """Draw a row from each of `components`, parameters integrated out, (N, D)."""
         factors, dof = self._predictive()
         z = rng.standard_normal((len(components), self.n_features))
-        z /= np.sqrt(rng.chisquare(dof[components]) / dof[components])[:, None]
+        shape = 0.5 * dof[components]
+        z /= np.sqrt(_gammas(shape, rng) / shape)[:, None]
         return self.means[components] + _solve_lower(factors[components], z)
 
 
@@ -830,7 +838,7 @@ class NormalGamma(_NormalPrecision):
         """Draw a row from each of `components`, parameters integrated out, (N, D)."""
         scatter = self.scatter[components]
         shape = np.broadcast_to(0.5 * self.dof[components, None], scatter.shape)
-        precision = rng.standard_gamma(shape) / (0.5 * scatter)
+        precision = _gammas(shape, rng) / (0.5 * scatter)
         spread = np.sqrt((1 + 1 / self.strength[components, None]) / precision)
         z = rng.standard_normal((len(components), self.n_features))
         return np.asarray(self.means[components] + z * spread)
@@ -1136,7 +1144,7 @@ class IndependentNormalGamma:
         means, variance, precision = self._fixed_point(self.dof, 1.0)
         each = precision[components]
         shape = np.broadcast_to(0.5 * self.dof[components], each.shape)
-        each = each * rng.standard_gamma(shape) / shape
+        each = each * _gammas(shape, rng) / shape
         z = rng.standard_normal((len(components), self.n_features))
         return np.asarray(means[components] + z * np.sqrt(1 / each + variance[components]))
 

@@ -19,10 +19,12 @@ cdef extern from *:
     #define LOG_TWO 0.6931471805599453
     #define LOG_PI 1.1447298858494002
     #define LOG_TWO_PI 1.8378770664093453
+    #define LEAST_LOG_GAMMA -460.5170185988091
     """
     const double LOG_TWO
     const double LOG_PI
     const double LOG_TWO_PI
+    const double LEAST_LOG_GAMMA  # as in conjugate.py: of 1e-200
 
 
 cdef enum CovarianceType:
@@ -549,7 +551,10 @@ cdef inline Py_ssize_t read_mean(
 cdef inline Py_ssize_t draw(
     Family family, Fields q, Stream* stream, Theta theta, double* scratch
 ) noexcept nogil:
-    """Precisions (Wishart by Bartlett's decomposition) and means given them."""
+    """Precisions (Wishart by Bartlett's decomposition) and means given them.
+
+    No gamma is so small that its inverse, or a product of two of them, would be lost.
+    """
     cdef Py_ssize_t n = family.n_features
     cdef Py_ssize_t g, i, j, k, m
     cdef double value
@@ -561,7 +566,7 @@ cdef inline Py_ssize_t draw(
         factor = theta.factor + g * family.per_group
         if not has_matrices(family):
             for i in range(family.per_group):
-                value = exp(0.5 * log_gamma(stream, 0.5 * q.dof[g]))
+                value = exp(0.5 * max(log_gamma(stream, 0.5 * q.dof[g]), LEAST_LOG_GAMMA))
                 factor[i] = value / sqrt(0.5 * q.scatter[g * family.per_group + i])
             continue
         if not cholesky(n, q.scatter + g * n * n, 1.0, 0.0, scratch, row):
@@ -572,7 +577,7 @@ cdef inline Py_ssize_t draw(
                 row[j] = normal(stream)
             # chi^2 is twice a gamma of half its degrees of freedom.
             value = log_gamma(stream, 0.5 * (q.dof[g] - n + 1 + i))
-            row[i] = sqrt(2.0) * exp(0.5 * value)
+            row[i] = sqrt(2.0) * exp(0.5 * max(value, LEAST_LOG_GAMMA))
             for j in range(n):
                 value = 0.0
                 for m in range(j, i + 1):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _kernels
-from ..conjugate import VANISHING, Gamma, Rates, no_rate_error
+from ..conjugate import TINY, VANISHING, Gamma, Rates, no_rate_error
 from ..stats import Stats
 from .rates import OfRates
 
@@ -21,6 +21,12 @@ Array = NDArray[np.float64]
 # Values other than 0 between which sums over rows, of any weight, and their products with rates
 # have a place.
 LEAST, MOST = np.float64(1e-100), np.float64(1e100)
+
+
+def _waits(rates: Array, rng: np.random.Generator) -> Array:
+    """Draw a row of each of these rates; none longer than rows may be."""
+    with np.errstate(over="ignore", divide="ignore"):
+        return np.minimum(rng.standard_exponential(rates.shape) / rates, MOST)
 
 
 class WaitRates(Rates):
@@ -64,8 +70,8 @@ class WaitGamma(Gamma):
 
     def sample_rows(self, components: NDArray[np.int64], rng: np.random.Generator) -> Array:
         """Draw a row from each of `components`, rates integrated out, (N, D)."""
-        rates = rng.standard_gamma(self.shape[components]) / self.rate[components]
-        return rng.standard_exponential(rates.shape) / rates
+        gammas = np.maximum(rng.standard_gamma(self.shape[components]), TINY)
+        return _waits(gammas / self.rate[components], rng)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,5 +151,4 @@ class Exponential(OfRates):
         self, theta: Rates, components: NDArray[np.int64], rng: np.random.Generator
     ) -> Array:
         """Draw a row from each of `components`, (N, D)."""
-        rates = theta.rates[components]
-        return rng.standard_exponential(rates.shape) / rates
+        return _waits(theta.rates[components], rng)
