@@ -529,7 +529,8 @@ def _as_weights(name: str, value: ArrayLike, n_rows: int) -> Array:
     """Return weights as float64 (N,); ValueError says which one is not allowed."""
     check_unmasked(name, value)
     weights = np.asarray(value)
-    if weights.dtype.kind == "O":
+    # NumPy takes None for NaN.
+    if weights.dtype.kind == "O" and all(each is not None for each in weights.flat):
         with suppress(TypeError, ValueError, OverflowError):
             weights = weights.astype(np.float64)
     if weights.dtype.kind not in "fiub":

@@ -176,7 +176,7 @@ class FittedByMethod(Estimator):
         """Check the parameters that are here, and return the method."""
         check_number("tol", self.tol, least=0, optional=True)
         check_number("max_iter", self.max_iter, whole=True, least=0)
-        check_number("n_init", self.n_init, whole=True, least=1)
+        check_number("n_init", self.n_init, whole=True, least=1, most=2**31)
         if not isinstance(self.verbose, (bool, np.bool_)):
             check_number("verbose", self.verbose, whole=True, least=0)
         check_number("verbose_interval", self.verbose_interval, whole=True, least=1)

@@ -14,6 +14,7 @@ from .._threads import resolve_threads
 from ..conjugate import Gamma
 from ..data import ArrayData
 from ..emissions import Bernoulli, Categorical, Exponential, Poisson
+from ..emissions.discrete import as_hyperparameter
 from ..emissions.exponential import LEAST
 from ..emissions.rates import OfRates
 from ..latents import Mixture
@@ -308,8 +309,10 @@ class BernoulliParameters(SymbolsParameters):
         d, concentration = plain.n_features, self._flat_or_one(method)
         if concentration is None:
             return Bernoulli(d), {"concentration_prior_": None}
-        zero, one = _pair("concentration_prior", concentration)
-        return Bernoulli(d, one, zero), {"concentration_prior_": np.array([zero, one])}
+        pair = as_hyperparameter(
+            "concentration_prior", _pair("concentration_prior", concentration), (2,)
+        )
+        return Bernoulli(d, pair[1], pair[0]), {"concentration_prior_": pair}
 
     def _given_values(self, emission: Bernoulli) -> Array | None:
         if self.probabilities_init is None:
