@@ -18,14 +18,14 @@ def test_random_cases():
 # What broke once: bounds that fell by rounding under priors of 1e8 rows, by that of counts of 1e12,
 # where a far prior leaves a tied covariance all but singular, or by an M-step that stopped early;
 # symbols that one feature lacks; rows of no weight; a prior that is lost beside the rows; bounds of
-# steps ahead that were given up.
+# steps ahead that were given up; features that each have a normaliser; rows of weight 0 far away.
 BROKE = [
     (0, 11178), (21, 401), (21, 5988), (21, 6819), (21, 7363), (21, 8090), (21, 8460), (21, 11708),
     (21, 12772), (21, 12862), (21, 14045), (21, 14335), (21, 17106), (21, 17966), (21, 18379),
     (21, 19126), (22, 462), (22, 621), (22, 844), (22, 1003), (22, 1593), (22, 1764), (22, 5749),
     (22, 6379), (22, 7395), (22, 9159), (22, 10901), (22, 12970), (22, 13825), (22, 14306),
     (22, 18473), (22, 18748), (23, 1868), (23, 1874), (23, 2766), (23, 8710), (23, 9265),
-    (23, 9573), (23, 13497), (25, 12686),
+    (23, 9573), (23, 13497), (25, 12686), (61, 6278), (63, 8182),
 ]  # fmt: skip
 
 

@@ -246,3 +246,16 @@ def test_centroids_of_many_features_take_no_matrix():
     stats = data.sum(model.visit, model.at(points.copy()), Assignment("hard"))
     np.testing.assert_array_equal(stats["strength"], [1, 1])
     np.testing.assert_array_equal(stats["mean"], points)
+
+
+@pytest.mark.parametrize("init_params", ["whitened", "auto"])
+@pytest.mark.parametrize("covariance_type", ["full", "diag"])
+def test_rows_of_no_weight_may_lie_anywhere(init_params, covariance_type):
+    X = np.random.default_rng(0).normal(size=(60, 2)) + 5 * (np.arange(60) % 2)[:, None]
+    mixture = vbfast.GaussianMixture(
+        2, covariance_type=covariance_type, init_params=init_params, random_state=0
+    )
+    expected = mixture.fit(X, sample_weight=np.ones(60)).score(X)
+    far = np.vstack([X * 1e-20, [[1e300, -1e300]]])
+    mixture.fit(far, sample_weight=np.append(np.ones(60), 0.0))
+    assert mixture.score(far[:60]) == pytest.approx(expected + 2 * np.log(1e20), rel=1e-6)

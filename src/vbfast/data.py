@@ -411,9 +411,12 @@ class ArrayData:
         return replace(self, labels=labels)
 
     def whitened(self) -> NDArray[np.float64]:
-        """Copy the rows, into units in which their covariance is 1."""
-        values = (self.values.astype(np.float64) - self.frame.origin) * self.frame.scale
+        """Copy the rows, into units in which their covariance is 1; those of weight 0 are 0."""
+        values = self.values.astype(np.float64) - self.frame.origin
         weights = np.ones(self.n_rows) if self.weights is None else self.weights
+        # They may lie anywhere, further away than the others' units allow for.
+        values[weights == 0] = 0.0
+        values *= self.frame.scale
         # No BLAS: its threads would show in the last bits.
         values -= np.einsum("n,ni->i", weights / weights.sum(), values)
         weighted = values * np.sqrt(weights / weights.sum())[:, None]
