@@ -1,6 +1,6 @@
 # make demo    build, install and compare the methods on Old Faithful
 # make test    the same, then all tests at all SIMD levels, in 2 processes (make test WORKERS=8)
-# make quick   tests that take no more than some seconds, at the best level, on what make dev made
+# make quick   tests that take a second or so, on a few examples each, at the best level, on what make dev made
 # make dev     editable install in .venv: what is changed is compiled when vbfast is imported
 #              (make dev LEVELS=v4 for one SIMD level, which is quicker)
 # make lint    style and types
@@ -29,7 +29,7 @@ test: $(VENV)/installed $(VENV)/extra-test
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal --levels=all $(PYTEST)
 
 quick: $(VENV)/extra-test
-	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST)
+	VBFAST_PROFILE=vbfast-few $(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST)
 
 bench: $(VENV)/installed $(VENV)/extra-bench
 	$(PY) -m pytest bench

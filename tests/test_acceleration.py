@@ -172,6 +172,7 @@ def test_a_fit_that_stops_early_is_no_worse(row, tol):
         assert fast.n_iter <= plain.n_iter
 
 
+@pytest.mark.slow
 @each_model
 def test_random_fits_climb(row):
     """Many components on few rows, some of which die or shrink; all warnings are errors."""

@@ -628,6 +628,7 @@ def test_independent_normaliser_and_draws(row):
     assert_mean(mu * u, (grid.share * grid.mu * grid.u[:, None]).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", SINGLE)
 def test_independent_mean_field_is_the_best_factorised(row):
     distribution, grid = single(row), Grid(*row)
@@ -1177,6 +1178,7 @@ def test_densities_at_precisions_along_an_all_but_singular_scatter():
     np.testing.assert_allclose(np.array(found) - found[0], expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 @given(
     total=st.sampled_from([1e-3, 1.0, 1e3, 9e3, 1.1e4, 1e6, 1e9, 1e12]),
     n=st.sampled_from([1, 2, 3, 10, 300]),

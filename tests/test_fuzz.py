@@ -29,6 +29,7 @@ BROKE = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "number"), BROKE)
 def test_cases_that_broke(seed, number):
     fuzz.run_case(seed, number)

@@ -167,11 +167,13 @@ def expected():
 # Threads -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_threads", [2, 1024, 10**6])
 def test_as_many_threads_as_wanted(n_threads, expected):
     assert run(EVERYTHING, n_threads) == f"{expected} []\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [0, 1, 3, 8])
 def test_threads_that_cannot_be_created(most, library, expected):
     said = run(EVERYTHING, 8, LD_PRELOAD=library("no_threads", NO_THREADS), MOST_ALIVE=str(most))

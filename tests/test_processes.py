@@ -164,6 +164,7 @@ CHAINS = {
 }
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("make", CHAINS.values(), ids=CHAINS)
 def test_forked_child_fits_chains(make):
@@ -229,6 +230,7 @@ def test_predictions_while_fitting_are_of_one_state():
     assert answers(mixture, X) == after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
@@ -431,6 +433,7 @@ def test_interrupt_of_a_call_that_does_not_look(monkeypatch):
     assert interruptible(1e12, threading.get_ident) == here
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["em", "mean_field"])
 @pytest.mark.parametrize("kind", [vbfast.FactorialHMM, vbfast.BayesianGaussianMixture])
 def test_long_algebra_does_not_keep_ctrl_c_waiting(monkeypatch, method, kind):
@@ -546,6 +549,7 @@ print("begun", flush=True)
 """
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize(

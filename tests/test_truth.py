@@ -140,6 +140,7 @@ GALAXIES = COMMON | {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_components", "bound"), [(2, -234.5049), (3, -229.4107), (4, -232.7545)]
 )
@@ -310,6 +311,7 @@ def log_marginal(x, mean, kappa, nu, s):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_chains", [1, 4])
 @pytest.mark.parametrize("k", [2, 3])
 def test_evidence_under_a_dirichlet_process_by_enumeration(k, n_chains):

@@ -124,6 +124,7 @@ def test_scikit_learn_is_not_imported():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", ["auto", "random", "random_from_data"])
 @pytest.mark.parametrize("kind", ["full", "diag"])
 @pytest.mark.filterwarnings("ignore::vbfast.ConvergenceWarning")

@@ -112,6 +112,7 @@ def run_check_estimator(estimator):
         check_estimator(estimator, on_skip=None)
 
 
+@pytest.mark.slow
 @each_estimator
 @each_type
 @each_method
@@ -494,6 +495,7 @@ def layouts(X, tmp_path):
     }
 
 
+@pytest.mark.slow
 @each_method
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_layouts_give_identical_bits(method, dtype, tmp_path):
@@ -1044,6 +1046,7 @@ def test_score_samples_integrates_to_one(method, covariance_type):
     assert np.sum(density * width * np.cosh(u)) * 0.001 == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.slow
 @cut_short
 @each_type
 @each_method

@@ -1697,6 +1697,7 @@ def test_not_converged_is_told():
         FactorialHMM(max_iter=1, tol=0.0, init_params="random", random_state=0).fit(X20)
 
 
+@pytest.mark.slow
 def test_ladder():
     p = Problem(20, 3, 2, 2, [60, 60], noise=0.4)
     ladder = compare_factorial_hmm(
