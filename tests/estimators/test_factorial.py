@@ -1841,28 +1841,33 @@ def test_expected_logarithms_that_no_probability_is(level, kind, forced):
     np.testing.assert_allclose(q[:, 0], [[1.0, 0.0]] * n, atol=1e-12)
 
 
-@pytest.mark.parametrize("variance", [1.0, 1e-100, 1e-202, 1e-290])
-def test_rows_many_standard_deviations_of_the_noise_away(variance):
+@pytest.mark.parametrize("covariance_type", ["full", "diag"])
+@pytest.mark.parametrize("d", [1, 3, 9])
+@pytest.mark.parametrize("variance", [1.0, 1e-100, 1e-202, 1e-286])
+def test_rows_many_standard_deviations_of_the_noise_away(covariance_type, d, variance):
     """Against all paths: neither rows nor means are moved where float64 holds their squares."""
-    X = np.array([[0.5], [4.1], [-6.0]])
+    rng = np.random.default_rng(d)
+    X, means = 3.0 * rng.normal(size=(3, d)), 3.0 * rng.normal(size=(2, 2, d))
     start, steps = (
         np.array([[0.5, 0.5], [0.1, 0.9]]),
         np.array([[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.5], [0.3, 0.7]]]),
     )
-    means = np.array([[[0.0], [4.0]], [[1.0], [-7.0]]])
-    chains = FactorialHMM(2, 2, covariance_type="diag")
+    noise = np.diag(np.linspace(1.0, 2.0, d))
+    if covariance_type == "full":
+        noise = noise + 0.3
+    chains = FactorialHMM(2, 2, covariance_type=covariance_type)
     chains.startprob_, chains.transmat_, chains.means_ = start, steps, means
-    chains.covariance_ = np.array([variance])
+    chains.covariance_ = variance * (noise if covariance_type == "full" else np.diagonal(noise))
     joint = list(itertools.product(range(2), repeat=2))
     paths = list(itertools.product(joint, repeat=3))
     logs = []
     for path in paths:
-        value = -1.5 * np.log(2 * np.pi * variance)
+        value = -1.5 * (np.linalg.slogdet(noise)[1] + d * np.log(2 * np.pi * variance))
         for t, states in enumerate(path):
             for m, k in enumerate(states):
                 value += np.log(start[m, k] if t == 0 else steps[m, path[t - 1][m], k])
-            mean = sum(means[m, k, 0] for m, k in enumerate(states))
-            value -= 0.5 * (X[t, 0] - mean) ** 2 / variance
+            away = X[t] - sum(means[m, k] for m, k in enumerate(states))
+            value -= 0.5 * (away @ np.linalg.solve(noise, away)) / variance
         logs.append(value)
     assert chains.score(X) == pytest.approx(np.logaddexp.reduce(logs), rel=1e-12)
     value, found = chains.decode(X)

@@ -82,8 +82,8 @@ cdef Py_ssize_t VAIN_LARGE_TRIALS = 4
 cdef double LEAST_SPREAD = 1e-6
 # What draws groups.
 cdef uint64_t SEED_OF_GROUPS = 20250117
-# Standard deviations of the noise, further than which rows and means are taken to lie at this
-# distance: of larger ones sums of squares, over chains, features and rows, would overflow.
+# Rows in the units of the frame, and rows and means in those of the noise, are held to this: of
+# larger ones sums of squares, over chains, features and rows, would overflow.
 cdef double FAR = 1e146
 # Stands for log 0, so that 0 log 0 is 0; what is less than half of it is impossible.
 cdef double LOG_ZERO = -1e300

@@ -70,7 +70,11 @@ def pivoted_cholesky(
     cdef double tolerance = -1.0  # LAPACK's own
     cdef char lower = b"L"
     cdef object capsule = cython_lapack.__pyx_capi__["dpstrf"]
-    cdef Pstrf pstrf = <Pstrf>PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule))
+    # The signature, in which a LAPACK of 64-bit integers would have others.
+    cdef bytes signature = PyCapsule_GetName(capsule)
+    cdef Pstrf pstrf = <Pstrf>PyCapsule_GetPointer(capsule, signature)
+    if signature.count(b", int *") != 5:
+        raise ImportError(f"SciPy's dpstrf is not of 32-bit integers: {signature.decode()}")
     if (
         n != matrix.shape[0] or matrix.shape[1] != n or pivots.shape[0] != n
         or room.shape[0] != 2 * <Py_ssize_t>n
