@@ -552,3 +552,41 @@ def test_bounds_under_a_prior_of_many_degrees_of_freedom_fall_by_rounding_alone(
         for seed in range(10):
             mixture.set_params(random_state=seed).fit(X)
         vbfast.fit_many(mixture, [X] * 20)
+
+
+@pytest.mark.parametrize("Estimator", [GaussianMixture, vbfast.HiddenMarkovModel])
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("dof", [1e-3, 1e-2])
+def test_draws_under_next_to_no_degrees_of_freedom(Estimator, covariance_type, dof):
+    """Of components without rows: gammas of such shapes are often less than any float64."""
+    X = np.random.default_rng(0).normal(size=(40, 1))
+    estimator = Estimator(
+        3, method=vbfast.FullInference(100, 20, 2), covariance_type=covariance_type,
+        degrees_of_freedom_prior=dof,
+    )  # fmt: skip
+    if Estimator is GaussianMixture:
+        estimator.set_params(weight_concentration_prior=0.2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", vbfast.ConvergenceWarning)
+        for seed in range(5):
+            estimator.set_params(random_state=seed).fit(X)
+            assert np.isfinite(estimator.score(X))
+            assert np.isfinite(estimator.draws_["means"]).all()
+            assert np.isfinite(estimator.sample(100, random_state=0)[0]).all()
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical", None])
+def test_rows_drawn_of_a_component_of_next_to_no_rows(covariance_type):
+    X = np.random.default_rng(0).exponential(size=(30, 1))
+    start = {"weights_init": [1 - 3e-9, 1e-9, 1e-9, 1e-9], "random_state": 0}
+    if covariance_type is None:
+        mixture = MixtureModel(
+            4, emission="exponential", method="mean_field", shape_prior=1e-2, rate_prior=1.0,
+            weight_concentration_prior=0.3, means_init=[[1.0]] * 4, **start,
+        )  # fmt: skip
+    else:
+        mixture = GaussianMixture(
+            4, covariance_type=covariance_type, method="mean_field",
+            degrees_of_freedom_prior=1e-2, weight_concentration_prior=0.3, **start,
+        )  # fmt: skip
+    assert np.isfinite(mixture.fit(X).sample(50_000, random_state=0)[0]).all()

@@ -1,5 +1,8 @@
 """Compiled kernels against the plain references, at every SIMD level and number of threads."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import reference as ref
@@ -1158,6 +1161,27 @@ def test_pivoted_cholesky(level, size, rank):
     np.testing.assert_allclose(
         factor @ factor.T, matrix[np.ix_(order, order)], atol=1e-12 * matrix.max()
     )
+
+
+def test_pivoted_cholesky_leaves_the_lock_to_others():
+    size = 2500
+    lower = np.asfortranarray(np.eye(size) + 1.0)
+    pivots, room = np.empty(size, dtype=np.int32), np.empty(2 * size)
+    took, seen = [], []
+
+    def run():
+        took.append(time.perf_counter())
+        _kernels.triangle.pivoted_cholesky(lower, pivots, room)
+        took.append(time.perf_counter())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while thread.is_alive():
+        seen.append(time.perf_counter())
+        time.sleep(1e-4)
+    # Not at its edges, where Python runs.
+    quarter = (took[1] - took[0]) / 4
+    assert any(took[0] + quarter < now < took[1] - quarter for now in seen)
 
 
 @pytest.mark.parametrize("level", LEVELS)

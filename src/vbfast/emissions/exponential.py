@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _kernels
-from ..conjugate import TINY, VANISHING, Gamma, Rates, no_rate_error
+from ..conjugate import VANISHING, Gamma, Rates, no_rate_error
 from ..stats import Stats
 from .rates import OfRates
 
@@ -70,8 +70,8 @@ class WaitGamma(Gamma):
 
     def sample_rows(self, components: NDArray[np.int64], rng: np.random.Generator) -> Array:
         """Draw a row from each of `components`, rates integrated out, (N, D)."""
-        gammas = np.maximum(rng.standard_gamma(self.shape[components]), TINY)
-        return _waits(gammas / self.rate[components], rng)
+        rates = rng.standard_gamma(self.shape[components]) / self.rate[components]
+        return _waits(rates, rng)
 
 
 @dataclass(frozen=True, eq=False)
