@@ -62,10 +62,6 @@ __all__ = [
 
 # Made once: making it takes as long as visiting some rows.
 EXACT, FACTORISED = Assignment("exact"), Assignment("factorised")
-# An objective may fall by this share of itself: rounding.
-ROUNDING = 1e-10
-# And by this share of n log n, for the n rows that a prior stands for.
-ROUNDING_OF_CONSTANTS = 9e-16
 # Gains of a smaller share are left to plain steps.
 LEAST_SHARE = 1e-12
 
@@ -399,6 +395,7 @@ class _Climb:
         _check_parts(model, data)
         _check_posterior("posterior", model, posterior)
         read: Callable[[Stats], T] = getattr(model, self.read)
+        prior = model.prior
         # A mode found by an ascent is looked for from the last theta; see `Model.ascends`.
         near: Any = model if self.read == "mode" and getattr(model, "ascends", False) else None
         total_weight = data.total_weight
@@ -481,9 +478,10 @@ class _Climb:
             if not (isfinite(sweep.objective) or isfinite(last)):
                 break  # no step from here on would have a gain to be judged by
             change = sweep.objective - last
-            fall = ROUNDING * max(abs(sweep.objective), total_weight)
-            fell = -change > fall and -change > (
-                fall + _rounding_of_constants(model.prior) + sweep.theta.rounding * total_weight
+            fell = change < 0 and -change > sweep.theta.rounding * total_weight + (
+                _kernels.loop.rounding(
+                    sweep.objective, total_weight, prior.buffer, prior.layout.n_normalisers
+                )
             )
             seen = precise or abs(change) > unseen
             if not precise and (change < -unseen if self.tol is not None else not seen):
@@ -517,18 +515,6 @@ class _Climb:
             converged,
             left,
         )
-
-
-def _rounding_of_constants(prior: Stats) -> float:
-    """What is left of normalisers, n log n of the n rows that a prior stands for.
-
-    Gaussians have one for each feature, all of the same degrees of freedom.
-    """
-    with np.errstate(over="ignore"):
-        heaviest = float(np.abs(prior.buffer).sum())
-        if prior.layout.moments is not None:
-            heaviest *= prior.layout.moment_places[1][-1]
-    return ROUNDING_OF_CONSTANTS * heaviest * (1 + float(np.log1p(heaviest)))
 
 
 @dataclass(frozen=True)

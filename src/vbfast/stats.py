@@ -77,6 +77,11 @@ class Layout:
             )
         return (strength[0], mean[0], scatter[0]), mean[2], scatter[2]
 
+    @property
+    def n_normalisers(self) -> int:
+        """Densities of one strength, and a normaliser each, in a prior: Gaussians have D."""
+        return 1 if self.moments is None else self.moment_places[1][-1]
+
     def stats(self, values: Mapping[str, ArrayLike] | None = None) -> Stats:
         """Return statistics with these values, zero where a field has none."""
         return Stats(self, _kernels.parameters.joined(self.places, self.size, values or {}))

@@ -9,12 +9,12 @@
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBuffer_Release
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange
-from libc.math cimport INFINITY, fabs, isfinite, log, log1p, sqrt
+from libc.math cimport INFINITY, fabs, isfinite, log, sqrt
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset, strcmp
 
-from .arrays cimport open_array
+from .arrays cimport Doubles, look_into, open_array
 from .assign cimport (
     DRAW,
     EXACT,
@@ -79,7 +79,7 @@ from .tile cimport (
     thread_index,
 )
 from .stopping cimport Stopping as Rule
-from .stopping cimport settled, stopping_of, went_ahead
+from .stopping cimport rounding_of, settled, stopping_of, weight_of_prior, went_ahead
 from .visit cimport (
     check_least,
     check_whole,
@@ -100,9 +100,6 @@ cdef tuple RATES = ("poisson", "exponential")
 cdef double SLICE = 0.05
 # Weights from which on a row counts in the objective.
 cdef double PRESENT = 1e-300
-# An objective may fall by this share of itself.
-cdef double ROUNDING = 1e-10
-cdef double ROUNDING_OF_CONSTANTS = 9e-16
 # Gains of a smaller share of the objective are rounding.
 cdef double LEAST_SHARE = 1e-12
 # See data.py.
@@ -627,6 +624,15 @@ cdef class Stopping:
         went_ahead(&self.rule, gain)
 
 
+def rounding(double objective, double total_weight, prior, Py_ssize_t n_normalisers):
+    """Nats that rounding may take from an objective under a prior (size,): see stopping.pxd."""
+    cdef Doubles found
+    look_into("prior", prior, &found)
+    return rounding_of(
+        objective, total_weight, weight_of_prior(found.data, found.size, n_normalisers)
+    )
+
+
 # One problem --------------------------------------------------------------------------------------
 
 
@@ -677,15 +683,14 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
     cdef Stream stream
     cdef double change, least, value
     cdef double highest = -INFINITY
-    cdef double heaviest = 0.0
+    cdef double heaviest
     cdef double log_base = 0.0  # of the weights' prior
     cdef double* terms
     cdef Py_ssize_t i, n, bad, place
     load(job, p, &room)
-    for i in range(job.size):
-        heaviest += fabs(prior[i])
-    if job.has_moments:
-        heaviest *= job.shape.n_features  # each with a normaliser of its own
+    heaviest = weight_of_prior(
+        prior, job.size, job.shape.n_features if job.has_moments else 1
+    )
     job.verbs.prepare(&part, prior + own, room.scratch)
     if not job.flat_weights:
         log_base = log_beta(prior_weights)
@@ -745,8 +750,7 @@ cdef void advance(Job* job, Py_ssize_t p, double* memory) noexcept nogil:
         if job.read != SAMPLE:
             if n > 0:
                 change = value - job.objectives[p][n - 1]
-                least = ROUNDING * max(fabs(value), room.total_weight)
-                least += ROUNDING_OF_CONSTANTS * heaviest * (1.0 + log1p(heaviest))
+                least = rounding_of(value, room.total_weight, heaviest)
                 if change < -least and change < -least - room.total_weight * job.verbs.rounding(
                     &part, theta, room.scratch
                 ):

@@ -5,18 +5,44 @@
 # g rho / (1 - rho) (Aitken's extrapolation, as of Boehning et al. 1994). While gains grow, however
 # small they are, a climb is leaving a plateau, and nothing is known of its end.
 
-from libc.math cimport INFINITY, NAN, fabs, isnan
+from libc.math cimport INFINITY, NAN, fabs, isnan, log1p
 
 cdef extern from *:
     """
     #define LEFT 1e-3
     #define SETTLED 6
+    #define ROUNDING 1e-10
+    #define ROUNDING_OF_CONSTANTS 9e-16
     """
     # What may be left of a climb that is over, in nats: half a nat of the log-likelihood is a
     # standard error, whatever the number of rows.
     const double LEFT
     # Updates in turn after which their gains tell of what is left, whatever was before them.
     const Py_ssize_t SETTLED
+    # An objective may fall by this share of itself.
+    const double ROUNDING
+    # And by this share of n log n, for the n rows that a prior stands for: of its normalisers.
+    const double ROUNDING_OF_CONSTANTS
+
+
+cdef inline double weight_of_prior(
+    const double* prior, Py_ssize_t size, Py_ssize_t n_normalisers
+) noexcept nogil:
+    """Rows that a prior stands for, in each of its normalisers: Gaussians have one a feature."""
+    cdef double sum_ = 0.0
+    cdef Py_ssize_t i
+    for i in range(size):
+        sum_ += fabs(prior[i])
+    return sum_ * n_normalisers
+
+
+cdef inline double rounding_of(
+    double objective, double total_weight, double heaviest
+) noexcept nogil:
+    """Nats that rounding may take from an objective, wherever theta is; see weight_of_prior."""
+    return ROUNDING * max(fabs(objective), total_weight) + (
+        ROUNDING_OF_CONSTANTS * heaviest * (1.0 + log1p(heaviest))
+    )
 
 
 cdef struct Stopping:
