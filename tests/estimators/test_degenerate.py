@@ -543,7 +543,7 @@ def test_bounds_under_a_prior_of_many_degrees_of_freedom_fall_by_rounding_alone(
     """Each feature has a normaliser of its own, n log n of the prior's n."""
     X = np.full((13, 9), -1e100)
     mixture = vbfast.BayesianGaussianMixture(
-        n_components=2, covariance_type=covariance_type, degrees_of_freedom_prior=1e8 + 9,
+        n_components=2, covariance_type=covariance_type, degrees_of_freedom_prior=1e10 + 9,
         covariance_prior={"diag": np.ones(9), "spherical": 1.0}.get(covariance_type, np.eye(9)),
         mean_prior=X[0], max_iter=3,
     )  # fmt: skip
