@@ -12,7 +12,15 @@ from ._config import show_config
 from ._version import __version__
 from .compare import Comparison, compare
 from .data import ArrayData
-from .emissions import AdditiveGaussian, Bernoulli, Categorical, Exponential, Gaussian, Poisson
+from .emissions import (
+    AdditiveGaussian,
+    Bernoulli,
+    Categorical,
+    Exponential,
+    Gaussian,
+    Poisson,
+    Product,
+)
 from .estimators import (
     BayesianGaussianMixture,
     FactorialHMM,
@@ -72,6 +80,7 @@ __all__ = [
     "NotFittedError",
     "ObjectiveFellWarning",
     "Poisson",
+    "Product",
     "SpuriousWarning",
     "Stats",
     "ThreadsWarning",

@@ -28,6 +28,7 @@ __all__ = [
     "check_number",
     "check_size",
     "check_weights",
+    "columns_of",
     "portions",
 ]
 
@@ -195,6 +196,15 @@ def portions(n_rows: int, width: int = 1) -> Iterator[slice]:
         yield slice(first, min(first + step, n_rows))
 
 
+def columns_of(values: NDArray[Any], columns: Sequence[int]) -> NDArray[Any]:
+    """These columns of rows: where they lie, if they are evenly spaced, else a copy."""
+    first, n = columns[0], len(columns)
+    step = columns[1] - first if n > 1 else 1
+    if step > 0 and tuple(columns) == tuple(range(first, first + n * step, step)):
+        return values[:, first : first + (n - 1) * step + 1 : step]
+    return values[:, list(columns)]
+
+
 def as_rows(X: ArrayLike, name: str = "X") -> NDArray[Any]:
     """Return X as (N, D) float64 or float32, not copied where it is that already.
 
@@ -327,7 +337,7 @@ class ArrayData:
         *,
         lengths: ArrayLike | None = None,
         isotropic: bool = False,
-        standardise: bool = True,
+        standardise: bool | Sequence[tuple[Sequence[int], bool]] = True,
         n_threads: int | None = None,
     ) -> ArrayData:
         """Check X and its weights and choose units in which X has mean 0 and variance 1.
@@ -340,8 +350,9 @@ class ArrayData:
             Rows of each of the sequences that X holds one after the other.
         isotropic : bool
             One scale for all features, as a spherical covariance needs.
-        standardise : bool
-            False leaves X in its own units, as counts and symbols must be.
+        standardise : bool, or sequence of (columns, isotropic)
+            False leaves X in its own units, as counts and symbols must be; else groups of columns,
+            of which others are left in theirs.
         n_threads : int, optional
 
         Raises
@@ -354,14 +365,16 @@ class ArrayData:
         values = as_rows(X)
         weights = check_weights(sample_weight, len(values))
         sequences = as_sequences(lengths, len(values))
-        if not standardise:
+        if not (standardise is True):
             check_finite(values, threads)
             d = values.shape[1]
             units = Frame(np.zeros(d), np.ones(d), np.ones(d))
+            for columns, one_scale in standardise or ():
+                own = _frame(columns_of(values, columns), weights, one_scale, threads, columns)
+                for name in ("origin", "scale", "variance"):
+                    getattr(units, name)[list(columns)] = getattr(own, name)
             return cls(values, weights, units, threads, sequences=sequences)
-        low, high, bad = _kernels.columns.ranges(values, weights, threads)
-        _refuse(values, bad)
-        frame = _frame(values, weights, low, high, isotropic, threads)
+        frame = _frame(values, weights, isotropic, threads)
         single = values.dtype == np.float32 and len(values) >= MANY_ROWS
         if single and weights is not None:
             present = weights[weights > 0]
@@ -405,6 +418,13 @@ class ArrayData:
     def resolution(self) -> float:
         """Changes of an objective, nats a row, that float32 arithmetic can't tell from 0; or 0."""
         return SINGLE_RESOLUTION if self.single else 0.0
+
+    def of_columns(self, columns: Sequence[int]) -> ArrayData:
+        """Return these columns of the rows."""
+        frame = Frame(
+            *(getattr(self.frame, name)[list(columns)] for name in ("origin", "scale", "variance"))
+        )
+        return replace(self, values=columns_of(self.values, columns), frame=frame, constant=0.0)
 
     def with_labels(self, labels: NDArray[np.int64]) -> ArrayData:
         """Return the same rows, each with its component given."""
@@ -573,11 +593,13 @@ def check_weights(sample_weight: ArrayLike | None, n_rows: int) -> Array | None:
 def _frame(
     values: NDArray[Any],
     weights: Array | None,
-    low: Array,
-    high: Array,
     isotropic: bool,
     n_threads: int,
+    numbers: Sequence[int] | None = None,
 ) -> Frame:
+    """Units in which rows have mean 0 and variance 1; `numbers` of columns are for errors."""
+    low, high, unseen = _kernels.columns.ranges(values, weights, n_threads)
+    _refuse(values, unseen)
     n_features = values.shape[1]
     with np.errstate(over="ignore"):
         extent = high - low
@@ -587,8 +609,9 @@ def _frame(
         bad = np.flatnonzero(extent > WIDEST)
     if len(bad):
         column = int(bad[0])
+        shown = column if numbers is None else numbers[column]
         raise ValueError(
-            f"column {column} of X runs from {low[column]} to {high[column]}; all values equal, or "
+            f"column {shown} of X runs from {low[column]} to {high[column]}; all values equal, or "
             f"a range from {NARROWEST} to {WIDEST}, is allowed: give X in other units"
         )
     constant = extent < NARROWEST

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _kernels, loops
-from ._kernels.inputs import Assignment, Block, Coefficients
+from ._kernels.inputs import Assignment, Block, Coefficients, Kernel
 from .draws import Draws
 from .exceptions import impossible_error, improper_error
 from .stats import Layout, Stats
@@ -35,13 +35,14 @@ class Theta(Coefficients):
     parameters
         The emission's: `Gaussians`, ...
     reference : ndarray
-        What statistics are taken about, as the emission chooses: (K, ...), or nothing.
+        What statistics are taken about, as the emission chooses: (K, ...), or nothing; of a product
+        a tuple of each part's.
     """
 
     log_prior: float
     weights: Array
     parameters: Any
-    reference: Array
+    reference: Any
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -60,8 +61,8 @@ def packed(
     log_weights: Array,
     weights: Array,
     parameters: Any,
-    reference: Array | None = None,
-) -> tuple[str, Array, Array, Array | None, int, bool]:
+    reference: Any = None,
+) -> tuple[Kernel, Array, Array, Array | None, int, bool]:
     """Return theta as kernels read it: what `Coefficients` is made of.
 
     Parameters
@@ -226,7 +227,7 @@ class Model:
         log_weights: Array,
         parameters: Any,
         log_prior: float,
-        reference: Array | None = None,
+        reference: Any = None,
     ) -> Theta:
         if reference is None:
             reference = self.emission.reference(parameters)
@@ -250,7 +251,8 @@ class Model:
         means = np.ascontiguousarray(means, dtype=np.float64)
         with np.errstate(divide="ignore"):
             log_weights = np.log(self.latent.equal)
-        return self._theta(log_weights, self.emission.unit(means), 0.0, means)
+        emission = self.emission
+        return self._theta(log_weights, emission.unit(means), 0.0, emission.reference_at(means))
 
     def around(self, parameters: Any, counts: Any, *weights: Array) -> Stats:
         """Statistics of `counts` rows (K,) that are as the emission's parameters say.
@@ -261,6 +263,16 @@ class Model:
         """
         return self.layout.stats(
             {**self.latent.around(counts, *weights), **self.emission.around(parameters, counts)}
+        )
+
+    def common(self, stats: Stats) -> Stats:
+        """Statistics of as many rows in each component that are like all together.
+
+        Of counts and symbols, of which a component that has not seen some would hold them
+        impossible for ever; of Gaussians there is nothing.
+        """
+        return self.layout.stats(
+            {**self.latent.around(stats["strength"]), **self.emission.common(stats)}
         )
 
     def coordinates(self, posterior: Stats) -> Array:
@@ -299,8 +311,7 @@ class Model:
             )
         out = self.layout.stats({**latent, **fields})
         out.buffer += self.prior.buffer
-        moments = self.layout.moments
-        if moments is not None:
+        for moments in self.layout.moments:
             for name in (moments.mean, moments.scatter):  # these have the prior's in them
                 out[name][...] = fields[name]
         if not np.isfinite(out.buffer).all():

@@ -255,7 +255,7 @@ def _field(
         part = starts.stretches_of(data, rng)
         longest = max(part.n_rows // (3 * model.latent.n_components), 1)
         chains = [each for each in CHAIN_KINDS if each[1] <= longest] * n_races
-        if model.emission.moments is None:
+        if not model.emission.located:
             chains = [each for each in chains if each[0] != "spread"]
         if not model.latent.equal.all():
             chains.append(("segments", 1))
@@ -266,7 +266,7 @@ def _field(
         part = starts.sample_of(data, model.latent.n_components, rng)
         plan = [kind for kind, n in KINDS.items() for _ in range(n * n_races)]
         d = part.values.shape[1]
-        if model.emission.moments is None or d == 1 or part.n_rows * d**2 > MOST_TO_WHITEN:
+        if not model.emission.located or d == 1 or part.n_rows * d**2 > MOST_TO_WHITEN:
             plan = [kind for kind in plan if kind != "whitened"]
         names = [*plan]
         quick = part.n_rows <= loops.most_rows(model)

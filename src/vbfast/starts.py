@@ -129,9 +129,9 @@ def _stretched(n_rows: int, n: int, rng: np.random.Generator) -> NDArray[np.int6
 def _part(
     data: ArrayData, n_components: int, rng: np.random.Generator, width: int | None = None
 ) -> ArrayData:
-    """A random part of the rows, in the units of the frame, features one after another.
+    """A random part of the rows, features one after another: in the units of the frame.
 
-    Less where a row will be of `width` numbers than where it is of as many as it has.
+    Where a row will be of `width` numbers, in their own units, and less of them.
     """
     rows: slice | NDArray[np.int64] = slice(None)
     n_rows = data.n_rows
@@ -144,15 +144,18 @@ def _part(
         chosen = _stretched(n_rows, n, rng)
         rows = chosen if isinstance(rows, slice) else rows[chosen]
     values = data.values[rows].astype(np.float64)
-    values -= data.frame.origin
-    values *= data.frame.scale
     d = values.shape[1]
+    frame = data.frame
+    if width is None:
+        values -= frame.origin
+        values *= frame.scale
+        frame = Frame(np.zeros(d), np.ones(d), frame.variance)
     # Waking threads for a sweep of some 100 microseconds may cost more than it saves.
     n_threads = data.n_threads if values.size * n_components > 2**21 else 1
     return ArrayData(
         np.asfortranarray(values),
         None if data.weights is None else data.weights[rows],
-        Frame(np.zeros(d), np.ones(d), data.frame.variance),
+        frame,
         n_threads,
     )
 
@@ -256,10 +259,9 @@ def stretches_of(data: ArrayData, rng: np.random.Generator) -> ArrayData:
 def loosened(model: Model, posterior: Stats) -> Stats:
     """A posterior that a part of the rows led to, as a start for all: nothing is impossible."""
     out = model.latent.loosen(posterior)
-    if model.emission.moments is None:
+    if not model.emission.located:
         rows = Stats(model.layout, posterior.buffer - model.prior.buffer)
-        overall = model.around(model.emission.overall(rows), rows["strength"])
-        out = out + overall * LOOSE
+        out = out + model.common(rows) * LOOSE
     return out
 
 
@@ -356,20 +358,13 @@ def wide(model: Model, data: ArrayData) -> bool:
 def given_labels(model: Model, data: ArrayData, labels: NDArray[np.int64]) -> Stats:
     """A posterior to start from, of rows whose components are known."""
     if isinstance(model.latent, Mixture):
-        stats = _labelled(model, data, labels)
-        if model.emission.moments is not None:
-            return model.prior + stats
-        overall = model.around(model.emission.overall(stats), stats["strength"])
-        return model.prior + (stats * (1 - SPREAD) + overall * SPREAD)
+        return model.prior + _spread(model, _labelled(model, data, labels))
     return _chain_of(model, data, labels, sticky=False)
 
 
 def _points(model: Model, data: ArrayData, rows: slice | NDArray[np.bool_] = slice(None)) -> Array:
     """Rows as points that may be compared, (N, P)."""
-    values = data.values[rows].astype(np.float64)
-    if model.emission.moments is None:
-        return np.asfortranarray(model.emission.points(values))
-    return np.asfortranarray((values - data.frame.origin) * data.frame.scale)
+    return np.asfortranarray(model.emission.points(data.values[rows].astype(np.float64)))
 
 
 def _segments(data: ArrayData, k: int) -> NDArray[np.int64]:
@@ -433,7 +428,7 @@ def at_once(model: Model, data: ArrayData, plan: Sequence[Kind], rng: np.random.
     for kind in dict.fromkeys(plan):
         of = np.flatnonzero(kinds == kind)
         there, labels, init = np.empty((len(of), model.layout.size)), None, str(kind)
-        if kind == "whitened" and model.emission.moments is None:
+        if kind == "whitened" and not model.emission.located:
             init = "kmeans"
         elif kind == "whitened":
             labels, init = np.empty((len(of), data.n_rows), dtype=np.int64), "labels"
@@ -459,6 +454,13 @@ def each(model: Model, data: ArrayData, plan: Sequence[Kind], rng: np.random.Gen
     return out
 
 
+def _spread(model: Model, stats: Stats) -> Stats:
+    """Statistics of which a share is what all rows have in common, where they are to be spread."""
+    if model.emission.located:
+        return stats
+    return stats * (1 - SPREAD) + model.common(stats) * SPREAD
+
+
 def _of_part(model: Model, data: ArrayData, init: Kind, rng: np.random.Generator) -> Stats:
     """Statistics of counts or symbols by centroids among points that stand for them.
 
@@ -477,8 +479,7 @@ def _of_part(model: Model, data: ArrayData, init: Kind, rng: np.random.Generator
         means = _sought(part, k, init, rng)
     labels = _nearest(part, means)
     stats = _labelled(model, rows, labels) * (data.total_weight / rows.total_weight)
-    overall = model.around(emission.overall(stats), stats["strength"])
-    return stats * (1 - SPREAD) + overall * SPREAD
+    return _spread(model, stats)
 
 
 def posterior(model: Model, data: ArrayData, init: Kind, rng: np.random.Generator) -> Stats:
@@ -503,13 +504,13 @@ def posterior(model: Model, data: ArrayData, init: Kind, rng: np.random.Generato
     k = model.latent.n_components
     if init == "random":
         return model.prior + _labelled(model, data, rng.integers(k, size=data.n_rows))
-    if init == "whitened" and model.emission.moments is not None:
+    if init == "whitened" and model.emission.located:
         d = data.values.shape[1]
         unit = Frame(np.zeros(d), np.ones(d), np.ones(d))
         white = ArrayData(data.whitened(), data.weights, unit, data.n_threads)
         labels = _nearest(white, _centroids(white, k, "kmeans", rng))
         return model.prior + _labelled(model, data, labels)
-    if model.emission.moments is None:
+    if not model.emission.located:
         return model.prior + _of_part(model, data, init, rng)
     about = model.about(_centroids(data, k, init, rng))
     # In float64 arithmetic: a first theta is read from a scatter that may be close to singular.
@@ -554,8 +555,8 @@ def _labelled(model: Model, data: ArrayData, labels: NDArray[Any]) -> Stats:
     given = Assignment("given", precise=True)
     means = np.zeros((model.latent.n_components, model.emission.n_features))
     stats = labelled.sum(model.visit, model.about(means), given)
-    if model.emission.moments is not None:
-        stats = labelled.sum(model.visit, model.about(stats["mean"].copy()), given)
+    if model.layout.moments:
+        stats = labelled.sum(model.visit, model.about(model.emission.means_in(stats)), given)
     return stats
 
 

@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Moments:
-    """Three fields that are first and second moments in centred form.
+    """Three fields that are first and second moments, in centred form.
 
     They add up pairwise (Chan, Golub & LeVeque 1983), not entry by entry: two groups of weight
     a, b and means m, n have the mean (a m + b n)/(a + b) and the scatter S + T + ab/(a + b) dd',
@@ -46,7 +46,7 @@ class Layout:
     """Names and shapes of the fields of a `Stats`, in their order in the buffer."""
 
     fields: tuple[tuple[str, tuple[int, ...]], ...]
-    moments: Moments | None = None
+    moments: tuple[Moments, ...] = ()
 
     @cached_property
     def places(self) -> dict[str, tuple[int, int, tuple[int, ...]]]:
@@ -64,23 +64,26 @@ class Layout:
         return sum(math.prod(shape) for _, shape in self.fields)
 
     @cached_property
-    def moment_places(self) -> tuple[tuple[int, int, int], tuple[int, ...], tuple[int, ...]]:
-        """Where the three moments begin, and the shapes of mean and scatter."""
-        moments = self.moments
-        assert moments is not None
-        strength = self.places[moments.strength]
-        mean, scatter = self.places[moments.mean], self.places[moments.scatter]
-        if strength[2] != mean[2][:1]:
-            raise ValueError(
-                f"{moments.strength} has shape {strength[2]}, which doesn't go with "
-                f"{moments.mean} {mean[2]}"
-            )
-        return (strength[0], mean[0], scatter[0]), mean[2], scatter[2]
+    def moment_places(
+        self,
+    ) -> list[tuple[tuple[int, int, int], tuple[int, ...], tuple[int, ...]]]:
+        """Of each moments, where the three begin, and the shapes of mean and scatter."""
+        out = []
+        for moments in self.moments:
+            strength = self.places[moments.strength]
+            mean, scatter = self.places[moments.mean], self.places[moments.scatter]
+            if strength[2] != mean[2][:1]:
+                raise ValueError(
+                    f"{moments.strength} has shape {strength[2]}, which doesn't go with "
+                    f"{moments.mean} {mean[2]}"
+                )
+            out.append(((strength[0], mean[0], scatter[0]), mean[2], scatter[2]))
+        return out
 
     @property
     def n_normalisers(self) -> int:
         """Densities of one strength, and a normaliser each, in a prior: Gaussians have D."""
-        return 1 if self.moments is None else self.moment_places[1][-1]
+        return max(1, sum(mean[-1] for _, mean, _ in self.moment_places))
 
     def stats(self, values: Mapping[str, ArrayLike] | None = None) -> Stats:
         """Return statistics with these values, zero where a field has none."""
@@ -132,17 +135,15 @@ class Stats:
         if other.layout is not self.layout and other.layout != self.layout:
             raise ValueError(f"statistics of other fields can't be added: {self} and {other}")
         out = Stats(self.layout, self.buffer + other.buffer)
-        if self.layout.moments is not None:
-            _kernels.parameters.add(
-                self.buffer, other.buffer, out.buffer, *self.layout.moment_places
-            )
+        for places in self.layout.moment_places:
+            _kernels.parameters.add(self.buffer, other.buffer, out.buffer, *places)
         return out
 
     def __mul__(self, factor: float) -> Stats:
         """Return the statistics of data that count `factor` times."""
         out = Stats(self.layout, self.buffer * factor)
-        if self.layout.moments is not None:
-            out[self.layout.moments.mean][...] = self[self.layout.moments.mean]
+        for moments in self.layout.moments:
+            out[moments.mean][...] = self[moments.mean]
         return out
 
     __rmul__ = __mul__

@@ -179,7 +179,7 @@ def fit(latent=None, emission=None, data=None, method=None):
 def add(mean=(K, D), scatter=(K, D, D), strength=(K,)):
     layout = Layout(
         (("strength", strength), ("mean", mean), ("scatter", scatter)),
-        Moments("strength", "mean", "scatter"),
+        (Moments("strength", "mean", "scatter"),),
     )
     one = layout.stats()
     return one + one

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         mixture,
         parameters,
         precisions,
+        product,
         seeds,
         stationary,
         triangle,
@@ -48,6 +49,7 @@ __all__ = [
     "mixture_single",
     "parameters",
     "precisions",
+    "product",
     "seeds",
     "stationary",
     "triangle",
@@ -90,6 +92,7 @@ def load(level: str) -> SimpleNamespace:
         "mixture_single",
         "parameters",
         "precisions",
+        "product",
         "seeds",
         "stationary",
         "triangle",
@@ -100,6 +103,8 @@ def load(level: str) -> SimpleNamespace:
     for caller in (modules.chain, modules.loop, modules.mixture, modules.parameters):
         caller.EMISSIONS.update(modules.gaussian.EMISSIONS)
         caller.EMISSIONS.update(modules.discrete.EMISSIONS)
+    for caller in (modules.chain, modules.mixture):
+        caller.EMISSIONS.update(modules.product.EMISSIONS)
     modules.mixture_single.EMISSIONS.update(modules.gaussian_single.EMISSIONS)
     return modules
 
@@ -111,5 +116,5 @@ if not TYPE_CHECKING:
     chain, columns, discrete = _loaded.chain, _loaded.columns, _loaded.discrete
     factorial, gaussian = _loaded.factorial, _loaded.gaussian
     loop, mixture, mixture_single = _loaded.loop, _loaded.mixture, _loaded.mixture_single
-    parameters, precisions = _loaded.parameters, _loaded.precisions
+    parameters, precisions, product = _loaded.parameters, _loaded.precisions, _loaded.product
     seeds, stationary, triangle = _loaded.seeds, _loaded.stationary, _loaded.triangle

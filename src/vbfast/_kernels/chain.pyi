@@ -3,13 +3,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .inputs import Assignment, Block, Coefficients
+from .inputs import Assignment, Block, Coefficients, Kernel
 
 KINDS: tuple[str, ...]
 EMISSIONS: dict[str, Any]
 
 def statistics_size(
-    emission: str, n_components: int, n_features: int, n_categories: int = 0
+    emission: Kernel, n_components: int, n_features: int, n_categories: int = 0
 ) -> int: ...
 def visit(
     block: Block,

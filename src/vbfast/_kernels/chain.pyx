@@ -74,13 +74,12 @@ from .visit cimport (
     check_length,
     check_signals,
     clear,
-    emission_of,
     halted,
     open_rows,
     raise_pending,
     read_assignment,
+    read_emission,
     read_sequences,
-    shape_of,
     times,
     wait_for,
     watch_from_now,
@@ -1840,14 +1839,18 @@ cdef Py_ssize_t share_out(
 
 
 def statistics_size(
-    str emission, Py_ssize_t n_components, Py_ssize_t n_features, Py_ssize_t n_categories=0
+    emission, Py_ssize_t n_components, Py_ssize_t n_features, Py_ssize_t n_categories=0
 ):
     """Length of the statistics that `visit` fills.
 
     log_z, counts (K), start (K), transitions (K, K), the emission's own.
     """
-    cdef const Emission* of = emission_of(EMISSIONS, emission)
-    cdef Shape shape = shape_of(of, n_components, n_features, n_categories)
+    cdef const Emission* of
+    cdef Shape shape
+    cdef const Py_ssize_t* columns
+    cdef bytes _held = read_emission(
+        EMISSIONS, emission, n_components, n_features, n_categories, &of, &shape, &columns
+    )
     return head_size(n_components) + of.statistics_size(shape)
 
 
@@ -1947,8 +1950,10 @@ def visit(
     )
     cdef const double* latent
     cdef const int64_t* given
+    cdef const Py_ssize_t* columns
     cdef double* sums = NULL
     cdef bytes _held  # what bounds and order are in
+    cdef bytes _parts  # what the shape's parts and columns are in
     cdef int n_threads = threads_for(block.n_threads, MOST_TASKS)
     cdef Py_ssize_t n, i
     cdef Memory memory = Memory()
@@ -1969,7 +1974,6 @@ def visit(
         raise ValueError("rows of a sequence have no weights: block.weights must be None")
     if held[2] is None:
         raise ValueError("theta.latent must hold start and transition probabilities, not None")
-    job.emission = emission_of(EMISSIONS, theta.emission)
     look_into("coefficients", held[0], &coefficients)
     look_into("offsets", held[1], &offsets)
     look_into("origin", held[3], &origin)
@@ -1978,12 +1982,15 @@ def visit(
     n = offsets.size
     if n > MOST_STATES:
         raise ValueError(f"offsets has length {n}; at most {MOST_STATES} states are allowed")
-    job.shape = shape_of(job.emission, n, origin.size, theta.n_categories)
+    _parts = read_emission(
+        EMISSIONS, theta.emission, n, origin.size, theta.n_categories, &job.emission, &job.shape,
+        &columns,
+    )
     latent = doubles("latent", held[2], n + n * n)
     job.may_be_impossible = theta.may_be_impossible
     check_length("coefficients", coefficients.size, job.emission.coefficients_size(job.shape))
     job.source.origin = origin.data
-    job.source.scale = doubles("scale", held[4], job.shape.n_features)
+    job.source.scale = doubles("scale", held[4], origin.size)
     job.coefficients = coefficients.data
     job.offsets = offsets.data
     job.columns = lines(n)
@@ -2000,8 +2007,9 @@ def visit(
     )
     open_rows(block.values, &view, &job.source)
     try:
+        job.source.columns = columns
         job.n_rows = view.shape[0]
-        check_length("a row of values", view.shape[1], job.shape.n_features)
+        check_length("a row of values", view.shape[1], origin.size)
         _held = read_sequences(
             block.sequences, job.n_rows, &job.bounds, &job.order, &job.n_sequences
         )

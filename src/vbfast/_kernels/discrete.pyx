@@ -232,6 +232,7 @@ cdef inline Source transposed(
     source.single = sizeof(real) < 8
     source.origin = <const double*>room
     source.scale = <const double*>(room + n)
+    source.columns = NULL
     return source
 
 

@@ -14,11 +14,15 @@ __all__ = [
     "Block",
     "Coefficients",
     "CoupledCoefficients",
+    "Kernel",
     "Mixtures",
     "Sequences",
 ]
 
 Array = NDArray[np.float64]
+
+# Names of compiled functions; of a product, of each part: name, columns of X, symbols.
+Kernel = str | tuple[tuple[str, tuple[int, ...], int], ...]
 
 # Scores no higher are those of what is impossible: in coefficients it stands for log 0.
 LOWEST = -1.7e308
@@ -88,9 +92,11 @@ class Coefficients:
 
     Attributes
     ----------
-    emission : str
+    emission : str or tuple
         Name of the compiled functions that can read `coefficients`: "full", "tied", "diag",
-        "spherical", "poisson", "bernoulli" or "categorical"; of coupled chains "additive".
+        "spherical", "poisson", "exponential", "bernoulli" or "categorical"; of coupled chains
+        "additive". Of a product, (name, columns, n_categories) of each part, whose coefficients
+        stand one after the other.
     coefficients : ndarray of shape (size,)
     offsets : ndarray of shape (K,)
         Scores where the emission's own part is zero; of coupled chains one, (1,).
@@ -109,7 +115,7 @@ class Coefficients:
     Both may be of several thetas, (n_thetas, size) and (n_thetas, K), to visit rows once for all.
     """
 
-    emission: str
+    emission: Kernel
     coefficients: Array
     offsets: Array
     latent: Array | None = None

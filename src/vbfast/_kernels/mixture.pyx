@@ -50,12 +50,11 @@ from .visit cimport (
     check_signals,
     check_whole,
     clear,
-    emission_of,
     halted,
     open_rows,
     raise_pending,
     read_assignment,
-    shape_of,
+    read_emission,
     times,
     wait_for,
     watch_from_now,
@@ -279,11 +278,15 @@ EMISSIONS = {}
 
 
 def statistics_size(
-    str emission, Py_ssize_t n_components, Py_ssize_t n_features, Py_ssize_t n_categories=0
+    emission, Py_ssize_t n_components, Py_ssize_t n_features, Py_ssize_t n_categories=0
 ):
     """Length of the statistics that `visit` fills: log_z, counts (K), the emission's own."""
-    cdef const Emission* of = emission_of(EMISSIONS, emission)
-    cdef Shape shape = shape_of(of, n_components, n_features, n_categories)
+    cdef const Emission* of
+    cdef Shape shape
+    cdef const Py_ssize_t* columns
+    cdef bytes _held = read_emission(
+        EMISSIONS, emission, n_components, n_features, n_categories, &of, &shape, &columns
+    )
     return 1 + n_components + of.statistics_size(shape)
 
 
@@ -302,6 +305,8 @@ def visit(
     cdef Job job
     cdef Py_buffer view
     cdef Doubles coefficients, offsets, origin
+    cdef const Py_ssize_t* columns
+    cdef bytes _parts  # what the shape's parts and columns are in
     # So that they stay where they are.
     cdef tuple held = (
         theta.coefficients, theta.offsets, block.origin, block.scale, block.weights, block.labels
@@ -316,7 +321,6 @@ def visit(
     cdef double* common
     cdef double* partial
 
-    job.emission = emission_of(EMISSIONS, theta.emission)
     read_assignment(assignment, KINDS, &job.assignment)
     if job.assignment.kind == FACTORISED:
         job.assignment.kind = EXACT  # over rows: as they are
@@ -326,15 +330,16 @@ def visit(
     job.n_thetas = offsets.shape[0] if offsets.ndim == 2 else 1
     if not 1 <= offsets.ndim <= 2 or job.n_thetas == 0:
         raise ValueError(f"offsets must be (K,) or (n_thetas, K), not {shape_told(&offsets)}")
-    job.shape = shape_of(
-        job.emission, offsets.size // job.n_thetas, origin.size, theta.n_categories
+    _parts = read_emission(
+        EMISSIONS, theta.emission, offsets.size // job.n_thetas, origin.size, theta.n_categories,
+        &job.emission, &job.shape, &columns,
     )
     check_length(
         "coefficients", coefficients.size,
         times(job.n_thetas, job.emission.coefficients_size(job.shape)),
     )
     job.source.origin = origin.data
-    job.source.scale = doubles("scale", held[3], job.shape.n_features)
+    job.source.scale = doubles("scale", held[3], origin.size)
     job.first_row = block.first_row
     check_least("first_row", job.first_row, 0)
     job.log_z = NULL
@@ -344,10 +349,11 @@ def visit(
 
     open_rows(block.values, &view, &job.source)
     try:
+        job.source.columns = columns
         job.n_rows = view.shape[0]
         job.statistics_size = 1 + job.shape.n_components + job.emission.statistics_size(job.shape)
         # Everything that is read or written row by row, or feature by feature.
-        check_length("a row of values", view.shape[1], job.shape.n_features)
+        check_length("a row of values", view.shape[1], origin.size)
         job.weights = NULL
         if held[4] is not None:
             job.weights = doubles("weights", held[4], job.n_rows)

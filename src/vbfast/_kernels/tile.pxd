@@ -102,10 +102,16 @@ cdef inline Py_ssize_t stride_of(Py_ssize_t n_rows) noexcept nogil:
     return n_rows + 64 // <Py_ssize_t>sizeof(real)
 
 
+cdef struct Part  # of a product of emissions: see below
+
+
 cdef struct Shape:
     Py_ssize_t n_components
     Py_ssize_t n_features
     Py_ssize_t n_categories  # of symbols; 0 where features are numbers
+    # Of a product the emissions that it is made of; NULL, 0 of all others.
+    const Part* parts
+    Py_ssize_t n_parts
 
 
 # What a latent structure's kernel knows of an emission: six functions. `coefficients` is one
@@ -133,8 +139,15 @@ cdef struct Emission:
     void (*convert)(Shape shape, const double* coefficients, real* converted) noexcept nogil
 
 
+# An emission of a product: it sees `shape.n_features` of a tile's features, from `first_feature` on.
+cdef struct Part:
+    const Emission* emission
+    Shape shape
+    Py_ssize_t first_feature
+
+
 # Where data lies: strides in bytes, values float64 or float32; `origin` is subtracted from every
-# row and `scale` multiplied to it as the row is read.
+# row and `scale` multiplied to it as the row is read. A tile's feature d is column columns[d].
 cdef struct Source:
     const char* values
     Py_ssize_t row_stride
@@ -142,17 +155,35 @@ cdef struct Source:
     bint single  # float32
     const double* origin
     const double* scale
+    const Py_ssize_t* columns  # NULL: all of them, in their order
+
+
+cdef inline Py_ssize_t column_of(const Source* source, Py_ssize_t d) noexcept nogil:
+    return d if source.columns == NULL else source.columns[d]
+
+
+cdef inline Py_ssize_t side_by_side(
+    const Source* source, Py_ssize_t d, Py_ssize_t most
+) noexcept nogil:
+    """How many columns, `most` at most, follow one another from that of feature d on."""
+    cdef Py_ssize_t n = 1
+    if source.columns == NULL:
+        return most
+    while n < most and source.columns[d + n] == source.columns[d] + n:
+        n += 1
+    return n
 
 
 cdef inline void read_column(
     Source source, Py_ssize_t d, Py_ssize_t first, Py_ssize_t begin, Py_ssize_t end, real* out
 ) noexcept nogil:
     """out[row] = feature d of row first + row, centred and scaled, for begin <= row < end."""
+    cdef Py_ssize_t column = column_of(&source, d)
     cdef const char* values = (
-        source.values + first * source.row_stride + d * source.column_stride
+        source.values + first * source.row_stride + column * source.column_stride
     )
-    cdef double origin = source.origin[d]
-    cdef double scale = source.scale[d]
+    cdef double origin = source.origin[column]
+    cdef double scale = source.scale[column]
     cdef Py_ssize_t row
     if source.single:
         for row in range(begin, end):
@@ -169,7 +200,7 @@ cdef inline void read_tile(
     Py_ssize_t n_rows, Py_ssize_t stride, real* tile,
 ) noexcept nogil:
     """Read rows first .. first + n_used into tile[feature, row]; the rest of n_rows is zero."""
-    cdef Py_ssize_t d, row
+    cdef Py_ssize_t column, d, row, width
     cdef Py_ssize_t in_squares = 0
     if SQUARE > 0 and source.column_stride == (4 if source.single else 8) and n_features > 2:
         in_squares = n_used - n_used % max(SQUARE, 1)
@@ -177,13 +208,16 @@ cdef inline void read_tile(
         while row < in_squares:
             d = 0
             while d < n_features:
+                column = column_of(&source, d)
+                width = side_by_side(&source, d, min(n_features - d, SQUARE))
                 read_square(
-                    source.values + (first + row) * source.row_stride + d * source.column_stride,
-                    source.row_stride, source.single, min(n_features - d, SQUARE),
-                    source.origin + d, source.scale + d, n_rows * source.row_stride,
+                    source.values + (first + row) * source.row_stride
+                    + column * source.column_stride,
+                    source.row_stride, source.single, width,
+                    source.origin + column, source.scale + column, n_rows * source.row_stride,
                     tile + d * stride + row, stride,
                 )
-                d += SQUARE
+                d += width
             row += SQUARE
     for d in range(n_features):
         read_column(source, d, first, in_squares, n_used, tile + d * stride)
@@ -201,7 +235,8 @@ cdef inline void read_spans(
     come to its end stays at its last row.
     """
     cdef const char* rows[BUNDLE]
-    cdef Py_ssize_t d, i, step
+    cdef const char* places[BUNDLE]
+    cdef Py_ssize_t column, d, i, n, step
     cdef Py_ssize_t width = max(SQUARE, 1)
     cdef double x
     cdef bint in_squares = (
@@ -214,28 +249,29 @@ cdef inline void read_spans(
             )
         d = 0
         while d < n_features:
+            column = column_of(&source, d)
+            for i in range(BUNDLE):
+                places[i] = rows[i] + column * source.column_stride
             if in_squares:
+                n = side_by_side(&source, d, min(n_features - d, width))
                 i = 0
                 while i < BUNDLE:
                     gather_square(
-                        rows + i, source.single, min(n_features - d, width), source.origin + d,
-                        source.scale + d, BUNDLE * source.row_stride,
+                        places + i, source.single, n, source.origin + column,
+                        source.scale + column, BUNDLE * source.row_stride,
                         tile + d * stride + step * BUNDLE + i, stride,
                     )
                     i += width
-                for i in range(BUNDLE):
-                    rows[i] = rows[i] + width * source.column_stride
-                d += width
+                d += n
                 continue
             for i in range(BUNDLE):
                 if source.single:
-                    x = (<const float*>rows[i])[0]
+                    x = (<const float*>places[i])[0]
                 else:
-                    x = (<const double*>rows[i])[0]
+                    x = (<const double*>places[i])[0]
                 tile[d * stride + step * BUNDLE + i] = <real>(
-                    (x - source.origin[d]) * source.scale[d]
+                    (x - source.origin[column]) * source.scale[column]
                 )
-                rows[i] = rows[i] + source.column_stride
             d += 1
 
 

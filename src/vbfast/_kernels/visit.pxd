@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset, strcmp
 
 from .arrays cimport any_integers, open_array
 from .assign cimport BEST, DRAW, EXACT, FACTORISED, FILTER, GIVEN, HARD, SCORES, Assignment
-from .tile cimport Emission, Shape, Source, look_at, rest, seconds, thread_index
+from .tile cimport Emission, Part, Shape, Source, look_at, rest, seconds, thread_index
 
 
 cdef extern from "Python.h":
@@ -129,6 +129,8 @@ cdef inline Shape shape_within(
     shape.n_components = n_components
     shape.n_features = n_features
     shape.n_categories = n_categories
+    shape.parts = NULL
+    shape.n_parts = 0
     return shape
 
 
@@ -141,6 +143,58 @@ cdef inline Shape shape_of(
     if emission.coefficients_size(shape) == 0:
         raise ValueError(f"n_categories is {n_categories}; for symbols it must be >= 1")
     return shape
+
+
+cdef inline bytes read_emission(
+    dict emissions, told, Py_ssize_t n_components, Py_ssize_t n_columns, Py_ssize_t n_categories,
+    const Emission** emission, Shape* shape, const Py_ssize_t** columns,
+):
+    """Find an emission by its name, or a product of several, the shape it has, the columns it sees.
+
+    A product is told as a tuple of (name, columns, n_categories), one for each part; its features
+    are the parts' columns, one part's after the other's. What is returned keeps them in their place.
+    """
+    cdef Py_ssize_t n_features = 0
+    cdef Py_ssize_t widest = 0
+    cdef Py_ssize_t column
+    cdef Part* part
+    cdef Py_ssize_t* place
+    cdef bytes held
+    if type(told) is not tuple:
+        emission[0] = emission_of(emissions, told)
+        shape[0] = shape_of(emission[0], n_components, n_columns, n_categories)
+        columns[0] = NULL
+        return None
+    check_least("the number of parts", len(told), 1)
+    for _, of_part, symbols in told:
+        n_features += len(of_part)
+        widest = max(widest, symbols)
+    held = PyBytes_FromStringAndSize(
+        NULL, times(len(told), sizeof(Part)) + times(n_features, sizeof(Py_ssize_t))
+    )
+    emission[0] = emission_of(emissions, "product")
+    shape[0] = shape_within(n_components, n_features, widest)
+    part = <Part*>PyBytes_AS_STRING(held)
+    shape.parts = part
+    shape.n_parts = len(told)
+    place = <Py_ssize_t*>(part + shape.n_parts)
+    columns[0] = place
+    n_features = 0
+    for name, of_part, symbols in told:
+        part.emission = emission_of(emissions, name)
+        if part.emission == emission[0]:
+            raise ValueError("a part of a product can't be a product")
+        part.shape = shape_of(part.emission, n_components, len(of_part), symbols)
+        part.first_feature = n_features
+        for column in of_part:
+            if not 0 <= column < n_columns:
+                raise ValueError(
+                    f"a part of a product is of column {column}; 0 to {n_columns - 1} are allowed"
+                )
+            place[n_features] = column
+            n_features += 1
+        part += 1
+    return held
 
 
 cdef inline int check_length(str name, Py_ssize_t length, Py_ssize_t expected) except -1:
@@ -213,6 +267,7 @@ cdef inline int open_rows(object values, Py_buffer* view, Source* source) except
     source.row_stride = view.strides[0]
     source.column_stride = view.strides[1]
     source.single = view.itemsize == 4
+    source.columns = NULL
     return 0
 
 

@@ -6,5 +6,14 @@ from .categorical import Categorical
 from .exponential import Exponential
 from .gaussian import Gaussian
 from .poisson import Poisson
+from .product import Product
 
-__all__ = ["AdditiveGaussian", "Bernoulli", "Categorical", "Exponential", "Gaussian", "Poisson"]
+__all__ = [
+    "AdditiveGaussian",
+    "Bernoulli",
+    "Categorical",
+    "Exponential",
+    "Gaussian",
+    "Poisson",
+    "Product",
+]

@@ -20,7 +20,7 @@ from ..conjugate import (
     regression,
 )
 from ..data import Frame, check_size
-from ..stats import Stats
+from ..stats import Moments, Stats
 from .gaussian import InFrame
 
 __all__ = ["AdditiveCovariance", "AdditiveGaussian"]
@@ -78,7 +78,7 @@ class AdditiveGaussian(InFrame):
     #: Name by which kernels are told of it: that of coupled chains knows it alone.
     kernel: ClassVar[str] = "additive"
     #: Its statistics add up as they are.
-    moments: ClassVar[None] = None
+    moments: ClassVar[tuple[Moments, ...]] = ()
     #: What makes the prior proper.
     proper_with: ClassVar[str] = "mean_precision, degrees_of_freedom and scatter"
 

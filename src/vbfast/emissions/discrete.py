@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -13,7 +14,7 @@ from .. import _kernels
 from .._kernels.inputs import LOWEST
 from ..conjugate import LEAST_CONCENTRATION, MOST_ROWS, TINY, Probabilities, Tables
 from ..data import ArrayData, ByValue, Frame, check_size
-from ..stats import Stats
+from ..stats import Moments, Stats
 
 __all__ = ["Discrete", "Symbols", "as_hyperparameter"]
 
@@ -23,13 +24,59 @@ Array = NDArray[np.float64]
 PORTION = 2**16
 
 
-class Discrete(ByValue, ABC):
+class WithBase(ABC):
+    """An emission whose scores leave out what is the same for every theta."""
+
+    @abstractmethod
+    def check_rows(
+        self, values: NDArray[Any], name: str = "X", columns: Sequence[int] | None = None
+    ) -> None:
+        """Raise ValueError where a value can't come from this emission.
+
+        Parameters
+        ----------
+        values : ndarray of shape (N, D)
+        name : str
+            What the error calls it.
+        columns : sequence of int, optional
+            What numbers the error calls its columns by.
+        """
+
+    @abstractmethod
+    def log_base(self, values: NDArray[Any]) -> Array:
+        """What kernels leave out of each row's log probability, whatever theta is, (N,)."""
+
+    def check(self, data: ArrayData) -> ArrayData:
+        """Return the data with the constant that kernels leave out of the objective.
+
+        Parameters
+        ----------
+        data : ArrayData
+            In its own units: ``ArrayData.of(X, standardise=False)``.
+
+        Raises
+        ------
+        ValueError
+            If a value can't come from this emission.
+        """
+        self.check_rows(data.values)
+        constant = 0.0
+        for first in range(0, data.n_rows, PORTION):
+            rows = slice(first, first + PORTION)
+            base = self.log_base(data.values[rows])
+            constant += float((base if data.weights is None else base * data.weights[rows]).sum())
+        return data.with_constant(constant)
+
+
+class Discrete(WithBase, ByValue):
     """An emission whose features are independent, and never standardised."""
 
     n_features: int
 
     #: Statistics simply add up.
-    moments: ClassVar[None] = None
+    moments: ClassVar[tuple[Moments, ...]] = ()
+    #: Where starts look for centroids: among `points`.
+    located: ClassVar[bool] = False
     #: Whether the compiled loop knows this emission: see loops.py.
     compiled: ClassVar[bool] = True
     #: Name of the compiled scores and statistics.
@@ -61,6 +108,10 @@ class Discrete(ByValue, ABC):
         """What statistics are taken about: nothing, (K, 0)."""
         return np.zeros((len(next(iter(theta.arrays.values()))), 0))
 
+    def reference_at(self, means: Array) -> Array:
+        """The same, where it is to be these (K, D)."""
+        return np.zeros((len(means), 0))
+
     def log_volume(self, n_components: int) -> float:
         """Turn a density of parameters into one in the units of the data, by adding."""
         return 0.0
@@ -87,23 +138,19 @@ class Discrete(ByValue, ABC):
         """What is."""
         return self._allowed
 
-    def check_rows(self, values: NDArray[Any], name: str = "X") -> None:
-        """Raise ValueError where a value can't come from this emission.
-
-        Parameters
-        ----------
-        values : ndarray of shape (N, D)
-        name : str
-            What the error calls it.
-        """
+    def check_rows(
+        self, values: NDArray[Any], name: str = "X", columns: Sequence[int] | None = None
+    ) -> None:
+        """Raise ValueError where a value can't come from this emission."""
         for first in range(0, len(values), PORTION):
             part = values[first : first + PORTION]
             wrong = self._wrong(part)
             if wrong.any():
                 row, column = (int(i) for i in np.argwhere(wrong)[0])
+                shown = column if columns is None else columns[column]
                 raise ValueError(
-                    f"{name}[{first + row}, {column}] is {part[row, column]:g} (row {first + row}, "
-                    f"column {column}); {self._allowed_in(column)} are allowed"
+                    f"{name}[{first + row}, {shown}] is {part[row, column]:g} (row {first + row}, "
+                    f"column {shown}); {self._allowed_in(column)} are allowed"
                 )
 
     @property
@@ -144,26 +191,21 @@ class Discrete(ByValue, ABC):
         """What kernels leave out of each row's log probability, whatever theta is, (N,)."""
         return np.zeros(len(values))
 
-    def check(self, data: ArrayData) -> ArrayData:
-        """Return the data with the constant that kernels leave out of the objective.
+    @abstractmethod
+    def around(self, theta: Any, counts: Array) -> dict[str, Array]:
+        """Statistics of `counts` rows (K,) that are as theta says."""
 
-        Parameters
-        ----------
-        data : ArrayData
-            In its own units: ``ArrayData.of(X, standardise=False)``.
+    @abstractmethod
+    def overall(self, stats: Stats) -> Any:
+        """Parameters of all rows together for each component."""
 
-        Raises
-        ------
-        ValueError
-            If a value can't come from this emission.
-        """
-        self.check_rows(data.values)
-        constant = 0.0
-        for first in range(0, data.n_rows, PORTION):
-            rows = slice(first, first + PORTION)
-            base = self.log_base(data.values[rows])
-            constant += float((base if data.weights is None else base * data.weights[rows]).sum())
-        return data.with_constant(constant)
+    def common(self, stats: Stats) -> dict[str, Array]:
+        """Statistics of as many rows that are like all together."""
+        return self.around(self.overall(stats), stats["strength"])
+
+    def means_in(self, stats: Stats) -> Array:
+        """What statistics are best taken about, (K, D): it is all the same."""
+        return np.zeros((len(stats["strength"]), self.n_features))
 
 
 class Symbols(Discrete):
@@ -229,6 +271,10 @@ class Symbols(Discrete):
         tally = stats["tally"].sum(axis=0) + (self._concentrations > 0)
         tally = tally / tally.sum(axis=1, keepdims=True)
         return Probabilities.point(np.broadcast_to(tally, stats["tally"].shape))
+
+    def n_coordinates(self, n_components: int) -> int:
+        """How many numbers `coordinates` gives."""
+        return n_components * self.n_features * self._n_symbols
 
     def _seen(self, stats: Stats) -> Array:
         """What rows brought to a tally."""

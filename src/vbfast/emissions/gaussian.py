@@ -106,7 +106,9 @@ class InFrame(ByValue):
     def _log_scale(self) -> float:
         return float(np.log(self.units.scale).sum())
 
-    def check_rows(self, values: NDArray[Any]) -> None:
+    def check_rows(
+        self, values: NDArray[Any], name: str = "X", columns: Sequence[int] | None = None
+    ) -> None:
         """Nothing: any finite row can come from a Gaussian."""
 
     def log_base(self, values: NDArray[Any]) -> float:
@@ -167,6 +169,8 @@ class Gaussian(InFrame):
     reg_covar: float = 0.0
     frame: Frame | None = None
 
+    #: Where starts look for centroids: among the rows themselves, in the frame's units.
+    located: ClassVar[bool] = True
     #: What makes the prior proper.
     proper_with: ClassVar[str] = "mean_precision or mean_variance, degrees_of_freedom and scatter"
 
@@ -245,9 +249,9 @@ class Gaussian(InFrame):
         return {"reg_covar": float(self.reg_covar)}
 
     @cached_property
-    def moments(self) -> Moments:
+    def moments(self) -> tuple[Moments, ...]:
         """How those statistics add up."""
-        return Moments("strength", "mean", "scatter")
+        return (Moments("strength", "mean", "scatter"),)
 
     @cached_property
     def _independent_mean(self) -> tuple[Array, Array]:
@@ -317,6 +321,12 @@ class Gaussian(InFrame):
             self.kernel, raw, counts, reference, self.reg_covar, self.units.variance
         )
         return {"strength": counts, "mean": mean, "dof": dof, "scatter": scatter}
+
+    def n_coordinates(self, n_components: int) -> int:
+        """How many numbers `coordinates` gives."""
+        d, shape = self.n_features, self._scatter_shape(n_components)
+        own = d * (d + 1) // 2 if len(shape) == 3 else shape[1]
+        return n_components * d + shape[0] * own
 
     def coordinates(self, stats: Stats, held: NDArray[np.bool_]) -> Array:
         """Unconstrained numbers for means and scatter: with scatter = U diag(d) U', U unit lower.
@@ -388,6 +398,18 @@ class Gaussian(InFrame):
         ones = np.eye(self.n_features) if self.covariance_type in ("full", "tied") else 1.0
         return point(means, np.full(shape, ones))
 
+    def common(self, stats: Stats) -> dict[str, Array]:
+        """Statistics of rows that are like all together: none, a start needs no such."""
+        return {}
+
+    def means_in(self, stats: Stats) -> Array:
+        """What statistics are best taken about, (K, D)."""
+        return stats["mean"].copy()
+
+    def points(self, values: Array) -> Array:
+        """Where rows lie, for a start to look for centroids: in the frame's units, (N, D)."""
+        return np.asarray((values - self.units.origin) * self.units.scale)
+
     def _fields(self, counts: Array, means: Array, scatter: Array) -> dict[str, Array]:
         dof = counts * self._rows_per_dof
         if self.covariance_type == "tied":
@@ -415,6 +437,10 @@ class Gaussian(InFrame):
         near or all far.
         """
         return _kernels.parameters.reference(self.kernel, theta)
+
+    def reference_at(self, means: Array) -> Array:
+        """The same, where it is to be these (K, D)."""
+        return means
 
     def coefficients(self, theta: Gaussians, reference: Array) -> Array:
         """Pack what the kernel reads of theta: see gaussian.pyx."""

@@ -93,6 +93,10 @@ class OfRates(Discrete):
         sums = _kernels.parameters.discrete_statistics(self.kernel, raw, shape)
         return {"strength": counts, "sums": sums}
 
+    def n_coordinates(self, n_components: int) -> int:
+        """How many numbers `coordinates` gives."""
+        return n_components * self.n_features
+
     def _seen(self, stats: Stats) -> Array:
         """What rows brought to the sums."""
         return np.asarray(stats["sums"] - self._before_rows[0])

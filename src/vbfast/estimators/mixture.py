@@ -199,7 +199,7 @@ class MixtureBase(FittedByMethod):
         if previous is not None:
             given, n_starts = previous, (n_starts if isinstance(method, FullInference) else 1)
         races = self._races(given, method)
-        if races and model.emission.moments is None:
+        if races and not model.emission.located:
             data = data.merged()
         posteriors = self._starts(model, data, given, method, n_starts, rng)
         if isinstance(method, FullInference):
