@@ -829,52 +829,84 @@ def sum_over_paths(scores, start, transitions, kind):
     return log_joint.max() + np.log(weight.sum()), q, pairs
 
 
-def chain_climb(X, states, lengths, row, k, kind, read, *, n_sweeps):
-    """Sweeps from states (N,), under a row of conftest.CHAINS, q(T) by enumeration of all paths.
+def emission_part(X, q, row, read):
+    """Parameters read off responsibilities q, under a row of conftest.CHAINS.
+
+    Returns scores (N, K), log p(x | theta) or its expectation, and log p(theta) or minus the KL.
+    """
+    k = q.shape[1]
+    if hasattr(row.part, "emission"):
+        scores_of, rest = discrete_emission(X, q, row.part, read, np.ones(len(X)))
+        scores, values = scores_of(np.zeros(k)), (rest,)
+    else:
+        own = row.part.reference(X.shape[1]) or flat_prior(row.emission, k, X.shape[1])
+        posterior = update(own, row.emission, *moments(X, q, row.emission))
+        if read == "mode":
+            _, *values = mode(posterior, row.emission)
+            scores = row.scores(X, *values)
+        else:
+            # Of the means and precisions alone: weights as in their prior.
+            posterior.alpha = np.full(k, own.alpha0)
+            scores = expected_scores(X, posterior, row.emission)
+            scores -= dirichlet_mean_log(posterior.alpha)
+            rest = kl(posterior, row.emission, own)
+    if read == "mean":
+        return scores, -rest
+    if not row.proper:
+        return scores, 0.0
+    equal = np.full(k, 1 / k), np.full(k, row.part.alpha)
+    return scores, row.part.log_prior(equal[0], *values) - dirichlet_log_density(*equal)
+
+
+def product_climb(parts, states, lengths, k, kind, read, *, n_sweeps):
+    """Sweeps from states (N,), of parts (X, row of conftest.CHAINS), by plain formulas.
 
     EM ("mode", "exact"), crisp EM ("mode", "hard") and mean field ("mean", "exact"; Beal 2003,
-    3.4). Returns a list of objective, q (N, K) and the transitions expected (K, K), which ends with
-    None in their place where it depends on which of equally good paths is taken. Raises
-    ZeroDivisionError where a state without rows or transitions has no maximum of the likelihood.
+    3.4), q(T) of chains by enumeration of all paths; of a mixture where `lengths` is None. Returns
+    a list of objective, q (N, K) and the transitions expected (K, K), which ends with None in their
+    place where it depends on which of equally good paths is taken. Raises ZeroDivisionError where a
+    state without rows or transitions has no maximum of the likelihood.
     """
-    ends = np.cumsum(lengths)
-    parts = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
-    q, prior = one_hot(states, k), row.concentrations(k)
-    pairs = sum(q[part][:-1].T @ q[part][1:] for part in parts)
-    discrete, out = hasattr(row.part, "emission"), []
+    q, row = one_hot(states, k), parts[0][1]
+    prior, slices, pairs = row.concentrations(k), [], np.zeros((k, k))
+    if lengths is None:
+        prior = prior[:1]
+    else:
+        ends = np.cumsum(lengths)
+        slices = [slice(end - n, end) for end, n in zip(ends, lengths, strict=True)]
+        pairs = sum(q[rows][:-1].T @ q[rows][1:] for rows in slices)
+    out = []
     for _ in range(n_sweeps):
-        alpha = prior + np.concatenate([[sum(q[part][0] for part in parts)], pairs])
+        if lengths is None:
+            alpha = prior + q.sum(axis=0)
+        else:
+            alpha = prior + np.concatenate([[sum(q[rows][0] for rows in slices)], pairs])
         if not row.proper and np.any((alpha - 1).sum(axis=1) < 1e-9):
             raise ZeroDivisionError
         if read == "mode":
             weights = np.array([dirichlet_mode(each) for each in alpha])
+            more = sum(map(dirichlet_log_density, weights, prior)) if row.proper else 0.0
         else:
             weights = np.exp([dirichlet_mean_log(each) for each in alpha])
             more = -sum(map(dirichlet_kl, alpha, prior))
-        if discrete:
-            scores_of, rest = discrete_emission(X, q, row.part, read, np.ones(len(X)))
-            scores = scores_of(np.zeros(k))
-            values = (rest,)
-        else:
-            own = row.part.reference(X.shape[1]) or flat_prior(row.emission, k, X.shape[1])
-            posterior = update(own, row.emission, *moments(X, q, row.emission))
-            if read == "mode":
-                _, *values = mode(posterior, row.emission)
-                scores = row.scores(X, *values)
-            else:
-                # Of the means and precisions alone: weights as in their prior.
-                posterior.alpha = np.full(k, own.alpha0)
-                scores = expected_scores(X, posterior, row.emission)
-                scores -= dirichlet_mean_log(posterior.alpha)
-                rest = kl(posterior, row.emission, own)
-        more = row.log_prior(weights, *values) if read == "mode" else more - rest
-        found = [sum_over_paths(scores[part], weights[0], weights[1:], kind) for part in parts]
+        each = [emission_part(X, q, of_part, read) for X, of_part in parts]
+        scores, more = sum(one for one, _ in each), more + sum(rest for _, rest in each)
+        if lengths is None:
+            log_z, q = assign(scores + _log(weights[0]), kind)
+            out.append((log_z.sum() + more, q, pairs))
+            continue
+        found = [sum_over_paths(scores[rows], weights[0], weights[1:], kind) for rows in slices]
         log_z, each, pairs = zip(*found, strict=True)
         if any(q is None for q in each):
             return [*out, (sum(log_z) + more, None, None)]
         q, pairs = np.concatenate(each), sum(pairs)
         out.append((sum(log_z) + more, q, pairs))
     return out
+
+
+def chain_climb(X, states, lengths, row, k, kind, read, *, n_sweeps):
+    """`product_climb` of a single part."""
+    return product_climb([(X, row)], states, lengths, k, kind, read, n_sweeps=n_sweeps)
 
 
 # Exact truth by enumeration ----------------------------------------------------------------------

@@ -1,0 +1,334 @@
+"""Products of emissions in kernels: any parts, of any columns, against each part's references."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pytest
+import reference as ref
+from conftest import COVARIANCE_TYPES, DiscreteRow
+from hypothesis import given
+from hypothesis import strategies as st
+from test_chain import KINDS, Chain, random_chain
+from test_kernels import (
+    LEVELS,
+    DiscreteTheta,
+    Theta,
+    assert_statistics,
+    assert_tally,
+    discrete_rows,
+)
+from test_visits import (
+    EMISSIONS,
+    FEATURES,
+    ROWS,
+    assert_drawn,
+    assert_factorised,
+    lengths_of,
+    seeded,
+)
+
+from vbfast import _kernels
+from vbfast._kernels.inputs import Assignment, Block, Coefficients
+
+
+@dataclass(frozen=True)
+class Together:
+    """Rows of several emissions, their columns anywhere among others, and parameters for them."""
+
+    parts: list
+    n: int
+    k: int
+    unused: int = 0
+    order: str = "any"
+    dtype: str = "float64"
+    layout: str = "C"
+    weights: str | None = None
+    seed: int = 0
+
+    @cached_property
+    def rng(self):
+        return np.random.default_rng(self.seed)
+
+    @cached_property
+    def thetas(self):
+        return [
+            Theta(self.rng, emission, self.k, d, far)
+            if emission in COVARIANCE_TYPES
+            else DiscreteTheta(self.rng, DiscreteRow(emission), self.k, d, 0.0)
+            for emission, d, far in self.parts
+        ]
+
+    @cached_property
+    def columns(self):
+        """Of each part."""
+        widths = [d for _, d, _ in self.parts]
+        total = sum(widths) + self.unused
+        each = self.rng.permutation(total) if self.order == "any" else np.arange(total)
+        return [tuple(own.tolist()) for own in np.split(each, np.cumsum(widths))[: len(widths)]]
+
+    @cached_property
+    def values(self):
+        total = sum(d for _, d, _ in self.parts) + self.unused
+        X = np.full((self.n, total), np.nan)  # of a column that nobody sees it is all the same
+        for (emission, d, _), theta, own in zip(self.parts, self.thetas, self.columns, strict=True):
+            if emission in COVARIANCE_TYPES:
+                rows = self.rng.standard_normal((self.n, d)) + theta.means[0]
+                X[:, own] = rows / self.scale[list(own)] + self.origin[list(own)]
+            else:
+                X[:, own] = discrete_rows(self.rng, theta.row, self.n, d)
+        X = X.astype(self.dtype)
+        if self.layout == "F":
+            return np.asfortranarray(X)
+        if self.layout == "strided":
+            wide = np.full((2 * self.n, 3 * total), np.nan, self.dtype)
+            wide[::2, 1::3] = X
+            return wide[::2, 1::3]
+        return X
+
+    @cached_property
+    def frame(self):
+        total = sum(d for _, d, _ in self.parts) + self.unused
+        origin, scale = np.zeros(total), np.ones(total)
+        for (emission, d, _), own in zip(self.parts, self.columns, strict=True):
+            if emission in COVARIANCE_TYPES:
+                origin[list(own)] = self.rng.uniform(2, 4, d)
+                scale[list(own)] = self.rng.uniform(0.3, 0.7, d)
+        return origin, scale
+
+    origin = property(lambda self: self.frame[0])
+    scale = property(lambda self: self.frame[1])
+
+    @cached_property
+    def weight(self):
+        if self.weights is None:
+            return None
+        if self.weights == "whole":
+            return self.rng.integers(0, 4, self.n).astype(float)
+        return self.rng.uniform(0, 3, self.n) * (self.rng.random(self.n) > 0.3)
+
+    @cached_property
+    def rows(self):
+        """What kernels see of each part."""
+        X = (self.values.astype(np.float64) - self.origin) * self.scale
+        return [X[:, list(own)] for own in self.columns]
+
+    @cached_property
+    def scores(self):
+        """Log densities of all parts together, as kernels have them."""
+        total = np.zeros((self.n, self.k))
+        for theta, rows in zip(self.thetas, self.rows, strict=True):
+            total += theta.scores(rows) - np.reshape(theta.emission.log_base(rows), (-1, 1))
+        return total
+
+    def coefficients(self):
+        told = [theta.kernel() for theta in self.thetas]
+        return Coefficients(
+            tuple(
+                (one.emission, own, one.n_categories)
+                for one, own in zip(told, self.columns, strict=True)
+            ),
+            np.concatenate([np.ravel(one.coefficients) for one in told]),
+            sum(theta.offsets for theta in self.thetas),
+        )
+
+    def block(self, labels=None, n_threads=1, first_row=0):
+        return Block(
+            self.values, self.weight, labels, self.origin, self.scale, first_row, n_threads
+        )
+
+    def fields(self, raw):
+        """All that raw statistics say, without what is padding in them."""
+        start = 1 + self.k
+        yield raw[:start]
+        for theta, rows in zip(self.thetas, self.rows, strict=True):
+            told = theta.kernel()
+            size = _kernels.mixture.statistics_size(
+                told.emission, self.k, rows.shape[1], told.n_categories
+            )
+            end = start + size - 1 - self.k
+            counts = raw[1 : 1 + self.k].copy()
+            yield from theta.emission.collect(raw[start:end], counts, theta.reference).values()
+            start = end
+
+    def assert_parts(self, emission, counts, q, weight):
+        """What the parts got are the statistics of their own columns."""
+        start = 0
+        for theta, rows in zip(self.thetas, self.rows, strict=True):
+            told = theta.kernel()
+            size = _kernels.mixture.statistics_size(
+                told.emission, self.k, rows.shape[1], told.n_categories
+            )
+            end = start + size - 1 - self.k
+            raw = np.concatenate([[0.0], counts, emission[start:end]])
+            if isinstance(theta, Theta):
+                assert_statistics(theta, raw, rows, weight, q, np.zeros(len(rows)), 1e-10)
+            else:
+                assert_tally(theta, raw, rows, weight[:, None] * q)
+            start = end
+        assert start == len(emission)
+
+
+def together(most=513, weights=(None,)):
+    part = st.tuples(
+        st.sampled_from(EMISSIONS),
+        st.one_of(st.integers(1, 5), st.sampled_from(FEATURES)),
+        st.sampled_from(["near", "some", "all"]),
+    )
+    return st.builds(
+        Together,
+        st.lists(part, min_size=1, max_size=4),
+        st.one_of(st.sampled_from([n for n in ROWS if n <= most]), st.integers(1, most)),
+        st.one_of(st.integers(1, 9), st.sampled_from([12, 16, 17])),
+        st.integers(0, 3),
+        st.sampled_from(["any", "side by side"]),
+        st.sampled_from(["float64", "float32"]),
+        st.sampled_from(["C", "F", "strided"]),
+        st.sampled_from(weights),
+        st.integers(0, 2**32 - 1),
+    )
+
+
+@pytest.mark.parametrize("kind", ["scores", "exact", "factorised", "best", "hard", "draw", "given"])
+def test_mixture(kind):
+    @seeded(kind, "product", n=40)
+    @given(
+        case=together(weights=(None, "whole", "whole" if kind == "draw" else "real")),
+        truncation=st.integers(1, 9),
+    )
+    def run(case, truncation):
+        n, k = case.scores.shape
+        labels = case.rng.integers(k, size=n)
+        weight = np.ones(n) if case.weight is None else case.weight
+        present = weight > 0
+        theta = case.coefficients()
+        assignment = Assignment(kind, truncation=min(truncation, k), seed=3)
+        for level in LEVELS:
+            kernel = _kernels.load(level).mixture
+            size = kernel.statistics_size(theta.emission, k, case.values.shape[1])
+            found = []
+            for n_threads in (1, 2):
+                out = {"q": np.full((n, k), np.nan)}
+                if kind != "scores":
+                    out |= {"log_z": np.full(n, np.nan), "statistics": np.full(size, np.nan)}
+                kernel.visit(case.block(labels, n_threads), theta, assignment, **out)
+                found.append(out)
+            for name in set(found[0]) - {"statistics"}:
+                np.testing.assert_array_equal(found[0][name], found[1][name])
+            own = np.full((n, k), np.nan)
+            kernel.visit(case.block(), theta, Assignment("scores"), q=own)
+            tolerance = 1e-10 * (1 + np.abs(case.scores).max(axis=1, keepdims=True))
+            assert np.all((np.abs(own - case.scores) <= tolerance)[present])
+            if kind == "scores":
+                continue
+            if kind == "draw":
+                drawn = found[0]["q"]
+                np.testing.assert_array_equal(drawn.sum(axis=1), weight)
+                q = drawn / np.where(present, weight, 1)[:, None]
+            elif kind == "given":
+                q = ref.one_hot(labels, k)
+            else:
+                kept = "exact" if kind == "factorised" else kind
+                log_z, q = ref.assign(own, kept, assignment.truncation)
+                np.testing.assert_allclose(found[0]["log_z"][present], log_z[present], rtol=1e-12)
+            np.testing.assert_allclose(found[0]["q"], weight[:, None] * q, rtol=0, atol=1e-11)
+            raw, other = (each["statistics"] for each in found)
+            case.assert_parts(raw[1 + k :], raw[1 : 1 + k], q, weight)
+            for one, two in zip(case.fields(raw), case.fields(other), strict=True):
+                np.testing.assert_array_equal(one, two)
+
+    run()
+
+
+class ProductChain(Chain):
+    """Sequences of rows of several emissions."""
+
+    def assert_emission(self, found, q):
+        self.data.assert_parts(found["emission"], found["counts"], q, np.ones(len(q)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chain(kind):
+    @seeded(kind, "product of a chain", n=30)
+    @given(
+        case=together(100 if kind == "factorised" else 513), stay=st.sampled_from([0.0, 2.0, 20.0])
+    )
+    def run(case, stay):
+        theta = case.coefficients()
+        lengths = lengths_of(case)
+        start, transitions = random_chain(case.rng, case.k, stay)
+        chain = ProductChain(
+            case.scores.copy(), start, transitions, lengths, case, theta.emission,
+            theta.coefficients, theta.offsets,
+        )  # fmt: skip
+        labels = case.rng.integers(case.k, size=case.n)
+        for level in LEVELS:
+            own = np.full(case.scores.shape, np.nan)
+            _kernels.load(level).mixture.visit(case.block(), theta, Assignment("scores"), q=own)
+            tolerance = 1e-10 * (1 + np.abs(case.scores).max(axis=1, keepdims=True))
+            assert np.all(np.abs(own - case.scores) <= tolerance)
+            chain.scores = own
+            vars(chain).pop("smoothed", None)
+            if kind in ("draw", "factorised"):
+                found = chain.visit(kind, level, 2, seed=case.seed)
+                (assert_drawn if kind == "draw" else assert_factorised)(chain, found)
+            else:
+                chain.assert_as_expected(kind, level=level, n_threads=2, labels=labels)
+
+    run()
+
+
+def test_several_thetas_in_one_pass():
+    rng = np.random.default_rng(0)
+    case = Together([("diag", 3, "near"), ("poisson", 2, ""), ("categorical", 4, "")], 300, 3, 2)
+    one = case.coefficients()
+    thetas = [
+        (one.coefficients, one.offsets + rng.standard_normal(3)) for _ in range(3)
+    ]
+    size = _kernels.mixture.statistics_size(one.emission, 3, case.values.shape[1])
+    each = []
+    for coefficients, offsets in thetas:
+        each.append(np.empty(size))
+        told = Coefficients(one.emission, coefficients, offsets)
+        _kernels.mixture.visit(case.block(), told, Assignment("exact"), statistics=each[-1])
+    several = Coefficients(
+        one.emission, np.stack([c for c, _ in thetas]), np.stack([o for _, o in thetas])
+    )
+    out = np.empty(3 * size)
+    _kernels.mixture.visit(case.block(), several, Assignment("exact"), statistics=out)
+    for found, expected in zip(np.split(out, 3), each, strict=True):
+        for one, other in zip(case.fields(found), case.fields(expected), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+GOOD = ("diag", (0, 1), 0)
+
+
+@pytest.mark.parametrize(
+    ("emission", "error", "message"),
+    [
+        ((), ValueError, "number of parts is 0"),
+        ((GOOD, ("diag", (2, 3), 0)), ValueError, "of column 3; 0 to 2 are allowed"),
+        ((GOOD, ("diag", (-1,), 0)), ValueError, "of column -1"),
+        ((GOOD, ("none", (2,), 0)), ValueError, "emission must be one of"),
+        ((GOOD, ("product", (2,), 0)), ValueError, "can't be a product"),
+        ((GOOD, ("categorical", (2,), 0)), ValueError, "n_categories is 0"),
+        ((GOOD, ("categorical", (2,), 2**60)), MemoryError, "no memory"),
+        ((GOOD, ("diag", (), 0)), ValueError, "n_features is 0"),
+        ((GOOD, ("diag", (2.5,), 0)), TypeError, None),
+        ((GOOD, ("diag", 2, 0)), TypeError, None),
+        ((GOOD, ("diag", (2,))), ValueError, None),
+        ((GOOD, 3), TypeError, None),
+        ((GOOD, GOOD), ValueError, "coefficients has length"),
+    ],
+)
+@pytest.mark.parametrize("kernel", ["mixture", "chain"])
+def test_what_is_no_product_is_refused(kernel, emission, error, message):
+    X = np.zeros((5, 3))
+    latent = np.full(6, 0.5) if kernel == "chain" else None
+    block = Block(X, None, None, np.zeros(3), np.ones(3), 0, 1)
+    coefficients = Coefficients(emission, np.zeros(10), np.zeros(2), latent)
+    visit = getattr(_kernels, kernel).visit
+    with pytest.raises(error, match=message):
+        visit(block, coefficients, Assignment("exact"), q=np.empty((5, 2)))
+
