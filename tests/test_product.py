@@ -103,7 +103,7 @@ def test_fits_climb_and_agree_with_reference(method, row):
     rng = np.random.default_rng([CASES.index((method, row)), 8])
     make = CHAIN_METHODS[method][0]
     n_compared = n_degenerate = 0
-    for number in range(8):
+    for _ in range(8):
         k, d = int(rng.integers(1, 4)), int(rng.integers(1, 4))
         lengths = [7, 1, 6, 2, 5, 7, 7] if row.chain else [60]
         model, data, each, states = row.problem(rng, k, d, lengths)
@@ -183,9 +183,7 @@ def test_draws_of_the_posterior_are_those_of_enumeration(chain):
             counts, prior = [np.bincount(t, minlength=k)], concentration[:1]
         value = sum(map(ref_dirichlet_multinomial, prior, counts))
         for X, of_part in each:
-            value += sum(
-                of_part.part.log_marginal(X[t == j, 0], 0, d) for j in range(k)
-            )
+            value += sum(of_part.part.log_marginal(X[t == j, 0], 0, d) for j in range(k))
         totals.append(value)
         first.append(labels[0] == labels[1])
     share = np.exp(np.array(totals) - logsumexp(totals))

@@ -375,6 +375,16 @@ class Tables:
         """KL(self || prior), a sum of those of Dirichlet distributions."""
         return self.dirichlet.kl(prior.dirichlet)
 
+    def log_predictive(self, x: Array) -> Array:
+        """log p(x | component), probabilities integrated out, (N, K) for symbols x (N, D)."""
+        with np.errstate(divide="ignore"):
+            logs = np.log(self.mean_point().values)
+        symbols = x.astype(np.intp)
+        total = np.zeros((len(x), len(logs)))
+        for d in range(x.shape[1]):
+            total += logs[:, d, symbols[:, d]].T
+        return total
+
 
 class StickBreaking:
     """Weights pi_k = v_k prod_{j<k} (1 - v_j), v_k ~ Beta(a_k, b_k) for k < K and v_K = 1.

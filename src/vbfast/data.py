@@ -365,7 +365,7 @@ class ArrayData:
         values = as_rows(X)
         weights = check_weights(sample_weight, len(values))
         sequences = as_sequences(lengths, len(values))
-        if not (standardise is True):
+        if standardise is not True:
             check_finite(values, threads)
             d = values.shape[1]
             units = Frame(np.zeros(d), np.ones(d), np.ones(d))

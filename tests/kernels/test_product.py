@@ -282,9 +282,7 @@ def test_several_thetas_in_one_pass():
     rng = np.random.default_rng(0)
     case = Together([("diag", 3, "near"), ("poisson", 2, ""), ("categorical", 4, "")], 300, 3, 2)
     one = case.coefficients()
-    thetas = [
-        (one.coefficients, one.offsets + rng.standard_normal(3)) for _ in range(3)
-    ]
+    thetas = [(one.coefficients, one.offsets + rng.standard_normal(3)) for _ in range(3)]
     size = _kernels.mixture.statistics_size(one.emission, 3, case.values.shape[1])
     each = []
     for coefficients, offsets in thetas:
@@ -331,4 +329,3 @@ def test_what_is_no_product_is_refused(kernel, emission, error, message):
     visit = getattr(_kernels, kernel).visit
     with pytest.raises(error, match=message):
         visit(block, coefficients, Assignment("exact"), q=np.empty((5, 2)))
-

@@ -1,4 +1,5 @@
-# A product of emissions, each of some of the features: scores add, statistics stand one after another.
+# A product of emissions, each of some of the features: scores add, statistics stand one after
+# another.
 
 from cpython.pycapsule cimport PyCapsule_New
 

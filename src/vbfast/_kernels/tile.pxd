@@ -139,7 +139,8 @@ cdef struct Emission:
     void (*convert)(Shape shape, const double* coefficients, real* converted) noexcept nogil
 
 
-# An emission of a product: it sees `shape.n_features` of a tile's features, from `first_feature` on.
+# An emission of a product: it sees `shape.n_features` of a tile's features, from `first_feature`
+# on.
 cdef struct Part:
     const Emission* emission
     Shape shape

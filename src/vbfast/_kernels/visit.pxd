@@ -152,7 +152,8 @@ cdef inline bytes read_emission(
     """Find an emission by its name, or a product of several, the shape it has, the columns it sees.
 
     A product is told as a tuple of (name, columns, n_categories), one for each part; its features
-    are the parts' columns, one part's after the other's. What is returned keeps them in their place.
+    are the parts' columns, one part's after the other's. What is returned keeps them where they
+    are.
     """
     cdef Py_ssize_t n_features = 0
     cdef Py_ssize_t widest = 0

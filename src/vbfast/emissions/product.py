@@ -196,9 +196,7 @@ class Product(WithBase, ByValue):
     @property
     def proper_with(self) -> str:
         """What makes the prior proper."""
-        return " and ".join(
-            f"{part.proper_with} of {type(part).__name__}" for part in self.parts
-        )
+        return " and ".join(f"{part.proper_with} of {type(part).__name__}" for part in self.parts)
 
     @property
     def fewest_rows(self) -> int:
@@ -219,7 +217,7 @@ class Product(WithBase, ByValue):
     def kernel(self) -> tuple[tuple[str, tuple[int, ...], int], ...]:
         """Of each part: name of the compiled scores and statistics, columns, symbols."""
         return tuple(
-            (part.kernel, columns, part.width)
+            (part.kernel, tuple(columns), part.width)
             for part, columns in zip(self.parts, self.columns, strict=True)
         )
 
@@ -389,8 +387,7 @@ class Product(WithBase, ByValue):
     def reference(self, theta: ProductParameters) -> tuple[Array, ...]:
         """What kernels take moments about, of each part."""
         return tuple(
-            part.reference(of_part)
-            for part, of_part in zip(self.parts, theta.parts, strict=True)
+            part.reference(of_part) for part, of_part in zip(self.parts, theta.parts, strict=True)
         )
 
     def coefficients(self, theta: ProductParameters, reference: tuple[Array, ...]) -> Array:

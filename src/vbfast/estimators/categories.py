@@ -61,8 +61,12 @@ def as_symbols(X: ArrayLike) -> NDArray[Any]:
     return np.asarray(X, dtype=object)
 
 
-def seen_in(values: NDArray[Any], n_threads: int) -> list[NDArray[Any]]:
+def seen_in(
+    values: NDArray[Any], n_threads: int, columns: Sequence[int] | None = None
+) -> list[NDArray[Any]]:
     """Categories of each column of rows as `as_symbols` gives them, sorted.
+
+    `columns` are the numbers that errors call these by.
 
     Raises
     ------
@@ -74,13 +78,18 @@ def seen_in(values: NDArray[Any], n_threads: int) -> list[NDArray[Any]]:
         small = _seen_small(values)
         if small is not None:
             return small
-    return [_seen(values, column) for column in range(values.shape[1])]
+    shown = range(values.shape[1]) if columns is None else columns
+    return [_seen(column, number) for column, number in zip(values.T, shown, strict=True)]
 
 
-def codes_of(values: NDArray[Any], categories: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def codes_of(
+    values: NDArray[Any],
+    categories: Sequence[NDArray[Any]],
+    columns: Sequence[int] | None = None,
+) -> NDArray[Any]:
     """Rows with each value's number among the categories of its column, in its place.
 
-    Where categories are their own numbers, 0 ... C - 1, rows are returned as they are, unchecked.
+    `columns` are the numbers that errors call these by. Where categories are their own numbers, 0 ... C - 1, rows are returned as they are, unchecked.
 
     Raises
     ------
@@ -91,17 +100,17 @@ def codes_of(values: NDArray[Any], categories: Sequence[NDArray[Any]]) -> NDArra
         return values
     out = np.empty(values.shape, dtype=values.dtype if values.dtype.kind == "f" else np.float64)
     for column, known in enumerate(categories):
-        for rows, part in _portions(values, column):
+        for rows, part in _portions(values[:, column]):
             codes = _codes(part, known)
             if codes.min(initial=0) < 0:
                 bad = np.flatnonzero(codes < 0)
                 named = ", ".join(repr(each) for each in known[:NAMED].tolist())
                 more = f", ... ({len(known)} in all)" if len(known) > NAMED else ""
-                row = rows.start + int(bad[0])
+                row, at = rows.start + int(bad[0]), column if columns is None else columns[column]
                 value = part[bad[0]]
                 shown = f"{value:g}" if isinstance(value, np.floating) else repr(value)
                 raise ValueError(
-                    f"X[{row}, {column}] is {shown} (row {row}, column {column}), none of this "
+                    f"X[{row}, {at}] is {shown} (row {row}, column {at}), none of this "
                     f"column's categories, which are {named}{more}; have others by categories=..."
                 )
             out[rows, column] = codes
@@ -156,10 +165,10 @@ def _as_known(name: str, given: Any) -> NDArray[Any]:
     return np.array(known, dtype=object if text else np.int64)
 
 
-def _portions(values: NDArray[Any], column: int) -> Iterator[tuple[slice, NDArray[Any]]]:
-    for first in range(0, len(values), PORTION):
-        rows = slice(first, min(first + PORTION, len(values)))
-        yield rows, values[rows, column]
+def _portions(column: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
+    for first in range(0, len(column), PORTION):
+        rows = slice(first, min(first + PORTION, len(column)))
+        yield rows, column[rows]
 
 
 def _plain(known: NDArray[Any]) -> bool:
@@ -202,19 +211,19 @@ def _seen_small(values: NDArray[Any]) -> list[NDArray[Any]] | None:
     return [np.flatnonzero(column) for column in seen]
 
 
-def _seen(values: NDArray[Any], column: int) -> NDArray[Any]:
+def _seen(column: NDArray[Any], number: int) -> NDArray[Any]:
     """Categories of one column."""
-    if values.dtype.kind == "O" and isinstance(values[0, column], str):
-        for row, value in enumerate(values[:, column]):
+    if column.dtype.kind == "O" and isinstance(column[0], str):
+        for row, value in enumerate(column):
             if not isinstance(value, str):
                 raise TypeError(
-                    f"X[{row}, {column}] is {value!r} (row {row}, column {column}); strings alone "
+                    f"X[{row}, {number}] is {value!r} (row {row}, column {number}); strings alone "
                     "are allowed in a column that has one"
                 )
-        return np.array(sorted(set(map(str, values[:, column]))), dtype=object)
+        return np.array(sorted(set(map(str, column))), dtype=object)
     seen = np.empty(0)
-    for rows, part in _portions(values, column):
-        numeric = _as_integers(part, rows.start, column)
+    for rows, part in _portions(column):
+        numeric = _as_integers(part, rows.start, number)
         seen = np.union1d(seen, numeric)
     return seen.astype(np.int64)
 

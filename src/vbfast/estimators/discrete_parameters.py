@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -333,6 +333,9 @@ class CategoricalParameters(SymbolsParameters):
     _axes = "D", "C"
 
     probabilities_: NDArray[Any]
+    # Numbers that errors call columns by, where they are some of X alone.
+    _columns: Sequence[int] | None = None
+
     # Set by fit; where it is not there, symbols are their own codes.
     categories_: list[NDArray[Any]]
 
@@ -357,7 +360,7 @@ class CategoricalParameters(SymbolsParameters):
 
     def _codes(self, values: NDArray[Any]) -> NDArray[Any]:
         known = self._known()
-        return values if known is None else codes_of(values, known)
+        return values if known is None else codes_of(values, known, self._columns)
 
     def _coded(self, X: ArrayLike) -> tuple[ArrayLike, dict[str, Any]]:
         if self.n_categories is not None:
@@ -366,7 +369,7 @@ class CategoricalParameters(SymbolsParameters):
         values = as_symbols(X)
         known = self._given_categories(values.shape[1])
         if known is None:
-            known = seen_in(values, resolve_threads(self.n_threads))
+            known = seen_in(values, resolve_threads(self.n_threads), self._columns)
         last = vars(self).get("categories_")
         if getattr(self, "warm_start", False) and last is not None:
             for column, (one, other) in enumerate(zip(last, known, strict=False)):
@@ -375,7 +378,7 @@ class CategoricalParameters(SymbolsParameters):
                         f"warm_start: categories of column {column} are other ones than those of "
                         "the last fit; have the same by categories=..., or set warm_start=False"
                     )
-        return codes_of(values, known), {"categories_": known}
+        return codes_of(values, known, self._columns), {"categories_": known}
 
     def _given_categories(self, n_features: int) -> list[NDArray[Any]] | None:
         """Those of the parameter, checked."""

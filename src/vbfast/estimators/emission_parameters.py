@@ -13,7 +13,7 @@ from .discrete_parameters import (
 )
 from .gaussian_parameters import GaussianParameters
 
-__all__ = ["EMISSIONS", "EmissionName", "check_emission"]
+__all__ = ["EMISSIONS", "INITS", "OWN", "SHARED", "EmissionName", "check_emission", "is_product"]
 
 EmissionName = Literal["gaussian", "poisson", "exponential", "bernoulli", "categorical"]
 
@@ -25,12 +25,68 @@ EMISSIONS: dict[str, Any] = {
     "categorical": CategoricalParameters,
 }
 
+# Of several emissions, what a part takes from its estimator unless it has its own, and what it has
+# of its own alone; parameters to start from, which it has not.
+SHARED = ("covariance_type", "reg_covar")
+_NAMES = tuple(dict.fromkeys(name for kind in EMISSIONS.values() for name in kind.reads))
+INITS = tuple(name for name in _NAMES if name.endswith("_init"))
+OWN = tuple(name for name in _NAMES if name not in INITS)
+
 # Parameters that are None unless given, by the emissions that they are for.
 _FOR = {
     name: tuple(emission for emission, kind in EMISSIONS.items() if name in kind.reads)
-    for each in EMISSIONS.values()
-    for name in each.reads
+    for name in _NAMES
 }
+
+
+def is_product(emission: Any) -> bool:
+    """Whether an estimator's parameter tells of several emissions."""
+    return isinstance(emission, (list, tuple)) or (
+        isinstance(emission, str) and emission == "auto"
+    )
+
+
+def check_product(estimator: Any) -> None:
+    """Raise TypeError or ValueError where `emission` is no product, as far as X doesn't matter."""
+    emission = estimator.emission
+    allowed = (
+        "emission must be a name, 'auto', or a list of (name, columns) or (name, columns, "
+        "parameters)"
+    )
+    for name in OWN:
+        if getattr(estimator, name, None) is not None:
+            raise ValueError(
+                f"{name} is for a single emission; of several, give it to its part: "
+                f"emission=[(name, columns, {{{name!r}: ...}}), ...]"
+            )
+    for name in INITS:
+        if getattr(estimator, name, None) is not None:
+            raise ValueError(f"{name} is for a single emission, not for several")
+    if getattr(estimator, "warm_start", False):
+        raise ValueError("warm_start is for a single emission, not for several")
+    GaussianParameters._check_gaussian_parameters(estimator)
+    if isinstance(emission, str):
+        return
+    if not emission:
+        raise TypeError(f"{allowed}, not {emission!r}")
+    for n, part in enumerate(emission):
+        if not isinstance(part, (list, tuple)) or len(part) not in (2, 3):
+            raise TypeError(f"{allowed}; emission[{n}] is {part!r}")
+        name, parameters = part[0], (part[2] if len(part) == 3 else {})
+        if not isinstance(name, str) or name not in EMISSIONS:
+            raise ValueError(
+                f"emission[{n}] must begin with one of {', '.join(map(repr, EMISSIONS))}, "
+                f"not {name!r}"
+            )
+        if not isinstance(parameters, dict):
+            raise TypeError(f"parameters of emission[{n}] must be a dict, not {parameters!r}")
+        reads = [each for each in EMISSIONS[name].reads if each in OWN]
+        reads += SHARED if name == "gaussian" else ()
+        for key in parameters:
+            if key not in reads:
+                raise ValueError(
+                    f"emission[{n}] has {key!r}; {name!r} takes {', '.join(map(repr, reads))}"
+                )
 
 
 def check_emission(estimator: Any) -> None:
@@ -39,6 +95,9 @@ def check_emission(estimator: Any) -> None:
     Parameters that are there for every emission are checked whether or not it reads them.
     """
     emission = estimator.emission
+    if is_product(emission):
+        check_product(estimator)
+        return
     check_choice("emission", emission, tuple(EMISSIONS))
     for name, emissions in _FOR.items():
         if getattr(estimator, name) is not None and emission not in emissions:

@@ -28,8 +28,9 @@ from .checks import (
     in_type_of,
     sum_of_logs,
 )
-from .emission_parameters import EMISSIONS, EmissionName, check_emission
+from .emission_parameters import EMISSIONS, EmissionName, check_emission, is_product
 from .gaussian_parameters import SettableCovariances
+from .product import EmissionPart, ProductParameters, parts_of
 from .sequences import FittedToSequences
 
 __all__ = ["HiddenMarkovModel"]
@@ -37,6 +38,8 @@ __all__ = ["HiddenMarkovModel"]
 Array = NDArray[np.float64]
 
 INITS = get_args(starts.Init)
+# Attributes that say all of a chain.
+OF_CHAIN = "startprob_", "transmat_"
 # Draws that predictions average over.
 MOST_DRAWS = 200
 
@@ -154,6 +157,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
 
     startprob_: Array
     transmat_: Array
+    _product: ProductParameters | None
     converged_: bool
     n_iter_: int
     lower_bound_: float
@@ -266,28 +270,29 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         """
         method = self._check_parameters()
         rng = as_generator(self.random_state)
-        face = self._face
         names = feature_names(X)
-        X, codes = self._coded(X)
+        face = ProductParameters(self, X) if is_product(self.emission) else self._face
+        X, codes = face._coded(X)
         data = face._read(X, lengths=lengths)
         check_ignored(y)
         if data.n_rows < self.n_components:
             raise ValueError(
                 f"n_components={self.n_components} is more than the {data.n_rows} rows of X"
             )
-        self._check_memory(data)
+        self._check_memory(data, face)
         given: dict[str, Array | None] = {**self._given_probabilities(), **face._given_for(data)}
         proper = method.read != "mode"
         emission, priors = face._emission_with_prior(data, method, proper)
         model = Model(self._latent(method, proper, given), emission)
         n_starts = method.n_chains if isinstance(method, FullInference) else self.n_init
-        posteriors = self._starts(model, data, given, method, n_starts, rng)
+        posteriors = self._starts(model, data, given, method, n_starts, rng, face)
         if isinstance(method, FullInference):
-            fitted = self._sample(model, data, [start for start, _ in posteriors], method, rng)
+            begin = [start for start, _ in posteriors]
+            fitted = self._sample(model, data, begin, method, rng, face)
         else:
             several = n_starts > 1 or self._races(given, method)
             best = self._best_climb(model, data, posteriors, method, several)
-            fitted = self._climbed(model, method, best)
+            fitted = self._climbed(model, method, best, face)
             fitted["lower_bound_"] = best.objective / data.total_weight
             fitted["lower_bounds_"] = best.objectives / data.total_weight
         if names is not None:
@@ -295,8 +300,10 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         fitted["n_features_in_"] = data.values.shape[1]
         fitted["_made"] = (
             self._kind,
-            tuple(fitted[name].copy() for name in self._told_names),
+            tuple(fitted[name].copy() for name in (*OF_CHAIN, *face._told_names)),
         )
+        fitted["_fitted_emission"] = self.emission
+        fitted["_product"] = face if is_product(self.emission) else None
         self._keep(fitted | priors | codes, method)
         return self
 
@@ -306,19 +313,17 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
     def _codes(self, values: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(self._face._codes(values))
 
-    def _coded(self, X: ArrayLike) -> tuple[ArrayLike, dict[str, Any]]:
-        coded: tuple[ArrayLike, dict[str, Any]] = self._face._coded(X)
-        return coded
-
     def _decoded(self, rows: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(self._face._decoded(rows))
 
-    def _check_memory(self, data: ArrayData) -> None:
+    def _check_memory(self, data: ArrayData, face: Any) -> None:
         """Raise MemoryError where there is too little."""
         k, d = int(self.n_components), data.values.shape[1]
         width = 2
-        if self.emission == "categorical":
-            width = self._face._plain(data.values).width
+        if is_product(self.emission):
+            width = face.width(data)
+        elif self.emission == "categorical":
+            width = face._plain(data.values).width
         elif self.emission == "gaussian" and self.covariance_type in ("full", "tied"):
             width = d
         # Statistics of the fewest tasks, some posteriors and thetas, what acceleration remembers.
@@ -346,6 +351,8 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
     @property
     def _face(self) -> Any:
         """This estimator as what tells of its emission: another class on the same attributes."""
+        if is_product(self.emission):
+            return self._product
         kind = EMISSIONS[self.emission]
         face = kind.__new__(kind)
         face.__dict__ = self.__dict__
@@ -354,12 +361,14 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
     @property
     def _kind(self) -> tuple[str, str | None]:
         """What attributes are to be taken for."""
+        if is_product(self.emission):
+            return "product", None
         return self.emission, self.covariance_type if self.emission == "gaussian" else None
 
     @property
     def _told_names(self) -> tuple[str, ...]:
         """Attributes that say all of theta."""
-        return "startprob_", "transmat_", *self._face._told_names
+        return (*OF_CHAIN, *self._face._told_names)
 
     def _check_parameters(self) -> Method:
         check_number("n_components", self.n_components, whole=True, least=1)
@@ -435,9 +444,9 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         method: Method,
         n_starts: int,
         rng: np.random.Generator,
+        face: Any,
     ) -> Iterable[portfolio.Finalist]:
         """Posteriors that fits begin with, and the highest objectives that they may come to."""
-        face = self._face
         counts = np.full(self.n_components, data.total_weight / self.n_components)
 
         def start(located: Callable[[], Stats]) -> Stats:
@@ -448,7 +457,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
 
         return self._starts_by(start, model, data, given, method, n_starts, rng)
 
-    def _climbed(self, model: Model, method: Any, best: Fit[Theta]) -> dict[str, Any]:
+    def _climbed(self, model: Model, method: Any, best: Fit[Theta], face: Any) -> dict[str, Any]:
         """Attributes that tell where a method that climbs ended."""
         posterior, theta = best.posterior, best.theta
         answers = middle = Known(
@@ -468,7 +477,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
                 "transmat_posterior_": concentration[1:],
             }
         return {
-            **self._attributes(middle),
+            **self._attributes(middle, face),
             **more,
             "_answers": answers,
             "_middle": middle,
@@ -477,11 +486,11 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
             "objective_": best.objective,
         }
 
-    def _attributes(self, middle: Known) -> dict[str, Any]:
+    def _attributes(self, middle: Known, face: Any) -> dict[str, Any]:
         return {
             "startprob_": middle.weights[0].copy(),
             "transmat_": middle.weights[1:].copy(),
-            **self._face._told_of(middle.emission, middle.parameters),
+            **face._told_of(middle.emission, middle.parameters),
         }
 
     def _sample(
@@ -491,6 +500,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         posteriors: list[Stats],
         method: FullInference,
         rng: np.random.Generator,
+        face: Any,
     ) -> dict[str, Any]:
         """Draws, their relabelled means."""
         drawn = method.fit(model, data, posteriors, rng, report=self._report(0))
@@ -538,10 +548,10 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         raw = {
             "startprob": weights[:, 0],
             "transmat": weights[:, 1:],
-            **self._face._told_of_draws(model.emission, parameters),
+            **face._told_of_draws(model.emission, parameters),
         }
         return {
-            **self._attributes(middle),
+            **self._attributes(middle, face),
             "draws_": {
                 **{name: part.reshape(*shape, *part.shape[1:]) for name, part in raw.items()},
                 "log_joint": drawn.log_joint,
@@ -563,17 +573,24 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
     def _now(self) -> Self:
         now = super()._now()
         # Attributes are of the emission that was fitted, whatever `emission` says since.
-        (emission, _), _ = vars(now).get("_made", ((now.emission, None), ()))
-        if emission != now.emission:
+        emission = vars(now).get("_fitted_emission", now.emission)
+        if emission is not now.emission:
             object.__setattr__(now, "__dict__", vars(now) | {"emission": emission})
         return now
 
     def __sklearn_is_fitted__(self) -> bool:
+        if is_product(self.emission):
+            return vars(self).get("_product") is not None
         return self.emission in EMISSIONS and all(name in vars(self) for name in self._told_names)
+
+    @property
+    def parts_(self) -> tuple[EmissionPart, ...]:
+        """What the fit says of the columns of each kind, where `emission` names several."""
+        return parts_of(self)
 
     def _as_they_are(self) -> Known | None:
         """The parameters, where somebody has set them since the fit; None if nobody has."""
-        if self.emission == "gaussian":
+        if self._kind[0] == "gaussian":
             self._check_spread()
         kind, arrays = getattr(self, "_made", (None, ()))
         if kind == self._kind and unchanged(vars(self), self._told_names, arrays):

@@ -36,7 +36,7 @@ from ..starts import KMEANS_SWEEPS, KMEANS_TOL, SPREAD
 from ..stats import Stats
 from .categories import codes_of, seen_in
 from .checks import as_generator
-from .emission_parameters import check_emission
+from .emission_parameters import check_emission, is_product
 from .gaussian_mixture import _GaussianMixtureBase
 from .gaussian_parameters import FARTHEST_PRIOR, GaussianParameters, covariances_of
 from .hidden_markov_model import HiddenMarkovModel
@@ -591,6 +591,10 @@ def fit_many(
         raise TypeError(
             "estimator must be a GaussianMixture, a BayesianGaussianMixture, a MixtureModel or a "
             f"HiddenMarkovModel, not {estimator!r}"
+        )
+    if not isinstance(estimator, _GaussianMixtureBase) and is_product(estimator.emission):
+        raise ValueError(
+            f"fit_many is for estimators of a single emission, not of {estimator.emission!r}"
         )
     if isinstance(estimator, MixtureModel):
         check_emission(estimator)

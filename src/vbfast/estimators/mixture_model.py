@@ -18,12 +18,14 @@ from ..methods import Fit, FullInference, Method
 from ..model import Model, Theta
 from ..stats import Stats
 from .base import Estimator, MethodName, unchanged
+from .categories import Uncoded
 from .checks import as_probabilities, check_memory
 from .discrete_parameters import DiscreteParameters
-from .emission_parameters import EMISSIONS, EmissionName, check_emission
+from .emission_parameters import EMISSIONS, EmissionName, check_emission, is_product
 from .gaussian_mixture import _GaussianMixtureBase
 from .gaussian_parameters import SettableCovariances
 from .mixture import MixtureBase
+from .product import EmissionPart, ProductParameters, parts_of
 
 __all__ = ["EmissionName", "MixtureModel"]
 
@@ -212,6 +214,140 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         return k - 1 + self._n_emission_parameters(self._current_answers.emission, k)
 
 
+class _ProductFace(MixtureBase, Uncoded):
+    """A mixture model's face for columns of several kinds."""
+
+    _informative = False
+    _bound_per_row = True
+    _stacklevel = 5
+
+    _product: ProductParameters
+    _answers: Known | AveragedMixture
+    _made: tuple[Array]
+
+    # -- fitting ------------------------------------------------------------------------------
+
+    def _check_parameters(self) -> Method:
+        return self._check_mixture()
+
+    def _coded(self, X: ArrayLike) -> tuple[ArrayLike, dict[str, Any]]:
+        self._product = ProductParameters(self, X)
+        return self._product._coded(X)
+
+    def _data(self, X: ArrayLike, sample_weight: ArrayLike | None) -> ArrayData:
+        return self._product._read(X, sample_weight=sample_weight)
+
+    def _check_memory(self, data: ArrayData, method: Method) -> None:
+        k, d = int(self.n_components), data.values.shape[1]
+        size = self._product.width(data) * d
+        needed = 8.0 * k * size * 40
+        if isinstance(method, FullInference):
+            needed += 8.0 * method.n_chains * method.n_draws * k * (5 * size + 2 * k)
+        check_memory(needed, f"n_components={k} with {d} features")
+
+    def _model_of(self, data: ArrayData, method: Method) -> tuple[Model, dict[str, Any]]:
+        proper = method.read != "mode"
+        emission, _ = self._product._emission_with_prior(data, method, proper)
+        concentration = self._concentration(method, proper)
+        latent = Mixture(self.n_components, self.weight_concentration_prior_type, concentration)
+        return Model(latent, emission), {"weight_concentration_prior_": concentration}
+
+    def _given(self, data: ArrayData) -> dict[str, Array | None]:
+        return {"weights": self._given_weights()}
+
+    def _previous(self, data: ArrayData) -> None:
+        return None
+
+    def _start_from(
+        self,
+        model: Model,
+        total_weight: float,
+        given: dict[str, Array | None],
+        method: Method,
+        located: Callable[[], Stats],
+    ) -> Stats:
+        posterior = located()
+        if given["weights"] is None:
+            return posterior
+        return starts.from_parameters(model, posterior, method.read, weights=given["weights"])
+
+    def _climbed(
+        self, model: Model, frame: Frame, total_weight: float, method: Any, best: Fit[Theta]
+    ) -> dict[str, Any]:
+        posterior, theta, emission = best.posterior, best.theta, model.emission
+        weights, parameters, distribution = theta.weights, theta.parameters, None
+        fitted = self._ended(best, total_weight)
+        answers = Known(model.latent, emission.plain, weights, parameters)
+        if method.read == "mean":
+            distribution = emission.distribution(posterior.copy())
+            weights = model.latent.distribution(posterior).mean()
+            answers = Expected(
+                model.latent, emission.plain, theta.weights, parameters, weights, distribution
+            )
+            parameters = emission.mean_point(posterior)
+            fitted["weight_concentration_"] = self._weight_concentration(model, posterior)
+        self._product._told_of(emission, parameters, distribution)
+        return fitted | {"weights_": weights, "_answers": answers}
+
+    def _drawn(
+        self,
+        model: Model,
+        theta: dict[str, Array],
+        of: NDArray[np.int64],
+        orders: NDArray[np.int64],
+    ) -> dict[str, Any]:
+        k, emission = model.latent.n_components, model.emission
+        weights = theta["weights"][of, orders]
+        arrays = {
+            name: part if part.shape[1] != k else part[of, orders]
+            for name, part in theta.items()
+            if name != "weights"
+        }
+        self._product._told_of(emission, emission.mean_of_draws(*arrays.values()))
+        return {
+            "weights_": weights.mean(axis=0),
+            "draws_": {"weights": weights, **self._product._told_of_draws(emission, arrays)},
+            "_answers": AveragedMixture(emission.plain, weights, tuple(arrays.values())),
+        }
+
+    def _keep_with_frame(self, fitted: dict[str, Any], frame: Frame, method: Method) -> None:
+        fitted["n_features_in_"] = len(frame.origin)
+        fitted["_made"] = (fitted["weights_"].copy(),)
+        fitted["_product"] = self._product
+        self._keep(fitted, method)
+
+    # -- predictions --------------------------------------------------------------------------
+
+    def _read_rows(self, X: ArrayLike) -> NDArray[Any]:
+        return self._product._read_rows(X)
+
+    def _codes(self, values: NDArray[Any]) -> NDArray[Any]:
+        return self._product._codes(values)
+
+    def _decoded(self, rows: NDArray[Any]) -> NDArray[Any]:
+        return self._product._decoded(rows)
+
+    @property
+    def _current_answers(self) -> Known | AveragedMixture:
+        """Those of the fit; at its parameters, where somebody has set the weights since."""
+        state = vars(self)
+        self._check_is_fitted()
+        if unchanged(state, ("weights_",), self._made):
+            return self._answers
+        weights = as_probabilities("weights_", self.weights_, (np.size(self.weights_),))
+        emission, parameters = self._product._as_they_are(len(weights))
+        return Known(Mixture(len(weights)), emission, weights, parameters)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return vars(self).get("_product") is not None and "weights_" in vars(self)
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters, weights among them."""
+        k = len(self.weights_)
+        return k - 1 + self._product._n_emission_parameters(self._product.emission, k)
+
+
 # Of the name that messages are to tell: that of the estimator that somebody made.
 _FACES: dict[str, type[MixtureBase]] = {
     emission: type(
@@ -220,7 +356,7 @@ _FACES: dict[str, type[MixtureBase]] = {
         {},
     )
     for emission, parameters in EMISSIONS.items()
-}
+} | {"product": type("MixtureModel", (_ProductFace,), {})}
 
 
 class MixtureModel(SettableCovariances, Estimator):
@@ -407,9 +543,9 @@ class MixtureModel(SettableCovariances, Estimator):
         self.verbose_interval = verbose_interval
         self.n_threads = n_threads
 
-    def _face(self, emission: str) -> Any:
-        """This estimator as one of a single emission: another class on the same attributes."""
-        kind = _FACES[emission]
+    def _face(self, emission: Any) -> Any:
+        """This estimator as one of its emission: another class on the same attributes."""
+        kind = _FACES["product" if is_product(emission) else emission]
         face = kind.__new__(kind)
         face.__dict__ = self.__dict__
         return face
@@ -421,17 +557,23 @@ class MixtureModel(SettableCovariances, Estimator):
         now._check_is_fitted()
         return now._face(now._told_emission)
 
-    _fitted_emission: str
+    _fitted_emission: Any
 
     @property
-    def _told_emission(self) -> str:
+    def _told_emission(self) -> Any:
         """The emission that attributes tell of: what was fitted, or what somebody set them for."""
-        told: str = vars(self).get("_fitted_emission", self.emission)
+        told: Any = vars(self).get("_fitted_emission", self.emission)
         return told
 
     def __sklearn_is_fitted__(self) -> bool:
         told = self._told_emission
-        return told in _FACES and self._face(told).__sklearn_is_fitted__()
+        known = is_product(told) or told in EMISSIONS
+        return known and self._face(told).__sklearn_is_fitted__()
+
+    @property
+    def parts_(self) -> tuple[EmissionPart, ...]:
+        """What the fit says of the columns of each kind, where `emission` names several."""
+        return parts_of(self)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -480,6 +622,8 @@ class MixtureModel(SettableCovariances, Estimator):
                 f"{self.emission!r}; set warm_start=False to start anew"
             )
         face = self._face(self.emission)
+        # A fit finds things out on the way, which are the face's own until it has ended.
+        face.__dict__ = dict(vars(self))
         face.fit(X, y, sample_weight)
         self._take_over(face)
         return self

@@ -1,0 +1,368 @@
+"""Products of emissions, as estimators take them and tell of them: columns of several kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..data import ArrayData, as_rows, columns_of
+from ..emissions import Gaussian, Product
+from ..methods import Method
+from ..model import Model
+from ..stats import Stats
+from .base import feature_names
+from .categories import as_symbols
+from .emission_parameters import EMISSIONS, INITS, OWN, SHARED
+
+__all__ = ["EmissionPart", "ProductParameters", "parts_of"]
+
+Array = NDArray[np.float64]
+
+# Columns of data frames, by NumPy's kinds of dtypes, that "auto" takes for an emission.
+KINDS = {"f": "gaussian", "i": "poisson", "u": "poisson", "b": "bernoulli"}
+
+
+class EmissionPart:
+    """What a fit says of columns of one kind.
+
+    Attributes
+    ----------
+    emission : str
+    columns : tuple of int or str
+        As they were told: numbers, or names.
+    means_, covariances_, precisions_, precisions_cholesky_, rates_, probabilities_, categories_, ...
+        What `MixtureModel` has for this emission alone, priors as well. Read-only.
+    """
+
+    emission: str
+    columns: tuple[Any, ...]
+
+    def __init__(self, attributes: dict[str, Any]) -> None:
+        for name, value in attributes.items():
+            if name.startswith("_"):
+                continue
+            if isinstance(value, np.ndarray):
+                value = value.copy()
+                value.flags.writeable = False
+            self.__dict__[name] = value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{name} can't be set: a part tells of a fit")
+
+    def __repr__(self) -> str:
+        names = ", ".join(name for name in vars(self) if name.endswith("_"))
+        return f"EmissionPart({self.emission!r}, {list(self.columns)}: {names})"
+
+
+def parts_of(estimator: Any) -> tuple[EmissionPart, ...]:
+    """What a fit of an estimator says of each part; AttributeError where there are none."""
+    found = vars(estimator).get("_product")
+    if found is None:
+        raise AttributeError(
+            f"{type(estimator).__name__} has no parts_: it isn't fitted with several emissions"
+        )
+    parts: tuple[EmissionPart, ...] = found.parts
+    return parts
+
+
+def read_frame(X: Any) -> Any:
+    """Return a data frame's columns side by side, of objects where not all are numbers; else X."""
+    if isinstance(X, np.ndarray) or not (hasattr(X, "columns") and hasattr(X, "shape")):
+        return X
+    columns = list(_columns_in(X))
+    if all(column.dtype.kind in "fiub" for column in columns):
+        return np.column_stack(columns).astype(np.float64) if columns else np.empty(X.shape)
+    out = np.empty(X.shape, dtype=object)
+    for d, column in enumerate(columns):
+        out[:, d] = column
+    return out
+
+
+def _columns_in(X: Any) -> Iterator[NDArray[Any]]:
+    """A data frame's columns."""
+    for d in range(X.shape[1]):
+        column = X.iloc[:, d] if hasattr(X, "iloc") else X[:, d]
+        yield np.asarray(column)
+
+
+def _told_automatically(X: Any) -> list[tuple[Any, ...]]:
+    """What `emission="auto"` takes columns for, by their types."""
+    if hasattr(X, "columns") and hasattr(X, "shape"):
+        columns = list(_columns_in(X))
+    else:
+        values = as_symbols(X)
+        columns = list(values.T)
+        if np.asarray(X).dtype.kind in "iub":
+            columns = list(np.asarray(X).T)
+    of: dict[str, list[int]] = {}
+    for d, column in enumerate(columns):
+        if column.dtype.kind == "O":
+            numbers = all(not isinstance(value, str) for value in column)
+            if numbers:
+                try:
+                    column = np.array(column.tolist())
+                except (TypeError, ValueError):
+                    numbers = False
+        name = KINDS.get(column.dtype.kind, "categorical")
+        if name == "poisson" and column.min() < 0:
+            name = "gaussian"
+        of.setdefault(name, []).append(d)
+    more = {"gaussian": ({"covariance_type": "diag"},)}
+    return [(name, own, *more.get(name, ())) for name, own in of.items()]
+
+
+def _columns_told(told: Any, X: Any, names: Sequence[str] | None, d: int, n: int) -> list[int]:
+    """Numbers of the columns that part n is told to see, of d."""
+    if callable(told):
+        told = told(X)
+    if isinstance(told, slice):
+        return list(range(d)[told])
+    if isinstance(told, (str, int, np.integer)) and not isinstance(told, (bool, np.bool_)):
+        told = [told]
+    each = list(told)
+    if each and all(isinstance(one, (bool, np.bool_)) for one in each):
+        if len(each) != d:
+            raise ValueError(f"columns of emission[{n}] must be {d} truths, not {len(each)}")
+        return [int(i) for i in np.flatnonzero(each)]
+    out = []
+    for one in each:
+        if isinstance(one, str):
+            if names is None or one not in names:
+                known = "X has no names" if names is None else f"X has {', '.join(names)}"
+                raise ValueError(f"columns of emission[{n}] have {one!r}; {known}")
+            out.append(list(names).index(one))
+        elif isinstance(one, (int, np.integer)) and not isinstance(one, (bool, np.bool_)):
+            if not -d <= one < d:
+                raise ValueError(f"columns of emission[{n}] have {one}; X has {d} columns")
+            out.append(int(one) % d)
+        else:
+            raise TypeError(f"columns of emission[{n}] must be names or integers, not {one!r}")
+    return out
+
+
+class ProductParameters:
+    """Parts of one fit: which columns each sees, its parameters, what is told of it.
+
+    It has the verbs that parameters of one emission have for the estimators, and keeps what a fit
+    finds out on the way.
+
+    Parameters
+    ----------
+    estimator
+        Of which `check_product` has nothing to say.
+    X : array-like
+        Rows to fit.
+    """
+
+    def __init__(self, estimator: Any, X: Any) -> None:
+        names = feature_names(X)
+        self.n_threads = estimator.n_threads
+        shape = np.shape(X)
+        if len(shape) != 2:
+            as_rows(X)  # tells
+        d = shape[1]
+        told = estimator.emission
+        if isinstance(told, str):
+            told = _told_automatically(X)
+        self.names: list[str] = [part[0] for part in told]
+        self.columns: list[list[int]] = []
+        self.faces: list[Any] = []
+        self._priors: list[dict[str, Any]] = [{} for _ in told]
+        self._codes_told: list[dict[str, Any]] = [{} for _ in told]
+        seen: dict[int, int] = {}
+        for n, part in enumerate(told):
+            own = _columns_told(part[1], X, None if names is None else list(names), d, n)
+            if not own:
+                raise ValueError(f"emission[{n}] sees no column")
+            for column in own:
+                if column in seen:
+                    raise ValueError(f"column {column} is in emission[{seen[column]}] and [{n}]")
+                seen[column] = n
+            self.columns.append(own)
+            kind = EMISSIONS[part[0]]
+            face = kind.__new__(kind)
+            vars(face).update(dict.fromkeys((*OWN, *INITS)))
+            vars(face).update({name: getattr(estimator, name) for name in SHARED})
+            vars(face).update(
+                n_components=estimator.n_components, n_threads=estimator.n_threads, _columns=own
+            )
+            vars(face).update(part[2] if len(part) == 3 else {})
+            if part[0] == "gaussian":
+                face._check_gaussian_parameters()
+            self.faces.append(face)
+        self.n_columns = d
+        self.shown: list[tuple[Any, ...]] = [
+            tuple(own if names is None else [str(names[column]) for column in own])
+            for own in self.columns
+        ]
+
+    @property
+    def _seen_all(self) -> bool:
+        return sum(map(len, self.columns)) == self.n_columns
+
+    # -- rows -----------------------------------------------------------------------------------
+
+    def _read_rows(self, X: ArrayLike) -> NDArray[Any]:
+        return as_symbols(read_frame(X))
+
+    def _put_together(
+        self, values: NDArray[Any], of_part: Callable[[int, Any, NDArray[Any]], ArrayLike]
+    ) -> NDArray[Any]:
+        """Rows as the model has them: each part's by ``of_part(n, face, columns)``."""
+        parts, changed = [], values.dtype.kind == "O" or not self._seen_all
+        for n, (face, own) in enumerate(zip(self.faces, self.columns, strict=True)):
+            part = columns_of(values, own)
+            if self.names[n] != "categorical" and part.dtype.kind == "O":
+                try:
+                    part = as_rows(part)
+                except (TypeError, ValueError) as error:
+                    raise type(error)(f"columns {list(self.shown[n])}: {error}") from None
+            made = of_part(n, face, part)
+            changed = changed or made is not part
+            parts.append(np.asarray(made))
+        if not changed:
+            return values
+        out = np.zeros(values.shape, np.result_type(*parts), order="F")
+        for own, part in zip(self.columns, parts, strict=True):
+            out[:, own] = part
+        return out
+
+    def _coded(self, X: ArrayLike) -> tuple[ArrayLike, dict[str, Any]]:
+        """Rows to fit as the model has them; categories are kept by the parts."""
+
+        def of_part(n: int, face: Any, part: NDArray[Any]) -> ArrayLike:
+            made, told = face._coded(part)
+            vars(face).update(told)
+            self._codes_told[n] = told
+            return cast(ArrayLike, made)
+
+        return self._put_together(self._read_rows(X), of_part), {}
+
+    def _codes(self, values: NDArray[Any]) -> NDArray[Any]:
+        return self._put_together(values, lambda n, face, part: face._codes(part))
+
+    def _decoded(self, rows: NDArray[Any]) -> NDArray[Any]:
+        parts = [
+            face._decoded(rows[:, own]) for face, own in zip(self.faces, self.columns, strict=True)
+        ]
+        text = any(part.dtype.kind == "O" for part in parts)
+        out = rows.astype(object if text else rows.dtype)
+        for own, part in zip(self.columns, parts, strict=True):
+            out[:, own] = part
+        return out
+
+    def _read(
+        self,
+        X: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+    ) -> ArrayData:
+        """Rows to fit, checked."""
+        data = ArrayData.of(
+            X,
+            sample_weight,
+            lengths=lengths,
+            standardise=[
+                (own, face.covariance_type == "spherical")
+                for name, face, own in zip(self.names, self.faces, self.columns, strict=True)
+                if name == "gaussian"
+            ],
+            n_threads=self.n_threads,
+        )
+        plain = []
+        for name, face, own in zip(self.names, self.faces, self.columns, strict=True):
+            part = data.of_columns(own)
+            if name == "gaussian":
+                plain.append(Gaussian(len(own), face.covariance_type, frame=part.frame))
+            else:
+                plain.append(face._plain(part.values))
+        return Product(plain, self.columns, data.values.shape[1]).check(data)
+
+    def width(self, data: ArrayData) -> int:
+        """Numbers that statistics have of a component, for each column."""
+        most = [2]
+        for name, face, own in zip(self.names, self.faces, self.columns, strict=True):
+            if name == "categorical":
+                most.append(face._plain(columns_of(data.values, own)).width)
+            elif name == "gaussian" and face.covariance_type in ("full", "tied"):
+                most.append(len(own))
+        return max(most)
+
+    # -- the model ------------------------------------------------------------------------------
+
+    def _emission_with_prior(
+        self, data: ArrayData, method: Method, proper: bool
+    ) -> tuple[Product, dict[str, Any]]:
+        """Return the emission; what tells of priors is kept by the parts."""
+        emissions = []
+        for n, (face, own) in enumerate(zip(self.faces, self.columns, strict=True)):
+            emission, self._priors[n] = face._emission_with_prior(
+                data.of_columns(own), method, proper
+            )
+            emissions.append(emission)
+        return Product(emissions, self.columns, data.values.shape[1]), {}
+
+    def _given_for(self, data: ArrayData) -> dict[str, Array | None]:
+        return {}
+
+    def _start_with(
+        self,
+        model: Model,
+        given: dict[str, Array | None],
+        counts: Array,
+        read: str,
+        located: Callable[[], Stats],
+    ) -> Stats:
+        return located()
+
+    def _told_of(
+        self, emission: Product, parameters: Any, distribution: Any = None
+    ) -> dict[str, Any]:
+        """What is told of parameters, and of their posterior, kept for `parts` as well."""
+        self.emission, self.parameters = emission.plain, parameters
+        told = []
+        for n, (face, part, own) in enumerate(
+            zip(self.faces, emission.parts, parameters.parts, strict=True)
+        ):
+            attributes = face._told_of(part, own)
+            if distribution is not None and hasattr(face, "_posterior_attributes"):
+                attributes |= face._posterior_attributes(distribution.parts[n])
+            vars(face).update(attributes)
+            told.append(
+                EmissionPart(
+                    {"emission": self.names[n], "columns": self.shown[n]}
+                    | attributes
+                    | self._priors[n]
+                    | self._codes_told[n]
+                )
+            )
+        self.parts = tuple(told)
+        return {}
+
+    def _told_of_draws(self, emission: Product, arrays: dict[str, Array]) -> dict[str, Array]:
+        out = {}
+        for n, (face, part) in enumerate(zip(self.faces, emission.parts, strict=True)):
+            own = {name: arrays[f"{n}.{name}"] for name in part.arrays(1)}
+            for name, value in face._told_of_draws(part, own).items():
+                out[f"{n}.{name}"] = value
+        return out
+
+    #: Attributes that say all of the parameters: none that may be set.
+    _told_names: tuple[str, ...] = ()
+
+    def _n_emission_parameters(self, emission: Product, k: int) -> int:
+        return sum(
+            face._n_emission_parameters(part, k)
+            for face, part in zip(self.faces, emission.parts, strict=True)
+        )
+
+    def _as_they_are(self, k: int) -> tuple[Product, Any]:
+        """The emission and the parameters that were fitted."""
+        found = len(next(iter(self.parameters.parts[0].arrays.values())))
+        if found != k:
+            raise ValueError(f"the fit was of {found} components, not {k}")
+        return self.emission, self.parameters
