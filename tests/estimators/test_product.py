@@ -261,8 +261,7 @@ def test_weights_are_repeated_rows_and_threads_leave_no_trace():
     for model in (MixtureModel, HiddenMarkovModel):
         for layout in (np.ascontiguousarray, np.asfortranarray):
             one, two = (
-                model(2, emission=KINDS, random_state=0, n_threads=n).fit(layout(X))
-                for n in (1, 2)
+                model(2, emission=KINDS, random_state=0, n_threads=n).fit(layout(X)) for n in (1, 2)
             )
             assert one.objective_ == two.objective_
             np.testing.assert_array_equal(one.predict_proba(X), two.predict_proba(X))

@@ -89,7 +89,8 @@ def codes_of(
 ) -> NDArray[Any]:
     """Rows with each value's number among the categories of its column, in its place.
 
-    `columns` are the numbers that errors call these by. Where categories are their own numbers, 0 ... C - 1, rows are returned as they are, unchecked.
+    `columns` are the numbers that errors call these by. Where categories are their own numbers,
+    0 ... C - 1, rows are returned as they are, unchecked.
 
     Raises
     ------

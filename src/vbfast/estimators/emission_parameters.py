@@ -15,7 +15,7 @@ from .gaussian_parameters import GaussianParameters
 
 __all__ = ["EMISSIONS", "INITS", "OWN", "SHARED", "EmissionName", "check_emission", "is_product"]
 
-EmissionName = Literal["gaussian", "poisson", "exponential", "bernoulli", "categorical"]
+EmissionName = Literal["gaussian", "poisson", "exponential", "bernoulli", "categorical", "auto"]
 
 EMISSIONS: dict[str, Any] = {
     "gaussian": GaussianParameters,
@@ -41,9 +41,7 @@ _FOR = {
 
 def is_product(emission: Any) -> bool:
     """Whether an estimator's parameter tells of several emissions."""
-    return isinstance(emission, (list, tuple)) or (
-        isinstance(emission, str) and emission == "auto"
-    )
+    return isinstance(emission, (list, tuple)) or (isinstance(emission, str) and emission == "auto")
 
 
 def check_product(estimator: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -51,7 +51,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
     ----------
     n_components : int
         K, the states.
-    emission : {"gaussian", "poisson", "exponential", "bernoulli", "categorical"}
+    emission : {"gaussian", "poisson", "exponential", "bernoulli", "categorical", "auto"} or list
         What rows of a state look like: see `MixtureModel`.
     method : {"em", "mean_field", "full", "variational_em", "crisp_em"} or object
         EM: forward-backward recursions. Mean field: the same on E[log theta]. Full inference:
@@ -108,7 +108,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         Row i: the probabilities of what follows state i. theta_MP for a point estimate; means
         under q(theta) for mean field, and over relabelled draws for full inference.
     means_, covariances_, precisions_, precisions_cholesky_, rates_, probabilities_ : ndarray
-    categories_, n_categories_
+    categories_, n_categories_, parts_
         As `MixtureModel`'s.
     objective_ : float
         Of the whole data, in nats, with all constants: see `GaussianMixture`.
@@ -171,7 +171,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         self,
         n_components: int = 1,
         *,
-        emission: EmissionName = "gaussian",
+        emission: EmissionName | Sequence[tuple[Any, ...]] = "gaussian",
         method: MethodName | Method = "em",
         covariance_type: CovarianceType = "diag",
         tol: float | None = None,
@@ -353,7 +353,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         """This estimator as what tells of its emission: another class on the same attributes."""
         if is_product(self.emission):
             return self._product
-        kind = EMISSIONS[self.emission]
+        kind = EMISSIONS[str(self.emission)]
         face = kind.__new__(kind)
         face.__dict__ = self.__dict__
         return face
@@ -363,7 +363,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         """What attributes are to be taken for."""
         if is_product(self.emission):
             return "product", None
-        return self.emission, self.covariance_type if self.emission == "gaussian" else None
+        return str(self.emission), self.covariance_type if self.emission == "gaussian" else None
 
     @property
     def _told_names(self) -> tuple[str, ...]:

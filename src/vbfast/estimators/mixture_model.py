@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -368,10 +368,16 @@ class MixtureModel(SettableCovariances, Estimator):
     ----------
     n_components : int
         K.
-    emission : {"gaussian", "poisson", "exponential", "bernoulli", "categorical"}
+    emission : {"gaussian", "poisson", "exponential", "bernoulli", "categorical", "auto"} or list
         What rows of a component look like: `GaussianMixture`'s; counts 0, 1, 2, ...; waiting times
         and other numbers >= 0, of density rate exp(-rate x); zeros and ones; symbols, which are any
-        integers or strings (latent classes).
+        integers or strings (latent classes). Of columns of several kinds a list of (name, columns)
+        or (name, columns, parameters): columns are numbers, names, a slice, truths or a function of
+        X that gives such; parameters a dict of `covariance_type`, `reg_covar` and priors of this
+        part. Parts are independent given the component; columns in none are read past. "auto" takes
+        columns by their types: floats, and whole numbers some of which are below 0, are Gaussian
+        (diagonal), whole numbers counts, truths zeros and ones, all else symbols. Starts are
+        sought (`init_params`); of what parameters start from only `weights_init` may be given.
     method : {"em", "mean_field", "full", "variational_em", "crisp_em"} or object
         By name, with `max_iter` and `tol` from here; or an object that brings its own, such as
         ``vbfast.FullInference(n_draws=2000)``.
@@ -436,6 +442,9 @@ class MixtureModel(SettableCovariances, Estimator):
         Of ones; of symbols, 0 for those that a feature doesn't have.
     means_, covariances_, precisions_, precisions_cholesky_ : ndarray
         Of Gaussians.
+    parts_ : tuple of EmissionPart
+        Where `emission` names several: of each part `emission`, `columns`, and the attributes that
+        it would have alone, read-only. `draws_` has "0.means", ... then, with the part's number.
     objective_ : float
         Of the whole data, in nats, with all constants: see `GaussianMixture`.
     lower_bound_ : float
@@ -482,7 +491,7 @@ class MixtureModel(SettableCovariances, Estimator):
         self,
         n_components: int = 1,
         *,
-        emission: EmissionName = "gaussian",
+        emission: EmissionName | Sequence[tuple[Any, ...]] = "gaussian",
         method: MethodName | Method = "em",
         tol: float | None = None,
         max_iter: int = 1000,

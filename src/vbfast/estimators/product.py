@@ -33,7 +33,7 @@ class EmissionPart:
     emission : str
     columns : tuple of int or str
         As they were told: numbers, or names.
-    means_, covariances_, precisions_, precisions_cholesky_, rates_, probabilities_, categories_, ...
+    means_, covariances_, precisions_, precisions_cholesky_, rates_, probabilities_ : ndarray
         What `MixtureModel` has for this emission alone, priors as well. Read-only.
     """
 
