@@ -833,8 +833,15 @@ def emission_part(X, q, row, read):
     """Parameters read off responsibilities q, under a row of conftest.CHAINS.
 
     Returns scores (N, K), log p(x | theta) or its expectation, and log p(theta) or minus the KL.
+    Rows of X that hold a NaN are missing: they say nothing.
     """
     k = q.shape[1]
+    seen = ~np.isnan(X).any(axis=1)
+    if not seen.all():
+        scores, more = emission_part(X[seen], q[seen], row, read)
+        out = np.zeros(q.shape)
+        out[seen] = scores
+        return out, more
     if hasattr(row.part, "emission"):
         scores_of, rest = discrete_emission(X, q, row.part, read, np.ones(len(X)))
         scores, values = scores_of(np.zeros(k)), (rest,)

@@ -32,9 +32,11 @@ class ProductRow:
     parts: tuple
     prior: str = "conjugate"
     chain: bool = False
+    missing: bool = False
 
     def __str__(self):
-        return f"{'-'.join(self.parts)}-{self.prior}{'-chain' * self.chain}"
+        kinds = "-".join(self.parts)
+        return f"{kinds}-{self.prior}{'-chain' * self.chain}{'-missing' * self.missing}"
 
     @property
     def rows(self):
@@ -56,6 +58,8 @@ class ProductRow:
             X[:, own] = row.draw_rows(states[None], rng, *values)[0]
         states = np.where(rng.random(n) < 0.3, rng.integers(k, size=n), states)
         states[: 4 * k] = (np.arange(4 * k) % k)[:n]
+        for own in columns if self.missing else ():
+            X[np.ix_(np.flatnonzero(rng.random(n) < 0.3), own)] = np.nan
         data = vbfast.ArrayData.of(
             X,
             standardise=[
@@ -63,6 +67,7 @@ class ProductRow:
                 for part, own in zip(self.parts, columns, strict=True)
                 if part in COVARIANCE_TYPES
             ],
+            missing=range(X.shape[1]) if self.missing else (),
         )
         emission = vbfast.Product(
             [
@@ -70,6 +75,7 @@ class ProductRow:
                 for row, own in zip(self.rows, columns, strict=True)
             ],
             columns,
+            missing=self.missing,
         )
         data = emission.check(data)
         if self.chain:
@@ -85,10 +91,11 @@ class ProductRow:
 
 
 PRODUCTS = [
-    ProductRow(parts, prior, chain)
+    ProductRow(parts, prior, chain, missing)
     for parts in MIXED
     for prior in ("flat", "conjugate")
     for chain in (False, True)
+    for missing in (False, True)
 ]
 CASES = [
     (method, row)
@@ -165,10 +172,11 @@ def test_coordinates_there_and_back(row):
     np.testing.assert_allclose(back.buffer, posterior.buffer, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("missing", [False, True], ids=["all seen", "missing"])
 @pytest.mark.parametrize("chain", [False, True], ids=["mixture", "chain"])
-def test_draws_of_the_posterior_are_those_of_enumeration(chain):
+def test_draws_of_the_posterior_are_those_of_enumeration(chain, missing):
     """Means of draws of p(T, theta | X) against all T summed, parameters integrated out."""
-    row = ProductRow(("poisson", "categorical", "bernoulli"), chain=chain)
+    row = ProductRow(("poisson", "categorical", "bernoulli"), chain=chain, missing=missing)
     rng = np.random.default_rng(3)
     k, d, n = 2, 1, 6
     model, data, each, _ = row.problem(rng, k, d, [n])
@@ -183,7 +191,8 @@ def test_draws_of_the_posterior_are_those_of_enumeration(chain):
             counts, prior = [np.bincount(t, minlength=k)], concentration[:1]
         value = sum(map(ref_dirichlet_multinomial, prior, counts))
         for X, of_part in each:
-            value += sum(of_part.part.log_marginal(X[t == j, 0], 0, d) for j in range(k))
+            seen = ~np.isnan(X[:, 0])
+            value += sum(of_part.part.log_marginal(X[seen & (t == j), 0], 0, d) for j in range(k))
         totals.append(value)
         first.append(labels[0] == labels[1])
     share = np.exp(np.array(totals) - logsumexp(totals))

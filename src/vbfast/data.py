@@ -338,6 +338,7 @@ class ArrayData:
         lengths: ArrayLike | None = None,
         isotropic: bool = False,
         standardise: bool | Sequence[tuple[Sequence[int], bool]] = True,
+        missing: Sequence[int] = (),
         n_threads: int | None = None,
     ) -> ArrayData:
         """Check X and its weights and choose units in which X has mean 0 and variance 1.
@@ -353,6 +354,9 @@ class ArrayData:
         standardise : bool, or sequence of (columns, isotropic)
             False leaves X in its own units, as counts and symbols must be; else groups of columns,
             of which others are left in theirs.
+        missing : sequence of int
+            Columns that may have NaN, of what is missing; each in a group of its own, or one all of
+            which is missing in a row or nothing. With groups only.
         n_threads : int, optional
 
         Raises
@@ -366,11 +370,11 @@ class ArrayData:
         weights = check_weights(sample_weight, len(values))
         sequences = as_sequences(lengths, len(values))
         if standardise is not True:
-            check_finite(values, threads)
+            _check_seen(values, missing, threads)
             d = values.shape[1]
             units = Frame(np.zeros(d), np.ones(d), np.ones(d))
             for columns, one_scale in standardise or ():
-                own = _frame(columns_of(values, columns), weights, one_scale, threads, columns)
+                own = _frame_of(values, weights, columns, one_scale, threads, missing)
                 for name in ("origin", "scale", "variance"):
                     getattr(units, name)[list(columns)] = getattr(own, name)
             return cls(values, weights, units, threads, sequences=sequences)
@@ -588,6 +592,42 @@ def check_weights(sample_weight: ArrayLike | None, n_rows: int) -> Array | None:
             f"sample_weight sums to {total}; a sum from {LIGHTEST} to {HEAVIEST} is allowed"
         )
     return weights
+
+
+def _check_seen(values: NDArray[Any], missing: Sequence[int], n_threads: int) -> None:
+    """Raise ValueError where a value isn't finite, and isn't NaN where it may be."""
+    bad = _kernels.columns.first_not_finite(values, n_threads)
+    if bad is None or not missing:
+        _refuse(values, bad)
+        return
+    for column in range(values.shape[1]):
+        if column not in missing:
+            bad = _kernels.columns.first_not_finite(values[:, column : column + 1], n_threads)
+            _refuse(values, None if bad is None else (bad[0], column))
+            continue
+        for rows in portions(len(values)):
+            infinite = np.flatnonzero(np.isinf(values[rows, column]))
+            if len(infinite):
+                _refuse(values, (rows.start + int(infinite[0]), column))
+
+
+def _frame_of(
+    values: NDArray[Any],
+    weights: Array | None,
+    columns: Sequence[int],
+    isotropic: bool,
+    n_threads: int,
+    missing: Sequence[int],
+) -> Frame:
+    """Units of these columns, of rows that are seen."""
+    own = columns_of(values, columns)
+    if columns[0] in missing:
+        rows = ~np.isnan(own).any(axis=1)
+        if not rows.all():
+            own, weights = own[rows], None if weights is None else weights[rows]
+        if not len(own) or (weights is not None and not weights.any()):
+            raise ValueError(f"column {columns[0]} of X is missing in every row")
+    return _frame(own, weights, isotropic, n_threads, columns)
 
 
 def _frame(

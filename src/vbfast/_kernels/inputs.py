@@ -21,8 +21,9 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-# Names of compiled functions; of a product, of each part: name, columns of X, symbols.
-Kernel = str | tuple[tuple[str, tuple[int, ...], int], ...]
+# Names of compiled functions; of a product, of each part: name, columns of X, symbols, and whether
+# rows may be missing, with NaN in one of these columns.
+Kernel = str | tuple[tuple[str, tuple[int, ...], int, bool], ...]
 
 # Scores no higher are those of what is impossible: in coefficients it stands for log 0.
 LOWEST = -1.7e308
@@ -95,8 +96,9 @@ class Coefficients:
     emission : str or tuple
         Name of the compiled functions that can read `coefficients`: "full", "tied", "diag",
         "spherical", "poisson", "exponential", "bernoulli" or "categorical"; of coupled chains
-        "additive". Of a product, (name, columns, n_categories) of each part, whose coefficients
-        stand one after the other.
+        "additive". Of a product, (name, columns, n_categories, may_miss) of each part, whose
+        coefficients stand one after the other; before those of one that may be missing its offsets,
+        (K,), which are then not in `offsets`.
     coefficients : ndarray of shape (size,)
     offsets : ndarray of shape (K,)
         Scores where the emission's own part is zero; of coupled chains one, (1,).

@@ -145,6 +145,9 @@ cdef struct Part:
     const Emission* emission
     Shape shape
     Py_ssize_t first_feature
+    # Whether rows may be missing for it: those that have a NaN among its features. Its coefficients
+    # begin with offsets of its own then, (K), its statistics with the rows that were seen, (K).
+    bint may_miss
 
 
 # Where data lies: strides in bytes, values float64 or float32; `origin` is subtracted from every

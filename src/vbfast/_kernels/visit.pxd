@@ -151,7 +151,7 @@ cdef inline bytes read_emission(
 ):
     """Find an emission by its name, or a product of several, the shape it has, the columns it sees.
 
-    A product is told as a tuple of (name, columns, n_categories), one for each part; its features
+    A product is told as a tuple of (name, columns, n_categories, may_miss) for each part; features
     are the parts' columns, one part's after the other's. What is returned keeps them where they
     are.
     """
@@ -167,7 +167,7 @@ cdef inline bytes read_emission(
         columns[0] = NULL
         return None
     check_least("the number of parts", len(told), 1)
-    for _, of_part, symbols in told:
+    for _, of_part, symbols, _may_miss in told:
         n_features += len(of_part)
         widest = max(widest, symbols)
     held = PyBytes_FromStringAndSize(
@@ -181,12 +181,13 @@ cdef inline bytes read_emission(
     place = <Py_ssize_t*>(part + shape.n_parts)
     columns[0] = place
     n_features = 0
-    for name, of_part, symbols in told:
+    for name, of_part, symbols, may_miss in told:
         part.emission = emission_of(emissions, name)
         if part.emission == emission[0]:
             raise ValueError("a part of a product can't be a product")
         part.shape = shape_of(part.emission, n_components, len(of_part), symbols)
         part.first_feature = n_features
+        part.may_miss = may_miss
         for column in of_part:
             if not 0 <= column < n_columns:
                 raise ValueError(

@@ -29,7 +29,11 @@ class WithBase(ABC):
 
     @abstractmethod
     def check_rows(
-        self, values: NDArray[Any], name: str = "X", columns: Sequence[int] | None = None
+        self,
+        values: NDArray[Any],
+        name: str = "X",
+        columns: Sequence[int] | None = None,
+        first_row: int = 0,
     ) -> None:
         """Raise ValueError where a value can't come from this emission.
 
@@ -40,6 +44,8 @@ class WithBase(ABC):
             What the error calls it.
         columns : sequence of int, optional
             What numbers the error calls its columns by.
+        first_row : int
+            And the first row.
         """
 
     @abstractmethod
@@ -81,6 +87,8 @@ class Discrete(WithBase, ByValue):
     compiled: ClassVar[bool] = True
     #: Name of the compiled scores and statistics.
     kernel: ClassVar[str]
+    #: Whether rows may have NaN.
+    may_miss: ClassVar[bool] = False
     #: Whether a row may have probability 0, and then is named.
     may_be_impossible: ClassVar[bool] = True
 
@@ -139,7 +147,11 @@ class Discrete(WithBase, ByValue):
         return self._allowed
 
     def check_rows(
-        self, values: NDArray[Any], name: str = "X", columns: Sequence[int] | None = None
+        self,
+        values: NDArray[Any],
+        name: str = "X",
+        columns: Sequence[int] | None = None,
+        first_row: int = 0,
     ) -> None:
         """Raise ValueError where a value can't come from this emission."""
         for first in range(0, len(values), PORTION):
@@ -148,9 +160,10 @@ class Discrete(WithBase, ByValue):
             if wrong.any():
                 row, column = (int(i) for i in np.argwhere(wrong)[0])
                 shown = column if columns is None else columns[column]
+                number = first_row + first + row
                 raise ValueError(
-                    f"{name}[{first + row}, {shown}] is {part[row, column]:g} (row {first + row}, "
-                    f"column {shown}); {self._allowed_in(column)} are allowed"
+                    f"{name}[{number}, {shown}] is {part[row, column]:g} (row {number}, column "
+                    f"{shown}); {self._allowed_in(column)} are allowed"
                 )
 
     @property

@@ -63,6 +63,8 @@ class InFrame(ByValue):
     reg_covar: float
     frame: Frame | None
 
+    #: Whether rows may have NaN.
+    may_miss: ClassVar[bool] = False
     #: Symbols that a kernel's tables have room for: there are none.
     width: ClassVar[int] = 0
     #: Whether a row may have probability 0: only where numbers overflow.
@@ -107,7 +109,11 @@ class InFrame(ByValue):
         return float(np.log(self.units.scale).sum())
 
     def check_rows(
-        self, values: NDArray[Any], name: str = "X", columns: Sequence[int] | None = None
+        self,
+        values: NDArray[Any],
+        name: str = "X",
+        columns: Sequence[int] | None = None,
+        first_row: int = 0,
     ) -> None:
         """Nothing: any finite row can come from a Gaussian."""
 

@@ -22,6 +22,11 @@ __all__ = ["Product"]
 
 Array = NDArray[np.float64]
 
+# Of the rows of a component, the least share seen of which what is said means anything.
+LEAST_SEEN = 1e-9
+# Rows that are checked at a time.
+PORTION = 2**16
+
 
 class _OfPart:
     """What a part sees of a product's statistics: its own fields."""
@@ -35,6 +40,15 @@ class _OfPart:
 
     def copy(self) -> _OfPart:
         return _OfPart(self._stats.copy(), self._prefix)
+
+
+def _filled(values: NDArray[Any], rows: NDArray[np.bool_]) -> NDArray[Any]:
+    """Values with what one of these rows has in the place of all others; 0 where there are none."""
+    if rows.all():
+        return values
+    out = np.array(values)
+    out[~rows] = values[rows.argmax()] if rows.any() else 0.0
+    return out
 
 
 @dataclass(frozen=True)
@@ -98,7 +112,10 @@ class ProductDistribution:
         """log p(x | component), parameters integrated out, (N, K) for x (N, D)."""
         total: Any = 0.0
         for columns, part in zip(self.emission.columns, self.parts, strict=True):
-            total = total + part.log_predictive(columns_of(x, columns))
+            own = columns_of(x, columns)
+            rows = ~np.isnan(own).any(axis=1)
+            scores = part.log_predictive(_filled(own, rows))
+            total = total + (scores if rows.all() else np.where(rows[:, None], scores, 0.0))
         return np.asarray(total)
 
     def sample_rows(self, components: NDArray[np.int64], rng: np.random.Generator) -> Array:
@@ -129,6 +146,9 @@ class Product(WithBase, ByValue):
         those in none are read past.
     n_features : int, optional
         D, the columns of X; one more than the last that a part sees where not given.
+    missing : bool or sequence of bool
+        Of each part, whether rows may be missing at random: with NaN in all of its columns. They
+        say nothing then, and count for nothing in this part; what is said of the rest is exact.
 
     Raises
     ------
@@ -145,6 +165,7 @@ class Product(WithBase, ByValue):
     parts: Sequence[Any]
     columns: Sequence[Sequence[int]]
     n_features: int = 0
+    missing: bool | Sequence[bool] = False
 
     #: Where starts look for centroids: among `points`.
     located: ClassVar[bool] = False
@@ -179,6 +200,12 @@ class Product(WithBase, ByValue):
         n_features = check_size("n_features", self.n_features or needed)
         if n_features < needed:
             raise ValueError(f"n_features must be {needed} at least, not {n_features}")
+        missing: Any = self.missing
+        if isinstance(missing, (bool, np.bool_)):
+            missing = [missing] * len(parts)
+        if len(missing) != len(parts):
+            raise ValueError(f"missing must be {len(parts)}, one for each part, not {missing!r}")
+        object.__setattr__(self, "missing", tuple(map(bool, missing)))
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "columns", columns)
         object.__setattr__(self, "n_features", n_features)
@@ -187,6 +214,17 @@ class Product(WithBase, ByValue):
         """The name of a part's fields begins with it; the part; more."""
         names = [f"{n}." for n in range(len(self.parts))]
         return zip(names, self.parts, *more, strict=True)
+
+    @property
+    def _misses(self) -> tuple[bool, ...]:
+        """Whether rows may be missing, of each part."""
+        missing: Any = self.missing
+        return tuple(missing)
+
+    @property
+    def may_miss(self) -> bool:
+        """Whether rows may have NaN."""
+        return any(self._misses)
 
     @property
     def may_be_impossible(self) -> bool:
@@ -214,11 +252,11 @@ class Product(WithBase, ByValue):
         return units
 
     @cached_property
-    def kernel(self) -> tuple[tuple[str, tuple[int, ...], int], ...]:
-        """Of each part: name of the compiled scores and statistics, columns, symbols."""
+    def kernel(self) -> tuple[tuple[str, tuple[int, ...], int, bool], ...]:
+        """Of each part: name of scores and statistics, columns, symbols, whether it may miss."""
         return tuple(
-            (part.kernel, tuple(columns), part.width)
-            for part, columns in zip(self.parts, self.columns, strict=True)
+            (part.kernel, tuple(columns), part.width, misses)
+            for part, columns, misses in zip(self.parts, self.columns, self._misses, strict=True)
         )
 
     def single_resolves(self, theta: ProductParameters) -> bool:
@@ -273,10 +311,14 @@ class Product(WithBase, ByValue):
     ) -> dict[str, ArrayLike]:
         """Statistics of what kernels added up, one part's after the other's."""
         out, start, k = [], 0, len(counts)
-        for prefix, part, of_part in self._each(reference):
+        for prefix, part, of_part, misses in self._each(reference, self._misses):
             of = _kernels.mixture.statistics_size(part.kernel, k, part.n_features, part.width)
+            seen = counts
+            if misses:
+                seen = raw[start : start + k].copy()
+                start += k
             end = start + of - 1 - k
-            out.append((prefix, part.collect(raw[start:end], counts, of_part)))
+            out.append((prefix, part.collect(raw[start:end], seen, of_part)))
             start = end
         return self._joined(counts, iter(out))
 
@@ -296,21 +338,35 @@ class Product(WithBase, ByValue):
     def coordinates(self, stats: Stats, held: NDArray[np.bool_]) -> Array:
         """Unconstrained numbers for the statistics of all parts, one part's after the other's."""
         return np.concatenate(
-            [part.coordinates(_OfPart(stats, prefix), held) for prefix, part in self._each()]
+            [
+                part.coordinates(_OfPart(stats, prefix), self._held_by(prefix, stats, held))
+                for prefix, part in self._each()
+            ]
         )
+
+    def _held_by(self, prefix: str, stats: Stats, held: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which components hold enough rows that a part has seen."""
+        own = stats[prefix + "strength"]
+        return np.asarray(held & (own > LEAST_SEEN * stats["strength"]))
 
     def at_coordinates(
         self, coordinates: Array, counts: Array, held: NDArray[np.bool_], like: Stats
     ) -> dict[str, Array]:
         """Inverse of `coordinates`: fields of what `counts` rows (K,) bring."""
         ends = np.cumsum([part.n_coordinates(len(counts)) for part in self.parts])[:-1]
-        return self._joined(
-            counts,
-            (
-                (prefix, part.at_coordinates(own, counts, held, _OfPart(like, prefix)))
-                for prefix, part, own in self._each(np.split(coordinates, ends))
-            ),
-        )
+        prior = self.prior(len(counts))
+        out = []
+        for prefix, part, own, misses in self._each(np.split(coordinates, ends), self._misses):
+            seen = counts
+            if misses:  # as large a share of the rows as there
+                of_rows = like[prefix + "strength"] - np.asarray(
+                    prior.get(prefix + "strength", 0.0), np.float64
+                )
+                share = of_rows / np.where(like["strength"] > 0, like["strength"], 1.0)
+                seen = counts * np.minimum(share, 1.0)
+            held_by = self._held_by(prefix, like, held)
+            out.append((prefix, part.at_coordinates(own, seen, held_by, _OfPart(like, prefix))))
+        return self._joined(counts, iter(out))
 
     # -- parameters ---------------------------------------------------------------------------
 
@@ -392,18 +448,22 @@ class Product(WithBase, ByValue):
 
     def coefficients(self, theta: ProductParameters, reference: tuple[Array, ...]) -> Array:
         """What kernels read of theta, one part's after the other's."""
-        return np.concatenate(
-            [
-                np.ravel(part.coefficients(of_part, about))
-                for part, of_part, about in zip(self.parts, theta.parts, reference, strict=True)
-            ]
-        )
+        out: list[Array] = []
+        for part, own, about, misses in zip(
+            self.parts, theta.parts, reference, self._misses, strict=True
+        ):
+            if misses:
+                out.append(part.offsets(own))
+            out.append(np.ravel(part.coefficients(own, about)))
+        return np.concatenate(out)
 
     def offsets(self, theta: ProductParameters) -> Array:
-        """Scores but for what kernels add, (K,)."""
-        return np.asarray(
-            sum(part.offsets(own) for part, own in zip(self.parts, theta.parts, strict=True))
-        )
+        """Scores but for what kernels add, (K,): those of parts that don't miss rows."""
+        total = np.zeros(len(next(iter(theta.arrays.values()))))
+        for part, own, misses in zip(self.parts, theta.parts, self._misses, strict=True):
+            if not misses:
+                total += part.offsets(own)
+        return total
 
     def log_prior(self, prior: ProductDistribution, theta: ProductParameters) -> float:
         """log p(theta); 0 for what of it is flat."""
@@ -421,17 +481,55 @@ class Product(WithBase, ByValue):
     # -- rows ---------------------------------------------------------------------------------
 
     def check_rows(
-        self, values: NDArray[Any], name: str = "X", columns: Sequence[int] | None = None
+        self,
+        values: NDArray[Any],
+        name: str = "X",
+        columns: Sequence[int] | None = None,
+        first_row: int = 0,
     ) -> None:
         """Raise ValueError where a value can't come from this emission."""
-        for part, own in zip(self.parts, self.columns, strict=True):
-            part.check_rows(columns_of(values, own), name, own)
+        for first in range(0, len(values), PORTION if self.may_miss else max(len(values), 1)):
+            for part, own, misses in zip(self.parts, self.columns, self._misses, strict=True):
+                if not misses:
+                    part.check_rows(columns_of(values, own), name, own)
+                    continue
+                of_part = columns_of(values[first : first + PORTION], own)
+                rows = self._seen_rows(of_part, own, first, name)
+                part.check_rows(_filled(of_part, rows), name, own, first)
+
+    def _seen_rows(
+        self, values: NDArray[Any], columns: Sequence[int], first: int, name: str
+    ) -> NDArray[np.bool_]:
+        """Which rows (N,) of a part's columns are seen; ValueError where it is some of these."""
+        absent = np.isnan(values)
+        rows = ~absent.any(axis=1)
+        partly = np.flatnonzero(~rows & ~absent.all(axis=1))
+        if len(partly):
+            row = int(partly[0])
+            column = columns[int(absent[row].argmax())]
+            raise ValueError(
+                f"{name}[{first + row}, {column}] is missing and others of its part, columns "
+                f"{list(columns)}, are not: make it a part of its own"
+            )
+        infinite = np.argwhere(np.isinf(values))
+        if len(infinite):
+            row, place = (int(i) for i in infinite[0])
+            raise ValueError(
+                f"Input {name} contains infinity at row {first + row}, column {columns[place]}; "
+                "vbfast takes finite values only"
+            )
+        return rows
 
     def log_base(self, values: NDArray[Any]) -> Array:
         """What kernels leave out of each row's log probability, whatever theta is, (N,)."""
         out = np.zeros(len(values))
-        for part, columns in zip(self.parts, self.columns, strict=True):
-            out += part.log_base(columns_of(values, columns))
+        for part, columns, misses in zip(self.parts, self.columns, self._misses, strict=True):
+            own = columns_of(values, columns)
+            rows = ~np.isnan(own).any(axis=1) if misses else np.ones(len(own), dtype=bool)
+            if rows.all():
+                out += part.log_base(own)
+            elif rows.any():
+                out[rows] += part.log_base(own[rows])
         return out
 
     @property
@@ -442,11 +540,16 @@ class Product(WithBase, ByValue):
     def points(self, values: Array) -> Array:
         """Where rows lie, for a start to look for centroids: those of parts, side by side.
 
-        Numbers in units of their standard deviations; of symbols as they are.
+        Numbers in units of their standard deviations; of symbols as they are. What is missing is
+        in the middle.
         """
         each = []
         for part, columns in zip(self.parts, self.columns, strict=True):
-            points = part.points(columns_of(values, columns))
+            own = columns_of(values, columns)
+            rows = ~np.isnan(own).any(axis=1)
+            points = part.points(_filled(own, rows))
+            if not rows.all():  # what is missing lies in the middle
+                points[~rows] = points[rows].mean(axis=0) if rows.any() else 0.0
             if not hasattr(part, "categories"):
                 spread = points.std(axis=0)
                 points = points / np.where(spread > 0, spread, 1.0)

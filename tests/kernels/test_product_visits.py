@@ -45,6 +45,7 @@ class Together:
     layout: str = "C"
     weights: str | None = None
     seed: int = 0
+    missing: tuple = (0.0, 0.0, 0.0, 0.0)  # share of the rows of each part; 0: none may be
 
     @cached_property
     def rng(self):
@@ -77,6 +78,12 @@ class Together:
                 X[:, own] = rows / self.scale[list(own)] + self.origin[list(own)]
             else:
                 X[:, own] = discrete_rows(self.rng, theta.row, self.n, d)
+        for own, share in zip(self.columns, self.missing, strict=False):
+            # All of a part's columns, or some of them: kernels look for any.
+            rows = np.flatnonzero(self.rng.random(self.n) < share)
+            some = self.rng.random((len(rows), len(own))) < self.rng.choice([0.3, 1.0])
+            some[:, 0] |= ~some.any(axis=1)
+            X[np.ix_(rows, own)] = np.where(some, np.nan, X[np.ix_(rows, own)])
         X = X.astype(self.dtype)
         if self.layout == "F":
             return np.asfortranarray(X)
@@ -108,29 +115,64 @@ class Together:
         return self.rng.uniform(0, 3, self.n) * (self.rng.random(self.n) > 0.3)
 
     @cached_property
+    def seen(self):
+        """Which rows are seen, of each part."""
+        X = self.values
+        return [~np.isnan(X[:, list(own)]).any(axis=1) for own in self.columns]
+
+    @cached_property
     def rows(self):
-        """What kernels see of each part."""
+        """What kernels see of each part, and 0 of what is missing."""
         X = (self.values.astype(np.float64) - self.origin) * self.scale
-        return [X[:, list(own)] for own in self.columns]
+        return [
+            np.where(seen[:, None], X[:, list(own)], 0.0)
+            for own, seen in zip(self.columns, self.seen, strict=True)
+        ]
 
     @cached_property
     def scores(self):
         """Log densities of all parts together, as kernels have them."""
         total = np.zeros((self.n, self.k))
-        for theta, rows in zip(self.thetas, self.rows, strict=True):
-            total += theta.scores(rows) - np.reshape(theta.emission.log_base(rows), (-1, 1))
+        for theta, rows, seen in zip(self.thetas, self.rows, self.seen, strict=True):
+            own = theta.scores(rows) - np.reshape(theta.emission.log_base(rows), (-1, 1))
+            # A part's weights are what all rows have of it, whatever is missing.
+            own -= np.log(theta.weights)
+            total += np.where(seen[:, None], own, 0.0) + np.log(theta.weights)
         return total
 
     def coefficients(self):
         told = [theta.kernel() for theta in self.thetas]
-        return Coefficients(
-            tuple(
-                (one.emission, own, one.n_categories)
-                for one, own in zip(told, self.columns, strict=True)
-            ),
-            np.concatenate([np.ravel(one.coefficients) for one in told]),
-            sum(theta.offsets for theta in self.thetas),
-        )
+        parts, coefficients, offsets = [], [], np.zeros(self.k)
+        for theta, one, own, share in zip(
+            self.thetas, told, self.columns, self.missing, strict=False
+        ):
+            parts.append((one.emission, own, one.n_categories, share > 0))
+            offsets += np.log(theta.weights)
+            if share > 0:
+                coefficients.append(theta.offsets - np.log(theta.weights))
+            else:
+                offsets += theta.offsets - np.log(theta.weights)
+            coefficients.append(np.ravel(one.coefficients))
+        return Coefficients(tuple(parts), np.concatenate(coefficients), offsets)
+
+    def sections(self, raw):
+        """Of each part: what stands in raw statistics, and the rows of each component."""
+        start = 0
+        counts = raw[1 : 1 + self.k]
+        emission = raw[1 + self.k :]
+        for theta, rows, share in zip(self.thetas, self.rows, self.missing, strict=False):
+            told = theta.kernel()
+            size = _kernels.mixture.statistics_size(
+                told.emission, self.k, rows.shape[1], told.n_categories
+            )
+            seen = counts
+            if share > 0:
+                seen = emission[start : start + self.k]
+                start += self.k
+            end = start + size - 1 - self.k
+            yield emission[start:end], seen.copy()
+            start = end
+        assert start == len(emission)
 
     def block(self, labels=None, n_threads=1, first_row=0):
         return Block(
@@ -139,34 +181,22 @@ class Together:
 
     def fields(self, raw):
         """All that raw statistics say, without what is padding in them."""
-        start = 1 + self.k
-        yield raw[:start]
-        for theta, rows in zip(self.thetas, self.rows, strict=True):
-            told = theta.kernel()
-            size = _kernels.mixture.statistics_size(
-                told.emission, self.k, rows.shape[1], told.n_categories
-            )
-            end = start + size - 1 - self.k
-            counts = raw[1 : 1 + self.k].copy()
-            yield from theta.emission.collect(raw[start:end], counts, theta.reference).values()
-            start = end
+        yield raw[: 1 + self.k]
+        for theta, (own, counts) in zip(self.thetas, self.sections(raw), strict=True):
+            yield from theta.emission.collect(own, counts, theta.reference).values()
 
-    def assert_parts(self, emission, counts, q, weight):
+    def assert_parts(self, raw, q, weight):
         """What the parts got are the statistics of their own columns."""
-        start = 0
-        for theta, rows in zip(self.thetas, self.rows, strict=True):
-            told = theta.kernel()
-            size = _kernels.mixture.statistics_size(
-                told.emission, self.k, rows.shape[1], told.n_categories
-            )
-            end = start + size - 1 - self.k
-            raw = np.concatenate([[0.0], counts, emission[start:end]])
+        for theta, rows, seen, (own, counts) in zip(
+            self.thetas, self.rows, self.seen, self.sections(raw), strict=True
+        ):
+            of_part = np.concatenate([[0.0], counts, own])
+            weight_of = weight * seen
             if isinstance(theta, Theta):
-                assert_statistics(theta, raw, rows, weight, q, np.zeros(len(rows)), 1e-10)
+                assert_statistics(theta, of_part, rows, weight_of, q, np.zeros(len(rows)), 1e-10)
             else:
-                assert_tally(theta, raw, rows, weight[:, None] * q)
-            start = end
-        assert start == len(emission)
+                np.testing.assert_allclose(counts, weight_of @ q, rtol=0, atol=1e-9 * len(q))
+                assert_tally(theta, of_part, rows[seen], (weight_of[:, None] * q)[seen])
 
 
 def together(most=513, weights=(None,)):
@@ -186,6 +216,7 @@ def together(most=513, weights=(None,)):
         st.sampled_from(["C", "F", "strided"]),
         st.sampled_from(weights),
         st.integers(0, 2**32 - 1),
+        st.tuples(*[st.sampled_from([0.0, 0.0, 0.3, 0.9, 1.0])] * 4),
     )
 
 
@@ -230,10 +261,12 @@ def test_mixture(kind):
             else:
                 kept = "exact" if kind == "factorised" else kind
                 log_z, q = ref.assign(own, kept, assignment.truncation)
-                np.testing.assert_allclose(found[0]["log_z"][present], log_z[present], rtol=1e-12)
+                np.testing.assert_allclose(
+                    found[0]["log_z"][present], log_z[present], rtol=1e-12, atol=1e-13
+                )
             np.testing.assert_allclose(found[0]["q"], weight[:, None] * q, rtol=0, atol=1e-11)
             raw, other = (each["statistics"] for each in found)
-            case.assert_parts(raw[1 + k :], raw[1 : 1 + k], q, weight)
+            case.assert_parts(raw, q, weight)
             for one, two in zip(case.fields(raw), case.fields(other), strict=True):
                 np.testing.assert_array_equal(one, two)
 
@@ -244,7 +277,8 @@ class ProductChain(Chain):
     """Sequences of rows of several emissions."""
 
     def assert_emission(self, found, q):
-        self.data.assert_parts(found["emission"], found["counts"], q, np.ones(len(q)))
+        raw = np.concatenate([[0.0], found["counts"], found["emission"]])
+        self.data.assert_parts(raw, q, np.ones(len(q)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -299,23 +333,23 @@ def test_several_thetas_in_one_pass():
             np.testing.assert_array_equal(one, other)
 
 
-GOOD = ("diag", (0, 1), 0)
+GOOD = ("diag", (0, 1), 0, False)
 
 
 @pytest.mark.parametrize(
     ("emission", "error", "message"),
     [
         ((), ValueError, "number of parts is 0"),
-        ((GOOD, ("diag", (2, 3), 0)), ValueError, "of column 3; 0 to 2 are allowed"),
-        ((GOOD, ("diag", (-1,), 0)), ValueError, "of column -1"),
-        ((GOOD, ("none", (2,), 0)), ValueError, "emission must be one of"),
-        ((GOOD, ("product", (2,), 0)), ValueError, "can't be a product"),
-        ((GOOD, ("categorical", (2,), 0)), ValueError, "n_categories is 0"),
-        ((GOOD, ("categorical", (2,), 2**60)), MemoryError, "no memory"),
-        ((GOOD, ("diag", (), 0)), ValueError, "n_features is 0"),
-        ((GOOD, ("diag", (2.5,), 0)), TypeError, None),
-        ((GOOD, ("diag", 2, 0)), TypeError, None),
-        ((GOOD, ("diag", (2,))), ValueError, None),
+        ((GOOD, ("diag", (2, 3), 0, False)), ValueError, "of column 3; 0 to 2 are allowed"),
+        ((GOOD, ("diag", (-1,), 0, False)), ValueError, "of column -1"),
+        ((GOOD, ("none", (2,), 0, False)), ValueError, "emission must be one of"),
+        ((GOOD, ("product", (2,), 0, False)), ValueError, "can't be a product"),
+        ((GOOD, ("categorical", (2,), 0, False)), ValueError, "n_categories is 0"),
+        ((GOOD, ("categorical", (2,), 2**60, False)), MemoryError, "no memory"),
+        ((GOOD, ("diag", (), 0, False)), ValueError, "n_features is 0"),
+        ((GOOD, ("diag", (2.5,), 0, False)), TypeError, None),
+        ((GOOD, ("diag", 2, 0, False)), TypeError, None),
+        ((GOOD, ("diag", (2,), 0)), ValueError, None),
         ((GOOD, 3), TypeError, None),
         ((GOOD, GOOD), ValueError, "coefficients has length"),
     ],
