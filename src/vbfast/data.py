@@ -282,7 +282,8 @@ def _refuse(values: NDArray[Any], bad: tuple[int, int] | None, name: str = "X") 
     what = "NaN" if np.isnan(values[row, column]) else "infinity"
     raise ValueError(
         f"Input {name} contains {what} at row {row}, column {column}; vbfast takes finite "
-        "values only"
+        "values only, and what is missing by missing='at_random' of MixtureModel and "
+        "HiddenMarkovModel"
     )
 
 

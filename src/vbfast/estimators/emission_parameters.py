@@ -13,9 +13,21 @@ from .discrete_parameters import (
 )
 from .gaussian_parameters import GaussianParameters
 
-__all__ = ["EMISSIONS", "INITS", "OWN", "SHARED", "EmissionName", "check_emission", "is_product"]
+__all__ = [
+    "EMISSIONS",
+    "INITS",
+    "OWN",
+    "SHARED",
+    "EmissionName",
+    "Missing",
+    "check_emission",
+    "is_product",
+    "names_several",
+]
 
 EmissionName = Literal["gaussian", "poisson", "exponential", "bernoulli", "categorical", "auto"]
+
+Missing = Literal["error", "at_random"]
 
 EMISSIONS: dict[str, Any] = {
     "gaussian": GaussianParameters,
@@ -39,12 +51,17 @@ _FOR = {
 }
 
 
-def is_product(emission: Any) -> bool:
+def names_several(emission: Any) -> bool:
     """Whether an estimator's parameter tells of several emissions."""
     return isinstance(emission, (list, tuple)) or (isinstance(emission, str) and emission == "auto")
 
 
-def check_product(estimator: Any) -> None:
+def is_product(estimator: Any) -> bool:
+    """Whether an estimator fits a product: of several emissions, or of one that may miss rows."""
+    return names_several(estimator.emission) or estimator.missing == "at_random"
+
+
+def _check_product(estimator: Any) -> None:
     """Raise TypeError or ValueError where `emission` is no product, as far as X doesn't matter."""
     emission = estimator.emission
     allowed = (
@@ -93,8 +110,9 @@ def check_emission(estimator: Any) -> None:
     Parameters that are there for every emission are checked whether or not it reads them.
     """
     emission = estimator.emission
-    if is_product(emission):
-        check_product(estimator)
+    check_choice("missing", estimator.missing, ("error", "at_random"))
+    if names_several(emission):
+        _check_product(estimator)
         return
     check_choice("emission", emission, tuple(EMISSIONS))
     for name, emissions in _FOR.items():
@@ -103,3 +121,10 @@ def check_emission(estimator: Any) -> None:
                 f"{name} is for emission {' or '.join(map(repr, emissions))}, not {emission!r}"
             )
     GaussianParameters._check_gaussian_parameters(estimator)
+    if estimator.missing == "error":
+        return
+    for name in INITS:
+        if getattr(estimator, name) is not None:
+            raise ValueError(f"{name} is not for missing='at_random': starts are sought")
+    if getattr(estimator, "warm_start", False):
+        raise ValueError("warm_start is not for missing='at_random'")

@@ -28,7 +28,14 @@ from .checks import (
     in_type_of,
     sum_of_logs,
 )
-from .emission_parameters import EMISSIONS, EmissionName, check_emission, is_product
+from .emission_parameters import (
+    EMISSIONS,
+    EmissionName,
+    Missing,
+    check_emission,
+    is_product,
+    names_several,
+)
 from .gaussian_parameters import SettableCovariances
 from .product import EmissionPart, ProductParameters, parts_of
 from .sequences import FittedToSequences
@@ -95,6 +102,8 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
     mean_prior, mean_precision_prior, mean_variance_prior, degrees_of_freedom_prior
     covariance_prior, shape_prior, rate_prior, concentration_prior, n_categories, categories
         As for `MixtureModel`.
+    missing : {"error", "at_random"}
+        As for `MixtureModel`; gaps of a sequence are rows of NaN.
     random_state : None, int, numpy.random.Generator or numpy.random.RandomState
     verbose, verbose_interval : int
     n_threads : int, optional
@@ -197,6 +206,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         concentration_prior: ArrayLike | None = None,
         n_categories: int | ArrayLike | None = None,
         categories: Any = None,
+        missing: Missing = "error",
         random_state: Any = None,
         verbose: int = 0,
         verbose_interval: int = 10,
@@ -229,6 +239,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         self.concentration_prior = concentration_prior
         self.n_categories = n_categories
         self.categories = categories
+        self.missing = missing
         self.random_state = random_state
         self.verbose = verbose
         self.verbose_interval = verbose_interval
@@ -271,7 +282,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         method = self._check_parameters()
         rng = as_generator(self.random_state)
         names = feature_names(X)
-        face = ProductParameters(self, X) if is_product(self.emission) else self._face
+        face = ProductParameters(self, X) if is_product(self) else self._face
         X, codes = face._coded(X)
         data = face._read(X, lengths=lengths)
         check_ignored(y)
@@ -299,11 +310,11 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
             fitted["feature_names_in_"] = names
         fitted["n_features_in_"] = data.values.shape[1]
         fitted["_made"] = (
-            self._kind,
+            ("product", None) if is_product(self) else self._kind,
             tuple(fitted[name].copy() for name in (*OF_CHAIN, *face._told_names)),
         )
-        fitted["_fitted_emission"] = self.emission
-        fitted["_product"] = face if is_product(self.emission) else None
+        fitted["_product"] = face if is_product(self) else None
+        fitted["_fitted_emission"] = face.told if is_product(self) else self.emission
         self._keep(fitted | priors | codes, method)
         return self
 
@@ -320,7 +331,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         """Raise MemoryError where there is too little."""
         k, d = int(self.n_components), data.values.shape[1]
         width = 2
-        if is_product(self.emission):
+        if is_product(self):
             width = face.width(data)
         elif self.emission == "categorical":
             width = face._plain(data.values).width
@@ -351,7 +362,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
     @property
     def _face(self) -> Any:
         """This estimator as what tells of its emission: another class on the same attributes."""
-        if is_product(self.emission):
+        if names_several(self.emission):
             return self._product
         kind = EMISSIONS[str(self.emission)]
         face = kind.__new__(kind)
@@ -361,7 +372,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
     @property
     def _kind(self) -> tuple[str, str | None]:
         """What attributes are to be taken for."""
-        if is_product(self.emission):
+        if names_several(self.emission):
             return "product", None
         return str(self.emission), self.covariance_type if self.emission == "gaussian" else None
 
@@ -579,7 +590,7 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         return now
 
     def __sklearn_is_fitted__(self) -> bool:
-        if is_product(self.emission):
+        if names_several(self.emission):
             return vars(self).get("_product") is not None
         return self.emission in EMISSIONS and all(name in vars(self) for name in self._told_names)
 

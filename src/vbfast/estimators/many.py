@@ -592,9 +592,10 @@ def fit_many(
             "estimator must be a GaussianMixture, a BayesianGaussianMixture, a MixtureModel or a "
             f"HiddenMarkovModel, not {estimator!r}"
         )
-    if not isinstance(estimator, _GaussianMixtureBase) and is_product(estimator.emission):
+    if not isinstance(estimator, _GaussianMixtureBase) and is_product(estimator):
         raise ValueError(
-            f"fit_many is for estimators of a single emission, not of {estimator.emission!r}"
+            "fit_many is for estimators of a single emission, of which nothing is missing, not of "
+            f"emission={estimator.emission!r}, missing={estimator.missing!r}"
         )
     if isinstance(estimator, MixtureModel):
         check_emission(estimator)

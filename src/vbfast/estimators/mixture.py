@@ -390,7 +390,8 @@ class MixtureBase(FittedByMethod):
         answers = now._current_answers
         values = now._rows(X, answers.emission.n_features)
         threads = now._threads_for(values)
-        check_finite(values, threads)
+        if not answers.emission.may_miss:
+            check_finite(values, threads)
         answers.emission.check_rows(values)
         return answers, values, threads
 

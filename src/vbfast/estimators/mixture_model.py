@@ -21,7 +21,14 @@ from .base import Estimator, MethodName, unchanged
 from .categories import Uncoded
 from .checks import as_probabilities, check_memory
 from .discrete_parameters import DiscreteParameters
-from .emission_parameters import EMISSIONS, EmissionName, check_emission, is_product
+from .emission_parameters import (
+    EMISSIONS,
+    EmissionName,
+    Missing,
+    check_emission,
+    is_product,
+    names_several,
+)
 from .gaussian_mixture import _GaussianMixtureBase
 from .gaussian_parameters import SettableCovariances
 from .mixture import MixtureBase
@@ -420,6 +427,12 @@ class MixtureModel(SettableCovariances, Estimator):
     categories : sequence of integers or strings, or of D such sequences, optional
         Symbols of all features, or of each, whether X has them or not. Where neither this nor
         n_categories is given, those that X has.
+    missing : {"error", "at_random"}
+        Whether X may have what is missing, at random: NaN, None, pandas' NA, what a masked array
+        masks, and -1 among symbols. It is integrated out: what is said of a row is of what was seen
+        of it, and a row with nothing seen has the weights. Columns that are independent given
+        the component are then parts, one by one (`parts_`); of Gaussians with "full", "tied" or
+        "spherical" covariances a row may miss all columns of the part or none.
     covariance_type, reg_covar, mean_precision_prior, mean_variance_prior, mean_prior
     degrees_of_freedom_prior, covariance_prior
         For Gaussians: as `GaussianMixture` has them.
@@ -508,6 +521,7 @@ class MixtureModel(SettableCovariances, Estimator):
         concentration_prior: ArrayLike | None = None,
         n_categories: int | ArrayLike | None = None,
         categories: Any = None,
+        missing: Missing = "error",
         covariance_type: CovarianceType = "full",
         reg_covar: float = 1e-6,
         mean_precision_prior: float | None = None,
@@ -539,6 +553,7 @@ class MixtureModel(SettableCovariances, Estimator):
         self.concentration_prior = concentration_prior
         self.n_categories = n_categories
         self.categories = categories
+        self.missing = missing
         self.covariance_type = covariance_type
         self.reg_covar = reg_covar
         self.mean_precision_prior = mean_precision_prior
@@ -554,7 +569,7 @@ class MixtureModel(SettableCovariances, Estimator):
 
     def _face(self, emission: Any) -> Any:
         """This estimator as one of its emission: another class on the same attributes."""
-        kind = _FACES["product" if is_product(emission) else emission]
+        kind = _FACES["product" if names_several(emission) else emission]
         face = kind.__new__(kind)
         face.__dict__ = self.__dict__
         return face
@@ -576,7 +591,7 @@ class MixtureModel(SettableCovariances, Estimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         told = self._told_emission
-        known = is_product(told) or told in EMISSIONS
+        known = names_several(told) or told in EMISSIONS
         return known and self._face(told).__sklearn_is_fitted__()
 
     @property
@@ -630,7 +645,7 @@ class MixtureModel(SettableCovariances, Estimator):
                 f"warm_start: the last fit was of emission {last!r}, this one is of "
                 f"{self.emission!r}; set warm_start=False to start anew"
             )
-        face = self._face(self.emission)
+        face = self._face([] if is_product(self) else self.emission)
         # A fit finds things out on the way, which are the face's own until it has ended.
         face.__dict__ = dict(vars(self))
         face.fit(X, y, sample_weight)
@@ -639,7 +654,8 @@ class MixtureModel(SettableCovariances, Estimator):
 
     def _take_over(self, face: Any) -> None:
         """Have the attributes that a face was given by a fit."""
-        self.__dict__ = face.__dict__ | {"_fitted_emission": self.emission}
+        told = face._product.told if is_product(self) else self.emission
+        self.__dict__ = face.__dict__ | {"_fitted_emission": told}
 
     def fit_predict(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..methods import Method
 from ..model import Model
 from ..stats import Stats
 from .base import feature_names
-from .categories import as_symbols
+from .categories import as_categories, as_symbols
 from .emission_parameters import EMISSIONS, INITS, OWN, SHARED
 
 __all__ = ["EmissionPart", "ProductParameters", "parts_of"]
@@ -88,17 +89,19 @@ def _columns_in(X: Any) -> Iterator[NDArray[Any]]:
         yield np.asarray(column)
 
 
-def _told_automatically(X: Any) -> list[tuple[Any, ...]]:
+def _told_automatically(X: Any, missing: bool) -> list[tuple[Any, ...]]:
     """What `emission="auto"` takes columns for, by their types."""
     if hasattr(X, "columns") and hasattr(X, "shape"):
         columns = list(_columns_in(X))
     else:
-        values = as_symbols(X)
+        values = np.asarray(X)
+        if values.dtype.kind not in "iub":
+            values = values if missing else as_symbols(X)
         columns = list(values.T)
-        if np.asarray(X).dtype.kind in "iub":
-            columns = list(np.asarray(X).T)
     of: dict[str, list[int]] = {}
     for d, column in enumerate(columns):
+        if missing:
+            column = column[~_absent(column)]
         if column.dtype.kind == "O":
             numbers = all(not isinstance(value, str) for value in column)
             if numbers:
@@ -107,7 +110,7 @@ def _told_automatically(X: Any) -> list[tuple[Any, ...]]:
                 except (TypeError, ValueError):
                     numbers = False
         name = KINDS.get(column.dtype.kind, "categorical")
-        if name == "poisson" and column.min() < 0:
+        if name == "poisson" and column.min(initial=0) < 0:
             name = "gaussian"
         of.setdefault(name, []).append(d)
     more = {"gaussian": ({"covariance_type": "diag"},)}
@@ -143,6 +146,38 @@ def _columns_told(told: Any, X: Any, names: Sequence[str] | None, d: int, n: int
     return out
 
 
+def _absent(column: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which values are missing: NaN, None, pandas' NA and NaT."""
+    if column.dtype.kind == "f":
+        return np.isnan(column)
+    if column.dtype.kind != "O":
+        return np.zeros(len(column), dtype=bool)
+    return np.array(
+        [
+            value is None
+            or type(value).__name__ in ("NAType", "NaTType")
+            or (isinstance(value, (float, np.floating)) and value != value)
+            for value in column
+        ],
+        dtype=bool,
+    )
+
+
+def _of_column(name: str, parameters: dict[str, Any], place: int, d: int) -> dict[str, Any]:
+    """Of parameters of d columns, those of one."""
+    out = dict(parameters)
+    for key, value in parameters.items():
+        if key == "categories":
+            out[key] = [as_categories(key, value, d)[place].tolist()]
+            continue
+        axes = 2 if key == "concentration_prior" else 1
+        of_bits = key == "concentration_prior" and name == "bernoulli"
+        shape: tuple[int, ...] = np.shape(value) if value is not None else ()
+        if len(shape) >= axes and shape[0] == d and not of_bits:
+            out[key] = np.asarray(value)[place : place + 1]
+    return out
+
+
 class ProductParameters:
     """Parts of one fit: which columns each sees, its parameters, what is told of it.
 
@@ -164,14 +199,17 @@ class ProductParameters:
         if len(shape) != 2:
             as_rows(X)  # tells
         d = shape[1]
-        told = estimator.emission
-        if isinstance(told, str):
-            told = _told_automatically(X)
-        self.names: list[str] = [part[0] for part in told]
-        self.columns: list[list[int]] = []
-        self.faces: list[Any] = []
-        self._priors: list[dict[str, Any]] = [{} for _ in told]
-        self._codes_told: list[dict[str, Any]] = [{} for _ in told]
+        self.may_miss: bool = estimator.missing == "at_random"
+        told: Any = estimator.emission
+        if isinstance(told, str) and told == "auto":
+            told = _told_automatically(X, self.may_miss)
+        elif isinstance(told, str):
+            given = {name: getattr(estimator, name) for name in EMISSIONS[told].reads}
+            given = {name: value for name, value in given.items() if value is not None}
+            told = [(told, slice(None), given)]
+        #: As `emission` may be told.
+        self.told: list[tuple[Any, ...]] = list(told)
+        of_parts: list[tuple[str, list[int], dict[str, Any]]] = []
         seen: dict[int, int] = {}
         for n, part in enumerate(told):
             own = _columns_told(part[1], X, None if names is None else list(names), d, n)
@@ -181,16 +219,31 @@ class ProductParameters:
                 if column in seen:
                     raise ValueError(f"column {column} is in emission[{seen[column]}] and [{n}]")
                 seen[column] = n
-            self.columns.append(own)
-            kind = EMISSIONS[part[0]]
+            parameters = part[2] if len(part) == 3 else {}
+            kind = parameters.get("covariance_type", estimator.covariance_type)
+            if self.may_miss and (part[0] != "gaussian" or kind == "diag"):
+                # Independent given the component: each may be missing by itself.
+                of_parts += [
+                    (part[0], [column], _of_column(part[0], parameters, place, len(own)))
+                    for place, column in enumerate(own)
+                ]
+            else:
+                of_parts.append((part[0], own, parameters))
+        self.names: list[str] = [name for name, _, _ in of_parts]
+        self.columns: list[list[int]] = [own for _, own, _ in of_parts]
+        self.faces: list[Any] = []
+        self._priors: list[dict[str, Any]] = [{} for _ in of_parts]
+        self._codes_told: list[dict[str, Any]] = [{} for _ in of_parts]
+        for name, own, parameters in of_parts:
+            kind = EMISSIONS[name]
             face = kind.__new__(kind)
             vars(face).update(dict.fromkeys((*OWN, *INITS)))
-            vars(face).update({name: getattr(estimator, name) for name in SHARED})
+            vars(face).update({each: getattr(estimator, each) for each in SHARED})
             vars(face).update(
                 n_components=estimator.n_components, n_threads=estimator.n_threads, _columns=own
             )
-            vars(face).update(part[2] if len(part) == 3 else {})
-            if part[0] == "gaussian":
+            vars(face).update(parameters)
+            if name == "gaussian":
                 face._check_gaussian_parameters()
             self.faces.append(face)
         self.n_columns = d
@@ -206,7 +259,20 @@ class ProductParameters:
     # -- rows -----------------------------------------------------------------------------------
 
     def _read_rows(self, X: ArrayLike) -> NDArray[Any]:
-        return as_symbols(read_frame(X))
+        if not self.may_miss:
+            return as_symbols(read_frame(X))
+        if isinstance(X, np.ma.MaskedArray):
+            X = np.ma.filled(X.astype(np.float64), np.nan)
+        rows = read_frame(X)
+        if isinstance(rows, np.ndarray) and rows.dtype.kind in "fiub":
+            return as_rows(rows)
+        rows = np.array(rows, dtype=object)
+        if rows.ndim == 2:
+            for d in range(rows.shape[1]):
+                rows[_absent(rows[:, d]), d] = np.nan
+            if not any(isinstance(value, str) for value in rows.flat):
+                return as_rows(rows)
+        return rows if rows.ndim == 2 and rows.size else as_rows(rows)
 
     def _put_together(
         self, values: NDArray[Any], of_part: Callable[[int, Any, NDArray[Any]], ArrayLike]
@@ -214,7 +280,12 @@ class ProductParameters:
         """Rows as the model has them: each part's by ``of_part(n, face, columns)``."""
         parts, changed = [], values.dtype.kind == "O" or not self._seen_all
         for n, (face, own) in enumerate(zip(self.faces, self.columns, strict=True)):
-            part = columns_of(values, own)
+            part: NDArray[Any] = columns_of(values, own)
+            if self.may_miss and self.names[n] == "categorical":
+                codes = self._symbols_seen(n, face, part, of_part)
+                changed = changed or codes is not part
+                parts.append(codes)
+                continue
             if self.names[n] != "categorical" and part.dtype.kind == "O":
                 try:
                     part = as_rows(part)
@@ -229,6 +300,26 @@ class ProductParameters:
         for own, part in zip(self.columns, parts, strict=True):
             out[:, own] = part
         return out
+
+    def _symbols_seen(
+        self,
+        n: int,
+        face: Any,
+        part: NDArray[Any],
+        of_part: Callable[[int, Any, NDArray[Any]], ArrayLike],
+    ) -> NDArray[Any]:
+        """Codes of a column of symbols, NaN of what is missing."""
+        column = part[:, 0]
+        absent = _absent(column) | (column == -1)
+        if not absent.any():
+            return np.asarray(of_part(n, face, part))
+        if absent.all():
+            return np.full(part.shape, np.nan)
+        filled = part.copy()
+        filled[absent] = column[absent.argmin()]
+        codes = np.array(of_part(n, face, filled), dtype=np.float64)
+        codes[absent] = np.nan
+        return codes
 
     def _coded(self, X: ArrayLike) -> tuple[ArrayLike, dict[str, Any]]:
         """Rows to fit as the model has them; categories are kept by the parts."""
@@ -271,23 +362,38 @@ class ProductParameters:
                 for name, face, own in zip(self.names, self.faces, self.columns, strict=True)
                 if name == "gaussian"
             ],
+            missing=[column for own in self.columns for column in own] if self.may_miss else (),
             n_threads=self.n_threads,
         )
         plain = []
         for name, face, own in zip(self.names, self.faces, self.columns, strict=True):
-            part = data.of_columns(own)
+            part = self._seen_by(data, own)
             if name == "gaussian":
                 plain.append(Gaussian(len(own), face.covariance_type, frame=part.frame))
             else:
                 plain.append(face._plain(part.values))
-        return Product(plain, self.columns, data.values.shape[1]).check(data)
+        return self._product(plain, data).check(data)
+
+    def _product(self, parts: Sequence[Any], data: ArrayData) -> Product:
+        return Product(parts, self.columns, data.values.shape[1], self.may_miss)
+
+    def _seen_by(self, data: ArrayData, columns: list[int]) -> ArrayData:
+        """What a part sees: its columns, of the rows where they are not missing."""
+        part = data.of_columns(columns)
+        if not self.may_miss:
+            return part
+        rows = ~np.isnan(part.values).any(axis=1)
+        weights = None if part.weights is None else part.weights[rows]
+        if not rows.any() or (weights is not None and not weights.any()):
+            raise ValueError(f"column {columns[0]} of X is missing in every row")
+        return replace(part, values=part.values[rows], weights=weights, sequences=None)
 
     def width(self, data: ArrayData) -> int:
         """Numbers that statistics have of a component, for each column."""
         most = [2]
         for name, face, own in zip(self.names, self.faces, self.columns, strict=True):
             if name == "categorical":
-                most.append(face._plain(columns_of(data.values, own)).width)
+                most.append(face._plain(self._seen_by(data, own).values).width)
             elif name == "gaussian" and face.covariance_type in ("full", "tied"):
                 most.append(len(own))
         return max(most)
@@ -301,10 +407,10 @@ class ProductParameters:
         emissions = []
         for n, (face, own) in enumerate(zip(self.faces, self.columns, strict=True)):
             emission, self._priors[n] = face._emission_with_prior(
-                data.of_columns(own), method, proper
+                self._seen_by(data, own), method, proper
             )
             emissions.append(emission)
-        return Product(emissions, self.columns, data.values.shape[1]), {}
+        return self._product(emissions, data), {}
 
     def _given_for(self, data: ArrayData) -> dict[str, Array | None]:
         return {}

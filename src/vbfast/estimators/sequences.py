@@ -45,7 +45,8 @@ class FittedToSequences(FittedByMethod):
         values = now._rows(X, emission.n_features)
         sequences = as_sequences(lengths, len(values))
         threads = now._threads_for(values)
-        check_finite(values, threads)
+        if not emission.may_miss:
+            check_finite(values, threads)
         emission.check_rows(values)
         return answers, (values, threads, sequences)
 
