@@ -51,12 +51,14 @@ MEASURED = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_penguins_end_at_the_best_known_optimum(seed):
-    X = penguins()
-    mixture = MixtureModel(3, emission=MEASURED, missing="at_random", random_state=seed).fit(X)
-    assert mixture.objective_ == pytest.approx(-5724.80738205, abs=1e-3)
-    assert mixture.score(X) * len(X) == pytest.approx(mixture.objective_, rel=1e-12)
+def test_penguins_end_at_the_best_known_optimum():
+    X, reached = penguins(), 0
+    for seed in range(20):
+        mixture = MixtureModel(3, emission=MEASURED, missing="at_random", random_state=seed).fit(X)
+        reached += mixture.objective_ == pytest.approx(-5724.80738205, abs=1e-3)
+        assert mixture.objective_ < -5724.807
+        assert mixture.score(X) * len(X) == pytest.approx(mixture.objective_, rel=1e-12)
+    assert reached >= 19
 
 
 def test_penguins_from_their_species():
