@@ -727,3 +727,15 @@ def test_covariances_of_rows_that_have_none_tell_nothing(emission):
     expected = chain.predict_proba(X)
     chain.set_params(covariance_type="full")
     np.testing.assert_array_equal(chain.predict_proba(X), expected)
+
+
+@pytest.mark.parametrize("p", [1e-290, 1e-305, 1e-315, 5e-324])
+def test_probabilities_next_to_0_are_taken_as_they_are(p):
+    """One path alone is possible, and takes a step of this probability."""
+    chain = vbfast.HiddenMarkovModel(2, emission="bernoulli")
+    chain.startprob_, chain.transmat_ = np.array([1.0, 0.0]), np.array([[1.0, p], [0.0, 1.0]])
+    chain.probabilities_ = np.array([[1.0], [0.0]])
+    for value in (chain.score([[1], [0]]), chain.decode([[1], [0]])[0]):
+        assert value == pytest.approx(np.log(p), rel=1e-13)
+    chain.startprob_, chain.transmat_ = np.array([1.0, p]), np.eye(2)
+    assert chain.score([[0]]) == pytest.approx(np.log(p), rel=1e-13)

@@ -763,3 +763,12 @@ def test_full_inference_same_as_fit_with_its_seed(emission):
         assert_same(fits, s, single, rtol=0)
         for name, part in single.draws_.items():
             np.testing.assert_array_equal(fits[s].draws_[name], part)
+
+
+@pytest.mark.parametrize("emission", ["gaussian", "poisson", "bernoulli", "categorical"])
+def test_fits_of_mixture_models_survive_pickling(emission):
+    X = np.random.default_rng(0).integers(2, size=(4, 60, 3)).astype(float)
+    fits = vbfast.fit_many(vbfast.MixtureModel(2, emission=emission, tol=1e-2, random_state=0), X)
+    again = pickle.loads(pickle.dumps(fits))
+    np.testing.assert_array_equal(again.objective_, fits.objective_)
+    np.testing.assert_array_equal(again[1].predict_proba(X[1]), fits[1].predict_proba(X[1]))

@@ -39,7 +39,23 @@ __all__ = ["EmissionName", "MixtureModel"]
 Array = NDArray[np.float64]
 
 
-class _GaussianFace(_GaussianMixtureBase):
+class _Face:
+    """What all faces have in common: they are pickled by the emission that they are of."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kind: Any = type(self)
+        emission = next(name for name, each in _FACES.items() if each is kind)
+        return _face_again, (emission, dict(vars(self)))
+
+
+def _face_again(emission: str, attributes: dict[str, Any]) -> Any:
+    kind = _FACES[emission]
+    face = kind.__new__(kind)
+    face.__dict__ = attributes
+    return face
+
+
+class _GaussianFace(_Face, _GaussianMixtureBase):
     """A mixture model's face for Gaussians: `GaussianMixture`."""
 
     _informative = False
@@ -47,7 +63,7 @@ class _GaussianFace(_GaussianMixtureBase):
     _stacklevel = 5
 
 
-class _DiscreteFace(MixtureBase, DiscreteParameters):
+class _DiscreteFace(_Face, MixtureBase, DiscreteParameters):
     """A mixture model's face for counts and symbols."""
 
     _informative = False
@@ -221,7 +237,7 @@ class _DiscreteFace(MixtureBase, DiscreteParameters):
         return k - 1 + self._n_emission_parameters(self._current_answers.emission, k)
 
 
-class _ProductFace(MixtureBase, Uncoded):
+class _ProductFace(_Face, MixtureBase, Uncoded):
     """A mixture model's face for columns of several kinds."""
 
     _informative = False

@@ -85,7 +85,13 @@ class Chains(ABC):
     def coefficients(self, log_weights: Array, weights: Array) -> tuple[float, Array]:
         """What is added to all scores, nothing, and what the kernel reads besides."""
         logs = np.where(log_weights > -np.inf, np.maximum(log_weights, LEAST_LOG), -np.inf)
-        return 0.0, np.minimum(np.exp(logs), 1.0).ravel()
+        out = np.minimum(np.exp(logs), 1.0)
+        low = log_weights < logs
+        if low.any():  # what is known, and no expectation that has no such number
+            with np.errstate(divide="ignore"):
+                known = low & (np.log(weights) == log_weights)
+            out[known] = weights[known]
+        return 0.0, out.ravel()
 
     def likely(self, theta: Coefficients, assignment: Assignment) -> Coefficients:
         """Theta for statistics of a fit: as it is."""
