@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference as ref
 from conftest import DISCRETE
-from scipy.special import betaln, gammaln, logsumexp
+from scipy.special import betaln, gammaln, logsumexp, multigammaln
 from sklearn.datasets import load_iris
 
 import vbfast
@@ -731,3 +731,45 @@ def test_chains_start_from_several_kinds_but_none_that_is_hopeless():
     found = portfolio.varied(model, data, 4, np.random.default_rng(0), lambda posterior: posterior)
     held = np.array([np.sort(each["strength"]) for each in found])
     assert len(np.unique(held.round(1), axis=0)) >= 3
+
+
+def normal_wishart_evidence(x, m, kappa, nu, S):
+    """log p(x) of one Gaussian, its parameters integrated out (Murphy 2007, 266)."""
+    n, d = x.shape
+    if n == 0:
+        return 0.0
+    away = x.mean(axis=0) - m
+    scatter = S + (x - x.mean(axis=0)).T @ (x - x.mean(axis=0))
+    scatter = scatter + kappa * n / (kappa + n) * np.outer(away, away)
+    value = -n * d / 2 * np.log(np.pi) + d / 2 * np.log(kappa / (kappa + n))
+    value += multigammaln((nu + n) / 2, d) - multigammaln(nu / 2, d)
+    value += nu / 2 * np.linalg.slogdet(S)[1] - (nu + n) / 2 * np.linalg.slogdet(scatter)[1]
+    return value
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_chains_that_sit_in_one_labelling_know_nothing_of_their_error(seed):
+    """Nearly all of the posterior is where all rows are together; no chain gets there."""
+    X = np.array([[15.31, 1.27], [15.87, 7.28], [-2.83, 4.5], [12.7, 22.34], [-7.28, 8.4],
+                  [14.08, 7.8]])  # fmt: skip
+    m, kappa, nu, alpha, S = np.array([8.0, 8.6]), 0.032, 4.75, 5.8, 0.001 * np.eye(2)
+    total = []
+    for labels in itertools.product(range(2), repeat=6):
+        t = np.array(labels)
+        counts = np.bincount(t, minlength=2)
+        value = gammaln(2 * alpha) - gammaln(2 * alpha + 6)
+        value += (gammaln(alpha + counts) - gammaln(alpha)).sum()
+        value += sum(normal_wishart_evidence(X[t == k], m, kappa, nu, S) for k in range(2))
+        total.append(value)
+    exact = logsumexp(total)
+    mixture = GaussianMixture(
+        2, method="full", reg_covar=0, random_state=seed, weight_concentration_prior=alpha,
+        mean_precision_prior=kappa, mean_prior=m, degrees_of_freedom_prior=nu, covariance_prior=S,
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        mixture.fit(X)
+    if np.isnan(mixture.log_evidence_):
+        assert any("log_evidence_ is NaN" in str(each.message) for each in record)
+    else:
+        assert abs(mixture.log_evidence_ - exact) < 4 * mixture.log_evidence_se_ + 1e-6

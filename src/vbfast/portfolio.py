@@ -374,9 +374,11 @@ def varied(
 def bound(model: Model, data: ArrayData, posteriors: list[Stats]) -> float:
     """The highest evidence lower bound that mean field comes to from some of these; -inf if none.
 
-    From the first, and where a few sweeps make another one the best, from that.
+    From the first, and where a few sweeps make another one the best, from that; or from where all
+    rows are of one component, which none of the portfolio's starts is near.
     """
-    rows = np.array([posterior.buffer for posterior in posteriors])
+    together = starts.given_labels(model, data, np.zeros(data.n_rows, dtype=np.int64))
+    rows = np.array([posterior.buffer for posterior in (*posteriors, together)])
     heights = _advance(model, data, PLAIN, rows, VARIED // 4)
     if np.isnan(heights).all():
         return -np.inf
