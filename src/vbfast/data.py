@@ -268,22 +268,36 @@ def as_rows(X: ArrayLike, name: str = "X") -> NDArray[Any]:
     return values
 
 
-def check_finite(values: NDArray[Any], n_threads: int, name: str = "X") -> None:
-    """Raise ValueError where a value isn't finite."""
+def check_finite(
+    values: NDArray[Any], n_threads: int, name: str = "X", missing: Sequence[int] = ()
+) -> None:
+    """Raise ValueError where a value isn't finite, nor NaN in a column that may be `missing`."""
     bad = _kernels.columns.first_not_finite(values, n_threads)
-    if bad is not None:
+    if bad is None or not missing:
         _refuse(values, bad, name)
+        return
+    for column in range(values.shape[1]):
+        if column not in missing:
+            bad = _kernels.columns.first_not_finite(values[:, column : column + 1], n_threads)
+            _refuse(values, None if bad is None else (bad[0], column), name)
+            continue
+        for rows in portions(len(values)):
+            infinite = np.flatnonzero(np.isinf(values[rows, column]))
+            if len(infinite):
+                _refuse(values, (rows.start + int(infinite[0]), column), name)
 
 
 def _refuse(values: NDArray[Any], bad: tuple[int, int] | None, name: str = "X") -> None:
     if bad is None:
         return
     row, column = bad
-    what = "NaN" if np.isnan(values[row, column]) else "infinity"
+    what, more = "infinity", ""
+    if np.isnan(values[row, column]):
+        what = "NaN"
+        more = ", and what is missing by missing='at_random' of MixtureModel and HiddenMarkovModel"
     raise ValueError(
         f"Input {name} contains {what} at row {row}, column {column}; vbfast takes finite "
-        "values only, and what is missing by missing='at_random' of MixtureModel and "
-        "HiddenMarkovModel"
+        f"values only{more}"
     )
 
 
@@ -371,7 +385,7 @@ class ArrayData:
         weights = check_weights(sample_weight, len(values))
         sequences = as_sequences(lengths, len(values))
         if standardise is not True:
-            _check_seen(values, missing, threads)
+            check_finite(values, threads, missing=missing)
             d = values.shape[1]
             units = Frame(np.zeros(d), np.ones(d), np.ones(d))
             for columns, one_scale in standardise or ():
@@ -593,23 +607,6 @@ def check_weights(sample_weight: ArrayLike | None, n_rows: int) -> Array | None:
             f"sample_weight sums to {total}; a sum from {LIGHTEST} to {HEAVIEST} is allowed"
         )
     return weights
-
-
-def _check_seen(values: NDArray[Any], missing: Sequence[int], n_threads: int) -> None:
-    """Raise ValueError where a value isn't finite, and isn't NaN where it may be."""
-    bad = _kernels.columns.first_not_finite(values, n_threads)
-    if bad is None or not missing:
-        _refuse(values, bad)
-        return
-    for column in range(values.shape[1]):
-        if column not in missing:
-            bad = _kernels.columns.first_not_finite(values[:, column : column + 1], n_threads)
-            _refuse(values, None if bad is None else (bad[0], column))
-            continue
-        for rows in portions(len(values)):
-            infinite = np.flatnonzero(np.isinf(values[rows, column]))
-            if len(infinite):
-                _refuse(values, (rows.start + int(infinite[0]), column))
 
 
 def _frame_of(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -28,13 +27,13 @@ class WithBase(ABC):
     """An emission whose scores leave out what is the same for every theta."""
 
     @abstractmethod
-    def check_rows(
-        self,
-        values: NDArray[Any],
-        name: str = "X",
-        columns: Sequence[int] | None = None,
-        first_row: int = 0,
-    ) -> None:
+    def first_fault(self, values: NDArray[Any]) -> tuple[int, int, str] | None:
+        """Row and column of the first value that can't come from this emission, and why.
+
+        Why, with {row} and {column} in it where an error is to have these.
+        """
+
+    def check_rows(self, values: NDArray[Any], name: str = "X") -> None:
         """Raise ValueError where a value can't come from this emission.
 
         Parameters
@@ -42,11 +41,11 @@ class WithBase(ABC):
         values : ndarray of shape (N, D)
         name : str
             What the error calls it.
-        columns : sequence of int, optional
-            What numbers the error calls its columns by.
-        first_row : int
-            And the first row.
         """
+        found = self.first_fault(values)
+        if found is not None:
+            row, column, why = found
+            raise ValueError(f"{name}[{row}, {column}] {why.format(row=row, column=column)}")
 
     @abstractmethod
     def log_base(self, values: NDArray[Any]) -> Array:
@@ -87,12 +86,12 @@ class Discrete(WithBase, ByValue):
     compiled: ClassVar[bool] = True
     #: Name of the compiled scores and statistics.
     kernel: ClassVar[str]
-    #: Whether rows may have NaN.
-    may_miss: ClassVar[bool] = False
+    #: Columns that may have NaN.
+    missing_columns: ClassVar[tuple[int, ...]] = ()
     #: Whether a row may have probability 0, and then is named.
     may_be_impossible: ClassVar[bool] = True
 
-    # What a value must be, for `check_rows`.
+    # What a value must be, for `first_fault`.
     _allowed: ClassVar[str]
 
     def __post_init__(self) -> None:
@@ -146,25 +145,22 @@ class Discrete(WithBase, ByValue):
         """What is."""
         return self._allowed
 
-    def check_rows(
-        self,
-        values: NDArray[Any],
-        name: str = "X",
-        columns: Sequence[int] | None = None,
-        first_row: int = 0,
-    ) -> None:
-        """Raise ValueError where a value can't come from this emission."""
+    def first_fault(self, values: NDArray[Any]) -> tuple[int, int, str] | None:
+        """Row and column of the first value that can't come from this emission, and why."""
         for first in range(0, len(values), PORTION):
             part = values[first : first + PORTION]
             wrong = self._wrong(part)
             if wrong.any():
                 row, column = (int(i) for i in np.argwhere(wrong)[0])
-                shown = column if columns is None else columns[column]
-                number = first_row + first + row
-                raise ValueError(
-                    f"{name}[{number}, {shown}] is {part[row, column]:g} (row {number}, column "
-                    f"{shown}); {self._allowed_in(column)} are allowed"
+                return (
+                    first + row,
+                    column,
+                    (
+                        f"is {part[row, column]:g} (row {{row}}, column {{column}}); "
+                        f"{self._allowed_in(column)} are allowed"
+                    ),
                 )
+        return None
 
     @property
     def point_width(self) -> int:

@@ -63,8 +63,8 @@ class InFrame(ByValue):
     reg_covar: float
     frame: Frame | None
 
-    #: Whether rows may have NaN.
-    may_miss: ClassVar[bool] = False
+    #: Columns that may have NaN.
+    missing_columns: ClassVar[tuple[int, ...]] = ()
     #: Symbols that a kernel's tables have room for: there are none.
     width: ClassVar[int] = 0
     #: Whether a row may have probability 0: only where numbers overflow.
@@ -108,14 +108,11 @@ class InFrame(ByValue):
     def _log_scale(self) -> float:
         return float(np.log(self.units.scale).sum())
 
-    def check_rows(
-        self,
-        values: NDArray[Any],
-        name: str = "X",
-        columns: Sequence[int] | None = None,
-        first_row: int = 0,
-    ) -> None:
+    def check_rows(self, values: NDArray[Any], name: str = "X") -> None:
         """Nothing: any finite row can come from a Gaussian."""
+
+    def first_fault(self, values: NDArray[Any]) -> None:
+        """Nothing, likewise."""
 
     def log_base(self, values: NDArray[Any]) -> float:
         """What log densities have beside scores, row by row: nothing."""

@@ -6,7 +6,6 @@ import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +15,7 @@ from .. import _kernels
 from ..conjugate import Tables
 from ..data import ByValue, Frame, check_size, columns_of
 from ..stats import Moments, Stats
-from .discrete import WithBase
+from .discrete import PORTION, WithBase
 
 __all__ = ["Product"]
 
@@ -24,8 +23,6 @@ Array = NDArray[np.float64]
 
 # Of the rows of a component, the least share seen of which what is said means anything.
 LEAST_SEEN = 1e-9
-# Rows that are checked at a time.
-PORTION = 2**16
 
 
 class _OfPart:
@@ -221,10 +218,11 @@ class Product(WithBase, ByValue):
         missing: Any = self.missing
         return tuple(missing)
 
-    @property
-    def may_miss(self) -> bool:
-        """Whether rows may have NaN."""
-        return any(self._misses)
+    @cached_property
+    def missing_columns(self) -> tuple[int, ...]:
+        """Columns that may have NaN."""
+        each = zip(self.columns, self._misses, strict=True)
+        return tuple(column for columns, misses in each if misses for column in columns)
 
     @property
     def may_be_impossible(self) -> bool:
@@ -480,45 +478,29 @@ class Product(WithBase, ByValue):
 
     # -- rows ---------------------------------------------------------------------------------
 
-    def check_rows(
-        self,
-        values: NDArray[Any],
-        name: str = "X",
-        columns: Sequence[int] | None = None,
-        first_row: int = 0,
-    ) -> None:
-        """Raise ValueError where a value can't come from this emission."""
-        for first in range(0, len(values), PORTION if self.may_miss else max(len(values), 1)):
-            for part, own, misses in zip(self.parts, self.columns, self._misses, strict=True):
-                if not misses:
-                    part.check_rows(columns_of(values, own), name, own)
-                    continue
-                of_part = columns_of(values[first : first + PORTION], own)
-                rows = self._seen_rows(of_part, own, first, name)
-                part.check_rows(_filled(of_part, rows), name, own, first)
-
-    def _seen_rows(
-        self, values: NDArray[Any], columns: Sequence[int], first: int, name: str
-    ) -> NDArray[np.bool_]:
-        """Which rows (N,) of a part's columns are seen; ValueError where it is some of these."""
-        absent = np.isnan(values)
-        rows = ~absent.any(axis=1)
-        partly = np.flatnonzero(~rows & ~absent.all(axis=1))
-        if len(partly):
-            row = int(partly[0])
-            column = columns[int(absent[row].argmax())]
-            raise ValueError(
-                f"{name}[{first + row}, {column}] is missing and others of its part, columns "
-                f"{list(columns)}, are not: make it a part of its own"
-            )
-        infinite = np.argwhere(np.isinf(values))
-        if len(infinite):
-            row, place = (int(i) for i in infinite[0])
-            raise ValueError(
-                f"Input {name} contains infinity at row {first + row}, column {columns[place]}; "
-                "vbfast takes finite values only"
-            )
-        return rows
+    def first_fault(self, values: NDArray[Any]) -> tuple[int, int, str] | None:
+        """Row and column of the first value that can't come from its part, and why."""
+        for part, columns, misses in zip(self.parts, self.columns, self._misses, strict=True):
+            for first in range(0, len(values), PORTION):
+                own = columns_of(values[first : first + PORTION], columns)
+                absent = np.isnan(own) if misses else np.zeros(own.shape, dtype=bool)
+                rows: NDArray[np.bool_] = ~absent.any(axis=1)
+                partly = np.flatnonzero(~rows & ~absent.all(axis=1))
+                if len(partly):
+                    row = int(partly[0])
+                    return (
+                        first + row,
+                        columns[int(absent[row].argmax())],
+                        (
+                            f"is missing and others of its part, columns {list(columns)}, are not: "
+                            "make it a part of its own"
+                        ),
+                    )
+                found = part.first_fault(_filled(own, rows))
+                if found is not None:
+                    row, place, why = found
+                    return first + row, columns[place], why
+        return None
 
     def log_base(self, values: NDArray[Any]) -> Array:
         """What kernels leave out of each row's log probability, whatever theta is, (N,)."""
@@ -564,8 +546,3 @@ class Product(WithBase, ByValue):
         for part, columns, own in zip(self.parts, self.columns, theta.parts, strict=True):
             rows[:, list(columns)] = part.sample_rows(own, components, rng)
         return rows
-
-    @property
-    def seen(self) -> list[int]:
-        """Columns that a part sees."""
-        return sorted(chain.from_iterable(self.columns))

@@ -53,7 +53,9 @@ _FOR = {
 
 def names_several(emission: Any) -> bool:
     """Whether an estimator's parameter tells of several emissions."""
-    return isinstance(emission, (list, tuple)) or (isinstance(emission, str) and emission == "auto")
+    if type(emission) is str:  # predictions of one row ask
+        return emission == "auto"
+    return isinstance(emission, (list, tuple))
 
 
 def is_product(estimator: Any) -> bool:

@@ -362,9 +362,10 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
     @property
     def _face(self) -> Any:
         """This estimator as what tells of its emission: another class on the same attributes."""
-        if names_several(self.emission):
+        emission: Any = self.emission
+        if names_several(emission):
             return self._product
-        kind = EMISSIONS[str(self.emission)]
+        kind = EMISSIONS[emission]
         face = kind.__new__(kind)
         face.__dict__ = self.__dict__
         return face
@@ -372,9 +373,10 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
     @property
     def _kind(self) -> tuple[str, str | None]:
         """What attributes are to be taken for."""
-        if names_several(self.emission):
+        emission: Any = self.emission
+        if names_several(emission):
             return "product", None
-        return str(self.emission), self.covariance_type if self.emission == "gaussian" else None
+        return emission, self.covariance_type if emission == "gaussian" else None
 
     @property
     def _told_names(self) -> tuple[str, ...]:
@@ -601,10 +603,11 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
 
     def _as_they_are(self) -> Known | None:
         """The parameters, where somebody has set them since the fit; None if nobody has."""
-        if self._kind[0] == "gaussian":
+        now = self._kind
+        if now[0] == "gaussian":
             self._check_spread()
         kind, arrays = getattr(self, "_made", (None, ()))
-        if kind == self._kind and unchanged(vars(self), self._told_names, arrays):
+        if kind == now and unchanged(vars(self), self._told_names, arrays):
             return None
         k = np.size(self.startprob_)
         weights = joined(

@@ -390,8 +390,7 @@ class MixtureBase(FittedByMethod):
         answers = now._current_answers
         values = now._rows(X, answers.emission.n_features)
         threads = now._threads_for(values)
-        if not answers.emission.may_miss:
-            check_finite(values, threads)
+        check_finite(values, threads, missing=answers.emission.missing_columns)
         answers.emission.check_rows(values)
         return answers, values, threads
 

@@ -187,7 +187,7 @@ class ProductParameters:
     Parameters
     ----------
     estimator
-        Of which `check_product` has nothing to say.
+        Of which `check_emission` has nothing to say.
     X : array-like
         Rows to fit.
     """
@@ -220,8 +220,8 @@ class ProductParameters:
                     raise ValueError(f"column {column} is in emission[{seen[column]}] and [{n}]")
                 seen[column] = n
             parameters = part[2] if len(part) == 3 else {}
-            kind = parameters.get("covariance_type", estimator.covariance_type)
-            if self.may_miss and (part[0] != "gaussian" or kind == "diag"):
+            covariance_type = parameters.get("covariance_type", estimator.covariance_type)
+            if self.may_miss and (part[0] != "gaussian" or covariance_type == "diag"):
                 # Independent given the component: each may be missing by itself.
                 of_parts += [
                     (part[0], [column], _of_column(part[0], parameters, place, len(own)))

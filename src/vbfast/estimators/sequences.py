@@ -45,8 +45,7 @@ class FittedToSequences(FittedByMethod):
         values = now._rows(X, emission.n_features)
         sequences = as_sequences(lengths, len(values))
         threads = now._threads_for(values)
-        if not emission.may_miss:
-            check_finite(values, threads)
+        check_finite(values, threads, missing=emission.missing_columns)
         emission.check_rows(values)
         return answers, (values, threads, sequences)
 
