@@ -484,7 +484,7 @@ class Product(WithBase, ByValue):
             for first in range(0, len(values), PORTION):
                 own = columns_of(values[first : first + PORTION], columns)
                 absent = np.isnan(own) if misses else np.zeros(own.shape, dtype=bool)
-                rows: NDArray[np.bool_] = ~absent.any(axis=1)
+                rows: NDArray[np.bool_] = np.logical_not(absent.any(axis=1))
                 partly = np.flatnonzero(~rows & ~absent.all(axis=1))
                 if len(partly):
                     row = int(partly[0])
