@@ -726,6 +726,57 @@ def precise_log_gamma_density(excess, rate, x):
         return float(value - precise_log_gamma(excess + 1))
 
 
+def _exp_sum(terms):
+    """log of the sum of exp of Decimals."""
+    most = max(terms)
+    return most + sum((term - most).exp() for term in terms).ln()
+
+
+def precise_log_counts(X, weights, rates):
+    """log p(x) of each row (N,) of counts, by 60 digits."""
+    with localcontext() as context:
+        context.prec = 60
+        out = []
+        for row in X:
+            base = sum(precise_log_gamma(Decimal(int(x)) + 1) for x in row)
+            terms = []
+            for weight, own in zip(weights, rates, strict=True):
+                each = (Decimal(float(rate)) for rate in own)
+                score = sum(int(x) * rate.ln() - rate for x, rate in zip(row, each, strict=True))
+                terms.append(Decimal(float(weight)).ln() + score - base)
+            out.append(float(_exp_sum(terms)))
+        return np.array(out)
+
+
+def precise_log_negative_binomial(X, shape, rate):
+    """log p(x) of each row (N,) of counts, rates ~ Gamma(shape, rate) (D,), by 60 digits."""
+    with localcontext() as context:
+        context.prec = 60
+        out = []
+        for row in X:
+            total = Decimal(0)
+            for x, a, b in zip(row, shape, rate, strict=True):
+                x, a, b = Decimal(int(x)), Decimal(float(a)), Decimal(float(b))
+                total += precise_log_gamma(a + x) - precise_log_gamma(a) - precise_log_gamma(x + 1)
+                total += a * (b / (b + 1)).ln() - x * (b + 1).ln()
+            out.append(float(total))
+        return np.array(out)
+
+
+def precise_evidence_of_counts(X, shape, rate):
+    """log p(X) of counts of one component with rates ~ Gamma(shape, rate) (D,), by 60 digits."""
+    with localcontext() as context:
+        context.prec = 60
+        total = Decimal(0)
+        for column, a, b in zip(X.T, shape, rate, strict=True):
+            a, b = Decimal(float(a)), Decimal(float(b))
+            more = a + sum(int(x) for x in column)
+            total += precise_log_gamma(more) - precise_log_gamma(a) + a * b.ln()
+            total -= more * (b + len(column)).ln()
+            total -= sum(precise_log_gamma(Decimal(int(x)) + 1) for x in column)
+        return float(total)
+
+
 def precise_log_likelihood(scores, start, transitions, digits=30):
     """log p(X | theta) by the forward recursion in decimal numbers."""
     with localcontext() as context:

@@ -22,6 +22,13 @@ from scipy.special import betaln, digamma, gammaln, xlog1py, xlogy
 from . import _kernels
 from ._interrupts import interruptible
 from .exceptions import DegenerateError
+from .special import (
+    beyond_linear,
+    beyond_stirling,
+    count_deviance,
+    digamma_less_log,
+    log_gamma_step,
+)
 
 __all__ = [
     "LEAST_CONCENTRATION",
@@ -66,8 +73,6 @@ LEAST_CONCENTRATION = 1e-10
 MOST_ROWS = 1e12
 # What a sum of squares is divided by at least.
 SMALLEST = 1e-300
-# Of two numbers that are no larger the logarithms of Gamma tell the ratio.
-LARGE = 100.0
 # Variances below this, where those of the whole data are 1, are rounding.
 SMALLEST_VARIANCE = 1e-26
 # The same where a variance is what a regression leaves of sums of squares.
@@ -187,15 +192,25 @@ class Rates:
         lambda, or E[lambda].
     log_rates : (K, D)
         log lambda, or E[log lambda].
+    shape : (K, D), optional
+        Of the gamma distribution under which these are expected; None for rates that are known.
     """
 
     rates: Array
     log_rates: Array
+    shape: Array | None = None
 
     @property
     def rounding(self) -> float:
         """Nats a row that rounding may take from an objective of counts here."""
         return _kernels.parameters.rate_rounding(self.rates, self.log_rates)
+
+    @property
+    def slack(self) -> Array:
+        """E[lambda] - exp E[log lambda], (K, D): 0 for rates that are known."""
+        if self.shape is None:
+            return np.zeros(self.rates.shape)
+        return np.asarray(-self.rates * np.expm1(digamma_less_log(self.shape)))
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -220,6 +235,8 @@ class Gamma:
     excess : ndarray of shape (K, D)
         shape - 1, so that next to none of it is seen beside a 1.
     rate : ndarray of shape (K, D)
+    origin : float or ndarray of shape (D,)
+        What rows are told about.
     """
 
     #: What theta is.
@@ -227,9 +244,10 @@ class Gamma:
     # What stands in for the excess where a mode is at a rate of 0.
     _least: ClassVar[float] = 0.0
 
-    def __init__(self, excess: Array, rate: Array) -> None:
+    def __init__(self, excess: Array, rate: Array, origin: Array | float = 0.0) -> None:
         self.excess = np.ascontiguousarray(excess)
         self.rate = np.ascontiguousarray(rate)
+        self.origin = origin
 
     @cached_property
     def shape(self) -> Array:
@@ -252,7 +270,7 @@ class Gamma:
 
     def mean(self) -> Rates:
         """E[lambda] (B.27) and E[log lambda] (B.30)."""
-        return self.kind(*_kernels.parameters.rate_mean(self.excess, self.rate))
+        return self.kind(*_kernels.parameters.rate_mean(self.excess, self.rate), self.shape)
 
     def mean_point(self) -> Rates:
         """E[lambda] as rates."""
@@ -278,19 +296,27 @@ class Gamma:
         """log p(x | component), rates integrated out, (N, K) for x (N, D): negative binomial.
 
         Gamma(shape + x) / (Gamma(shape) x!) (rate / (rate + 1))^shape (1 / (rate + 1))^x for each
-        feature (Gelman et al. 2013, section 2.6).
+        feature (Gelman et al. 2013, section 2.6), as deviances of both counts from their shares of
+        the sum: large ones would cancel else (Loader 2000).
         """
-        constant = -(self.shape * np.log1p(1 / self.rate) + gammaln(self.shape)).sum(axis=1)
-        slopes = np.log1p(self.rate)
+        x = x + self.origin
+        none = x == 0
+        count = np.where(none, 1.0, x)
+        rest = 0.5 * np.log(2 * np.pi * count) + beyond_stirling(count)
         out = np.empty((len(x), len(self.shape)))
-        for k, shape in enumerate(self.shape):
-            out[:, k] = constant[k] + (gammaln(shape + x) - x * slopes[k]).sum(axis=1)
-        return out - gammaln(x + 1).sum(axis=1)[:, None]
+        for k, (shape, rate) in enumerate(zip(self.shape, self.rate, strict=True)):
+            both = shape + count
+            scores = 0.5 * np.log(shape / both) - rest
+            scores += beyond_stirling(both) - beyond_stirling(shape)
+            scores -= count_deviance(shape, both * (rate / (rate + 1)))
+            scores -= count_deviance(count, both / (rate + 1))
+            out[:, k] = np.where(none, -shape * np.log1p(1 / rate), scores).sum(axis=1)
+        return out
 
     def sample_rows(self, components: NDArray[np.int64], rng: np.random.Generator) -> Array:
         """Draw a row from each of `components`, rates integrated out, (N, D)."""
         rates = rng.standard_gamma(self.shape[components]) / self.rate[components]
-        return rng.poisson(rates).astype(np.float64)
+        return rng.poisson(rates) - self.origin
 
 
 @dataclass(frozen=True)
@@ -593,7 +619,7 @@ def point(means: Array, factor: Array) -> Gaussians:
 
 def _log_student(squared: Array, dof: Array, n_features: int, log_det: Array) -> Array:
     """Log density of Student's t (Bishop B.68) at a squared distance in its own metric."""
-    constant = gammaln(0.5 * (dof + n_features)) - gammaln(0.5 * dof)
+    constant = log_gamma_step(0.5 * dof, 0.5 * n_features)
     constant = constant - 0.5 * n_features * np.log(np.pi * dof) + 0.5 * log_det
     return np.asarray(constant - 0.5 * (dof + n_features) * np.log1p(squared / dof))
 
@@ -1137,7 +1163,7 @@ class IndependentNormalGamma:
         left, right = _reach(a)
         u = -left + (left + right) * t
         # Gamma(a, rate a) of lambda / E[lambda], its normaliser by the same rule.
-        weight = a * (u - np.exp(u))
+        weight = -a * beyond_linear(u)
         weight -= np.log(np.exp(weight - weight.max(axis=0)).sum(axis=0)) + weight.max(axis=0)
         spread = 1 / (precision * np.exp(u)) + variance
         out = np.empty((len(x), len(means)))

@@ -2,11 +2,19 @@
 #
 # Formulas: Bishop, Pattern Recognition and Machine Learning (2006), B.26-B.30.
 
-from libc.math cimport exp, fabs, lgamma, log
+from libc.math cimport exp, fabs, log
 
 from .assign cimport LOWEST
 from .random cimport Stream, log_gamma
-from .special cimport EMPTY, TINY, digamma, log_gamma_density, log_gamma_ratio
+from .special cimport (
+    EMPTY,
+    TINY,
+    beyond_linear,
+    beyond_stirling,
+    digamma,
+    digamma_less_log,
+    log_gamma_density,
+)
 from .tile cimport fours
 from .triangle cimport EPS
 
@@ -119,28 +127,29 @@ cdef inline double log_density_of_rates(Gammas q, const double* log_rates) noexc
     return value
 
 
-cdef inline double kl_of_rates(
-    Gammas q, Gammas prior, const double* rates, const double* log_rates
-) noexcept nogil:
-    """KL(q || prior) = E[log q] - E[log p], rates and their logarithms being expected under q."""
+cdef inline double kl_of_rates(Gammas q, Gammas prior, const double* rates) noexcept nogil:
+    """KL(q || prior) = E[log q] - E[log p], rates being expected under q.
+
+    Of shapes a, b and means that are t times the prior's: b (t - 1 - log t) + (a - b) (digamma(a)
+    - log a) + log(a / b) / 2, and what Stirling's formula leaves of both Gammas. None of it is
+    larger than the sum by far.
+    """
     cdef double value = 0.0
     cdef double shape, other
     # Most shapes of a prior are the same.
     cdef double last = 0.0
-    cdef double log_gamma_of_last = 0.0
+    cdef double beyond_last = 0.0
     cdef Py_ssize_t i
     for i in range(q.n_components * q.n_features):
         shape = q.excess[i] + 1.0
         other = prior.excess[i] + 1.0
-        value += (q.excess[i] - prior.excess[i]) * log_rates[i]
-        value -= (q.rate[i] - prior.rate[i]) * rates[i]
-        value += shape * log(q.rate[i]) - other * log(prior.rate[i])
+        value += other * beyond_linear(log(rates[i] * prior.rate[i] / other))
+        value += (q.excess[i] - prior.excess[i]) * digamma_less_log(shape)
+        value += 0.5 * log(shape / other)
         if other != last:
             last = other
-            log_gamma_of_last = lgamma(other)
-        value -= log_gamma_ratio(
-            shape, other, q.excess[i] - prior.excess[i], log_gamma_of_last
-        )
+            beyond_last = beyond_stirling(other)
+        value += beyond_last - beyond_stirling(shape)
     return value
 
 

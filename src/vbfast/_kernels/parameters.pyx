@@ -554,8 +554,8 @@ def rate_kl(excess, rate, prior_excess, prior_rate):
         q.n_components, q.n_features, doubles("prior", prior_excess, size),
         doubles("prior", prior_rate, size),
     )
-    rates, logs = rate_mean(excess, rate)
-    return kl_of_rates(q, p, doubles("rates", rates, size), doubles("logarithms", logs, size))
+    rates, _ = rate_mean(excess, rate)
+    return kl_of_rates(q, p, doubles("rates", rates, size))
 
 
 def rate_rounding(rates, log_rates):

@@ -359,7 +359,7 @@ cdef inline double rates_divergence(
 ) noexcept nogil:
     cdef Py_ssize_t size = discrete_kept_size(part)
     return kl_of_rates(
-        gammas_at(part, q, scratch), gammas_at(part, prior, scratch + size), theta, theta + size
+        gammas_at(part, q, scratch), gammas_at(part, prior, scratch + size), theta
     )
 
 

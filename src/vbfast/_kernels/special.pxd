@@ -32,6 +32,22 @@ cdef inline double digamma(double x) noexcept nogil:
     )
 
 
+cdef inline double digamma_less_log(double x) noexcept nogil:
+    """digamma(x) - log x, for x > 0 (Abramowitz & Stegun 6.3.18)."""
+    cdef double y = 1.0 / x
+    if not x > 32.0:
+        return digamma(x) - log(x)
+    return -y * (0.5 + y * (1.0 / 12 - y * y * (1.0 / 120 - y * y / 252)))
+
+
+cdef inline double beyond_stirling(double x) noexcept nogil:
+    """log Gamma(x + 1) less (x + 1/2) log x - x + log(2 pi) / 2, for x > 0 (Loader 2000)."""
+    cdef double y = 1.0 / x
+    if not x > 32.0:
+        return lgamma(x + 1.0) - (x + 0.5) * log(x) + x - 0.9189385332046727
+    return y * (1.0 / 12 - y * y * (1.0 / 360 - y * y * (1.0 / 1260 - y * y / 1680)))
+
+
 cdef inline double times_log(double factor, double log_x) noexcept nogil:
     """factor * log x, 0 for a factor 0."""
     return factor * log_x if factor != 0.0 else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -52,7 +53,7 @@ class WithBase(ABC):
         """What kernels leave out of each row's log probability, whatever theta is, (N,)."""
 
     def check(self, data: ArrayData) -> ArrayData:
-        """Return the data with the constant that kernels leave out of the objective.
+        """Return the data in this emission's units, with what kernels leave out of the objective.
 
         Parameters
         ----------
@@ -70,7 +71,7 @@ class WithBase(ABC):
             rows = slice(first, first + PORTION)
             base = self.log_base(data.values[rows])
             constant += float((base if data.weights is None else base * data.weights[rows]).sum())
-        return data.with_constant(constant)
+        return replace(data.with_constant(constant), frame=self.units)
 
 
 class Discrete(WithBase, ByValue):

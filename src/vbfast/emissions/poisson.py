@@ -12,10 +12,12 @@ from scipy.special import gammaln
 
 from .. import _kernels
 from ..conjugate import Gamma, Rates
+from ..data import Frame
+from ..special import beyond_linear, beyond_stirling, count_deviance
 from ..stats import Stats
 from .rates import OfRates
 
-__all__ = ["Poisson"]
+__all__ = ["Poisson", "origin_of"]
 
 Array = NDArray[np.float64]
 
@@ -23,6 +25,26 @@ Array = NDArray[np.float64]
 MOST = 2**53
 # Counts below this have log x! looked up.
 TABULATED = 2**16
+# From here on an origin pays, for a feature whose counts are no further below it than this share.
+LARGE, LOWEST_SHARE = 2.0**20, 1 / 16
+
+
+def origin_of(low: Array, mean: Array) -> Array | None:
+    """Return where counts are best told about, for their least ones and their means, (D,) each.
+
+    At a mean that is large and that none is far below; else at 0. None if all are.
+    """
+    worth = (mean >= LARGE) & (low >= LOWEST_SHARE * mean)
+    return np.where(worth, np.round(mean), 0.0) if worth.any() else None
+
+
+def _log_base(counts: Array, origin: float) -> Array:
+    """x log origin - origin - log x!, for an origin > 0; -log x! for 0."""
+    if origin == 0:
+        return np.asarray(-gammaln(counts + 1))
+    x = np.where(counts > 0, counts, 1.0)
+    base = -count_deviance(x, np.full_like(x, origin)) - 0.5 * np.log(2 * np.pi * x)
+    return np.where(counts > 0, base - beyond_stirling(x), -origin)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,21 +58,44 @@ class Poisson(OfRates):
     n_features : int
     shape, rate : float or array-like of shape (D,), optional
         Of the gamma prior, of mean shape / rate: both or neither. A mode needs shape >= 1.
+    origin : ndarray of shape (D,), optional
+        Whole numbers that counts are computed with as differences from, where they are large:
+        see `origin_of`. 0 by default.
 
     Raises
     ------
     TypeError, ValueError
-        If one is given without the other, or either is not > 0 or has another shape.
+        If shape or rate is given without the other, or either is not > 0 or has another shape; if
+        origin is no float64 array of this shape.
 
     Notes
     -----
     Conjugate update: shape + sum of counts, rate + rows (Gelman et al. 2013, section 2.6). A
     component without rows has, under a flat prior, the mean rates of all rows. A rate of 0 gives
     a count of 0 probability 1. log x! is no part of scores: `check` puts it into the data.
+
+    x log lambda - lambda - log x! is a difference of numbers that are larger than it by far where
+    counts are. About an origin r it is the score (x - r) l - r (exp(l) - 1 - l) with
+    l = log(lambda / r), and a deviance of x from r that no theta is in; the closer r, the smaller
+    are both.
     """
+
+    origin: Array | None = None
 
     kernel: ClassVar[str] = "poisson"
     _allowed: ClassVar[str] = "whole numbers from 0 to 2**53"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.origin is not None:
+            # A frame checks what its origin is.
+            units = Frame(self.origin, np.ones(self.n_features), np.ones(self.n_features))
+            object.__setattr__(self, "units", units)
+
+    @property
+    def compiled(self) -> bool:  # type: ignore[override]
+        """Whether the compiled loop knows this emission: it has no origin."""
+        return self.origin is None
 
     @property
     def _before_rows(self) -> tuple[Array, Array]:
@@ -61,15 +106,35 @@ class Poisson(OfRates):
     def distribution(self, stats: Stats | Mapping[str, Array]) -> Gamma:
         """Statistics read as a distribution over rates."""
         rate = self._before_rows[1] + stats["strength"][:, None]
-        return Gamma(stats["sums"], np.broadcast_to(rate, stats["sums"].shape))
+        origin = 0.0 if self.origin is None else self.origin
+        return Gamma(stats["sums"], np.broadcast_to(rate, stats["sums"].shape), origin)
 
     def coefficients(self, theta: Rates, reference: Array) -> Array:
-        """What the kernel reads of theta: log rates."""
-        return _kernels.parameters.discrete_coefficients(self.kernel, theta.log_rates)
+        """What the kernel reads of theta: logarithms of rates, or of their ratios to the origin."""
+        logs = theta.log_rates
+        if self.origin is not None:
+            logs = logs - np.log(np.where(self.origin > 0, self.origin, 1.0))
+            # Of a rate of 0 the offset says that nothing is possible.
+            logs[np.isneginf(logs) & (self.origin > 0)] = 0.0
+        return _kernels.parameters.discrete_coefficients(self.kernel, logs)
 
     def offsets(self, theta: Rates) -> Array:
-        """Scores of rows of zeros, (K,)."""
-        return _kernels.parameters.rate_offsets(self.kernel, theta.rates)
+        """Scores of rows at the origin, (K,)."""
+        if self.origin is None:
+            return _kernels.parameters.rate_offsets(self.kernel, theta.rates)
+        away = theta.rates.copy()
+        about = self.origin > 0
+        logs = theta.log_rates[:, about] - np.log(self.origin[about])
+        away[:, about] = self.origin[about] * beyond_linear(logs) + theta.slack[:, about]
+        with np.errstate(over="ignore"):
+            return -np.asarray(away.sum(axis=1))
+
+    def collect(self, raw: Array, counts: Array, reference: Array) -> dict[str, Array]:
+        """Statistics of a kernel's sums."""
+        fields = super().collect(raw, counts, reference)
+        if self.origin is not None:
+            fields["sums"] = fields["sums"] + counts[:, None] * self.origin
+        return fields
 
     def unit(self, means: Array) -> Rates:
         """Rates of these means (K, D)."""
@@ -92,7 +157,12 @@ class Poisson(OfRates):
         return np.asarray(~((values >= 0) & (values <= MOST)) | (values != np.floor(values)))
 
     def log_base(self, values: NDArray[Any]) -> Array:
-        """Minus the sum over features of log x!, (N,)."""
+        """Minus the sum of log x!, (N,), or what scores about the origin leave out of it."""
+        if self.origin is not None:
+            base = np.zeros(len(values))
+            for d, origin in enumerate(self.origin):
+                base += _log_base(values[:, d].astype(np.float64), origin)
+            return base
         if values.max(initial=0) < TABULATED:
             table = gammaln(np.arange(1.0, values.max(initial=0) + 2))
             return np.asarray(-table[values.astype(np.int64)].sum(axis=1))

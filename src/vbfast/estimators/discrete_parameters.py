@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +18,7 @@ from ..data import ArrayData
 from ..emissions import Bernoulli, Categorical, Exponential, Poisson
 from ..emissions.discrete import as_hyperparameter
 from ..emissions.exponential import LEAST
+from ..emissions.poisson import LARGE, MOST, origin_of
 from ..emissions.rates import OfRates
 from ..latents import Mixture
 from ..methods import Method
@@ -203,7 +206,7 @@ class RatesParameters(DiscreteParameters):
             raise ValueError("give shape_prior and rate_prior, or neither")
         if shape is None and method.read != "mode":
             shape, rate = 1.0, self._default_rate(mean())
-        emission = _made(self._kind, plain.n_features, shape=shape, rate=rate)
+        emission = _made(partial(replace, plain), shape=shape, rate=rate)
         _check_mode("shape_prior", shape, method)
         return emission, {"shape_prior_": shape, "rate_prior_": rate}
 
@@ -233,6 +236,16 @@ class PoissonParameters(RatesParameters):
     """Counts."""
 
     _kind = Poisson
+
+    def _of_values(self, values: Array) -> Poisson:
+        rates = np.minimum(values, MOST)
+        return Poisson(values.shape[1], origin=origin_of(rates.min(axis=0), rates.mean(axis=0)))
+
+    def _plain(self, values: NDArray[Any]) -> Poisson:
+        origin = None
+        if np.any(values[0] >= LARGE):  # else there is none, and no need to look at all rows
+            origin = origin_of(values.min(axis=0), values.mean(axis=0, dtype=np.float64))
+        return Poisson(values.shape[1], origin=origin)
 
     @staticmethod
     def _default_rate(mean: Array) -> Array:
@@ -457,7 +470,7 @@ class CategoricalParameters(SymbolsParameters):
 
 def _mean_of(data: ArrayData) -> Array:
     """Mean of all counts, (D,)."""
-    whole = Model(Mixture(1), Poisson(data.values.shape[1]))
+    whole = Model(Mixture(1), Poisson(data.values.shape[1], origin=data.frame.origin))
     about = whole.about(np.ones((1, data.values.shape[1])))
     stats = data.sum(whole.visit, about, Assignment("hard"))
     return np.asarray(stats["sums"][0] / stats["strength"][0])

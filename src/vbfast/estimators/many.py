@@ -269,7 +269,9 @@ class _Discrete(_Problems):
             rows = _all_rows(values, *part)
             with _looking_closer(core, values, part):
                 check_finite(rows, threads)
-                plain = core._plain(rows) if plain is None else plain
+                own = core._plain(rows) if categories is None else plain
+                if plain is None or not own.compiled:
+                    plain = own
                 plain.check_rows(rows)
             each = plain.log_base(rows)
             if weights is not None:
