@@ -40,6 +40,7 @@ ODD = (
 )  # fmt: skip
 
 
+EMISSIONS = ("gaussian", "poisson", "exponential", "bernoulli", "categorical")
 #: Parameters that some emissions read.
 OF_EMISSION = {
     **dict.fromkeys(("covariance_type", "reg_covar", "precisions_init", "mean_prior"), "gaussian"),
@@ -51,6 +52,14 @@ OF_EMISSION = {
     "concentration_prior": "bernoulli categorical",
     "n_categories": "categorical",
 }
+REFUSED_BY_PRODUCTS = ("warm_start", "startprob_init", "transmat_init")
+
+
+def refused(parameter, emission, parts):
+    """Whether a parameter is read by other emissions alone."""
+    if parts is None:
+        return emission not in OF_EMISSION.get(parameter, emission)
+    return parameter in OF_EMISSION or parameter in REFUSED_BY_PRODUCTS
 
 
 class Broken(Exception):
@@ -95,7 +104,9 @@ def symbols(rng, emission):
     n = pick(rng, [1, 2, 5, 13, 40, 65, 130, 300, 700])
     d = pick(rng, [1, 1, 2, 3, 5, 9])
     if emission == "poisson":
-        X = rng.poisson(rng.gamma(2.0, 10.0 ** rng.integers(-2, 4), (pick(rng, [1, n]), d)), (n, d))
+        power = pick(rng, [-2, -1, 0, 1, 2, 3, 3, 8, 12, 15])
+        X = rng.poisson(rng.gamma(2.0, 10.0**power, (pick(rng, [1, n]), d)), (n, d))
+        X = np.minimum(X, 2**53)
     elif emission == "exponential":
         X = rng.exponential(10.0 ** rng.integers(-4, 5, (pick(rng, [1, n]), d)), (n, d))
         X *= 10.0 ** pick(rng, [0, 0, 0, 0, -300, -100, -20, 20, 90])
@@ -110,6 +121,37 @@ def symbols(rng, emission):
         X[rng.integers(n), rng.integers(d)] = pick(
             rng, [0, 1, 2, 100, 3e4, 1e6, 1e9, 1e12, 1e15, 2.0**53, 1e16, 1e300, 0.5, -1, *SPECIALS]
         )
+    return X
+
+
+def several(rng):
+    """Columns of one to three parts, what `emission` says of them, and which parts are discrete."""
+    columns, parts, width = [], [], 0
+    n = 0
+    for _ in range(pick(rng, [1, 2, 2, 3])):
+        emission = pick(rng, EMISSIONS)
+        rows = numbers(rng) if emission == "gaussian" else symbols(rng, emission)
+        n = n or len(rows)
+        places = np.arange(width, width + rows.shape[1])
+        told = places.tolist() if rng.random() < 0.8 else slice(width, width + rows.shape[1])
+        part = (emission, told)
+        if emission == "gaussian" and rng.random() < 0.8:
+            covariance = pick(rng, ["full", "tied", "diag", "spherical"])
+            part += ({"covariance_type": covariance, "reg_covar": pick(rng, [0.0, 1e-6, 1.0])},)
+        columns.append(np.resize(rows, (n, rows.shape[1])))
+        parts.append(part)
+        width += rows.shape[1]
+    return np.hstack(columns), parts
+
+
+def with_gaps(rng, X):
+    """Some values not seen: here and there, whole rows, a column, all."""
+    X = X.copy()
+    X[rng.random(X.shape) < pick(rng, [0.0, 0.02, 0.2, 0.9])] = np.nan
+    if rng.random() < 0.5:
+        X[rng.random(len(X)) < pick(rng, [0.05, 0.5])] = np.nan
+    if rng.random() < 0.05:
+        X[:, rng.integers(X.shape[1])] = np.nan
     return X
 
 
@@ -394,20 +436,28 @@ def run_case(seed, number, report=None):
     }
     name = pick(rng, list(kinds))
     kind = kinds[name] or pick(rng, [kind for kind in kinds.values() if kind in MANY])
-    emission = "gaussian"
+    emission, parts = "gaussian", None
     of_any = kind in (vbfast.MixtureModel, vbfast.HiddenMarkovModel)
     if of_any:
-        emission = pick(rng, ["gaussian", "poisson", "exponential", "bernoulli", "categorical"])
-    discrete = emission != "gaussian"
-    rows = symbols(rng, emission) if discrete else numbers(rng)
+        emission = pick(rng, EMISSIONS)
+    if of_any and rng.random() < 0.3:
+        rows, parts = several(rng)
+    else:
+        rows = numbers(rng) if emission == "gaussian" else symbols(rng, emission)
+    told = {emission} if parts is None else {part[0] for part in parts}
+    discrete = told != {"gaussian"}
     params = parameters(rng, parameters_of(kind), rows.shape[1])
     if of_any:
-        params["emission"] = emission
-    for param in [p for p in params if emission not in OF_EMISSION.get(p, emission)]:
-        if rng.random() < 0.98:  # others are refused
+        params["emission"] = emission if parts is None else parts
+    for param in [p for p in params if refused(p, emission, parts)]:
+        if rng.random() < 0.98:
             params.pop(param)
+    gaps = of_any and name != "fit_many" and rng.random() < 0.4
+    if gaps:
+        rows = with_gaps(rng, rows)
+        params["missing"] = "at_random"
     X = laid_out(rng, rows)
-    rounding = last_digits(rows) if emission == "poisson" else 0.0
+    rounding = last_digits(rows) if "poisson" in told else 0.0
     more, fit_more = {}, {}
     n = len(X)
     if name in ("HiddenMarkovModel", "FactorialHMM"):
@@ -420,8 +470,12 @@ def run_case(seed, number, report=None):
             fit_more["sample_weight"] = weights
     other = X
     if rng.random() < 0.3:  # rows that were not fitted
-        some = symbols(rng, emission) if discrete else numbers(rng)
-        some = np.resize(some, (max(len(some), 1), rows.shape[1]))
+        some = rows[rng.permutation(len(rows))]
+        if parts is None:
+            some = numbers(rng) if emission == "gaussian" else symbols(rng, emission)
+            some = np.resize(some, (max(len(some), 1), rows.shape[1]))
+        if gaps:
+            some = with_gaps(rng, some)
         other = laid_out(rng, some)
         more = {}
     if report is not None:

@@ -316,7 +316,7 @@ class Gamma:
     def sample_rows(self, components: NDArray[np.int64], rng: np.random.Generator) -> Array:
         """Draw a row from each of `components`, rates integrated out, (N, D)."""
         rates = rng.standard_gamma(self.shape[components]) / self.rate[components]
-        return rng.poisson(rates) - self.origin
+        return np.asarray(rng.poisson(rates) - self.origin, dtype=np.float64)
 
 
 @dataclass(frozen=True)

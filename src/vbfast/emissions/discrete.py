@@ -27,6 +27,11 @@ PORTION = 2**16
 class WithBase(ABC):
     """An emission whose scores leave out what is the same for every theta."""
 
+    @cached_property
+    @abstractmethod
+    def units(self) -> Frame:
+        """Those that kernels compute in."""
+
     @abstractmethod
     def first_fault(self, values: NDArray[Any]) -> tuple[int, int, str] | None:
         """Row and column of the first value that can't come from this emission, and why.

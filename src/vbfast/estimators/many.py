@@ -262,9 +262,7 @@ class _Discrete(_Problems):
             present = np.array([np.count_nonzero(each) for each in weights])
         begins = np.cumsum(sizes) - sizes
         parts = _parts(sizes)
-        plain = None
-        if categories is not None:
-            plain = _of_categories(categories)
+        plain: Any = None if categories is None else _of_categories(categories)
         for part in parts:
             rows = _all_rows(values, *part)
             with _looking_closer(core, values, part):
