@@ -25,16 +25,20 @@ Array = NDArray[np.float64]
 MOST = 2**53
 # Counts below this have log x! looked up.
 TABULATED = 2**16
-# From here on an origin pays, for a feature whose counts are no further below it than this share.
+# An origin pays for a feature whose counts are no smaller than this, and than this share of it.
 LARGE, LOWEST_SHARE = 2.0**20, 1 / 16
 
 
-def origin_of(low: Array, mean: Array) -> Array | None:
-    """Return where counts are best told about, for their least ones and their means, (D,) each.
+def origin_of(values: NDArray[Any]) -> Array | None:
+    """Return where counts, or rates, (N, D), are best told about, (D,): None for 0.
 
-    At a mean that is large and that none is far below; else at 0. None if all are.
+    At a mean that is large and that none is far below; else at 0.
     """
-    worth = (mean >= LARGE) & (low >= LOWEST_SHARE * mean)
+    if not np.any(values[0] >= LARGE):  # then no column's are all large
+        return None
+    within = np.minimum(values, MOST)
+    mean = within.mean(axis=0, dtype=np.float64)
+    worth = within.min(axis=0) >= np.maximum(LOWEST_SHARE * mean, LARGE)
     return np.where(worth, np.round(mean), 0.0) if worth.any() else None
 
 

@@ -18,7 +18,7 @@ from ..data import ArrayData
 from ..emissions import Bernoulli, Categorical, Exponential, Poisson
 from ..emissions.discrete import as_hyperparameter
 from ..emissions.exponential import LEAST
-from ..emissions.poisson import LARGE, MOST, origin_of
+from ..emissions.poisson import origin_of
 from ..emissions.rates import OfRates
 from ..latents import Mixture
 from ..methods import Method
@@ -238,14 +238,10 @@ class PoissonParameters(RatesParameters):
     _kind = Poisson
 
     def _of_values(self, values: Array) -> Poisson:
-        rates = np.minimum(values, MOST)
-        return Poisson(values.shape[1], origin=origin_of(rates.min(axis=0), rates.mean(axis=0)))
+        return Poisson(values.shape[1], origin=origin_of(values))
 
     def _plain(self, values: NDArray[Any]) -> Poisson:
-        origin = None
-        if np.any(values[0] >= LARGE):  # else there is none, and no need to look at all rows
-            origin = origin_of(values.min(axis=0), values.mean(axis=0, dtype=np.float64))
-        return Poisson(values.shape[1], origin=origin)
+        return self._of_values(values)
 
     @staticmethod
     def _default_rate(mean: Array) -> Array:
