@@ -411,7 +411,10 @@ def verbs(fitted, X, more, discrete):
         elif name == "co_assignment":
             finite(name, said)
         elif name == "sample":
-            finite(name, said[0])
+            rows = said[0]
+            if hasattr(fitted, "parts_"):  # of columns in none there is nothing to say
+                rows = rows[:, sorted(column for part in fitted.parts_ for column in part.columns)]
+            finite(name, rows)
 
 
 # What fit_many takes.

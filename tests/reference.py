@@ -880,6 +880,67 @@ def sum_over_paths(scores, start, transitions, kind):
     return log_joint.max() + np.log(weight.sum()), q, pairs
 
 
+def completed(x, mean, covariance):
+    """Log density of what a row x (D,) has, its expectation, and the covariance of what it lacks.
+
+    By the conditional of a Gaussian (Bishop 2.81-2.82, 2.96-2.98); NaN is missing.
+    """
+    o, m = ~np.isnan(x), np.isnan(x)
+    row, spread = np.where(o, x, mean), np.zeros(covariance.shape)
+    if not o.any():
+        return 0.0, row, covariance
+    inverse = np.linalg.inv(covariance[np.ix_(o, o)])
+    gap = x[o] - mean[o]
+    log_det = np.linalg.slogdet(covariance[np.ix_(o, o)])[1]
+    log_density = -0.5 * (gap @ inverse @ gap + log_det + o.sum() * LOG_2PI)
+    across = covariance[np.ix_(m, o)] @ inverse
+    row[m] += across @ gap
+    spread[np.ix_(m, m)] = covariance[np.ix_(m, m)] - across @ covariance[np.ix_(o, m)]
+    return log_density, row, spread
+
+
+def climb_with_gaps(X, start, covariance_type, prior, kind, read, *, n_sweeps):
+    """Sweeps of a mixture of Gaussians with full or tied covariances, of rows with NaN.
+
+    From weights, means and covariances; EM and mean field with what is missing integrated out
+    (Little & Rubin 2020, section 11.3). Under q(theta) a row's density is that of E[Lambda], but
+    for E[log|Lambda|] and what the means' uncertainty takes. Returns objectives and posteriors.
+    """
+    weights, means, covariances = start
+    k, d = means.shape
+    less, out = np.zeros(k), []
+    log_weights, more = _log(weights), 0.0
+    own = prior or flat_prior(covariance_type, k, d)
+    for _ in range(n_sweeps + 1):
+        each = np.broadcast_to(covariances, (k, d, d))
+        found = [[completed(x, *theta) for theta in zip(means, each, strict=True)] for x in X]
+        scores = np.array([[one[0] for one in row] for row in found]) + log_weights - less
+        log_z, q = assign(scores, kind)
+        n = q.sum(axis=0)
+        rows = np.array([[one[1] for one in row] for row in found])
+        spread = np.array([[one[2] for one in row] for row in found])
+        centres = np.einsum("nk,nkd->kd", q, rows) / n[:, None]
+        gaps = rows - centres
+        scatter = np.einsum("nk,nki,nkj->kij", q, gaps, gaps) + np.einsum("nk,nkij->kij", q, spread)
+        posterior = update(own, covariance_type, n, centres, narrow(scatter, covariance_type))
+        out.append((log_z.sum() + more, posterior))
+        if read == "mode":
+            weights, means, covariances = mode(posterior, covariance_type)
+            log_weights = _log(weights)
+            more = log_prior(weights, means, covariances, covariance_type, prior)
+            continue
+        nu = np.broadcast_to(posterior.nu, k)
+        S = np.broadcast_to(posterior.S, (k, d, d))
+        means, covariances = posterior.m, S / nu[:, None, None]
+        less = 0.5 * d / posterior.kappa
+        for component in range(k):
+            less[component] -= 0.5 * wishart_mean_log_det(nu[component], S[component])
+            less[component] -= 0.5 * np.linalg.slogdet(covariances[component])[1]
+        log_weights = dirichlet_mean_log(posterior.alpha)
+        more = -kl(posterior, covariance_type, own)
+    return out
+
+
 def emission_part(X, q, row, read):
     """Parameters read off responsibilities q, under a row of conftest.CHAINS.
 

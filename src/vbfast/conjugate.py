@@ -827,12 +827,32 @@ class NormalWishart(_NormalPrecision, _Wishart):
         return np.sqrt(dof * share)[:, None, None] * self._root, dof
 
     def log_predictive(self, x: Array) -> Array:
-        """log p(x | component), parameters integrated out, (N, K) for x (N, D)."""
+        """log p(x | component), parameters integrated out, (N, K) for x (N, D).
+
+        Where a row has NaN, that of what it has.
+        """
         factors, dof = self._predictive()
         out = np.empty((len(x), len(dof)))
+        patterns, which = np.unique(np.isnan(x), axis=0, return_inverse=True)
+        for n, absent in enumerate(patterns):
+            rows = which == n
+            # Of a precision A'A the marginal one is R'R, of the last rows of A = QR with what is
+            # missing first.
+            of_seen = factors
+            if absent.any():
+                order = np.argsort(~absent, kind="stable")
+                first = np.count_nonzero(absent)
+                of_seen = np.linalg.qr(factors[:, :, order], mode="r")[:, first:, first:]
+            out[rows] = self._log_marginal(x[rows][:, ~absent], ~absent, of_seen, dof)
+        return out
+
+    def _log_marginal(self, x: Array, seen: NDArray[np.bool_], factors: Array, dof: Array) -> Array:
+        """Log density (N, K) of these features' values alone, under factors (K, S, S)."""
+        gaps = np.empty((len(x), len(dof)))
         for k, factor in enumerate(factors):
-            out[:, k] = (((x - self.means[k]) @ factor.T) ** 2).sum(axis=1)
-        return _log_student(out, dof, self.n_features, point(self.means, factors).log_det)
+            gaps[:, k] = (((x - self.means[k, seen]) @ factor.T) ** 2).sum(axis=1)
+        pivots = np.abs(np.diagonal(factors, axis1=1, axis2=2))
+        return _log_student(gaps, dof, x.shape[1], 2 * np.log(pivots).sum(axis=1))
 
     def sample_rows(self, components: NDArray[np.int64], rng: np.random.Generator) -> Array:
         """Draw a row from each of `components`, parameters integrated out, (N, D)."""

@@ -509,6 +509,20 @@ class ArrayData:
             self, values=np.ascontiguousarray(distinct, dtype=values.dtype), weights=total
         )
 
+    def by_gaps(self, columns: Sequence[int]) -> ArrayData:
+        """Return the rows, those that miss the same of these columns one after the other.
+
+        A copy, which kernels take less time for, of rows that are in no order; these where no row
+        misses some and has others.
+        """
+        absent = np.isnan(self.values[:, list(columns)])
+        if not np.any(absent.any(axis=1) & ~absent.all(axis=1)):
+            return self
+        order = np.lexsort(np.packbits(absent, axis=1).T[::-1])
+        weights = None if self.weights is None else self.weights[order]
+        labels = None if self.labels is None else self.labels[order]
+        return replace(self, values=self.values[order], weights=weights, labels=labels)
+
     def with_constant(self, constant: float) -> ArrayData:
         """Return the same rows, which bring this much to the objective whatever theta is."""
         return replace(self, constant=constant)

@@ -28,8 +28,60 @@ from test_visits import (
     seeded,
 )
 
+import vbfast
 from vbfast import _kernels
 from vbfast._kernels.inputs import Assignment, Block, Coefficients
+from vbfast.conjugate import point
+
+GAPS = "_gaps"
+
+
+class ThetaWithGaps(Theta):
+    """Gaussians of whose rows some features may be missing."""
+
+    def __init__(self, rng, covariance_type, n_components, n_features, far="near"):
+        super().__init__(rng, covariance_type, n_components, n_features, far)
+        self.emission = vbfast.Gaussian(n_features, covariance_type, missing=True)
+        self.coefficients = self.emission.coefficients(
+            point(self.means, self.factor), self.reference
+        )
+
+    def kernel(self):
+        return Coefficients(self.emission.kernel, self.coefficients, self.offsets)
+
+    @cached_property
+    def _each_covariance(self):
+        return np.broadcast_to(self.covariances, (len(self.means), *self.covariances.shape[-2:]))
+
+    def completed(self, x):
+        """Of a row, for each component: log density, completed row, covariance."""
+        each = zip(self.means, self._each_covariance, strict=True)
+        return [ref.completed(x, mean, covariance) for mean, covariance in each]
+
+    def scores(self, X):
+        return np.log(self.weights) + [[one[0] for one in self.completed(x)] for x in X]
+
+    def assert_completed(self, counts, raw, X, q):
+        found = self.emission.collect(raw, counts, self.reference)
+        k, d = self.means.shape
+        first, second = np.zeros((k, d)), np.zeros((k, d, d))
+        for x, own in zip(X, q, strict=True):
+            for n, (_, row, covariance) in enumerate(self.completed(x)):
+                gap = row - self.means[n]
+                first[n] += own[n] * gap
+                second[n] += own[n] * (np.outer(gap, gap) + covariance)
+        rows = q.sum(axis=0)
+        held = np.where(rows > 0, rows, 1.0)
+        np.testing.assert_allclose(counts, rows, rtol=1e-12, atol=1e-12)
+        means = self.means + first / held[:, None]
+        tolerance = 1e-9 * (1 + np.abs(X[~np.isnan(X)]).max(initial=0.0))
+        np.testing.assert_allclose(found["mean"][rows > 1e-6], means[rows > 1e-6], atol=tolerance)
+        scatter = second - first[:, :, None] * first[:, None, :] / held[:, None, None]
+        if self.covariance_type == "tied":
+            scatter = scatter.sum(axis=0, keepdims=True)
+        np.testing.assert_allclose(
+            found["scatter"], scatter, rtol=1e-9, atol=tolerance**2 + 1e-10 * len(X)
+        )
 
 
 @dataclass(frozen=True)
@@ -45,7 +97,7 @@ class Together:
     layout: str = "C"
     weights: str | None = None
     seed: int = 0
-    missing: tuple = (0.0, 0.0, 0.0, 0.0)  # share of the rows of each part; 0: none may be
+    missing: tuple = (0.0, 0.0, 0.0, 0.0)  # share of the rows of each part; 0: none
 
     @cached_property
     def rng(self):
@@ -56,8 +108,18 @@ class Together:
         return [
             Theta(self.rng, emission, self.k, d, far)
             if emission in COVARIANCE_TYPES
+            else ThetaWithGaps(self.rng, emission.removesuffix(GAPS), self.k, d, far)
+            if emission.endswith(GAPS)
             else DiscreteTheta(self.rng, DiscreteRow(emission), self.k, d, 0.0)
             for emission, d, far in self.parts
+        ]
+
+    @cached_property
+    def misses(self):
+        """What of a row may be missing, of each part: nothing, all of it, some of it."""
+        return [
+            2 if emission.endswith(GAPS) else int(share > 0)
+            for (emission, _, _), share in zip(self.parts, self.missing, strict=False)
         ]
 
     @cached_property
@@ -72,8 +134,8 @@ class Together:
     def values(self):
         total = sum(d for _, d, _ in self.parts) + self.unused
         X = np.full((self.n, total), np.nan)  # of a column that nobody sees it is all the same
-        for (emission, d, _), theta, own in zip(self.parts, self.thetas, self.columns, strict=True):
-            if emission in COVARIANCE_TYPES:
+        for (_, d, _), theta, own in zip(self.parts, self.thetas, self.columns, strict=True):
+            if isinstance(theta, Theta):
                 rows = self.rng.standard_normal((self.n, d)) + theta.means[0]
                 X[:, own] = rows / self.scale[list(own)] + self.origin[list(own)]
             else:
@@ -97,8 +159,8 @@ class Together:
     def frame(self):
         total = sum(d for _, d, _ in self.parts) + self.unused
         origin, scale = np.zeros(total), np.ones(total)
-        for (emission, d, _), own in zip(self.parts, self.columns, strict=True):
-            if emission in COVARIANCE_TYPES:
+        for (_, d, _), theta, own in zip(self.parts, self.thetas, self.columns, strict=True):
+            if isinstance(theta, Theta):
                 origin[list(own)] = self.rng.uniform(2, 4, d)
                 scale[list(own)] = self.rng.uniform(0.3, 0.7, d)
         return origin, scale
@@ -117,8 +179,11 @@ class Together:
     @cached_property
     def seen(self):
         """Which rows are seen, of each part."""
-        X = self.values
-        return [~np.isnan(X[:, list(own)]).any(axis=1) for own in self.columns]
+        absent = [np.isnan(self.values[:, list(own)]) for own in self.columns]
+        return [
+            ~(one.all(axis=1) if misses == 2 else one.any(axis=1))
+            for one, misses in zip(absent, self.misses, strict=True)
+        ]
 
     @cached_property
     def rows(self):
@@ -143,12 +208,12 @@ class Together:
     def coefficients(self):
         told = [theta.kernel() for theta in self.thetas]
         parts, coefficients, offsets = [], [], np.zeros(self.k)
-        for theta, one, own, share in zip(
-            self.thetas, told, self.columns, self.missing, strict=False
+        for theta, one, own, misses in zip(
+            self.thetas, told, self.columns, self.misses, strict=True
         ):
-            parts.append((one.emission, own, one.n_categories, share > 0))
+            parts.append((one.emission, own, one.n_categories, misses))
             offsets += np.log(theta.weights)
-            if share > 0:
+            if misses:
                 coefficients.append(theta.offsets - np.log(theta.weights))
             else:
                 offsets += theta.offsets - np.log(theta.weights)
@@ -160,13 +225,13 @@ class Together:
         start = 0
         counts = raw[1 : 1 + self.k]
         emission = raw[1 + self.k :]
-        for theta, rows, share in zip(self.thetas, self.rows, self.missing, strict=False):
+        for theta, rows, misses in zip(self.thetas, self.rows, self.misses, strict=True):
             told = theta.kernel()
             size = _kernels.mixture.statistics_size(
                 told.emission, self.k, rows.shape[1], told.n_categories
             )
             seen = counts
-            if share > 0:
+            if misses:
                 seen = emission[start : start + self.k]
                 start += self.k
             end = start + size - 1 - self.k
@@ -192,7 +257,9 @@ class Together:
         ):
             of_part = np.concatenate([[0.0], counts, own])
             weight_of = weight * seen
-            if isinstance(theta, Theta):
+            if isinstance(theta, ThetaWithGaps):
+                theta.assert_completed(counts, own, rows, weight_of[:, None] * q)
+            elif isinstance(theta, Theta):
                 assert_statistics(theta, of_part, rows, weight_of, q, np.zeros(len(rows)), 1e-10)
             else:
                 np.testing.assert_allclose(counts, weight_of @ q, rtol=0, atol=1e-9 * len(q))
@@ -201,7 +268,7 @@ class Together:
 
 def together(most=513, weights=(None,)):
     part = st.tuples(
-        st.sampled_from(EMISSIONS),
+        st.sampled_from([*EMISSIONS, "full_gaps", "tied_gaps"]),
         st.one_of(st.integers(1, 5), st.sampled_from(FEATURES)),
         st.sampled_from(["near", "some", "all"]),
     )

@@ -11,7 +11,7 @@ from libc.string cimport memcmp, memcpy, memset
 from .random cimport Stream, log_gamma, normal
 from .special cimport EMPTY, SMALLEST_VARIANCE, VANISHING, digamma
 from .tile cimport even, fours
-from .triangle cimport EPS, cholesky, invert, log_diagonal
+from .triangle cimport EPS, cholesky, inverse_factor, invert, log_diagonal
 
 
 cdef extern from *:
@@ -498,9 +498,11 @@ cdef inline Py_ssize_t read_mode(
                 for i in range(n * n):
                     theta.factor[g * n * n + i] = 1.0 if i % (n + 1) == 0 else 0.0
                 continue
-            if not cholesky(n, scatter, scale, SMALLEST_VARIANCE, scratch, scratch + n * n):
+            if not inverse_factor(
+                n, scatter, scale, SMALLEST_VARIANCE, scratch, scratch + n * n,
+                theta.factor + g * n * n,
+            ):
                 return g
-            invert(n, scratch, theta.factor + g * n * n)
             continue
         for i in range(family.per_group):
             variance = scatter[i] / scale
@@ -534,9 +536,8 @@ cdef inline Py_ssize_t read_mean(
         scatter = q.scatter + g * family.per_group
         log_det = 0.0
         if has_matrices(family):
-            if not cholesky(n, scatter, 1.0, 0.0, scratch, scratch + n * n):
+            if not inverse_factor(n, scatter, 1.0, 0.0, scratch, scratch + n * n, factor):
                 return g
-            invert(n, scratch, factor)
             log_det = 2 * log_diagonal(n, factor)
             for i in range(n * n):
                 factor[i] *= sqrt(q.dof[g])
@@ -569,9 +570,8 @@ cdef inline Py_ssize_t draw(
                 value = exp(0.5 * max(log_gamma(stream, 0.5 * q.dof[g]), LEAST_LOG_GAMMA))
                 factor[i] = value / sqrt(0.5 * q.scatter[g * family.per_group + i])
             continue
-        if not cholesky(n, q.scatter + g * n * n, 1.0, 0.0, scratch, row):
+        if not inverse_factor(n, q.scatter + g * n * n, 1.0, 0.0, scratch, row, root):
             return g
-        invert(n, scratch, root)
         for i in range(n):
             for j in range(i):
                 row[j] = normal(stream)

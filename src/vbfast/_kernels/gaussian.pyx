@@ -11,6 +11,20 @@
 from cpython.pycapsule cimport PyCapsule_New
 from libc.math cimport INFINITY
 
+from .gaps cimport (
+    ABREAST,
+    Completion,
+    Gaps,
+    completion_in,
+    completion_size,
+    fill,
+    find_gaps,
+    gaps_size,
+    orthogonalise,
+    see_distances,
+    spread_out,
+    take_off,
+)
 from .tile cimport (
     LANES,
     PANEL,
@@ -22,6 +36,8 @@ from .tile cimport (
     lanes,
     lanes_add_sums,
     lanes_load,
+    lanes_max,
+    lanes_replace_equal,
     lanes_set,
     lanes_sum,
     products,
@@ -885,9 +901,188 @@ cdef Emission spherical_emission = [
     spherical_scores, spherical_accumulate, spherical_convert,
 ]
 
+# Full and tied covariances of rows with gaps: see gaps.pxd. Coefficients and statistics are those of
+# rows without; of tied covariances the coefficients are those of full ones. What a missing feature
+# takes from the constants of a score is the same for all components, and in none.
+
+cdef Py_ssize_t gapped_workspace_size(Shape shape, Py_ssize_t n_rows) noexcept nogil:
+    # Gaps; a completion; completed rows, a panel of them weighted, and sums of covariances, or what
+    # rows without gaps need.
+    cdef Py_ssize_t d = shape.n_features
+    cdef Py_ssize_t stride = stride_of(n_rows)
+    return (
+        gaps_size(d, n_rows) + completion_size(d)
+        + rows_size(shape, stride) + panel_size(stride) + LANES * d * d
+    )
+
+
+cdef inline bint without_gaps(const Gaps* gaps) noexcept nogil:
+    """Whether ABREAST vectors of rows have none."""
+    return gaps[0].n + gaps[1].n + gaps[2].n + gaps[3].n == 0
+
+
+cdef void gapped_scores(
+    Shape shape, const real* coefficients, const real* offsets,
+    const real* tile, Py_ssize_t n_rows, Py_ssize_t stride, real* workspace, real* scores,
+) noexcept nogil:
+    cdef Py_ssize_t d = shape.n_features
+    cdef const real* means = coefficients + shape.n_components
+    cdef const real* factors = means + 2 * shape.n_components * d
+    cdef const Gaps* gaps = find_gaps(d, tile, n_rows, stride, workspace)
+    cdef Completion found = completion_in(d, workspace + gaps_size(d, n_rows))
+    cdef real* room = workspace + gaps_size(d, n_rows) + completion_size(d)
+    cdef const Gaps* known
+    cdef lanes squared
+    cdef Py_ssize_t block, i, k, v
+    for block in range(n_rows // LANES // ABREAST):
+        v = block * ABREAST
+        if without_gaps(gaps + v):
+            full_scores(
+                shape, coefficients, offsets, tile + v * LANES, ABREAST * LANES, stride, room,
+                scores + v * LANES,
+            )
+    for k in range(shape.n_components):
+        known = NULL
+        for block in range(n_rows // LANES // ABREAST):
+            v = block * ABREAST
+            if without_gaps(gaps + v):
+                continue
+            see_distances(
+                d, means + k * d, factors + k * d * d, <const lanes*>tile + v, stride // LANES,
+                &found,
+            )
+            for i in range(ABREAST):
+                if known == NULL or not (gaps[v + i].again and known == gaps + v + i - 1):
+                    orthogonalise(d, factors + k * d * d, gaps + v + i, &found)
+                known = gaps + v + i
+                squared = take_off(d, known, i, &found)
+                # Of numbers that overflow nothing is left to subtract: a row is impossible then.
+                (<lanes*>(scores + k * stride))[v + i] = lanes_max(
+                    lanes_set(offsets[k]) - lanes_set(0.5) * (squared + found.log_det[0]),
+                    lanes_set(-INFINITY),
+                )
+
+
+cdef void complete(
+    Py_ssize_t n_features, bint far, const real* mean, const real* factor, const real* tile,
+    Py_ssize_t n_rows, Py_ssize_t stride, const real* q, double limit, const Gaps* gaps,
+    Completion* found, real* completed, lanes* spread, double* second,
+) noexcept nogil:
+    """completed = the rows, about the mean where far, each gap at its expectation where q > limit.
+
+    second += sum of q times the covariances of what is missing. `spread` (D, D) is scratch.
+    """
+    cdef Py_ssize_t step = stride // LANES
+    cdef Py_ssize_t a, i, j, v
+    cdef Py_ssize_t seen = -1
+    cdef const Gaps* known = NULL
+    cdef lanes about, absent, x
+    cdef lanes weight = lanes_set(0.0)
+    cdef lanes* rows
+    for i in range(n_features):
+        rows = <lanes*>(completed + i * stride)
+        about = lanes_set(mean[i] if far else 0.0)
+        absent = lanes_set(0.0 if far else mean[i])
+        for v in range(n_rows // LANES):
+            x = (<const lanes*>(tile + i * stride))[v]
+            rows[v] = lanes_replace_equal(absent, x - about, x, x)
+        for j in range(i + 1):
+            spread[i * n_features + j] = lanes_set(0.0)
+    for v in range(n_rows // LANES):
+        if gaps[v].n == 0 or count_above(q + v * LANES, LANES, limit) == 0:
+            continue
+        if seen != v - v % ABREAST:
+            seen = v - v % ABREAST
+            see_distances(
+                n_features, mean, factor, <const lanes*>tile + seen, step, found
+            )
+        if known == NULL or not (gaps[v].again and known == gaps + v - 1):
+            if known != NULL:
+                spread_out(n_features, known, weight, found, spread)
+                weight = lanes_set(0.0)
+            orthogonalise(n_features, factor, gaps + v, found)
+        known = gaps + v
+        weight = weight + (<const lanes*>q)[v]
+        take_off(n_features, known, v % ABREAST, found)
+        fill(known, found)
+        for a in range(known.n):
+            rows = <lanes*>(completed + known.features[a] * stride)
+            rows[v] = rows[v] + known.missing[a] * found.gap[a]
+    if known == NULL:
+        return
+    spread_out(n_features, known, weight, found, spread)
+    for i in range(n_features):
+        for j in range(i + 1):
+            second[i * fours(n_features) + j] += lanes_sum(spread[i * n_features + j])
+
+
+cdef void accumulate_with_gaps(
+    Shape shape, const real* coefficients, const real* tile, Py_ssize_t n_rows,
+    Py_ssize_t stride, const real* q, const double* limits, real* workspace, double* statistics,
+    Py_ssize_t between,
+) noexcept nogil:
+    """Moments of completed rows, and the covariances of what was missing.
+
+    Component k's second moments are added at k * between: between 0 pools them.
+    """
+    cdef Py_ssize_t d = shape.n_features
+    cdef const real* far = coefficients
+    cdef const real* means = far + shape.n_components
+    cdef const real* factors = means + 2 * shape.n_components * d
+    cdef const Gaps* gaps = find_gaps(d, tile, n_rows, stride, workspace)
+    cdef Completion found = completion_in(d, workspace + gaps_size(d, n_rows))
+    cdef real* completed = workspace + gaps_size(d, n_rows) + completion_size(d)
+    cdef real* weighted = completed + rows_size(shape, stride)
+    cdef lanes* spread = <lanes*>(weighted + panel_size(stride))
+    cdef double* second
+    cdef Py_ssize_t k
+    for k in range(shape.n_components):
+        if limits[k] == INFINITY:
+            continue
+        second = statistics + first_size(shape) + k * between
+        complete(
+            d, far[k] != 0, means + k * d, factors + k * d * d, tile, n_rows, stride,
+            q + k * stride, limits[k], gaps, &found, completed, spread, second,
+        )
+        accumulate_triangle(
+            d, completed, n_rows, stride, q + k * stride, weighted, statistics + k * fours(d),
+            second,
+        )
+
+
+cdef void full_gaps_accumulate(
+    Shape shape, const real* coefficients, const real* tile, Py_ssize_t n_rows,
+    Py_ssize_t stride, const real* q, const double* limits, real* workspace, double* statistics,
+) noexcept nogil:
+    accumulate_with_gaps(
+        shape, coefficients, tile, n_rows, stride, q, limits, workspace, statistics,
+        second_size(shape),
+    )
+
+
+cdef void tied_gaps_accumulate(
+    Shape shape, const real* coefficients, const real* tile, Py_ssize_t n_rows,
+    Py_ssize_t stride, const real* q, const double* limits, real* workspace, double* statistics,
+) noexcept nogil:
+    accumulate_with_gaps(
+        shape, coefficients, tile, n_rows, stride, q, limits, workspace, statistics, 0
+    )
+
+
+cdef Emission full_gaps_emission = [
+    full_coefficients_size, gapped_workspace_size, full_statistics_size, gapped_scores,
+    full_gaps_accumulate, NULL,
+]
+cdef Emission tied_gaps_emission = [
+    full_coefficients_size, gapped_workspace_size, tied_statistics_size, gapped_scores,
+    tied_gaps_accumulate, NULL,
+]
+
 EMISSIONS = {
     "full": PyCapsule_New(&full_emission, "vbfast.Emission", NULL),
     "tied": PyCapsule_New(&tied_emission, "vbfast.Emission", NULL),
     "diag": PyCapsule_New(&diag_emission, "vbfast.Emission", NULL),
     "spherical": PyCapsule_New(&spherical_emission, "vbfast.Emission", NULL),
+    "full_gaps": PyCapsule_New(&full_gaps_emission, "vbfast.Emission", NULL),
+    "tied_gaps": PyCapsule_New(&tied_gaps_emission, "vbfast.Emission", NULL),
 }

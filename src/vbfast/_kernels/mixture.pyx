@@ -123,25 +123,17 @@ cdef double sum_log_z(
 
 
 cdef void assign_rows(
-    const Job* job, Py_ssize_t theta, Py_ssize_t first, Py_ssize_t n_used, Py_ssize_t stride,
-    const real* tile, real* scores, const real* weight, real* log_z, int64_t* labels,
-    int64_t* counts, lanes* room, real* emission_workspace,
+    const Job* job, Py_ssize_t first, Py_ssize_t n_used, Py_ssize_t stride, real* scores,
+    const real* weight, real* log_z, int64_t* labels, int64_t* counts, lanes* room,
 ) noexcept nogil:
-    """Rows from `first`, ROW_BLOCK of them: scores, then q(T) in their place."""
-    cdef Py_ssize_t n_components = job.shape.n_components
+    """Rows from `first`, ROW_BLOCK of them: q(T) in the place of their scores."""
     cdef Py_ssize_t row
     if job.assignment.kind == GIVEN:
         for row in range(ROW_BLOCK):
             labels[row] = job.labels_given[first + row] if row < n_used else -1
-    else:
-        job.emission.scores(
-            job.shape, job.coefficients + theta * job.emission.coefficients_size(job.shape),
-            job.offsets + theta * n_components, tile, ROW_BLOCK, stride, emission_workspace,
-            scores,
-        )
     assign_block(
-        job.assignment, n_components, stride, job.first_row + first, weight, scores, log_z, labels,
-        counts, room,
+        job.assignment, job.shape.n_components, stride, job.first_row + first, weight, scores,
+        log_z, labels, counts, room,
     )
 
 
@@ -182,6 +174,8 @@ cdef void visit_rows(
     cdef Py_ssize_t n_components = job.shape.n_components
     cdef double common = 0.0
     cdef Py_ssize_t k, row
+    # Scores stay in the cache until they are used; a product looks for rows that are alike.
+    cdef Py_ssize_t at_once = n_rows if job.shape.n_parts else ROW_BLOCK
     cdef real* scores = workspace
     cdef real* log_z = scores + (n_components + SCORES_PADDING) * stride
     cdef int64_t* labels = <int64_t*>(log_z + n_rows)
@@ -194,9 +188,15 @@ cdef void visit_rows(
 
     for k in range(n_rows // ROW_BLOCK):
         row = k * ROW_BLOCK
+        if job.assignment.kind != GIVEN and row % at_once == 0:
+            job.emission.scores(
+                job.shape, job.coefficients + theta * job.emission.coefficients_size(job.shape),
+                job.offsets + theta * n_components, tile + row, at_once, stride,
+                emission_workspace, scores + row,
+            )
         assign_rows(
-            job, theta, first + row, n_used - row, stride, tile + row, scores + row, weight + row,
-            log_z + row, labels + row, draws, room, emission_workspace,
+            job, first + row, n_used - row, stride, scores + row, weight + row, log_z + row,
+            labels + row, draws, room,
         )
         if job.wide and halted(&job.watch):
             return

@@ -7,6 +7,7 @@ from .tile cimport (
     LANES,
     SCORES_PADDING,
     TILE_PADDING,
+    VALUES_MISS,
     Emission,
     Part,
     Shape,
@@ -76,15 +77,21 @@ cdef Py_ssize_t product_workspace_size(Shape shape, Py_ssize_t n_rows) noexcept 
 cdef inline void find_seen(
     const Part* part, const real* rows, Py_ssize_t n_rows, Py_ssize_t stride, lanes* seen
 ) noexcept nogil:
-    """seen = 1 for rows none of whose features (D, stride) is NaN, else 0."""
+    """seen = 1 for rows of which features (D, stride) are not NaN, else 0: all of them, or some."""
     cdef const lanes* x
     cdef Py_ssize_t d, v
+    cdef lanes at_first = lanes_set(0.0 if part.may_miss == VALUES_MISS else 1.0)
+    cdef lanes none = lanes_set(0.0)
+    cdef lanes one = lanes_set(1.0)
     for v in range(n_rows // LANES):
-        seen[v] = lanes_set(1.0)
+        seen[v] = at_first
     for d in range(part.shape.n_features):
         x = <const lanes*>(rows + d * stride)
         for v in range(n_rows // LANES):
-            seen[v] = lanes_replace_equal(lanes_set(0.0), seen[v], x[v], x[v])
+            if part.may_miss == VALUES_MISS:
+                seen[v] = lanes_replace_equal(seen[v], one, x[v], x[v])
+            else:
+                seen[v] = lanes_replace_equal(none, seen[v], x[v], x[v])
 
 
 cdef void product_scores(
@@ -155,11 +162,18 @@ cdef void product_accumulate(
     cdef const lanes* of
     cdef lanes one = lanes_set(1.0)
     cdef Py_ssize_t d, i, k, v
+    cdef bint any_missing
     for i in range(shape.n_parts):
         part = shape.parts + i
         rows = tile + part.first_feature * stride
+        any_missing = False
         if part.may_miss:
             find_seen(part, rows, n_rows, stride, seen)
+            any_missing = sum_rows(<const real*>seen, n_rows) < n_rows
+        if part.may_miss and not any_missing:
+            for k in range(shape.n_components):
+                statistics[k] += sum_rows(q + k * stride, n_rows)
+        if any_missing:
             for d in range(part.shape.n_features):
                 to = <lanes*>(features + d * stride)
                 of = <const lanes*>(rows + d * stride)
@@ -172,8 +186,8 @@ cdef void product_accumulate(
                     to[v] = of[v] * seen[v]
                 statistics[k] += sum_rows(own + k * stride, n_rows)
         part.emission.accumulate(
-            part.shape, coefficients + before(part), features if part.may_miss else rows, n_rows,
-            stride, own if part.may_miss else q, limits, rest, statistics + before(part),
+            part.shape, coefficients + before(part), features if any_missing else rows, n_rows,
+            stride, own if any_missing else q, limits, rest, statistics + before(part),
         )
         coefficients += before(part) + part.emission.coefficients_size(part.shape)
         statistics += before(part) + part.emission.statistics_size(part.shape)

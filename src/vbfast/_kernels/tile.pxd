@@ -145,9 +145,16 @@ cdef struct Part:
     const Emission* emission
     Shape shape
     Py_ssize_t first_feature
-    # Whether rows may be missing for it: those that have a NaN among its features. Its coefficients
-    # begin with offsets of its own then, (K), its statistics with the rows that were seen, (K).
-    bint may_miss
+    # What of a row may be missing for it, told as NaN. Where that is not nothing its coefficients
+    # begin with offsets of its own, (K), its statistics with the rows that were seen, (K).
+    int may_miss
+
+
+cdef enum:
+    # Nothing; all of its features; any of them.
+    NOTHING_MISSES = 0
+    ROWS_MISS = 1
+    VALUES_MISS = 2
 
 
 # Where data lies: strides in bytes, values float64 or float32; `origin` is subtracted from every

@@ -62,6 +62,30 @@ cdef inline void invert(Py_ssize_t n, const double* lower, double* out) noexcept
         out[i * n + i] = pivot
 
 
+cdef inline bint inverse_factor(
+    Py_ssize_t n, const double* matrix, double scale, double tiny, double* lower, double* column,
+    double* out,
+) noexcept nogil:
+    """out = A, lower triangular, with A'A = scale * matrix^-1; False where there is none.
+
+    Nor where a variance given all others is a share of its own that rounding leaves nothing of:
+    pivots may be larger, if those above them were close to 0 already. `lower` (n, n), the
+    factor of matrix / scale, and `column` (n) are written as well.
+    """
+    cdef Py_ssize_t i, k
+    cdef double precision
+    if not cholesky(n, matrix, scale, tiny, lower, column):
+        return False
+    invert(n, lower, out)
+    for i in range(n):
+        precision = 0.0
+        for k in range(i, n):
+            precision += out[k * n + i] * out[k * n + i]
+        if not max(2.0 * n * EPS, RESOLVED) * precision * (matrix[i * n + i] / scale) < 1.0:
+            return False
+    return True
+
+
 cdef inline double log_diagonal(Py_ssize_t n, const double* lower) noexcept nogil:
     """Logarithm of a triangular matrix's determinant."""
     cdef Py_ssize_t i

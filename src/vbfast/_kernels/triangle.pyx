@@ -3,7 +3,7 @@
 
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 
-from .triangle cimport cholesky, invert
+from .triangle cimport inverse_factor
 
 ctypedef void (*Pstrf)(
     char*, int*, double*, int*, int*, int*, double*, double*, int*
@@ -38,10 +38,11 @@ def precision_factors(
         raise ValueError("matrices, scale, room and out do not go together")
     with nogil:
         for g in range(matrices.shape[0]):
-            if not cholesky(n, &matrices[g, 0, 0], scale[g], tiny, &room[0, 0], &room[n, 0]):
+            if not inverse_factor(
+                n, &matrices[g, 0, 0], scale[g], tiny, &room[0, 0], &room[n, 0], &out[g, 0, 0]
+            ):
                 bad = g
                 break
-            invert(n, &room[0, 0], &out[g, 0, 0])
     return bad
 
 

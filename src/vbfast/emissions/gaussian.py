@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, get_args
 
@@ -114,7 +114,7 @@ class InFrame(ByValue):
     def first_fault(self, values: NDArray[Any]) -> None:
         """Nothing, likewise."""
 
-    def log_base(self, values: NDArray[Any]) -> float:
+    def log_base(self, values: NDArray[Any]) -> Any:
         """What log densities have beside scores, row by row: nothing."""
         return 0.0
 
@@ -149,17 +149,24 @@ class Gaussian(InFrame):
         over the cloud, which keeps all objectives monotone.
     frame : Frame, optional
         Units of the data that the kernels see; by default those of the data itself.
+    missing : bool
+        Whether rows may have NaN in place of some features, of what is missing at random: for
+        "full" and "tied", as a part of a `Product`. It is integrated out exactly; full inference
+        can't.
 
     Raises
     ------
     ValueError
-        If covariance_type is none of these, `mean_variance` doesn't go with it, or `frame` does
-        not: of another number of features, or with more than one scale for "spherical".
+        If covariance_type is none of these, `mean_variance` or `missing` doesn't go with it, or
+        `frame` does not: of another number of features, or with more than one scale for
+        "spherical".
 
     Notes
     -----
     The mode is the joint one in (mu, Lambda); flat means flat in these. Sums of statistics and
-    conjugate updates: Bishop (2006), 10.51-10.53 and 10.60-10.63.
+    conjugate updates: Bishop (2006), 10.51-10.53 and 10.60-10.63. With values missing, statistics
+    are those of rows completed by their expectation given what is seen, and of its covariance
+    (Little & Rubin 2020, section 11.3); under mean field q is q(T, what is missing) q(theta).
     """
 
     n_features: int
@@ -171,6 +178,7 @@ class Gaussian(InFrame):
     scatter: ArrayLike | None = None
     reg_covar: float = 0.0
     frame: Frame | None = None
+    missing: bool = False
 
     #: Where starts look for centroids: among the rows themselves, in the frame's units.
     located: ClassVar[bool] = True
@@ -183,6 +191,8 @@ class Gaussian(InFrame):
             raise ValueError(
                 f"mean_variance is for 'diag' and 'spherical', not {self.covariance_type!r}"
             )
+        if self.missing and self.covariance_type not in ("full", "tied"):
+            raise ValueError(f"missing is for 'full' and 'tied', not {self.covariance_type!r}")
         check_hyperparameter("mean_variance", self.mean_variance, (self.n_features,))
         scale = self.units.scale
         if self.covariance_type == "spherical" and np.any(scale != scale[0]):
@@ -204,16 +214,16 @@ class Gaussian(InFrame):
     @property
     def kernel(self) -> str:
         """Name of the compiled scores and statistics."""
-        return self.covariance_type
+        return self.covariance_type + "_gaps" if self.missing else self.covariance_type
 
     @property
     def compiled(self) -> bool:
         """Whether the compiled loop knows this emission: see loops.py."""
-        return self.mean_variance is None
+        return self.mean_variance is None and not self.missing
 
     def single_resolves(self, theta: Gaussians) -> bool:
         """Whether float32 numbers tell how far rows are from means."""
-        return bool(np.abs(theta.factor).max() <= SHARPEST)
+        return bool(np.abs(theta.factor).max() <= SHARPEST) and not self.missing
 
     def _scatter_shape(self, n_components: int) -> tuple[int, ...]:
         d = self.n_features
@@ -321,7 +331,7 @@ class Gaussian(InFrame):
     def collect(self, raw: Array, counts: Array, reference: Array) -> dict[str, Array]:
         """Statistics of a kernel, sums about `reference` (K, D), in centred form."""
         mean, dof, scatter = _kernels.parameters.collect(
-            self.kernel, raw, counts, reference, self.reg_covar, self.units.variance
+            self.covariance_type, raw, counts, reference, self.reg_covar, self.units.variance
         )
         return {"strength": counts, "mean": mean, "dof": dof, "scatter": scatter}
 
@@ -439,7 +449,7 @@ class Gaussian(InFrame):
         which a limit of 2^30 leaves 1e-14. Where the kernel adds components up together, all are
         near or all far.
         """
-        return _kernels.parameters.reference(self.kernel, theta)
+        return _kernels.parameters.reference(self.covariance_type, theta)
 
     def reference_at(self, means: Array) -> Array:
         """The same, where it is to be these (K, D)."""
@@ -447,12 +457,17 @@ class Gaussian(InFrame):
 
     def coefficients(self, theta: Gaussians, reference: Array) -> Array:
         """Pack what the kernel reads of theta: see gaussian.pyx."""
-        return _kernels.parameters.coefficients(self.kernel, theta, reference)
+        if self.missing and self.covariance_type == "tied":
+            factors = np.repeat(theta.factor, len(theta.means), axis=0)
+            return _kernels.parameters.coefficients(
+                "full", replace(theta, factor=factors), reference
+            )
+        return _kernels.parameters.coefficients(self.covariance_type, theta, reference)
 
     def offsets(self, theta: Gaussians) -> Array:
         """Scores at squared distance zero, (K,), in the units of the data."""
         return _kernels.parameters.offsets(
-            self.kernel, theta, self._log_scale, self.reg_covar, self.units.variance
+            self.covariance_type, theta, self._log_scale, self.reg_covar, self.units.variance
         )
 
     def log_volume(self, n_components: int) -> float:
@@ -469,7 +484,16 @@ class Gaussian(InFrame):
     @property
     def plain(self) -> Gaussian:
         """Without a prior, and rows that are points: what is said of rows after a fit."""
-        return Gaussian(self.n_features, self.covariance_type, frame=self.units)
+        return Gaussian(
+            self.n_features, self.covariance_type, frame=self.units, missing=self.missing
+        )
+
+    def log_base(self, values: NDArray[Any]) -> Any:
+        """What log densities have beside scores, (N,): of what is missing, no constants; or 0."""
+        if not self.missing:
+            return 0.0
+        each = 0.5 * np.log(2 * np.pi) - np.log(self.units.scale)
+        return (np.isnan(values) * each).sum(axis=1)
 
     def parameters(self, means: Array, factors: Array) -> Gaussians:
         """Parameters of the arrays that draws are kept as."""

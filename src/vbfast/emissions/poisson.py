@@ -36,7 +36,7 @@ def origin_of(values: NDArray[Any]) -> Array | None:
     """
     if not np.any(values[0] >= LARGE):  # then no column's are all large
         return None
-    within = np.minimum(values, MOST)
+    within = np.clip(values, 0, MOST)
     mean = within.mean(axis=0, dtype=np.float64)
     worth = within.min(axis=0) >= np.maximum(LOWEST_SHARE * mean, LARGE)
     return np.where(worth, np.round(mean), 0.0) if worth.any() else None

@@ -39,6 +39,17 @@ class _OfPart:
         return _OfPart(self._stats.copy(), self._prefix)
 
 
+def seen_by(part: Any, values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Rows of a part's columns, (N, D), that say something to it."""
+    absent = np.isnan(values)
+    return np.logical_not(absent.all(axis=1) if misses_values(part) else absent.any(axis=1))
+
+
+def misses_values(part: Any) -> bool:
+    """Whether a part takes rows of which some of its features are missing."""
+    return bool(getattr(part, "missing", False))
+
+
 def _filled(values: NDArray[Any], rows: NDArray[np.bool_]) -> NDArray[Any]:
     """Values with what one of these rows has in the place of all others; 0 where there are none."""
     if rows.all():
@@ -106,13 +117,23 @@ class ProductDistribution:
         return sum(common for common, _ in each), np.asarray(sum(terms for _, terms in each))
 
     def log_predictive(self, x: Array) -> Array:
-        """log p(x | component), parameters integrated out, (N, K) for x (N, D)."""
+        """log p(x | component), parameters integrated out, (N, K) for x (N, D) in its units.
+
+        Whoever turns it into a density in the units of the data takes every column for seen: what a
+        missing one adds then is taken off here.
+        """
+        log_scale = np.log(self.emission.units.scale)
         total: Any = 0.0
-        for columns, part in zip(self.emission.columns, self.parts, strict=True):
+        for emission, columns, part in zip(
+            self.emission.parts, self.emission.columns, self.parts, strict=True
+        ):
             own = columns_of(x, columns)
-            rows = ~np.isnan(own).any(axis=1)
+            rows = seen_by(emission, own)
             scores = part.log_predictive(_filled(own, rows))
-            total = total + (scores if rows.all() else np.where(rows[:, None], scores, 0.0))
+            if not rows.all():
+                scores = np.where(rows[:, None], scores, 0.0)
+            scores = scores - (np.isnan(own) * log_scale[list(columns)]).sum(axis=1)[:, None]
+            total = total + scores
         return np.asarray(total)
 
     def sample_rows(self, components: NDArray[np.int64], rng: np.random.Generator) -> Array:
@@ -145,7 +166,8 @@ class Product(WithBase, ByValue):
         D, the columns of X; one more than the last that a part sees where not given.
     missing : bool or sequence of bool
         Of each part, whether rows may be missing at random: with NaN in all of its columns. They
-        say nothing then, and count for nothing in this part; what is said of the rest is exact.
+        say nothing then, and count for nothing in this part; what is said of the rest is exact. Of
+        a `Gaussian` with ``missing=True`` a row may miss some columns and have others.
 
     Raises
     ------
@@ -202,7 +224,10 @@ class Product(WithBase, ByValue):
             missing = [missing] * len(parts)
         if len(missing) != len(parts):
             raise ValueError(f"missing must be {len(parts)}, one for each part, not {missing!r}")
-        object.__setattr__(self, "missing", tuple(map(bool, missing)))
+        each_misses = tuple(
+            bool(own) or misses_values(part) for own, part in zip(missing, parts, strict=True)
+        )
+        object.__setattr__(self, "missing", each_misses)
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "columns", columns)
         object.__setattr__(self, "n_features", n_features)
@@ -250,10 +275,10 @@ class Product(WithBase, ByValue):
         return units
 
     @cached_property
-    def kernel(self) -> tuple[tuple[str, tuple[int, ...], int, bool], ...]:
-        """Of each part: name of scores and statistics, columns, symbols, whether it may miss."""
+    def kernel(self) -> tuple[tuple[str, tuple[int, ...], int, int], ...]:
+        """Of each part: name of scores and statistics, columns, symbols, what may miss."""
         return tuple(
-            (part.kernel, tuple(columns), part.width, misses)
+            (part.kernel, tuple(columns), part.width, misses + misses_values(part))
             for part, columns, misses in zip(self.parts, self.columns, self._misses, strict=True)
         )
 
@@ -484,7 +509,7 @@ class Product(WithBase, ByValue):
             for first in range(0, len(values), PORTION):
                 own = columns_of(values[first : first + PORTION], columns)
                 absent = np.isnan(own) if misses else np.zeros(own.shape, dtype=bool)
-                rows: NDArray[np.bool_] = np.logical_not(absent.any(axis=1))
+                rows = seen_by(part, np.where(absent, np.nan, 0.0))
                 partly = np.flatnonzero(~rows & ~absent.all(axis=1))
                 if len(partly):
                     row = int(partly[0])
@@ -493,7 +518,8 @@ class Product(WithBase, ByValue):
                         columns[int(absent[row].argmax())],
                         (
                             f"is missing and others of its part, columns {list(columns)}, are not: "
-                            "make it a part of its own"
+                            "make it a part of its own, or of Gaussians with full or tied "
+                            "covariances take another method than full inference"
                         ),
                     )
                 found = part.first_fault(_filled(own, rows))
@@ -507,7 +533,7 @@ class Product(WithBase, ByValue):
         out = np.zeros(len(values))
         for part, columns, misses in zip(self.parts, self.columns, self._misses, strict=True):
             own = columns_of(values, columns)
-            rows = ~np.isnan(own).any(axis=1) if misses else np.ones(len(own), dtype=bool)
+            rows = seen_by(part, own) if misses else np.ones(len(own), dtype=bool)
             if rows.all():
                 out += part.log_base(own)
             elif rows.any():
@@ -528,10 +554,13 @@ class Product(WithBase, ByValue):
         each = []
         for part, columns in zip(self.parts, self.columns, strict=True):
             own = columns_of(values, columns)
-            rows = ~np.isnan(own).any(axis=1)
-            points = part.points(_filled(own, rows))
-            if not rows.all():  # what is missing lies in the middle
-                points[~rows] = points[rows].mean(axis=0) if rows.any() else 0.0
+            if misses_values(part):  # an origin of units is in the middle
+                points = np.nan_to_num(part.points(own))
+            else:
+                rows = seen_by(part, own)
+                points = part.points(_filled(own, rows))
+                if not rows.all():
+                    points[~rows] = points[rows].mean(axis=0) if rows.any() else 0.0
             if not hasattr(part, "categories"):
                 spread = points.std(axis=0)
                 points = points / np.where(spread > 0, spread, 1.0)

@@ -258,7 +258,9 @@ class _ProductFace(_Face, MixtureBase, Uncoded):
         return self._product._coded(X)
 
     def _data(self, X: ArrayLike, sample_weight: ArrayLike | None) -> ArrayData:
-        return self._product._read(X, sample_weight=sample_weight)
+        data = self._product._read(X, sample_weight=sample_weight)
+        gaps = self._product.columns_with_gaps
+        return data.by_gaps(gaps) if gaps else data
 
     def _check_memory(self, data: ArrayData, method: Method) -> None:
         k, d = int(self.n_components), data.values.shape[1]
@@ -447,8 +449,10 @@ class MixtureModel(SettableCovariances, Estimator):
         Whether X may have what is missing, at random: NaN, None, pandas' NA, what a masked array
         masks, and -1 among symbols. It is integrated out: what is said of a row is of what was seen
         of it, and a row with nothing seen has the weights. Columns that are independent given
-        the component are then parts, one by one (`parts_`); of Gaussians with "full", "tied" or
-        "spherical" covariances a row may miss all columns of the part or none.
+        the component are then parts, one by one (`parts_`); of Gaussians with "full" or "tied"
+        covariances a row may miss any columns of the part, but with full inference, and with
+        "spherical" ones, all of them or none. There `reg_covar` widens covariances by as much as
+        where nothing is missing.
     covariance_type, reg_covar, mean_precision_prior, mean_variance_prior, mean_prior
     degrees_of_freedom_prior, covariance_prior
         For Gaussians: as `GaussianMixture` has them.

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._kernels.inputs import Assignment
 from ..data import ArrayData, as_rows, columns_of
 from ..emissions import Gaussian, Product
-from ..methods import Method
+from ..latents import Mixture
+from ..methods import FullInference, Method
 from ..model import Model
 from ..stats import Stats
 from .base import feature_names
 from .categories import as_categories, as_symbols
 from .emission_parameters import EMISSIONS, INITS, OWN, SHARED
+from .gaussian_parameters import LEAST_PART
 
 __all__ = ["EmissionPart", "ProductParameters", "parts_of"]
 
@@ -24,6 +28,8 @@ Array = NDArray[np.float64]
 
 # Columns of data frames, by NumPy's kinds of dtypes, that "auto" takes for an emission.
 KINDS = {"f": "gaussian", "i": "poisson", "u": "poisson", "b": "bernoulli"}
+# Sweeps, at most, that look for the covariance of all rows where values are missing.
+SWEEPS_OF_COVARIANCE = 100
 
 
 class EmissionPart:
@@ -200,6 +206,7 @@ class ProductParameters:
             as_rows(X)  # tells
         d = shape[1]
         self.may_miss: bool = estimator.missing == "at_random"
+        full = estimator.method == "full" or isinstance(estimator.method, FullInference)
         told: Any = estimator.emission
         if isinstance(told, str) and told == "auto":
             told = _told_automatically(X, self.may_miss)
@@ -246,6 +253,15 @@ class ProductParameters:
             if name == "gaussian":
                 face._check_gaussian_parameters()
             self.faces.append(face)
+        #: Of each part, whether a row may miss some of its columns.
+        self.gaps: list[bool] = [
+            self.may_miss
+            and name == "gaussian"
+            and face.covariance_type in ("full", "tied")
+            and len(own) > 1
+            and not full
+            for name, face, own in zip(self.names, self.faces, self.columns, strict=True)
+        ]
         self.n_columns = d
         self.shown: list[tuple[Any, ...]] = [
             tuple(own if names is None else [str(names[column]) for column in own])
@@ -255,6 +271,12 @@ class ProductParameters:
     @property
     def _seen_all(self) -> bool:
         return sum(map(len, self.columns)) == self.n_columns
+
+    @property
+    def columns_with_gaps(self) -> list[int]:
+        """Columns of parts of which a row may miss some."""
+        each = zip(self.columns, self.gaps, strict=True)
+        return [column for own, gaps in each if gaps for column in own]
 
     # -- rows -----------------------------------------------------------------------------------
 
@@ -358,18 +380,19 @@ class ProductParameters:
             sample_weight,
             lengths=lengths,
             standardise=[
-                (own, face.covariance_type == "spherical")
-                for name, face, own in zip(self.names, self.faces, self.columns, strict=True)
-                if name == "gaussian"
+                (columns, face.covariance_type == "spherical")
+                for n, (face, own) in enumerate(zip(self.faces, self.columns, strict=True))
+                if self.names[n] == "gaussian"
+                for columns in ([[column] for column in own] if self.gaps[n] else [own])
             ],
             missing=[column for own in self.columns for column in own] if self.may_miss else (),
             n_threads=self.n_threads,
         )
         plain = []
-        for name, face, own in zip(self.names, self.faces, self.columns, strict=True):
-            part = self._seen_by(data, own)
-            if name == "gaussian":
-                plain.append(Gaussian(len(own), face.covariance_type, frame=part.frame))
+        for n, face in enumerate(self.faces):
+            part = self._seen_by(data, n)
+            if self.names[n] == "gaussian":
+                plain.append(self._gaussian(n, part))
             else:
                 plain.append(face._plain(part.values))
         return self._product(plain, data).check(data)
@@ -377,12 +400,21 @@ class ProductParameters:
     def _product(self, parts: Sequence[Any], data: ArrayData) -> Product:
         return Product(parts, self.columns, data.values.shape[1], self.may_miss)
 
-    def _seen_by(self, data: ArrayData, columns: list[int]) -> ArrayData:
-        """What a part sees: its columns, of the rows where they are not missing."""
+    def _gaussian(self, n: int, data: ArrayData) -> Gaussian:
+        """The emission of part n, without a prior, for what it sees."""
+        face = self.faces[n]
+        return Gaussian(
+            data.values.shape[1], face.covariance_type, frame=data.frame, missing=self.gaps[n]
+        )
+
+    def _seen_by(self, data: ArrayData, n: int) -> ArrayData:
+        """What part n sees: its columns, of the rows where they, or some, are not missing."""
+        columns = self.columns[n]
         part = data.of_columns(columns)
         if not self.may_miss:
             return part
-        rows = ~np.isnan(part.values).any(axis=1)
+        absent = np.isnan(part.values)
+        rows = np.logical_not(absent.all(axis=1) if self.gaps[n] else absent.any(axis=1))
         weights = None if part.weights is None else part.weights[rows]
         if not rows.any() or (weights is not None and not weights.any()):
             raise ValueError(f"column {columns[0]} of X is missing in every row")
@@ -391,9 +423,11 @@ class ProductParameters:
     def width(self, data: ArrayData) -> int:
         """Numbers that statistics have of a component, for each column."""
         most = [2]
-        for name, face, own in zip(self.names, self.faces, self.columns, strict=True):
+        for n, (name, face, own) in enumerate(
+            zip(self.names, self.faces, self.columns, strict=True)
+        ):
             if name == "categorical":
-                most.append(face._plain(self._seen_by(data, own).values).width)
+                most.append(face._plain(self._seen_by(data, n).values).width)
             elif name == "gaussian" and face.covariance_type in ("full", "tied"):
                 most.append(len(own))
         return max(most)
@@ -405,12 +439,40 @@ class ProductParameters:
     ) -> tuple[Product, dict[str, Any]]:
         """Return the emission; what tells of priors is kept by the parts."""
         emissions = []
-        for n, (face, own) in enumerate(zip(self.faces, self.columns, strict=True)):
-            emission, self._priors[n] = face._emission_with_prior(
-                self._seen_by(data, own), method, proper
-            )
+        for n, face in enumerate(self.faces):
+            part = self._seen_by(data, n)
+            if self.gaps[n]:
+                emission, self._priors[n] = face._emission(
+                    part.frame, method, proper, partial(self._covariance_with_gaps, n, part)
+                )
+                emission = replace(emission, missing=True)
+            else:
+                emission, self._priors[n] = face._emission_with_prior(part, method, proper)
             emissions.append(emission)
         return self._product(emissions, data), {}
+
+    def _covariance_with_gaps(self, n: int, data: ArrayData) -> Array:
+        """Covariance of all rows that part n sees, where values are missing: the likeliest."""
+        face, d = self.faces[n], data.values.shape[1]
+        own = replace(self._gaussian(n, data), reg_covar=max(face.reg_covar, LEAST_PART))
+        model = Model(Mixture(1), Product([own], [range(d)]))
+        theta = model.about(np.zeros((1, d)))
+        scatter = np.zeros((1, d, d))
+        for _ in range(SWEEPS_OF_COVARIANCE):
+            before = scatter
+            stats = data.sum(model.visit, theta, Assignment("hard"))
+            scatter = stats["0.scatter"]
+            if np.abs(scatter - before).max() <= 1e-6 * data.total_weight:
+                break
+            theta = model.mode(model.prior + stats)
+        return np.asarray(
+            face._empirical_covariance(
+                scatter[0],
+                np.asarray(data.total_weight),
+                data.frame.scale,
+                data.frame.variance,
+            )
+        )
 
     def _given_for(self, data: ArrayData) -> dict[str, Array | None]:
         return {}
