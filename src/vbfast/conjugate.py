@@ -842,7 +842,7 @@ class NormalWishart(_NormalPrecision, _Wishart):
             if absent.any():
                 order = np.argsort(~absent, kind="stable")
                 first = np.count_nonzero(absent)
-                of_seen = np.linalg.qr(factors[:, :, order], mode="r")[:, first:, first:]
+                of_seen = np.asarray(np.linalg.qr(factors[:, :, order]).R)[:, first:, first:]
             out[rows] = self._log_marginal(x[rows][:, ~absent], ~absent, of_seen, dof)
         return out
 

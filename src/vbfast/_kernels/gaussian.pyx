@@ -901,7 +901,8 @@ cdef Emission spherical_emission = [
     spherical_scores, spherical_accumulate, spherical_convert,
 ]
 
-# Full and tied covariances of rows with gaps: see gaps.pxd. Coefficients and statistics are those of
+
+# Full and tied covariances of rows with gaps: see gaps.pxd. Coefficients and statistics are as of
 # rows without; of tied covariances the coefficients are those of full ones. What a missing feature
 # takes from the constants of a score is the same for all components, and in none.
 
