@@ -160,3 +160,11 @@ def test_many_data_sets_of_other_codes():
         fit_many(
             MixtureModel(emission="categorical"), [codes[0], np.array([[0, 1], [0, 1], [0.5, 1]])]
         )
+
+
+@pytest.mark.parametrize("value", [2**53, 2**53 + 1, -(2**53)])
+@pytest.mark.parametrize("dtype", [np.int64, object, np.float64])
+def test_integers_that_float64_can_not_tell_apart_are_refused(value, dtype):
+    X = np.array([[0], [value], [1]], dtype=dtype)
+    with pytest.raises(ValueError, match=r"whole numbers below 2\^53"):
+        vbfast.MixtureModel(1, emission="categorical").fit(X)

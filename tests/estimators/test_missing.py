@@ -323,3 +323,64 @@ def test_frames_of_numbers_alone():
     )
     assert mixture.objective_ == other.objective_
     assert [part.columns for part in mixture.parts_] == [("c0",), ("c2",)]
+
+
+class Nullable:
+    """A column of whole numbers that is told as floats where one is missing."""
+
+    def __init__(self, values, dtype):
+        self.values, self.dtype = values, dtype
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype=dtype)
+
+
+class OfPandas:
+    kind = "i"
+
+
+class OfPolars:
+    def is_integer(self):
+        return True
+
+
+@pytest.mark.parametrize("dtype", [OfPandas(), OfPolars()])
+def test_whole_numbers_with_gaps_are_counts(dtype):
+    counts = np.r_[np.random.default_rng(0).poisson(4, 30).astype(float), np.nan]
+
+    class OneColumn:
+        columns, shape = ("n",), (31, 1)
+
+        def __getitem__(self, place):
+            return Nullable(counts, dtype)
+
+        def __array__(self, dtype=None, copy=None):
+            return counts[:, None]
+
+    mixture = MixtureModel(1, emission="auto", missing="at_random").fit(OneColumn())
+    assert [part.emission for part in mixture.parts_] == ["poisson"]
+
+
+def test_float32_rows_give_float32():
+    X, _ = with_gaps()
+    mixture = MixtureModel(2, emission=APART, missing="at_random", random_state=0).fit(X)
+    rows = X.astype(np.float32)
+    assert mixture.predict_proba(rows).dtype == np.float32
+    assert mixture.score_samples(rows).dtype == np.float32
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("method", ["mean_field", METHODS[-1]])
+def test_what_could_have_been_missing_changes_nothing(covariance_type, method):
+    """Nor the priors that are taken where none are given, nor what is told of the posterior."""
+    X = people()[0][:, [0, 2]]
+    made = {"covariance_type": covariance_type, "method": method, "random_state": 0}
+    plain = MixtureModel(1, **made).fit(X)
+    other = MixtureModel(1, missing="at_random", **made).fit(X)
+    if method == "mean_field":
+        assert other.objective_ == pytest.approx(plain.objective_, rel=1e-6)
+        for name in ("mean_precision_", "degrees_of_freedom_"):
+            for part in other.parts_:
+                assert getattr(part, name) == pytest.approx(getattr(plain, name))
+    else:
+        assert other.log_evidence_ == pytest.approx(plain.log_evidence_, abs=1e-6)

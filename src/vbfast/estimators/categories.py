@@ -16,7 +16,7 @@ __all__ = ["Uncoded", "as_categories", "as_symbols", "codes_of", "decoded", "see
 
 # Rows that are looked at together, and codes that are counted rather than sorted.
 PORTION, FEW = 2**16, 2**12
-# Integers that a float64 tells from their neighbours.
+# Integers below this are told from their neighbours by a float64.
 LARGEST = 2**53
 # Categories that an error names.
 NAMED = 10
@@ -157,7 +157,7 @@ def _as_known(name: str, given: Any) -> NDArray[Any]:
     """Categories of one feature, in the order given."""
     known = list(given) if hasattr(given, "__len__") and not isinstance(given, str) else [None]
     text = all(isinstance(one, str) for one in known)
-    whole = all(isinstance(one, numbers.Integral) and abs(int(one)) <= LARGEST for one in known)
+    whole = all(isinstance(one, numbers.Integral) and abs(int(one)) < LARGEST for one in known)
     if not known or not (text or whole):
         raise TypeError(f"{name} must hold integers or strings, one at least, not {given!r}")
     if len(set(known)) < len(known):
@@ -242,12 +242,12 @@ def _as_integers(part: NDArray[Any], first: int, column: int) -> NDArray[Any]:
         # What float64 has no room for is too large all the same.
         limit = LARGEST + 2
         numeric = np.array([max(min(value, limit), -limit) for value in part], dtype=np.float64)
-    bad = np.flatnonzero(~((numeric == np.floor(numeric)) & (np.abs(numeric) <= LARGEST)))
+    bad = np.flatnonzero(~((numeric == np.floor(numeric)) & (np.abs(numeric) < LARGEST)))
     if len(bad):
         row = first + int(bad[0])
         raise ValueError(
             f"X[{row}, {column}] is {numeric[bad[0]]:g} (row {row}, column {column}); whole "
-            "numbers up to 2^53 are allowed, and strings"
+            "numbers below 2^53 are allowed, and strings"
         )
     return numeric
 

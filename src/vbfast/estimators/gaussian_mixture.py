@@ -82,7 +82,7 @@ class _GaussianMixtureBase(SettableCovariances, MixtureBase, GaussianParameters)
         return {
             "weights_": weights,
             **self._gaussian_attributes(frame, parameters),
-            **self._posterior_attributes(model, posterior, method),
+            **self._told_of_posterior(model, posterior, method),
             **self._ended(best, total_weight),
             "_answers": answers,
         }
@@ -206,17 +206,13 @@ class _GaussianMixtureBase(SettableCovariances, MixtureBase, GaussianParameters)
 
     # -- attributes ---------------------------------------------------------------------------
 
-    def _posterior_attributes(
-        self, model: Model, posterior: Stats, method: Method
-    ) -> dict[str, Any]:
+    def _told_of_posterior(self, model: Model, posterior: Stats, method: Method) -> dict[str, Any]:
         """What scikit-learn's BayesianGaussianMixture tells of q(theta)."""
         if method.read != "mean":
             return {}
-        dof = posterior["dof"] / model.emission._rows_per_dof
         return {
             "weight_concentration_": self._weight_concentration(model, posterior),
-            "mean_precision_": posterior["strength"].copy(),
-            "degrees_of_freedom_": float(dof[0]) if self.covariance_type == "tied" else dof,
+            **self._posterior_attributes(model.emission.distribution(posterior.copy())),
         }
 
     # -- predictions --------------------------------------------------------------------------

@@ -410,6 +410,15 @@ class GaussianParameters(Uncoded):
         """Attributes that say what parameters are."""
         return self._gaussian_attributes(emission.units, parameters)
 
+    def _posterior_attributes(self, distribution: Any) -> dict[str, Any]:
+        """What is told of q(means, precisions)."""
+        rows = distribution.n_features if self.covariance_type == "spherical" else 1
+        dof = np.ravel(distribution.dof) / rows
+        return {
+            "mean_precision_": np.ravel(distribution.strength).copy(),
+            "degrees_of_freedom_": float(dof[0]) if self.covariance_type == "tied" else dof,
+        }
+
     def _told_of_draws(self, emission: Gaussian, arrays: dict[str, Array]) -> dict[str, Array]:
         """Arrays of draws, as attributes have them."""
         frame = emission.units

@@ -88,22 +88,35 @@ def read_frame(X: Any) -> Any:
     return out
 
 
-def _columns_in(X: Any) -> Iterator[NDArray[Any]]:
+def _series_of(X: Any) -> Iterator[Any]:
     """A data frame's columns."""
     for d in range(X.shape[1]):
-        column = X.iloc[:, d] if hasattr(X, "iloc") else X[:, d]
-        yield np.asarray(column)
+        yield X.iloc[:, d] if hasattr(X, "iloc") else X[:, d]
+
+
+def _columns_in(X: Any) -> Iterator[NDArray[Any]]:
+    """A data frame's columns, as arrays."""
+    return map(np.asarray, _series_of(X))
+
+
+def _holds_integers(column: Any) -> bool:
+    """Whether a data frame's column is of whole numbers: with gaps its array may be of floats."""
+    kind = getattr(column.dtype, "kind", None)  # NumPy's and pandas'
+    of_polars = getattr(column.dtype, "is_integer", None)
+    return kind in ("i", "u") or bool(of_polars is not None and of_polars())
 
 
 def _told_automatically(X: Any, missing: bool) -> list[tuple[Any, ...]]:
     """What `emission="auto"` takes columns for, by their types."""
     if hasattr(X, "columns") and hasattr(X, "shape"):
         columns = list(_columns_in(X))
+        whole = [_holds_integers(column) for column in _series_of(X)]
     else:
         values = np.asarray(X)
         if values.dtype.kind not in "iub":
             values = values if missing else as_symbols(X)
         columns = list(values.T)
+        whole = [False] * len(columns)
     of: dict[str, list[int]] = {}
     for d, column in enumerate(columns):
         if missing:
@@ -115,7 +128,8 @@ def _told_automatically(X: Any, missing: bool) -> list[tuple[Any, ...]]:
                     column = np.array(column.tolist())
                 except (TypeError, ValueError):
                     numbers = False
-        name = KINDS.get(column.dtype.kind, "categorical")
+        kind = "i" if whole[d] else column.dtype.kind
+        name = KINDS.get(kind, "categorical")
         if name == "poisson" and column.min(initial=0) < 0:
             name = "gaussian"
         of.setdefault(name, []).append(d)
@@ -217,6 +231,8 @@ class ProductParameters:
         #: As `emission` may be told.
         self.told: list[tuple[Any, ...]] = list(told)
         of_parts: list[tuple[str, list[int], dict[str, Any]]] = []
+        #: Of each part, how many columns were told together.
+        self.widths: list[int] = []
         seen: dict[int, int] = {}
         for n, part in enumerate(told):
             own = _columns_told(part[1], X, None if names is None else list(names), d, n)
@@ -236,6 +252,7 @@ class ProductParameters:
                 ]
             else:
                 of_parts.append((part[0], own, parameters))
+            self.widths += [len(own)] * (len(of_parts) - len(self.widths))
         self.names: list[str] = [name for name, _, _ in of_parts]
         self.columns: list[list[int]] = [own for _, own, _ in of_parts]
         self.faces: list[Any] = []
@@ -339,7 +356,8 @@ class ProductParameters:
             return np.full(part.shape, np.nan)
         filled = part.copy()
         filled[absent] = column[absent.argmin()]
-        codes = np.array(of_part(n, face, filled), dtype=np.float64)
+        kind = part.dtype if part.dtype == np.float32 else np.float64
+        codes = np.array(of_part(n, face, filled), dtype=kind)
         codes[absent] = np.nan
         return codes
 
@@ -441,6 +459,10 @@ class ProductParameters:
         emissions = []
         for n, face in enumerate(self.faces):
             part = self._seen_by(data, n)
+            # Of columns that are parts one by one the prior is that of all together.
+            together = proper and self.widths[n] > len(self.columns[n])
+            if together and self.names[n] == "gaussian" and face.degrees_of_freedom_prior is None:
+                face.degrees_of_freedom_prior = float(self.widths[n])
             if self.gaps[n]:
                 emission, self._priors[n] = face._emission(
                     part.frame, method, proper, partial(self._covariance_with_gaps, n, part)
@@ -497,7 +519,7 @@ class ProductParameters:
             zip(self.faces, emission.parts, parameters.parts, strict=True)
         ):
             attributes = face._told_of(part, own)
-            if distribution is not None and hasattr(face, "_posterior_attributes"):
+            if distribution is not None:
                 attributes |= face._posterior_attributes(distribution.parts[n])
             vars(face).update(attributes)
             told.append(
