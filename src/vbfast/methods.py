@@ -41,7 +41,7 @@ from . import _kernels
 from ._kernels.inputs import Assignment, Block
 from .acceleration import Extrapolation, HasCoordinates
 from .draws import At, Draws, chosen, places
-from .exceptions import NO_NUMBER, DegenerateError, ObjectiveFellWarning
+from .exceptions import NO_NUMBER, DegenerateError, ImpossibleRowError, ObjectiveFellWarning
 from .stats import Stats
 
 __all__ = [
@@ -265,7 +265,7 @@ def lockstep(
     climbs: Iterable[Climb[T]],
     sum_each: Callable[[Sequence[tuple[T, Assignment]]], list[Stats]],
     most: int,
-) -> Iterator[tuple[int, Fit[T] | DegenerateError]]:
+) -> Iterator[tuple[int, Fit[T] | DegenerateError | ImpossibleRowError]]:
     """Advance climbs together, so that each pass over the data serves all that are under way.
 
     Every climb runs to its own end, with the same bits as alone.
@@ -283,7 +283,7 @@ def lockstep(
     ------
     number : int
         Of the climb that has ended, 0, 1, ...
-    outcome : Fit or DegenerateError
+    outcome : Fit, DegenerateError or ImpossibleRowError
     """
     coming = enumerate(climbs)
     running: dict[int, Climb[T]] = {}
@@ -293,17 +293,27 @@ def lockstep(
             running[new[0]] = new[1]
         if not running:
             return
-        requests = []
+        requests = {}
         for number, climb in list(running.items()):
             try:
-                requests.append(climb.send(answers[number]) if number in answers else next(climb))
+                requests[number] = climb.send(answers[number]) if number in answers else next(climb)
             except StopIteration as end:
                 del running[number]
                 yield number, end.value
             except DegenerateError as error:
                 del running[number]
                 yield number, error
-        answers = dict(zip(running, sum_each(requests), strict=True))
+        try:
+            answers = dict(zip(requests, sum_each(list(requests.values())), strict=True))
+        except ImpossibleRowError:
+            # Under one theta, or some: the others go on.
+            answers = {}
+            for number, request in requests.items():
+                try:
+                    (answers[number],) = sum_each([request])
+                except ImpossibleRowError as error:
+                    del running[number]
+                    yield number, error
 
 
 @dataclass(frozen=True)

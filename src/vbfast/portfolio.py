@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from . import loops, starts
 from .data import ArrayData
 from .emissions.additive import AdditiveGaussian
-from .exceptions import DegenerateError, ObjectiveFellWarning
+from .exceptions import DegenerateError, ImpossibleRowError, ObjectiveFellWarning
 from .latents import Chain, CoupledChains
 from .latents.chain import joined
-from .methods import EM, MeanField, VariationalEM, lockstep
+from .methods import EM, Fit, MeanField, VariationalEM, lockstep
 from .model import Model
 from .stats import Stats
 
@@ -467,7 +467,7 @@ def _advance(model: Model, data: ArrayData, method: Any, posteriors: Array, n_sw
     objectives = np.full(len(posteriors), np.nan)
     most = max(1, TOGETHER // model.layout.size)
     for number, outcome in lockstep(climbs, partial(data.sum_each, model.visit_each), most):
-        if not isinstance(outcome, DegenerateError):
+        if isinstance(outcome, Fit):
             posteriors[number] = outcome.posterior.buffer
             objectives[number] = outcome.objective
     return objectives
@@ -512,7 +512,7 @@ def coupled_finalists(
             one = replace(plain, max_iter=n_sweeps)
             try:
                 fit = one.fit(model, memories[int(number)], posterior)
-            except DegenerateError:
+            except (DegenerateError, ImpossibleRowError):
                 continue
             there[i, 1:] = fit.posterior.buffer
             objectives[i] = fit.objective

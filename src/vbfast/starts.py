@@ -408,8 +408,10 @@ def _chain_of(model: Model, data: ArrayData, labels: NDArray[np.int64], sticky: 
         counted = stay * counted.sum(axis=1, keepdims=True)
     apart = Model(Mixture(k), model.emission)
     stats = _labelled(apart, data, labels)
-    fields = {name: stats[name] for name, _ in model.emission.fields(k)}
     possible = latent.equal > 0
+    if not possible.all():  # no row but may be in any state that zeros leave it
+        stats = _spread(apart, stats)
+    fields = {name: stats[name] for name, _ in model.emission.fields(k)}
     return model.prior + model.layout.stats({**fields, "excess": possible * (counted + 1.0)})
 
 
@@ -503,7 +505,8 @@ def posterior(model: Model, data: ArrayData, init: Kind, rng: np.random.Generato
         )
     k = model.latent.n_components
     if init == "random":
-        return model.prior + _labelled(model, data, rng.integers(k, size=data.n_rows))
+        stats = _labelled(model, data, rng.integers(k, size=data.n_rows))
+        return model.prior + (stats if np.all(model.latent.equal > 0) else _spread(model, stats))
     if init == "whitened" and model.emission.located:
         d = data.values.shape[1]
         unit = Frame(np.zeros(d), np.ones(d), np.ones(d))

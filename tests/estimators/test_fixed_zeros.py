@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import vbfast
-from vbfast import HiddenMarkovModel, MixtureModel
+from vbfast import HiddenMarkovModel, ImpossibleRowError, MixtureModel
 
 pytestmark = pytest.mark.filterwarnings("ignore::vbfast.ConvergenceWarning")
 
@@ -66,3 +66,43 @@ def test_labels_are_refused(model, labels):
     fitted = type(model)(**model.get_params()).fit(ROWS, None)
     with pytest.raises(ValueError, match="y must be None"):
         fitted.score(ROWS, labels)
+
+
+@pytest.mark.parametrize("init", ["auto", "kmeans", "whitened", "random", "random_from_data"])
+@pytest.mark.parametrize("emission", ["categorical", "bernoulli", "poisson"])
+@pytest.mark.parametrize("zeros", ["transitions", "start", "both"])
+def test_no_start_makes_rows_impossible_that_are_not(init, emission, zeros):
+    """Of rows that any state could have; the best of all starts is no worse than one state alone."""
+    given = {"transmat_init": [[0.8, 0.2, 0], [0, 0.8, 0.2], [0, 0, 1]]} if zeros != "start" else {}
+    if zeros != "transitions":
+        given["startprob_init"] = [1, 0, 0]
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        X = rng.integers(2 if emission == "bernoulli" else 4, size=(45, 1))
+        made = {"emission": emission, "random_state": seed, "init_params": init}
+        chain = HiddenMarkovModel(3, **given, **made).fit(X, lengths=[9] * 5)
+        assert np.isfinite(chain.objective_)
+        if init == "auto":
+            one = HiddenMarkovModel(1, **made).fit(X, lengths=[9] * 5)
+            assert chain.objective_ > one.objective_ - 1e-6
+
+
+def test_a_start_under_which_a_row_is_impossible_spoils_no_other():
+    """Of random starts with a weight of 0 some leave a symbol to the component that has none."""
+    X = np.repeat([0, 1], [20, 1])[:, None]
+    ended = []
+    for seed in range(12):
+        mixture = MixtureModel(
+            3,
+            emission=[("categorical", [0])],
+            weights_init=[0.5, 0.5, 0],
+            init_params="random",
+            random_state=seed,
+        )
+        try:
+            mixture.fit(X)
+        except ImpossibleRowError:
+            ended.append(seed)
+    assert 0 < len(ended) < 12
+    mixture.set_params(n_init=12, random_state=ended[0]).fit(X)
+    assert np.isfinite(mixture.objective_)

@@ -21,6 +21,7 @@ from .._threads import resolve_threads
 from ..data import ArrayData
 from ..exceptions import (
     DegenerateError,
+    ImpossibleRowError,
     SpuriousWarning,
     convergence_warning,
     not_fitted_error,
@@ -35,6 +36,8 @@ from .checks import check_number
 __all__ = ["Estimator", "FittedByMethod", "MethodName", "feature_names"]
 
 T = TypeVar("T", bound=ThetaLike)
+# What a start may end in.
+Failure = DegenerateError | ImpossibleRowError
 MethodName = Literal["full", "mean_field", "em", "variational_em", "crisp_em"]
 
 # Rows that are never shared out.
@@ -254,7 +257,7 @@ class FittedByMethod(Estimator):
                 if most >= highest:
                     yield method.climb(model, data, posterior, report=self._report(number))
 
-        def outcomes() -> Iterator[tuple[int, Fit[Theta] | DegenerateError]]:
+        def outcomes() -> Iterator[tuple[int, Fit[Theta] | Failure]]:
             nonlocal highest
             # One after another where somebody reads along, or after a race, which has told how
             # far each may come: one's end may spare the next.
@@ -294,13 +297,13 @@ class FittedByMethod(Estimator):
         """Best of several starts, each with a memory of its own; the data with the best's."""
         owns: list[ArrayData] = []
 
-        def outcomes() -> Iterator[tuple[int, Fit[Theta] | DegenerateError]]:
+        def outcomes() -> Iterator[tuple[int, Fit[Theta] | Failure]]:
             for number, posterior in enumerate(posteriors):
                 owns.append(data.with_memory(model.memory_width))
                 report = self._report(number)
                 try:
                     yield number, method.fit(model, owns[-1], posterior, report=report)
-                except DegenerateError as error:
+                except (DegenerateError, ImpossibleRowError) as error:
                     yield number, error
 
         number, best = self._best(outcomes())
@@ -308,15 +311,15 @@ class FittedByMethod(Estimator):
 
     def _best(
         self,
-        outcomes: Iterable[tuple[int, Fit[T] | DegenerateError]],
+        outcomes: Iterable[tuple[int, Fit[T] | Failure]],
         worth: Callable[[Fit[T]], Any] = lambda fit: fit.objective,
     ) -> tuple[int, Fit[T]]:
         """Best of several starts' outcomes, each with its number; of equal ones the first."""
         best: Fit[T] | None = None
         first = 0
-        failure: DegenerateError | None = None
+        failure: Failure | None = None
         for number, outcome in outcomes:
-            if isinstance(outcome, DegenerateError):
+            if not isinstance(outcome, Fit):
                 failure = outcome
             elif best is None or (worth(outcome), -number) > (worth(best), -first):
                 best, first = outcome, number
