@@ -72,7 +72,7 @@ def test_labels_are_refused(model, labels):
 @pytest.mark.parametrize("emission", ["categorical", "bernoulli", "poisson"])
 @pytest.mark.parametrize("zeros", ["transitions", "start", "both"])
 def test_no_start_makes_rows_impossible_that_are_not(init, emission, zeros):
-    """Of rows that any state could have; the best of all starts is no worse than one state alone."""
+    """Of rows that any state could have; the best start is no worse than one state alone."""
     given = {"transmat_init": [[0.8, 0.2, 0], [0, 0.8, 0.2], [0, 0, 1]]} if zeros != "start" else {}
     if zeros != "transitions":
         given["startprob_init"] = [1, 0, 0]
