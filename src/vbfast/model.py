@@ -327,10 +327,11 @@ class Model:
         rows : float
             That a unit of weight is.
         """
-        fewest = getattr(self.emission, "fewest_rows", 0)
-        start, end, _ = self.layout.places["strength"]
-        held = (posteriors[:, start:end] - self.prior["strength"]) * rows
-        few = (held > LEAST_HELD) & (held < fewest)
+        few: Any = np.zeros((len(posteriors), self.latent.n_components), dtype=bool)
+        for name, fewest in getattr(self.emission, "fewest_rows", {}).items():
+            start, end, _ = self.layout.places[name]
+            held = (posteriors[:, start:end] - self.prior[name]) * rows
+            few = few | ((held > LEAST_HELD) & (held < fewest))
         return np.where(few.any(axis=1), few.argmax(axis=1), -1)
 
     def check_frame(self, block: Block) -> None:

@@ -384,3 +384,50 @@ def test_what_could_have_been_missing_changes_nothing(covariance_type, method):
                 assert getattr(part, name) == pytest.approx(getattr(plain, name))
     else:
         assert other.log_evidence_ == pytest.approx(plain.log_evidence_, abs=1e-6)
+
+
+@models
+@pytest.mark.parametrize("method", ["em", "variational_em", "crisp_em", "mean_field"])
+@pytest.mark.parametrize("rate", [20, 400])
+def test_a_column_that_one_group_never_has(model, method, rate):
+    """Of its rows a part has 1e-37 seen, or none: neither says what the other group's rows do."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        seen = rng.normal(size=20)
+        counts = np.r_[rng.poisson(1, 20), rng.poisson(rate, 20)]
+        X = np.column_stack([np.r_[seen, np.full(20, np.nan)], counts])
+        emission = [("gaussian", [0], {"reg_covar": 1e-2}), ("poisson", [1])]
+        fitted = model(
+            2, emission=emission, method=method, missing="at_random", random_state=seed
+        ).fit(X)
+        group = fitted.predict(X)
+        assert len(set(group[:20])) == len(set(group[20:])) == 1
+        gaussian = fitted.parts_[0]
+        assert gaussian.means_[group[0], 0] == pytest.approx(seen.mean(), abs=0.1)
+        assert gaussian.covariances_[group[0], 0] == pytest.approx(seen.var(), rel=0.5)
+
+
+def test_spurious_is_what_few_seen_rows_are_close_to():
+    """Of one component on rows that a column was seen of in one or two only."""
+    rng = np.random.default_rng(0)
+    for seed in range(6):
+        X = np.column_stack([rng.normal(size=100), rng.poisson(5, 100)]).astype(float)
+        X[rng.random(100) < 0.75, 0] = np.nan
+        emission = [("gaussian", [0], {"reg_covar": 1e-9}), ("poisson", [1])]
+        mixture = MixtureModel(3, emission=emission, missing="at_random", random_state=seed).fit(X)
+        q = mixture.predict_proba(X)[~np.isnan(X[:, 0])].sum(axis=0)
+        assert not np.any((q > 0.5) & (q < 3))
+
+
+def test_masked_symbols():
+    names = np.array([["a"], ["b"], ["c"]] * 5, dtype=object)
+    for rows in (names, names.astype(str)):
+        masked = np.ma.MaskedArray(rows, np.arange(15)[:, None] == 2)
+        (part,) = MixtureModel(1, emission="categorical", missing="at_random").fit(masked).parts_
+        assert list(part.categories_[0]) == ["a", "b", "c"]
+        assert part.probabilities_[0, 0] == pytest.approx([5 / 14, 5 / 14, 4 / 14])
+    counts = np.ma.MaskedArray(np.arange(15)[:, None] % 4, np.arange(15)[:, None] == 3)
+    counts.data[3] = -999
+    mixture = MixtureModel(1, emission="auto", missing="at_random").fit(counts)
+    assert mixture.parts_[0].emission == "poisson"
+    assert mixture.parts_[0].rates_ == pytest.approx(counts.mean())

@@ -9,7 +9,7 @@ from libc.math cimport INFINITY, exp, fabs, lgamma, log, sqrt
 from libc.string cimport memcmp, memcpy, memset
 
 from .random cimport Stream, log_gamma, normal
-from .special cimport EMPTY, SMALLEST_VARIANCE, VANISHING, digamma
+from .special cimport EMPTY, LOST, SMALLEST_VARIANCE, VANISHING, digamma
 from .tile cimport even, fours
 from .triangle cimport EPS, cholesky, inverse_factor, invert, log_diagonal
 
@@ -659,7 +659,9 @@ cdef inline void collect(
 ) noexcept nogil:
     """Mean, dof and scatter of sums about the reference that a kernel leaves (see gaussian.pyx).
 
-    Each row is a cloud of variance reg_covar * variance (D). `scratch` (D).
+    Each row is a cloud of variance reg_covar * variance (D). `scratch` (D). What a component holds
+    less than LOST of a row of would leave nothing of itself in degrees of freedom: of its scatter
+    nothing is taken.
     """
     cdef Py_ssize_t n = family.n_features
     cdef Py_ssize_t n_components = family.n_components
@@ -690,8 +692,13 @@ cdef inline void collect(
             value = raw[k * columns + i]
             scratch[i] = value / counts[k] if value != 0.0 else 0.0
             stats.mean[k * n + i] = reference[k * n + i] + scratch[i]
-        spread(family, k, -counts[k], scratch, stats.scatter)
         scatter = stats.scatter + (0 if family.n_groups == 1 else k * family.per_group)
+        if counts[k] < LOST and family.covariance_type != TIED:
+            stats.dof[k] = 0.0
+            for i in range(family.per_group):
+                scatter[i] = 0.0
+            continue
+        spread(family, k, -counts[k], scratch, stats.scatter)
         if not has_matrices(family):
             # Rows far from the reference leave nothing but rounding, of either sign.
             for i in range(family.per_group):

@@ -10,11 +10,14 @@ cdef extern from *:
     #define VANISHING 1e-10
     #define TINY 1e-300
     #define SMALLEST_VARIANCE 1e-26
+    /* Rows next to which a prior's degrees of freedom would leave nothing of so few. */
+    #define LOST 1e-14
     """
     const double EMPTY
     const double VANISHING
     const double TINY
     const double SMALLEST_VARIANCE
+    const double LOST
 
 
 cdef inline double digamma(double x) noexcept nogil:

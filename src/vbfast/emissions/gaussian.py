@@ -202,14 +202,15 @@ class Gaussian(InFrame):
             )
 
     @property
-    def fewest_rows(self) -> int:
-        """Rows of a component, of fewer of which a likelihood's maximum means nothing; 0: of none.
+    def fewest_rows(self) -> dict[str, int]:
+        """Rows of a component, of fewer of which a likelihood's maximum means nothing.
 
-        A Gaussian close to D + 1 rows or fewer is as likely as one pleases, but for `reg_covar`:
-        such a maximum is spurious (McLachlan & Peel 2000, section 3.10).
+        By the field of statistics that counts them; of none where there are no such. A Gaussian
+        close to D + 1 rows or fewer is as likely as one pleases, but for `reg_covar`: such a
+        maximum is spurious (McLachlan & Peel 2000, section 3.10).
         """
         own = self.covariance_type != "tied" and self.scatter is None
-        return self.n_features + 2 if own else 0
+        return {"strength": self.n_features + 2} if own else {}
 
     @property
     def kernel(self) -> str:

@@ -222,6 +222,8 @@ class Product(WithBase, ByValue):
         missing: Any = self.missing
         if isinstance(missing, (bool, np.bool_)):
             missing = [missing] * len(parts)
+        if not hasattr(missing, "__len__"):
+            raise TypeError(f"missing must be a truth, or one for each part, not {missing!r}")
         if len(missing) != len(parts):
             raise ValueError(f"missing must be {len(parts)}, one for each part, not {missing!r}")
         each_misses = tuple(
@@ -260,9 +262,13 @@ class Product(WithBase, ByValue):
         return " and ".join(f"{part.proper_with} of {type(part).__name__}" for part in self.parts)
 
     @property
-    def fewest_rows(self) -> int:
-        """Rows of a component, of fewer of which a likelihood's maximum means nothing."""
-        return max(getattr(part, "fewest_rows", 0) for part in self.parts)
+    def fewest_rows(self) -> dict[str, int]:
+        """As `Gaussian.fewest_rows`: of the rows that a part has seen."""
+        return {
+            prefix + name: fewest
+            for prefix, part in self._each()
+            for name, fewest in getattr(part, "fewest_rows", {}).items()
+        }
 
     @cached_property
     def units(self) -> Frame:

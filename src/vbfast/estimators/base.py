@@ -282,10 +282,10 @@ class FittedByMethod(Estimator):
         if several and not worth(best)[0]:
             component = int(model.spurious(best.posterior.buffer[None], rows)[0])
             warnings.warn(
-                f"component {component} is close to fewer than {model.emission.fewest_rows} rows, "
-                "and no start ended without such a one: the likelihood may be high there for no "
-                "good reason. Use fewer components, a simpler covariance_type, a larger reg_covar "
-                "or a prior",
+                f"component {component} is close to fewer than "
+                f"{max(model.emission.fewest_rows.values())} rows, and no start ended without such "
+                "a one: the likelihood may be high there for no good reason. Use fewer components, "
+                "a simpler covariance_type, a larger reg_covar or a prior",
                 SpuriousWarning,
                 stacklevel=self._stacklevel,
             )

@@ -99,6 +99,17 @@ def _columns_in(X: Any) -> Iterator[NDArray[Any]]:
     return map(np.asarray, _series_of(X))
 
 
+def _unmasked(X: Any) -> Any:
+    """Rows of a masked array with None, or NaN, in place of what is masked; others as they are."""
+    if not isinstance(X, np.ma.MaskedArray):
+        return X
+    if X.dtype.kind == "f":
+        return X.filled(np.nan)
+    out = np.array(X.data, dtype=object)
+    out[np.ma.getmaskarray(X)] = None
+    return out
+
+
 def _holds_integers(column: Any) -> bool:
     """Whether a data frame's column is of whole numbers: with gaps its array may be of floats."""
     kind = getattr(column.dtype, "kind", None)  # NumPy's and pandas'
@@ -223,7 +234,7 @@ class ProductParameters:
         full = estimator.method == "full" or isinstance(estimator.method, FullInference)
         told: Any = estimator.emission
         if isinstance(told, str) and told == "auto":
-            told = _told_automatically(X, self.may_miss)
+            told = _told_automatically(_unmasked(X) if self.may_miss else X, self.may_miss)
         elif isinstance(told, str):
             given = {name: getattr(estimator, name) for name in EMISSIONS[told].reads}
             given = {name: value for name, value in given.items() if value is not None}
@@ -300,9 +311,7 @@ class ProductParameters:
     def _read_rows(self, X: ArrayLike) -> NDArray[Any]:
         if not self.may_miss:
             return as_symbols(read_frame(X))
-        if isinstance(X, np.ma.MaskedArray):
-            X = np.ma.filled(X.astype(np.float64), np.nan)
-        rows = read_frame(X)
+        rows = read_frame(_unmasked(X))
         if isinstance(rows, np.ndarray) and rows.dtype.kind in "fiub":
             return as_rows(rows)
         rows = np.array(rows, dtype=object)
