@@ -314,6 +314,7 @@ class ArrayData:
     frame : Frame
     n_threads : int
     labels : ndarray of shape (N,), int64, optional
+        Components of rows that are known, -1 of others.
     single : bool
         Compute with float32 numbers where that is precise enough. Sums are float64 all the same.
     sequences : Sequences, optional
@@ -446,7 +447,7 @@ class ArrayData:
         return replace(self, values=columns_of(self.values, columns), frame=frame, constant=0.0)
 
     def with_labels(self, labels: NDArray[np.int64]) -> ArrayData:
-        """Return the same rows, each with its component given."""
+        """Return the same rows, each with its component given, or -1."""
         return replace(self, labels=labels)
 
     def whitened(self) -> NDArray[np.float64]:

@@ -462,7 +462,7 @@ class Model:
             If the block is in another frame than the emission, or the prior improper.
         """
         self._check_proper()
-        if len(block.values) > loops.most_rows(self):
+        if len(block.values) > loops.most_rows(self) or block.labels is not None:
             return None
         seeds = [int(rng.integers(2**63)) for rng in rngs]
         return loops.sample(self, block, posteriors, seeds, n_tune, n_draws, thin)

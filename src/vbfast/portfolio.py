@@ -248,7 +248,12 @@ class _Field:
 
 
 def _field(
-    model: Model, data: ArrayData, n_races: int, rng: np.random.Generator, with_given: WithGiven
+    model: Model,
+    data: ArrayData,
+    n_races: int,
+    rng: np.random.Generator,
+    with_given: WithGiven,
+    read: str,
 ) -> _Field:
     """The portfolio, drawn `n_races` times."""
     if isinstance(model.latent, Chain):
@@ -269,10 +274,15 @@ def _field(
         if not model.emission.located or d == 1 or part.n_rows * d**2 > MOST_TO_WHITEN:
             plan = [kind for kind in plan if kind != "whitened"]
         names = [*plan]
-        quick = part.n_rows <= loops.most_rows(model)
+        quick = part.n_rows <= loops.most_rows(model) and data.labels is None
         posteriors = (starts.at_once if quick else starts.each)(model, part, plan, rng)
     for row in posteriors:
-        row[...] = with_given(Stats(model.layout, row.copy())).buffer
+        start = starts.agreeing(model, part, Stats(model.layout, row.copy()), read)
+        row[...] = with_given(start).buffer
+    known = starts.of_known(model, part)
+    if known is not None:
+        names.append("known")
+        posteriors = np.vstack([posteriors, with_given(known).buffer])
     doubt = np.inf if part is data else MISLEADING * data.total_weight / part.n_rows**0.5
     kinds = np.array([names.index(name) for name in names])
     return _Field(part, posteriors, kinds, quick, doubt)
@@ -299,7 +309,7 @@ def finalists(
     with_given : callable
         ``with_given(posterior)`` is a start with the parameters that were given put in.
     """
-    field = _field(model, data, n_races, rng, with_given)
+    field = _field(model, data, n_races, rng, with_given, method.read)
     part, effort = field.part, field.effort(model)
     # Of few rows those that win may become degenerate; then others climb in their place.
     rest = np.empty_like(field.posteriors if data.n_rows <= FEW_TO_CLIMB else field.posteriors[:0])
@@ -323,6 +333,10 @@ def finalists(
     if part is not data:
         # What the part leaves open sweeps over all rows may tell.
         found = [starts.loosened(model, Stats(model.layout, posterior)) for posterior in left]
+        # Of a part few rows may have been known.
+        found = [starts.agreeing(model, data, start, method.read) for start in found]
+        known = starts.of_known(model, data)
+        found = found if known is None else [with_given(known), *found]
         left = np.array([each.buffer for each in found])
         for number, n_sweeps in enumerate(effort.settling_all):
             if number > 0:
@@ -350,7 +364,7 @@ def varied(
     with_given : callable
         As of `finalists`.
     """
-    field = _field(model, data, 1, rng, with_given)
+    field = _field(model, data, 1, rng, with_given, "mean")
     part, posteriors, kinds = field.part, field.posteriors, field.kinds
     advance = field.advance(model, PLAIN)
     objectives = advance(posteriors, VARIED)
@@ -368,7 +382,10 @@ def varied(
         left = np.concatenate([moved, left])
     near = left[heights >= np.nanmax(heights) - HOPELESS]
     found = [Stats(model.layout, near[n % len(near)].copy()) for n in range(n_chains)]
-    return found if part is data else [starts.loosened(model, each) for each in found]
+    if part is data:
+        return found
+    found = [starts.loosened(model, each) for each in found]
+    return [starts.agreeing(model, data, each, "mean") for each in found]
 
 
 def bound(model: Model, data: ArrayData, posteriors: list[Stats]) -> float:

@@ -20,6 +20,7 @@ from ._kernels.inputs import Assignment, Block, Coefficients
 from .conjugate import Gaussians, least_norm_solution
 from .data import ArrayData, Frame, as_sequences
 from .emissions import Gaussian
+from .exceptions import DegenerateError
 from .latents import Mixture
 from .methods import CrispEM
 from .model import Model
@@ -231,7 +232,8 @@ def sample_of(data: ArrayData, n_components: int, rng: np.random.Generator) -> A
         return data
     weights = weights * (data.total_weight / weights.sum())
     values = np.ascontiguousarray(data.values[rows])
-    return replace(data, values=values, weights=weights, single=False)
+    labels = None if data.labels is None else data.labels[rows]
+    return replace(data, values=values, weights=weights, labels=labels, single=False)
 
 
 def stretches_of(data: ArrayData, rng: np.random.Generator) -> ArrayData:
@@ -251,6 +253,7 @@ def stretches_of(data: ArrayData, rng: np.random.Generator) -> ArrayData:
     return replace(
         data,
         values=np.ascontiguousarray(data.values[rows]),
+        labels=None if data.labels is None else data.labels[rows],
         sequences=as_sequences((ends - begins)[taken], len(rows)),
         single=False,
     )
@@ -341,6 +344,8 @@ def moved(
             new[rows[away > _away(points[rows], second, metric)]] = other
         moved_all = of_all.copy()
         moved_all[seen] = new
+        if data.labels is not None:
+            moved_all = np.where(data.labels >= 0, data.labels, moved_all)
         out.append(given_labels(model, data, moved_all).buffer)
     return np.array(out)
 
@@ -360,6 +365,55 @@ def given_labels(model: Model, data: ArrayData, labels: NDArray[np.int64]) -> St
     if isinstance(model.latent, Mixture):
         return model.prior + _spread(model, _labelled(model, data, labels))
     return _chain_of(model, data, labels, sticky=False)
+
+
+def agreeing(model: Model, data: ArrayData, start: Stats, read: str) -> Stats:
+    """A start in which components are those that known rows are of, as far as it tells them apart.
+
+    Components take the numbers that the most known rows agree with (an assignment problem), and
+    known rows the components that they are of. `start` itself where no row is known.
+    """
+    if data.labels is None:
+        return start
+    from scipy.optimize import linear_sum_assignment
+
+    k = model.latent.n_components
+    try:
+        theta = getattr(model, "mode" if read == "mode" else "mean")(start)
+    except DegenerateError:
+        return start
+    found = np.empty(data.n_rows, dtype=np.int64)
+    unknown = replace(data, labels=None)
+    model.latent.kernel(False).visit(unknown.block, theta, Assignment("hard"), labels=found)
+    known = data.labels >= 0
+    weights = None if data.weights is None else data.weights[known]
+    agree = np.bincount(found[known] * k + data.labels[known], weights, k * k).reshape(k, k)
+    _, number = linear_sum_assignment(agree, maximize=True)
+    return given_labels(model, data, np.where(known, data.labels, number[found]))
+
+
+def of_known(model: Model, data: ArrayData) -> Stats | None:
+    """A start in which rows are in the component whose known rows' mean is nearest.
+
+    None where some component has no known row.
+    """
+    k = model.latent.n_components
+    if data.labels is None or wide(model, data):
+        return None
+    present = data.labels >= 0 if data.weights is None else (data.labels >= 0) & (data.weights > 0)
+    of = data.labels[present]
+    counts = np.bincount(of, minlength=k)
+    if not counts.all():
+        return None
+    # One that is far away, and weighs nothing, would tell the units.
+    seen = np.ones(data.n_rows, dtype=bool) if data.weights is None else data.weights > 0
+    points = _points(model, data, seen)
+    means = np.array([np.bincount(of, column[present[seen]], k) for column in points.T]).T
+    d = points.shape[1]
+    part = ArrayData(points, None, Frame(np.zeros(d), np.ones(d), np.ones(d)), data.n_threads)
+    labels = np.zeros(data.n_rows, dtype=np.int64)
+    labels[seen] = _nearest(part, means / counts[:, None])
+    return given_labels(model, data, np.where(data.labels >= 0, data.labels, labels))
 
 
 def _points(model: Model, data: ArrayData, rows: slice | NDArray[np.bool_] = slice(None)) -> Array:
@@ -399,7 +453,7 @@ def _chain_of(model: Model, data: ArrayData, labels: NDArray[np.int64], sticky: 
     inner = np.ones(len(labels) - 1, dtype=bool)
     inner[bounds[1:-1] - 1] = False
     np.add.at(counted, (1 + labels[:-1][inner], labels[1:][inner]), 1.0)
-    order = latent.arrangement(counted)
+    order = np.arange(k) if data.labels is not None else latent.arrangement(counted)
     counted = counted[:, np.argsort(order)]
     counted[1:] = counted[1:][np.argsort(order)]
     labels = order[labels]
@@ -504,6 +558,7 @@ def posterior(model: Model, data: ArrayData, init: Kind, rng: np.random.Generato
             f"init must be one of {', '.join(map(repr, get_args(Kind)))}, not {init!r}"
         )
     k = model.latent.n_components
+    data = replace(data, labels=None)  # what is known is the fit's business
     if init == "random":
         stats = _labelled(model, data, rng.integers(k, size=data.n_rows))
         return model.prior + (stats if np.all(model.latent.equal > 0) else _spread(model, stats))

@@ -287,6 +287,23 @@ def together(most=513, weights=(None,)):
     )
 
 
+def some_known(case, labels):
+    """Labels of some rows, none of which is impossible; -1 of others; or None."""
+    share = case.rng.choice([0.0, 0.1, 0.9])
+    if share == 0:
+        return None
+    known = case.rng.random(case.n) < share
+    return np.where(known & np.isfinite(case.scores[np.arange(case.n), labels]), labels, -1)
+
+
+def masked(scores, labels):
+    """Scores of which a row whose label is known has that one alone."""
+    if labels is None:
+        return scores
+    other = np.arange(scores.shape[1]) != labels[:, None]
+    return np.where((labels >= 0)[:, None] & other, -np.inf, scores)
+
+
 @pytest.mark.parametrize("kind", ["scores", "exact", "factorised", "best", "hard", "draw", "given"])
 def test_mixture(kind):
     @seeded(kind, "product", n=40)
@@ -297,6 +314,8 @@ def test_mixture(kind):
     def run(case, truncation):
         n, k = case.scores.shape
         labels = case.rng.integers(k, size=n)
+        if kind != "given":
+            labels = some_known(case, labels)
         weight = np.ones(n) if case.weight is None else case.weight
         present = weight > 0
         theta = case.coefficients()
@@ -319,9 +338,11 @@ def test_mixture(kind):
             assert np.all((np.abs(own - case.scores) <= tolerance)[present])
             if kind == "scores":
                 continue
+            own = masked(own, labels)
             if kind == "draw":
                 drawn = found[0]["q"]
                 np.testing.assert_array_equal(drawn.sum(axis=1), weight)
+                assert np.all(labels is None or drawn[own == -np.inf] == 0)
                 q = drawn / np.where(present, weight, 1)[:, None]
             elif kind == "given":
                 q = ref.one_hot(labels, k)
@@ -363,15 +384,17 @@ def test_chain(kind):
             theta.coefficients, theta.offsets,
         )  # fmt: skip
         labels = case.rng.integers(case.k, size=case.n)
+        if kind != "given":
+            labels = some_known(case, labels)
         for level in LEVELS:
             own = np.full(case.scores.shape, np.nan)
             _kernels.load(level).mixture.visit(case.block(), theta, Assignment("scores"), q=own)
             tolerance = 1e-10 * (1 + np.abs(case.scores).max(axis=1, keepdims=True))
             assert np.all(np.abs(own - case.scores) <= tolerance)
-            chain.scores = own
+            chain.scores = own if kind == "given" else masked(own, labels)
             vars(chain).pop("smoothed", None)
             if kind in ("draw", "factorised"):
-                found = chain.visit(kind, level, 2, seed=case.seed)
+                found = chain.visit(kind, level, 2, seed=case.seed, labels=labels)
                 (assert_drawn if kind == "draw" else assert_factorised)(chain, found)
             else:
                 chain.assert_as_expected(kind, level=level, n_threads=2, labels=labels)

@@ -77,6 +77,17 @@ cdef extern from *:
     const real BELOW_ONE  # the largest number below 1
 
 
+cdef inline void keep_known(
+    Py_ssize_t n_components, Py_ssize_t stride, int64_t label, real* scores
+) noexcept nogil:
+    """Leave a row, scores (K, stride), the component that is known, if it is not -1."""
+    cdef Py_ssize_t k
+    if label >= 0:
+        for k in range(n_components):
+            if k != label:
+                scores[k * stride] = LOWEST
+
+
 cdef inline void exponentials(
     Py_ssize_t n_components, Py_ssize_t n_rows, Py_ssize_t stride,
     real* scores, real* top, real* total,

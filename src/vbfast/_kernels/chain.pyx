@@ -30,6 +30,7 @@ from .assign cimport (
     Kind,
     add_counts,
     exponentials,
+    keep_known,
 )
 from .cpu cimport granted, threads_for
 from .tile cimport (
@@ -79,6 +80,7 @@ from .visit cimport (
     raise_pending,
     read_assignment,
     read_emission,
+    read_labels,
     read_sequences,
     times,
     wait_for,
@@ -200,6 +202,7 @@ cdef struct Job:
     const Py_ssize_t* ranges     # of rows to be counted: begin, end
     char* failed  # by sequence
     int64_t* impossible
+    const int64_t* known  # states of rows, -1: not known; NULL: none is
     # OUT, NULL where not wanted; labels and q also between two passes
     bint counting
     Py_ssize_t statistics_size
@@ -315,6 +318,32 @@ cdef inline void score_block(
     )
 
 
+cdef inline void keep_known_rows(
+    const Job* job, Py_ssize_t first, Py_ssize_t n_rows, double* scores
+) noexcept nogil:
+    """Leave rows one after the other, from `first` on, the states that are known."""
+    cdef Py_ssize_t row
+    if job.known != NULL:
+        for row in range(n_rows):
+            keep_known(job.shape.n_components, job.stride, job.known[first + row], scores + row)
+
+
+cdef inline void keep_known_of_bundle(
+    const Job* job, const Bundle* bundle, Py_ssize_t begin, double* scores
+) noexcept nogil:
+    """The same of ROW_BLOCK rows of a bundle, from number `begin` on."""
+    cdef Py_ssize_t i, row, step
+    if job.known == NULL:
+        return
+    for row in range(ROW_BLOCK):
+        i = (begin + row) % BUNDLE
+        step = (begin + row) // BUNDLE
+        if step < bundle.length[i]:
+            keep_known(
+                job.shape.n_components, job.stride, job.known[bundle.first[i] + step], scores + row
+            )
+
+
 cdef void weigh_rows(Job* job, const Bundle* bundle, const Room* room) noexcept nogil:
     """Find b and its factors of all rows of a bundle."""
     cdef Py_ssize_t n_rows = (
@@ -329,6 +358,7 @@ cdef void weigh_rows(Job* job, const Bundle* bundle, const Room* room) noexcept 
         for block in range(min(job.tile_rows, n_rows - begin) // ROW_BLOCK):
             row = block * ROW_BLOCK
             score_block(job, room, row, b)
+            keep_known_of_bundle(job, bundle, begin + row, b + row)
             exponentials(
                 job.shape.n_components, ROW_BLOCK, job.stride, b + row, room.top + begin + row,
                 room.total,
@@ -897,6 +927,7 @@ cdef void weigh_tile(
     for block in range(n_used // ROW_BLOCK):
         row = block * ROW_BLOCK
         score_block(job, room, row, room.q)
+        keep_known_rows(job, first + row, min(ROW_BLOCK, n_rows - row), room.q + row)
         exponentials(
             job.shape.n_components, ROW_BLOCK, job.stride, room.q + row, room.total,
             room.total + ROW_BLOCK,
@@ -1083,6 +1114,7 @@ cdef void log_scores(
         )
         for row in range(n_used // ROW_BLOCK):
             score_block(job, room, row * ROW_BLOCK, room.q)
+        keep_known_rows(job, first + begin, n_tile, room.q)
         for row in range(n_tile):
             for k in range(n):
                 score = room.q[k * job.stride + row]
@@ -1949,7 +1981,6 @@ def visit(
         block.memory,
     )
     cdef const double* latent
-    cdef const int64_t* given
     cdef const Py_ssize_t* columns
     cdef double* sums = NULL
     cdef bytes _held  # what bounds and order are in
@@ -2024,15 +2055,13 @@ def visit(
             job.labels = integers("labels", labels, job.n_rows, True)
         if q is not None:
             job.q = doubles_of("q", q, job.n_rows, n, True)
+        job.known = read_labels(held[5], job.n_rows, n, job.assignment.kind == GIVEN)
+        if job.known != NULL:
+            job.may_be_impossible = True
         if job.assignment.kind == GIVEN:
-            if held[5] is None:
-                raise ValueError("block.labels must hold each row's state with 'given', not None")
-            given = integers("labels", held[5], job.n_rows)
             job.labels = <int64_t*>memory.take(job.n_rows * sizeof(int64_t))
-            for i in range(job.n_rows):
-                job.labels[i] = given[i]
-                if not 0 <= job.labels[i] < n:
-                    raise ValueError(f"labels[{i}] is {job.labels[i]}; it must be >= 0 and < {n}")
+            memcpy(job.labels, job.known, job.n_rows * sizeof(int64_t))
+            job.known = NULL
         read_theta(
             &job, latent, <double*>memory.take((4 * n + 2) * times(job.columns, sizeof(double)))
         )

@@ -55,7 +55,8 @@ class Block:
     values : (N, D), float64 or float32, of any strides
     weights : (N,), optional
     labels : (N,) int64, optional
-        For the assignment "given".
+        Components of rows that are known, -1 of others: the assignment "given" takes all of them
+        from here, others only find what isn't.
     origin, scale : (D,)
         Subtracted from every row, and multiplied to it, as it is read.
     first_row : int

@@ -21,6 +21,7 @@ from .assign cimport (
     add_counts,
     assign_block,
     assignment_size,
+    keep_known,
 )
 from .cpu cimport granted, threads_for
 from .tile cimport (
@@ -55,6 +56,7 @@ from .visit cimport (
     raise_pending,
     read_assignment,
     read_emission,
+    read_labels,
     times,
     wait_for,
     watch_from_now,
@@ -78,7 +80,7 @@ cdef struct Job:
     const double* common  # (n_thetas), NULL: nothing
     Py_ssize_t n_thetas
     const double* weights  # NULL: all 1
-    const int64_t* labels_given
+    const int64_t* labels_known  # -1: not known; NULL: none is
     Py_ssize_t n_rows
     Py_ssize_t first_row  # number of row 0 in the whole of the data, for draws
     Py_ssize_t tile_rows
@@ -130,7 +132,7 @@ cdef void assign_rows(
     cdef Py_ssize_t row
     if job.assignment.kind == GIVEN:
         for row in range(ROW_BLOCK):
-            labels[row] = job.labels_given[first + row] if row < n_used else -1
+            labels[row] = job.labels_known[first + row] if row < n_used else -1
     assign_block(
         job.assignment, job.shape.n_components, stride, job.first_row + first, weight, scores,
         log_z, labels, counts, room,
@@ -173,7 +175,7 @@ cdef void visit_rows(
     """Scores, q(T) and statistics of a tile under one theta."""
     cdef Py_ssize_t n_components = job.shape.n_components
     cdef double common = 0.0
-    cdef Py_ssize_t k, row
+    cdef Py_ssize_t i, k, row
     # Scores stay in the cache until they are used; a product looks for rows that are alike.
     cdef Py_ssize_t at_once = n_rows if job.shape.n_parts else ROW_BLOCK
     cdef real* scores = workspace
@@ -194,6 +196,9 @@ cdef void visit_rows(
                 job.offsets + theta * n_components, tile + row, at_once, stride,
                 emission_workspace, scores + row,
             )
+            if job.labels_known != NULL and job.assignment.kind != SCORES:
+                for i in range(row, min(row + at_once, n_used)):
+                    keep_known(n_components, stride, job.labels_known[first + i], scores + i)
         assign_rows(
             job, first + row, n_used - row, stride, scores + row, weight + row, log_z + row,
             labels + row, draws, room,
@@ -359,15 +364,9 @@ def visit(
             job.weights = doubles("weights", held[4], job.n_rows)
             if job.assignment.kind == DRAW:
                 check_whole(job.weights, job.n_rows)
-        job.labels_given = NULL
-        if job.assignment.kind == GIVEN:
-            job.labels_given = integers("labels", held[5], job.n_rows)
-            for i in range(job.n_rows):
-                if not 0 <= job.labels_given[i] < job.shape.n_components:
-                    raise ValueError(
-                        f"labels[{i}] is {job.labels_given[i]}; it must be >= 0 and "
-                        f"< {job.shape.n_components}"
-                    )
+        job.labels_known = read_labels(
+            held[5], job.n_rows, job.shape.n_components, job.assignment.kind == GIVEN
+        )
         if statistics is not None:
             n_sums = times(job.n_thetas, job.statistics_size)
             sums = doubles("statistics", statistics, n_sums, True)

@@ -85,6 +85,10 @@ cdef inline bint settled(Stopping* self, double gain, double rounding) noexcept 
     if fabs(gain) <= rounding:
         self.left = rounding
         return self.by_left or fabs(gain) <= self.target
+    if gain < 0.0 and -gain <= self.target:
+        # No update falls, but by rounding: nothing else is left.
+        self.left = -gain
+        return True
     if not fabs(gain) < fabs(last):
         return False
     self.left = gain * gain / (last - gain) if last > gain else fabs(gain)

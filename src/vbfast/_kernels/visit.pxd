@@ -7,7 +7,7 @@ from libc.math cimport floor
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset, strcmp
 
-from .arrays cimport any_integers, open_array
+from .arrays cimport any_integers, integers, open_array
 from .assign cimport BEST, DRAW, EXACT, FACTORISED, FILTER, GIVEN, HARD, SCORES, Assignment
 from .tile cimport Emission, Part, Shape, Source, look_at, rest, seconds, thread_index
 
@@ -235,6 +235,28 @@ cdef inline int read_assignment(object told, tuple allowed, Assignment* assignme
     assignment.seed = told.seed
     assignment.sweep = told.sweep
     return 0
+
+
+cdef inline const int64_t* read_labels(
+    object labels, Py_ssize_t n_rows, Py_ssize_t n_components, bint all_known
+) except? NULL:
+    """Components of rows, checked: 0 ... K - 1, or -1 where not known, unless all must be.
+
+    NULL where there are none.
+    """
+    cdef Py_ssize_t row
+    cdef Py_ssize_t least = 0 if all_known else -1
+    if labels is None:
+        if all_known:
+            raise ValueError("block.labels must hold each row's component with 'given', not None")
+        return NULL
+    cdef const int64_t* each = integers("labels", labels, n_rows)
+    for row in range(n_rows):
+        if not least <= each[row] < n_components:
+            raise ValueError(
+                f"labels[{row}] is {each[row]}; it must be >= {least} and < {n_components}"
+            )
+    return each
 
 
 cdef inline int check_whole(const double* weights, Py_ssize_t n_rows) except -1:

@@ -236,10 +236,12 @@ class FittedByMethod(Estimator):
         if self._portfolio(given):
             chains = portfolio.varied(model, data, n_starts, rng, with_given)
             return [(posterior, np.inf) for posterior in chains]
-        return (
-            (start(lambda: starts.posterior(model, data, init, rng)), np.inf)
-            for _ in range(n_starts)
-        )
+
+        def located() -> Stats:
+            found = starts.posterior(model, data, init, rng)
+            return starts.agreeing(model, data, found, method.read)
+
+        return ((start(located), np.inf) for _ in range(n_starts))
 
     def _climb(
         self,

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._interrupts import interruptible
-from ..data import Frame, check_number
+from ..data import Frame, check_number, check_unmasked
 
 __all__ = [
     "as_array",
     "as_generator",
+    "as_labels",
     "as_probabilities",
     "available_memory",
     "check_choice",
@@ -62,13 +63,40 @@ def as_generator(random_state: Any) -> np.random.Generator:
     )
 
 
+def as_labels(labels: Any, n_rows: int, n_components: int) -> NDArray[np.int64] | None:
+    """Return components of rows as int64 (N,), -1 where not known; None where none is known.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If labels are no numbers, of another shape, or one is neither 0 ... K - 1, -1, NaN nor None.
+    """
+    if labels is None:
+        return None
+    check_unmasked("labels", labels)
+    try:
+        each = np.asarray(labels, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"labels must be integers, not {labels!r}") from None
+    if each.shape != (n_rows,):
+        raise ValueError(f"labels must have shape ({n_rows},), one a row of X, got {each.shape}")
+    each = np.where(np.isnan(each), -1.0, each)
+    bad = np.flatnonzero(~((each >= -1) & (each < n_components)) | (each != np.floor(each)))
+    if len(bad):
+        raise ValueError(
+            f"labels[{bad[0]}] is {each[bad[0]]:g}; 0 to {n_components - 1}, and -1 or NaN where "
+            "not known, are allowed"
+        )
+    return each.astype(np.int64) if np.any(each >= 0) else None
+
+
 def check_ignored(y: Any) -> None:
     """Raise ValueError where `y` is given, which nobody reads: it would be silently ignored."""
     if y is not None:
         what = f"has {len(y)} entries" if hasattr(y, "__len__") else f"is {y!r}"
         raise ValueError(
             f"y {what}, but a chain's states are found, not given: y must be None. Rows of each "
-            "sequence go by name, lengths=..."
+            "sequence go by name, lengths=..., and so do states that are known, labels=..."
         )
 
 

@@ -20,6 +20,7 @@ from ..stats import Stats
 from .base import MethodName, feature_names, unchanged
 from .checks import (
     as_generator,
+    as_labels,
     as_probabilities,
     check_choice,
     check_ignored,
@@ -247,7 +248,14 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
 
     # -- fitting ------------------------------------------------------------------------------
 
-    def fit(self, X: ArrayLike, y: object = None, lengths: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: object = None,
+        lengths: ArrayLike | None = None,
+        *,
+        labels: ArrayLike | None = None,
+    ) -> Self:
         """Fit the model.
 
         Parameters
@@ -258,6 +266,10 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
             Where scikit-learn has it; anything else is refused. Lengths go by name.
         lengths : array-like of shape (S,), optional
             Rows of each sequence, 1 or more, N together; one sequence if not given.
+        labels : array-like of shape (N,), optional
+            States of rows that are known, 0 to K - 1; -1 or NaN for others. The fit is to these as
+            well: `objective_` is of X and them, and a state is that of its number. Predictions take
+            rows for new ones.
 
         Returns
         -------
@@ -291,9 +303,11 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
                 f"n_components={self.n_components} is more than the {data.n_rows} rows of X"
             )
         self._check_memory(data, face)
+        known = as_labels(labels, data.n_rows, int(self.n_components))
         given: dict[str, Array | None] = {**self._given_probabilities(), **face._given_for(data)}
         proper = method.read != "mode"
         emission, priors = face._emission_with_prior(data, method, proper)
+        data = data if known is None else data.with_labels(known)
         model = Model(self._latent(method, proper, given), emission)
         n_starts = method.n_chains if isinstance(method, FullInference) else self.n_init
         posteriors = self._starts(model, data, given, method, n_starts, rng, face)
@@ -521,7 +535,10 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         k = model.latent.n_components
         # The emissions alone tell states apart: the density of a transition matrix is not one of
         # each state with each.
-        orders = draws.orders(drawn.terms.reshape(-1, k, k))
+        if data.labels is None:
+            orders = draws.orders(drawn.terms.reshape(-1, k, k))
+        else:  # numbers mean something
+            orders = np.tile(np.arange(k), (drawn.log_joint.size, 1))
         # Nor may a state take the place of one that the prior tells from it.
         orders[~model.latent.like_prior(orders)] = np.arange(k)
         flat = {name: part.reshape(-1, *part.shape[2:]) for name, part in drawn.theta.items()}

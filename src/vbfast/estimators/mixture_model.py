@@ -258,7 +258,9 @@ class _ProductFace(_Face, MixtureBase, Uncoded):
         return self._product._coded(X)
 
     def _data(self, X: ArrayLike, sample_weight: ArrayLike | None) -> ArrayData:
-        data = self._product._read(X, sample_weight=sample_weight)
+        return self._product._read(X, sample_weight=sample_weight)
+
+    def _arranged(self, data: ArrayData) -> ArrayData:
         gaps = self._product.columns_with_gaps
         return data.by_gaps(gaps) if gaps else data
 
@@ -624,7 +626,14 @@ class MixtureModel(SettableCovariances, Estimator):
         tags.input_tags.positive_only = self.emission != "gaussian"
         return tags
 
-    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: object = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        labels: ArrayLike | None = None,
+    ) -> Self:
         """Fit the mixture.
 
         Parameters
@@ -637,6 +646,10 @@ class MixtureModel(SettableCovariances, Estimator):
         sample_weight : array-like of shape (N,), optional
             A row of weight 2 counts as two rows, one of weight 0 as none. Full inference takes
             whole numbers only.
+        labels : array-like of shape (N,), optional
+            Components of rows that are known, 0 to K - 1; -1 or NaN for others. The fit is to these
+            as well: `objective_` is of X and them, and a component is that of its number. With full
+            inference there is no `log_evidence_` then, but NaN. Predictions take rows for new ones.
 
         Returns
         -------
@@ -668,7 +681,7 @@ class MixtureModel(SettableCovariances, Estimator):
         face = self._face([] if is_product(self) else self.emission)
         # A fit finds things out on the way, which are the face's own until it has ended.
         face.__dict__ = dict(vars(self))
-        face.fit(X, y, sample_weight)
+        face.fit(X, y, sample_weight, labels=labels)
         self._take_over(face)
         return self
 

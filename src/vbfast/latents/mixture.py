@@ -42,11 +42,15 @@ class Mixture:
         the last one 1 (Blei & Jordan 2006).
     concentration : float, optional
         Flat where not given: it then adds nothing to an objective.
+    numbered : bool
+        Whether components are those of their numbers, as where some rows' are known: of a Dirichlet
+        process no other order of them is drawn then.
     """
 
     n_components: int
     weight_prior: WeightPrior = "dirichlet_distribution"
     concentration: float | None = None
+    numbered: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_components", check_size("n_components", self.n_components))
@@ -210,7 +214,7 @@ class Mixture:
         """
         k = self.n_components
         order = np.arange(k)
-        if self.exchangeable or k == 1:
+        if self.exchangeable or self.numbered or k == 1:
             return order
         counts = self._counts(posterior)
         now = self._log_prob_labels(counts)
