@@ -343,6 +343,38 @@ def last_digits(counts):
         return 4 * np.finfo(float).eps * np.max((x * (1 + np.log1p(x))).sum(axis=-1), initial=0.0)
 
 
+def digits_of_gaussians(fitted):
+    """Nats a row that rounding may take: of distances, and of variances all but lost beside others.
+
+    Squared distances between means, and from a prior's, in standard deviations; of a feature
+    whose variance given all others is a share s of its own, what is found to 2 D eps / s of it.
+    """
+    if not hasattr(fitted, "precisions_cholesky_"):
+        return 0.0
+    means = np.asarray(fitted.means_, dtype=float)
+    ends = means
+    if getattr(fitted, "mean_prior_", None) is not None:
+        ends = np.vstack([means, np.atleast_2d(fitted.mean_prior_)])
+    factors = np.asarray(fitted.precisions_cholesky_, dtype=float)
+    far = 0.0
+    with np.errstate(all="ignore"):
+        for k, mean in enumerate(means):
+            gaps = ends - mean
+            if fitted.covariance_type in ("full", "tied"):
+                gaps = gaps @ (factors if factors.ndim == 2 else factors[k])
+            else:
+                gaps = gaps * factors[k]
+            far = np.fmax(far, (gaps**2).sum(axis=1).max())
+        eps, lost = np.finfo(float).eps, 0.0
+        if fitted.covariance_type in ("full", "tied"):
+            covariances = np.atleast_3d(np.asarray(fitted.covariances_, dtype=float).T).T
+            for factor, covariance in zip(np.atleast_3d(factors.T).T, covariances, strict=True):
+                share = np.diagonal(covariance) * (factor**2).sum(axis=1)
+                lost = np.fmax(lost, 2 * len(share) * eps * share.max())
+        expected = getattr(fitted, "method", None) == "mean_field"
+        return 4 * eps * far + (lost if expected else lost**2)
+
+
 def rises(name, trace, method, heaviest=0.0, rounding=0.0):
     """A prior of so many rows has constants of n log n, which leave their last digits.
 
@@ -373,6 +405,7 @@ def check_fitted(fitted, discrete, rounding=0.0):
     for name in ("weights_", "startprob_", "transmat_"):
         if hasattr(fitted, name):
             sums_to_one(name, getattr(fitted, name))
+    rounding += digits_of_gaussians(fitted)
     priors = [np.max(value) for name, value in vars(fitted).items() if name.endswith("_prior_")
               and isinstance(value, (float, np.ndarray))]  # fmt: skip
     rises(

@@ -262,8 +262,10 @@ def evidence(log_joint: float, common: Array, terms: Array) -> tuple[float, floa
 def _autocovariance(draws: Array) -> Array:
     n = draws.shape[1]
     centred = draws - draws.mean(axis=1, keepdims=True)
-    spectrum = np.fft.rfft(centred, 2 * n, axis=1)
-    return np.asarray(np.fft.irfft(np.abs(spectrum) ** 2, axis=1)[:, :n] / n)
+    # Of draws that have no square all is NaN.
+    with np.errstate(over="ignore", invalid="ignore"):
+        spectrum = np.fft.rfft(centred, 2 * n, axis=1)
+        return np.asarray(np.fft.irfft(np.abs(spectrum) ** 2, axis=1)[:, :n] / n)
 
 
 def effective_sample_size(draws: Array) -> float:
