@@ -130,3 +130,15 @@ def test_predictive_densities_under_large_weights(covariance_type):
     expected = -0.5 * (np.einsum("ni,ij,nj->n", gap, np.linalg.inv(covariance), gap))
     expected -= np.log(2 * np.pi) + 0.5 * np.linalg.slogdet(covariance)[1]
     assert model.score_samples(X) == pytest.approx(expected, abs=1e-8)
+
+
+@scales
+@pytest.mark.parametrize("model", [MixtureModel, HiddenMarkovModel])
+def test_starts_tell_close_rates_apart_beside_a_far_one(model, scale):
+    rng = np.random.default_rng(0)
+    means = np.array([scale, scale + 4 * np.sqrt(scale), 2 * scale])
+    X = rng.poisson(means[rng.integers(3, size=300)])[:, None]
+    best = model(3, emission="poisson", means_init=means[:, None]).fit(X).objective_
+    for seed in range(3):
+        fitted = model(3, emission="poisson", random_state=seed).fit(X)
+        assert fitted.objective_ > best - 1e-2

@@ -407,12 +407,19 @@ cdef inline void write_roots(
             points[d * stride + row] = 2.0 * sqrt(tile[d * stride + row])
 
 
+cdef extern from *:
+    """
+    #define COMMON_WITHIN 5.0
+    """
+    const double COMMON_WITHIN  # as in emissions/poisson.py
+
+
 cdef inline void rates_spread(
     const Part* part, const double* prior, double share, double* fields, double* scratch
 ) noexcept nogil:
     cdef Py_ssize_t n = part.shape.n_features
     cdef double* sums = fields + part.shape.n_components
-    cdef double total, mean
+    cdef double total, mean, near, own
     cdef Py_ssize_t d, k
     for d in range(n):
         # Of counts none is 0 for good.
@@ -423,7 +430,12 @@ cdef inline void rates_spread(
             total += fields[k]
         mean /= total
         for k in range(part.shape.n_components):
-            sums[k * n + d] = (1.0 - share) * sums[k * n + d] + share * fields[k] * mean
+            near = mean
+            if not part.waits and fields[k] > 0.0:
+                own = sums[k * n + d] / fields[k]
+                near = COMMON_WITHIN * sqrt(own + 1.0)
+                near = min(max(mean, own - near), own + near)
+            sums[k * n + d] = (1.0 - share) * sums[k * n + d] + share * fields[k] * near
 
 
 cdef inline double waits_rounding(

@@ -25,6 +25,9 @@ Array = NDArray[np.float64]
 MOST = 2**53
 # Counts below this have log x! looked up.
 TABULATED = 2**16
+# Standard deviations from a component's mean that what it is given in common with others lies at
+# most.
+COMMON_WITHIN = 5.0
 # An origin pays for a feature whose counts are no smaller than this, and than this share of it.
 LARGE, LOWEST_SHARE = 2.0**20, 1 / 16
 
@@ -81,7 +84,7 @@ class Poisson(OfRates):
     x log lambda - lambda - log x! is a difference of numbers that are larger than it by far where
     counts are. About an origin r it is the score (x - r) l - r (exp(l) - 1 - l) with
     l = log(lambda / r), and a deviance of x from r that no theta is in; the closer r, the smaller
-    are both.
+    are both. Rounding then leaves some 1e-15 of how far counts lie from r, in nats.
     """
 
     origin: Array | None = None
@@ -152,6 +155,17 @@ class Poisson(OfRates):
         """Mean rates of all rows together for each component; none is 0."""
         rates = (stats["sums"].sum(axis=0) + 1.0) / (stats["strength"].sum() + 1.0)
         return Rates.point(np.broadcast_to(rates, stats["sums"].shape))
+
+    def common(self, stats: Stats) -> dict[str, Array]:
+        """Statistics of as many rows that are like all together, but close to a component's own.
+
+        Of large counts a share of what is far away would move a mean by many standard deviations.
+        """
+        counts, rates = stats["strength"], self.overall(stats).rates
+        held = counts[:, None] > 0
+        own = np.where(held, stats["sums"] / np.where(held, counts[:, None], 1.0), rates)
+        near = COMMON_WITHIN * np.sqrt(own + 1.0)
+        return self.around(Rates.point(np.clip(rates, own - near, own + near)), counts)
 
     def points(self, values: Array) -> Array:
         """2 sqrt(x): of variance close to 1, whatever the rate (Anscombe 1948)."""
