@@ -142,3 +142,17 @@ def test_starts_tell_close_rates_apart_beside_a_far_one(model, scale):
     for seed in range(3):
         fitted = model(3, emission="poisson", random_state=seed).fit(X)
         assert fitted.objective_ > best - 1e-2
+
+
+def test_fit_many_of_sets_of_all_sizes():
+    """A set's origin is its own, whatever others are like."""
+    rng = np.random.default_rng(0)
+    large = rng.poisson(np.repeat([1e13, 1e13 + 4e7], 50)).astype(float)[:, None]
+    small = rng.poisson(np.repeat([10, 40], 50)).astype(float)[:, None]
+    model = MixtureModel(2, emission="poisson", random_state=0)
+    for sets in ([large, small], [small, large]):
+        many = vbfast.fit_many(model, sets)
+        for s, X in enumerate(sets):
+            assert many[s].objective_ == pytest.approx(model.fit(X).objective_, abs=1e-3)
+            expected = ref.precise_log_counts(X, many[s].weights_, many[s].rates_)
+            assert many.objective_[s] == pytest.approx(expected.sum(), abs=1e-3)

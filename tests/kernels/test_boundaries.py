@@ -322,7 +322,7 @@ CASES = {
         lambda: coupled(block(first_row=-1)), ValueError, "first_row is -1",
     ),
     # Rows of a mixture.
-    "labels None": (lambda: mixture(assignment=GIVEN), TypeError, "labels", "None"),
+    "labels None": (lambda: mixture(assignment=GIVEN), ValueError, "labels", "None"),
     "labels None, chain": (lambda: chain(assignment=GIVEN), ValueError, "labels"),
     "labels float": (
         lambda: mixture(block(labels=ZEROS(N)), assignment=GIVEN), TypeError, "labels", "int64",

@@ -698,7 +698,7 @@ REFUSED = [
     ("block", {"n_threads": 0}, ValueError, "n_threads is 0; it must be >= 1"),
     ("block", {"n_threads": -(2**70)}, ValueError, "it must be >= 1"),
     ("block", {"n_threads": "two"}, TypeError, ""),
-    ("block", {"labels": None}, ValueError, "block.labels must hold each row's state"),
+    ("block", {"labels": None}, ValueError, "block.labels must hold each row's component"),
     ("block", {"labels": np.zeros(10)}, TypeError, "labels must be contiguous one-dimensional"),
     ("block", {"origin": np.zeros(0), "scale": np.zeros(0)}, ValueError, "n_features is 0"),
     ("block", {"scale": np.ones(3)}, ValueError, "scale has length 3, not 2"),

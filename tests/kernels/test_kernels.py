@@ -171,7 +171,7 @@ def check(level, theta, data, kind, rng, n_threads=1, truncation=2, single=False
     truncation = min(truncation, k)
     labels = rng.integers(k, size=n)
     assignment = Assignment(kind, truncation=truncation)
-    block = data.block(labels, n_threads, single=single)
+    block = data.block(labels if kind == "given" else None, n_threads, single=single)
     out = visit(level, block, theta, assignment)
     weight = np.ones(n) if data.weights is None else data.weights
     scores = theta.scores(data.rows)
@@ -385,7 +385,8 @@ def test_same_bits_for_any_number_of_threads_and_layout(
 
     def bits(n_threads):
         """All that is given, without the padding of statistics."""
-        out = visit(level, data.block(labels, n_threads, single=single), theta, assignment)
+        known = labels if kind == "given" else None
+        out = visit(level, data.block(known, n_threads, single=single), theta, assignment)
         if "statistics" in out:
             raw = out.pop("statistics")
             out |= {str(i): part for i, part in enumerate([raw[0], *moments(theta, raw)])}
@@ -1252,7 +1253,8 @@ def check_discrete(level, theta, X, kind, rng, weight=None, truncation=2):
     assignment = Assignment(kind, truncation=truncation, seed=3, sweep=1)
     results = []
     for n_threads in (1, 2):
-        block = Block(X, weight, labels, np.zeros(d), np.ones(d), 0, n_threads)
+        known = labels if kind == "given" else None
+        block = Block(X, weight, known, np.zeros(d), np.ones(d), 0, n_threads)
         out = {"q": np.full((n, k), np.nan)}
         if kind != "scores":
             size = kernel.statistics_size(coefficients.emission, k, d, coefficients.n_categories)

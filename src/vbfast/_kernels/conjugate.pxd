@@ -473,7 +473,8 @@ cdef inline Py_ssize_t read_mode(
     """The joint mode in (mu, Lambda). `scratch` (D + 1, D).
 
     An empty component under a flat prior takes the mean 0 and precision 1, those of the whole of
-    standardised data. Under a prior of exponent 0 the mode is at Lambda = 0, and a precision close
+    standardised data; the precision as well where it holds so little of a row that degrees of
+    freedom have lost it. Under a prior of exponent 0 the mode is at Lambda = 0, and a precision close
     to that is returned.
     """
     cdef Py_ssize_t n = family.n_features
@@ -493,7 +494,7 @@ cdef inline Py_ssize_t read_mode(
             flat = power < EMPTY
             if flat:
                 for i in range(n * n):
-                    flat = flat and scatter[i] == 0.0
+                    flat = flat and fabs(scatter[i]) < LOST
             if flat:
                 for i in range(n * n):
                     theta.factor[g * n * n + i] = 1.0 if i % (n + 1) == 0 else 0.0
@@ -506,7 +507,7 @@ cdef inline Py_ssize_t read_mode(
             continue
         for i in range(family.per_group):
             variance = scatter[i] / scale
-            if power < EMPTY and scatter[i] == 0.0:
+            if power < EMPTY and scatter[i] < LOST:
                 variance = 1.0
             if not variance > SMALLEST_VARIANCE:
                 return g
@@ -659,9 +660,7 @@ cdef inline void collect(
 ) noexcept nogil:
     """Mean, dof and scatter of sums about the reference that a kernel leaves (see gaussian.pyx).
 
-    Each row is a cloud of variance reg_covar * variance (D). `scratch` (D). What a component holds
-    less than LOST of a row of would leave nothing of itself in degrees of freedom: of its scatter
-    nothing is taken.
+    Each row is a cloud of variance reg_covar * variance (D). `scratch` (D).
     """
     cdef Py_ssize_t n = family.n_features
     cdef Py_ssize_t n_components = family.n_components
@@ -692,13 +691,8 @@ cdef inline void collect(
             value = raw[k * columns + i]
             scratch[i] = value / counts[k] if value != 0.0 else 0.0
             stats.mean[k * n + i] = reference[k * n + i] + scratch[i]
-        scatter = stats.scatter + (0 if family.n_groups == 1 else k * family.per_group)
-        if counts[k] < LOST and family.covariance_type != TIED:
-            stats.dof[k] = 0.0
-            for i in range(family.per_group):
-                scatter[i] = 0.0
-            continue
         spread(family, k, -counts[k], scratch, stats.scatter)
+        scatter = stats.scatter + (0 if family.n_groups == 1 else k * family.per_group)
         if not has_matrices(family):
             # Rows far from the reference leave nothing but rounding, of either sign.
             for i in range(family.per_group):

@@ -10,7 +10,7 @@ cdef extern from *:
     #define VANISHING 1e-10
     #define TINY 1e-300
     #define SMALLEST_VARIANCE 1e-26
-    /* Rows next to which a prior's degrees of freedom would leave nothing of so few. */
+    /* Scatter of so few rows that nothing of them is left in degrees of freedom. */
     #define LOST 1e-14
     """
     const double EMPTY

@@ -20,6 +20,7 @@ from .._threads import resolve_threads
 from ..data import ArrayData, Frame, as_rows, check_finite, check_weights
 from ..emissions import Categorical
 from ..emissions.gaussian import CovarianceType
+from ..emissions.poisson import LARGE
 from ..exceptions import (
     NO_NUMBER,
     ConvergenceWarning,
@@ -236,11 +237,14 @@ class _Discrete(_Problems):
         What objectives have of the rows whatever theta is.
     mean : ndarray of shape (S, D)
         Of all rows, of counts.
+    apart : ndarray of shape (S,), bool
+        Of which counts are best told about an origin of their own: the compiled loop has none.
     """
 
     plain: Any
     base: Array
     mean: Array
+    apart: NDArray[np.bool_]
 
     @classmethod
     def of(
@@ -256,6 +260,7 @@ class _Discrete(_Problems):
         n, d = len(values), values[0].shape[1]
         sizes = np.array([len(rows) for rows in values])
         base, mean, total = np.zeros(n), np.zeros((n, d)), sizes.astype(np.float64)
+        apart = np.zeros(n, dtype=bool)
         present = sizes
         if weights is not None:
             total = np.array([each.sum() for each in weights])
@@ -267,10 +272,14 @@ class _Discrete(_Problems):
             rows = _all_rows(values, *part)
             with _looking_closer(core, values, part):
                 check_finite(rows, threads)
-                own = core._plain(rows) if categories is None else plain
-                if plain is None or not own.compiled:
-                    plain = own
+                if plain is None:
+                    plain = core._plain(rows)
+                    if not plain.compiled:  # counts about an origin: that of one set is no other's
+                        plain = replace(plain, origin=None)
                 plain.check_rows(rows)
+            if core.emission == "poisson":
+                first = rows[begins[part[0] : part[1]] - begins[part[0]]]
+                apart[part[0] : part[1]] = np.any(first >= LARGE, axis=1)
             each = plain.log_base(rows)
             if weights is not None:
                 own = np.concatenate(weights[part[0] : part[1]])
@@ -279,7 +288,9 @@ class _Discrete(_Problems):
             base[part[0] : part[1]] = np.add.reduceat(each, places)
             mean[part[0] : part[1]] = np.add.reduceat(rows, places, axis=0)
         _check_present(core.n_components, present)
-        return cls(core, method, values, weights, total, plain, base, mean / total[:, None])
+        for s in np.flatnonzero(apart):
+            apart[s] = not core._plain(values[s]).compiled
+        return cls(core, method, values, weights, total, plain, base, mean / total[:, None], apart)
 
     def frame(self, s: int) -> Frame:
         """Units of data set s."""
@@ -650,6 +661,8 @@ def _mixtures(
     fits._categories = categories
     most = 0 if isinstance(method, FullInference) else loops.most_rows(model)
     quick = np.array([len(rows) for rows in values]) <= most
+    if isinstance(problems, _Discrete):
+        quick &= ~problems.apart
     taken, left = np.flatnonzero(quick), np.flatnonzero(~quick)
     if len(taken):
         _fit_quickly(fits, model, problems.some(taken), taken, seeds[taken], threads)
