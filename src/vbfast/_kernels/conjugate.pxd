@@ -474,8 +474,8 @@ cdef inline Py_ssize_t read_mode(
 
     An empty component under a flat prior takes the mean 0 and precision 1, those of the whole of
     standardised data; the precision as well where it holds so little of a row that degrees of
-    freedom have lost it. Under a prior of exponent 0 the mode is at Lambda = 0, and a precision close
-    to that is returned.
+    freedom have lost it. Under a prior of exponent 0 the mode is at Lambda = 0, and a precision
+    close to that is returned.
     """
     cdef Py_ssize_t n = family.n_features
     cdef Py_ssize_t g, i, k
