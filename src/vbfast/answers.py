@@ -98,6 +98,11 @@ class Answers(ABC):
         """Draw n rows, (n, D), and their components, (n,): of a chain, one sequence."""
 
 
+def _apart(n_draws: int, n: int) -> list[int]:
+    """Numbers of n draws, evenly spaced; some more than once where there are fewer."""
+    return [int((i + 0.5) * n_draws / n) % n_draws for i in range(n)]
+
+
 @dataclass(frozen=True)
 class Known(Answers):
     """A model with known parameters: what kernels say of rows.
@@ -166,6 +171,27 @@ class Known(Answers):
             impossible = int(bad.argmax()) if bad.any() else -1
         if impossible is not None and impossible >= 0:
             raise impossible_error(impossible)
+
+    def points(self, n: int) -> list[Known]:
+        """Parameters n times, each a draw of them where there are such."""
+        return [self] * n
+
+    def draw_labels(
+        self,
+        values: NDArray[Any],
+        n_threads: int,
+        sequences: Sequences | None,
+        rng: np.random.Generator,
+    ) -> Labels:
+        """Draw the component of each row, (N,), given all that is seen; of chains paths."""
+        if isinstance(self.latent, Chain):
+            out = np.empty(len(values), dtype=np.int64)
+            draw = Assignment("draw", seed=int(rng.integers(2**63)))
+            self._visit(values, n_threads, sequences, draw, {"labels": out})
+            return out
+        q = self.responsibilities(values, n_threads, sequences)
+        marks = rng.random((len(q), 1))
+        return np.asarray((marks >= np.cumsum(q, axis=1)[:, :-1]).sum(axis=1), dtype=np.int64)
 
     @cached_property
     def _closest(self) -> Assignment:
@@ -355,6 +381,19 @@ class AveragedMixture(Answers):
             )
         self.__dict__.update(state)
 
+    def points(self, n: int) -> list[Known]:
+        """Draws of the parameters, n of them that lie far apart."""
+        latent = Mixture(self.weights.shape[1])
+        return [
+            Known(
+                latent,
+                self.emission,
+                self.weights[g],
+                self.emission.parameters(*(part[g] for part in self.arrays)),
+            )
+            for g in _apart(len(self.weights), n)
+        ]
+
     def _together(self, draws: slice) -> Known:
         """Many draws as one mixture of K components a draw."""
         weights = self.weights[draws].ravel()
@@ -461,6 +500,10 @@ class AveragedChain(Answers):
         if not state["draws"]:
             raise ValueError("draws of theta must be one at least; there are none")
         self.__dict__.update(state)
+
+    def points(self, n: int) -> list[Known]:
+        """Draws of the parameters, n of them that lie far apart."""
+        return [self.draws[g] for g in _apart(len(self.draws), n)]
 
     @property
     def emission(self) -> Any:

@@ -147,6 +147,17 @@ class Exponential(OfRates):
     def _wrong(self, values: NDArray[Any]) -> NDArray[np.bool_]:
         return np.asarray(~((values >= LEAST) & (values <= MOST) | (values == 0)))
 
+    def given_seen(
+        self,
+        theta: Rates,
+        component: int,
+        values: NDArray[Any],
+        rng: np.random.Generator | None = None,
+    ) -> Array:
+        """What waiting times of a component are expected to be, (N, D), or draws of them."""
+        rates = np.broadcast_to(theta.rates[component], values.shape)
+        return np.asarray(1.0 / rates) if rng is None else _waits(rates, rng)
+
     def sample_rows(
         self, theta: Rates, components: NDArray[np.int64], rng: np.random.Generator
     ) -> Array:

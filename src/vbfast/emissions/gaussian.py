@@ -530,6 +530,36 @@ class Gaussian(InFrame):
         group = components if len(theta.factor) > 1 else np.zeros_like(components)
         return draw_rows(self.units, theta.means[components], theta.factor[group], rng)
 
+    def given_seen(
+        self,
+        theta: Gaussians,
+        component: int,
+        values: NDArray[Any],
+        rng: np.random.Generator | None = None,
+    ) -> Array:
+        """Rows (N, D) of a component whose NaN are their expectations given the rest, or drawn.
+
+        Of a precision A'A what is missing, m + u, has the u of least |A z + A_m u|, and the
+        precision A_m'A_m: see gaps.pxd. In the units of the data.
+        """
+        out = (values - self.units.origin) * self.units.scale - theta.means[component]
+        factor = theta.factor[component if len(theta.factor) > 1 else 0]
+        if factor.ndim == 1:
+            factor = np.diag(np.broadcast_to(factor, (self.n_features,)))
+        patterns, which = np.unique(np.isnan(out), axis=0, return_inverse=True)
+        for n, absent in enumerate(patterns):
+            if not absent.any():
+                continue
+            rows = which == n
+            seen = out[rows][:, ~absent] @ factor[:, ~absent].T
+            orthogonal, upper = np.linalg.qr(factor[:, absent])
+            right = -orthogonal.T @ seen.T
+            if rng is not None:
+                right = right + rng.standard_normal(right.shape)
+            out[np.ix_(rows, absent)] = np.linalg.solve(upper, right).T
+        out += theta.means[component]
+        return np.asarray(self.units.origin + out / self.units.scale)
+
     def log_prior(self, prior: Distribution, theta: Gaussians) -> float:
         """log p(mu, Lambda) at theta, in the units of the data; 0 for a flat prior."""
         value = prior.log_density(theta)

@@ -186,6 +186,17 @@ class Poisson(OfRates):
             return np.asarray(-table[values.astype(np.int64)].sum(axis=1))
         return np.asarray(-gammaln(values.astype(np.float64) + 1).sum(axis=1))
 
+    def given_seen(
+        self,
+        theta: Rates,
+        component: int,
+        values: NDArray[Any],
+        rng: np.random.Generator | None = None,
+    ) -> Array:
+        """What counts of a component are expected to be, (N, D), or draws of them."""
+        rates = np.broadcast_to(theta.rates[component], values.shape)
+        return np.asarray(rates if rng is None else rng.poisson(rates), dtype=np.float64)
+
     def sample_rows(
         self, theta: Rates, components: NDArray[np.int64], rng: np.random.Generator
     ) -> Array:

@@ -38,7 +38,7 @@ from .emission_parameters import (
     names_several,
 )
 from .gaussian_parameters import SettableCovariances
-from .product import EmissionPart, ProductParameters, parts_of
+from .product import EmissionPart, ProductParameters, imputing, parts_of
 from .sequences import FittedToSequences
 
 __all__ = ["HiddenMarkovModel"]
@@ -662,6 +662,45 @@ class HiddenMarkovModel(SettableCovariances, FittedToSequences):
         """
         answers, rows = self._prepare(X, lengths)
         return in_type_of(rows[0], answers.responsibilities(*rows))
+
+    def impute(
+        self,
+        X: ArrayLike,
+        lengths: ArrayLike | None = None,
+        *,
+        draws: int | None = None,
+        random_state: Any = None,
+    ) -> NDArray[Any]:
+        """Fill in what is missing of rows, given what is seen of them.
+
+        Expectations, averaged over components by their probabilities; of symbols, and of zeros and
+        ones, the most probable one. Or draws of all that is missing at once, and of components:
+        with full inference by draws of the parameters, else at those that attributes tell.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+            With what is missing as `fit` takes it.
+        lengths : array-like of shape (S,), optional
+        draws : int, optional
+            Completed data sets that are drawn.
+        random_state : None, int, numpy.random.Generator or numpy.random.RandomState
+            Of draws; the estimator's own where it is not given.
+
+        Returns
+        -------
+        ndarray of shape (N, D), or (draws, N, D)
+            Of objects where symbols are strings.
+
+        Raises
+        ------
+        ValueError
+            If the fit was not one with ``missing="at_random"``.
+        """
+        product = imputing(self, draws)
+        answers, rows = self._prepare(X, lengths, middle=draws is not None)
+        rng = as_generator(self.random_state if random_state is None else random_state)
+        return product.imputed(answers, rows, X, draws, rng)
 
     def filter(self, X: ArrayLike, lengths: ArrayLike | None = None) -> Array:
         """Filtered probabilities: of each state given this row and those before it, (N, K).

@@ -19,7 +19,7 @@ from ..model import Model, Theta
 from ..stats import Stats
 from .base import Estimator, MethodName, unchanged
 from .categories import Uncoded
-from .checks import as_probabilities, check_memory
+from .checks import as_generator, as_probabilities, check_memory
 from .discrete_parameters import DiscreteParameters
 from .emission_parameters import (
     EMISSIONS,
@@ -32,7 +32,7 @@ from .emission_parameters import (
 from .gaussian_mixture import _GaussianMixtureBase
 from .gaussian_parameters import SettableCovariances
 from .mixture import MixtureBase
-from .product import EmissionPart, ProductParameters, parts_of
+from .product import EmissionPart, ProductParameters, imputing, parts_of
 
 __all__ = ["EmissionName", "MixtureModel"]
 
@@ -749,6 +749,40 @@ class MixtureModel(SettableCovariances, Estimator):
         Why it is not `objective_` a row: see `GaussianMixture.score`.
         """
         return float(self._fitted.score(X, sample_weight=sample_weight))
+
+    def impute(
+        self, X: ArrayLike, *, draws: int | None = None, random_state: Any = None
+    ) -> NDArray[Any]:
+        """Fill in what is missing of rows, given what is seen of them.
+
+        Expectations, averaged over components by their probabilities; of symbols, and of zeros and
+        ones, the most probable one. Or draws of all that is missing at once, and of components:
+        with full inference by draws of the parameters, else at those that attributes tell.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+            With what is missing as `fit` takes it.
+        draws : int, optional
+            Completed data sets that are drawn.
+        random_state : None, int, numpy.random.Generator or numpy.random.RandomState
+            Of draws; the estimator's own where it is not given.
+
+        Returns
+        -------
+        ndarray of shape (N, D), or (draws, N, D)
+            Of objects where symbols are strings.
+
+        Raises
+        ------
+        ValueError
+            If the fit was not one with ``missing="at_random"``.
+        """
+        face = self._fitted
+        product = imputing(self, draws)
+        answers, values, threads = face._prepare(X)
+        rng = as_generator(self.random_state if random_state is None else random_state)
+        return product.imputed(answers, (values, threads, None), X, draws, rng)
 
     def co_assignment(self, X: ArrayLike) -> Array:
         """Probability that two rows share a component, (N, N): free of the components' order."""

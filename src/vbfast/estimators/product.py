@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._kernels.inputs import Assignment
-from ..data import ArrayData, as_rows, columns_of
+from ..answers import Expected, Known
+from ..data import ArrayData, as_rows, check_number, columns_of
 from ..emissions import Gaussian, Product
+from ..imputation import drawn, expected
 from ..latents import Mixture
 from ..methods import FullInference, Method
 from ..model import Model
@@ -22,7 +24,7 @@ from .categories import as_categories, as_symbols
 from .emission_parameters import EMISSIONS, INITS, OWN, SHARED
 from .gaussian_parameters import LEAST_PART
 
-__all__ = ["EmissionPart", "ProductParameters", "parts_of"]
+__all__ = ["EmissionPart", "ProductParameters", "imputing", "parts_of"]
 
 Array = NDArray[np.float64]
 
@@ -73,6 +75,17 @@ def parts_of(estimator: Any) -> tuple[EmissionPart, ...]:
         )
     parts: tuple[EmissionPart, ...] = found.parts
     return parts
+
+
+def imputing(estimator: Any, draws: int | None) -> ProductParameters:
+    """What a fit that may miss values says of the parts; ValueError where it may not."""
+    estimator._now()._check_is_fitted()
+    check_number("draws", draws, whole=True, least=1, optional=True)
+    found = vars(estimator).get("_product")
+    if found is None or not found.may_miss:
+        raise ValueError("impute is for a fit with missing='at_random'")
+    product: ProductParameters = found
+    return product
 
 
 def read_frame(X: Any) -> Any:
@@ -552,6 +565,44 @@ class ProductParameters:
 
     #: Attributes that say all of the parameters: none that may be set.
     _told_names: tuple[str, ...] = ()
+
+    def imputed(
+        self,
+        answers: Any,
+        rows: tuple[NDArray[Any], int, Any],
+        X: ArrayLike,
+        n_draws: int | None,
+        rng: np.random.Generator,
+    ) -> NDArray[Any]:
+        """X with what is missing filled in, (N, D), or drawn n times, (n, N, D).
+
+        `answers` tell of T, `rows` are X as the model has it, threads and sequences.
+        """
+        read = self._read_rows(X)
+        if n_draws is None:
+            q = answers.responsibilities(*rows)
+            return self._restored(read, expected(self.emission, self.parameters, rows[0], q))
+        if isinstance(answers, Expected):
+            point = answers.latent, self.emission, answers.mean_weights, self.parameters
+            answers = Known(*point)
+        out = []
+        for known in answers.points(n_draws):
+            states = known.draw_labels(*rows, rng)
+            filled = drawn(known.emission, known.parameters, rows[0], states, rng)
+            out.append(self._restored(read, filled))
+        return np.array(out)
+
+    def _restored(self, read: NDArray[Any], filled: Array) -> NDArray[Any]:
+        """Rows as they were read, with what is missing of them from rows as the model has them."""
+        decoded = self._decoded(filled)
+        out = read.astype(object) if decoded.dtype.kind == "O" else read.copy()
+        for name, own in zip(self.names, self.columns, strict=True):
+            for column in own:
+                absent = _absent(read[:, column])
+                if name == "categorical":
+                    absent |= read[:, column] == -1
+                out[absent, column] = decoded[absent, column]
+        return out
 
     def _n_emission_parameters(self, emission: Product, k: int) -> int:
         return sum(
