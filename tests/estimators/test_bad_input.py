@@ -355,7 +355,7 @@ def test_integers_that_no_float64_is(name):
 
 
 def test_symbols_that_no_float64_is():
-    with pytest.raises(ValueError, match=r"X\[0, 1\] is .*whole numbers up to 2\^53"):
+    with pytest.raises(ValueError, match=r"X\[0, 1\] is .*whole numbers below 2\^53"):
         MixtureModel(1, emission="categorical").fit([["a", 10**400], ["b", 0]])
 
 
