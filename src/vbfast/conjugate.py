@@ -617,10 +617,14 @@ def point(means: Array, factor: Array) -> Gaussians:
     return Gaussians(means, factor, log_det, np.zeros(len(means)))
 
 
-def _log_student(squared: Array, dof: Array, n_features: int, log_det: Array) -> Array:
-    """Log density of Student's t (Bishop B.68) at a squared distance in its own metric."""
+def _student_constant(dof: Array, n_features: int, log_det: Array) -> Array:
+    """Log density of Student's t (Bishop B.68) where it is highest."""
     constant = log_gamma_step(0.5 * dof, 0.5 * n_features)
-    constant = constant - 0.5 * n_features * np.log(np.pi * dof) + 0.5 * log_det
+    return np.asarray(constant - 0.5 * n_features * np.log(np.pi * dof) + 0.5 * log_det)
+
+
+def _log_student(squared: Array, dof: Array, n_features: int, constant: Array) -> Array:
+    """Log density of Student's t at a squared distance in its own metric."""
     return np.asarray(constant - 0.5 * (dof + n_features) * np.log1p(squared / dof))
 
 
@@ -832,8 +836,11 @@ class NormalWishart(_NormalPrecision, _Wishart):
         Where a row has NaN, that of what it has.
         """
         factors, dof = self._predictive()
+        absent_of = np.isnan(x)
+        if not absent_of.any():
+            return self._log_marginal(x, self.means, factors, dof, self._constant)
         out = np.empty((len(x), len(dof)))
-        patterns, which = np.unique(np.isnan(x), axis=0, return_inverse=True)
+        patterns, which = np.unique(absent_of, axis=0, return_inverse=True)
         for n, absent in enumerate(patterns):
             rows = which == n
             # Of a precision A'A the marginal one is R'R, of the last rows of A = QR with what is
@@ -843,16 +850,29 @@ class NormalWishart(_NormalPrecision, _Wishart):
                 order = np.argsort(~absent, kind="stable")
                 first = np.count_nonzero(absent)
                 of_seen = np.asarray(np.linalg.qr(factors[:, :, order]).R)[:, first:, first:]
-            out[rows] = self._log_marginal(x[rows][:, ~absent], ~absent, of_seen, dof)
+            seen = self.means[:, ~absent]
+            constant = self._constant_of(of_seen, dof)
+            out[rows] = self._log_marginal(x[rows][:, ~absent], seen, of_seen, dof, constant)
         return out
 
-    def _log_marginal(self, x: Array, seen: NDArray[np.bool_], factors: Array, dof: Array) -> Array:
-        """Log density (N, K) of these features' values alone, under factors (K, S, S)."""
+    @staticmethod
+    def _constant_of(factors: Array, dof: Array) -> Array:
+        """Of factors (K, S, S), (K,)."""
+        pivots = np.abs(np.diagonal(factors, axis1=1, axis2=2))
+        return _student_constant(dof, factors.shape[1], 2 * np.log(pivots).sum(axis=1))
+
+    @cached_property
+    def _constant(self) -> Array:
+        """The same of all features."""
+        return self._constant_of(*self._predictive())
+
+    @staticmethod
+    def _log_marginal(x: Array, means: Array, factors: Array, dof: Array, constant: Array) -> Array:
+        """Log density (N, K) of some features' values, about means (K, S), factors (K, S, S)."""
         gaps = np.empty((len(x), len(dof)))
         for k, factor in enumerate(factors):
-            gaps[:, k] = (((x - self.means[k, seen]) @ factor.T) ** 2).sum(axis=1)
-        pivots = np.abs(np.diagonal(factors, axis1=1, axis2=2))
-        return _log_student(gaps, dof, x.shape[1], 2 * np.log(pivots).sum(axis=1))
+            gaps[:, k] = (((x - means[k]) @ factor.T) ** 2).sum(axis=1)
+        return _log_student(gaps, dof, x.shape[1], constant)
 
     def sample_rows(self, components: NDArray[np.int64], rng: np.random.Generator) -> Array:
         """Draw a row from each of `components`, parameters integrated out, (N, D)."""
@@ -879,16 +899,24 @@ class NormalGamma(_NormalPrecision):
 
         Student's t, one for all features of a spherical component, one for each of a diagonal.
         """
-        share = self.strength / (1 + self.strength)
-        factors = np.sqrt((self.dof * share)[:, None] / self.scatter)
         n = self.n_features // self.scatter.shape[1]  # that share a lambda
+        factors, constants = self._predictive
         out = np.empty((len(x), len(factors)))
-        for k, factor in enumerate(factors):
+        for k, (factor, constant) in enumerate(zip(factors, constants, strict=True)):
             squared = ((x - self.means[k]) * factor) ** 2
             if n > 1:
                 squared = squared.sum(axis=1, keepdims=True)
-            out[:, k] = _log_student(squared, self.dof[k], n, 2 * n * np.log(factor)).sum(axis=1)
+            out[:, k] = _log_student(squared, self.dof[k], n, constant).sum(axis=1)
         return out
+
+    @cached_property
+    def _predictive(self) -> tuple[Array, Array]:
+        """Factors (K, G) and constants (K, G) of x's Student densities."""
+        n = self.n_features // self.scatter.shape[1]
+        share = self.strength / (1 + self.strength)
+        factors = np.sqrt((self.dof * share)[:, None] / self.scatter)
+        constants = _student_constant(self.dof[:, None], n, 2 * n * np.log(factors))
+        return factors, constants
 
     def sample_rows(self, components: NDArray[np.int64], rng: np.random.Generator) -> Array:
         """Draw a row from each of `components`, parameters integrated out, (N, D)."""

@@ -18,6 +18,8 @@ Array = NDArray[np.float64]
 
 # From here on four terms of an asymptotic series are exact.
 ASYMPTOTIC = 32.0
+# And from here on a difference of logarithms of Gamma would lose digits.
+CANCELLING = 512.0
 
 
 # Of numbers closer to 0 a series gives exp(x) - 1 - x.
@@ -73,7 +75,9 @@ def digamma_less_log(x: Array) -> Array:
 
 def log_gamma_step(x: Array, step: float) -> Array:
     """log of Gamma(x + step) / Gamma(x), for x > 0 and a step >= 0."""
-    large = x > max(ASYMPTOTIC, step)
+    large = x > max(CANCELLING, step)
+    if not large.any():
+        return np.asarray(gammaln(x + step) - gammaln(x))
     z = np.where(large, x, 1.0)
     # By Stirling's series, of which the large terms are subtracted by hand.
     out = (z + step - 0.5) * np.log1p(step / z) + step * (np.log(z) - 1.0)
