@@ -290,3 +290,17 @@ def test_threads_leave_no_trace():
     for one in fits[1:]:
         np.testing.assert_array_equal(one.parts_[0].covariances_, fits[0].parts_[0].covariances_)
         np.testing.assert_array_equal(one.score_samples(X), fits[0].score_samples(X))
+
+
+@pytest.mark.parametrize("block", [8, 16, 32])
+def test_rows_without_gaps_between_others(block):
+    """What was found for the gaps before is no matter of rows that have none."""
+    X, _ = rows_with_gaps(300, 4, share=0.3)
+    mixture = MixtureModel(2, missing="at_random", random_state=0).fit(X)
+    rows = np.random.default_rng(1).standard_normal((12 * block, 4))
+    at = np.arange(len(rows))
+    gaps = (at // block % 3 == 0) | (at // block % 3 == 2) & (at % block >= block // 4)
+    rows[gaps, 1] = np.nan
+    rows[gaps & (at % 2 == 0), 3] = np.nan
+    expected = logsumexp(scores(mixture, rows) + np.log(mixture.weights_), axis=1)
+    assert mixture.score_samples(rows) == pytest.approx(expected, rel=1e-10)
