@@ -2055,7 +2055,7 @@ def visit(
             job.labels = integers("labels", labels, job.n_rows, True)
         if q is not None:
             job.q = doubles_of("q", q, job.n_rows, n, True)
-        job.known = read_labels(held[5], job.n_rows, n, job.assignment.kind == GIVEN)
+        _labels = read_labels(held[5], job.n_rows, n, job.assignment.kind == GIVEN, &job.known)
         if job.known != NULL:
             job.may_be_impossible = True
         if job.assignment.kind == GIVEN:

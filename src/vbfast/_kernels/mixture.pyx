@@ -364,8 +364,9 @@ def visit(
             job.weights = doubles("weights", held[4], job.n_rows)
             if job.assignment.kind == DRAW:
                 check_whole(job.weights, job.n_rows)
-        job.labels_known = read_labels(
-            held[5], job.n_rows, job.shape.n_components, job.assignment.kind == GIVEN
+        _labels = read_labels(
+            held[5], job.n_rows, job.shape.n_components, job.assignment.kind == GIVEN,
+            &job.labels_known,
         )
         if statistics is not None:
             n_sums = times(job.n_thetas, job.statistics_size)

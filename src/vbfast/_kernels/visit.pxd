@@ -237,26 +237,33 @@ cdef inline int read_assignment(object told, tuple allowed, Assignment* assignme
     return 0
 
 
-cdef inline const int64_t* read_labels(
-    object labels, Py_ssize_t n_rows, Py_ssize_t n_components, bint all_known
-) except? NULL:
+cdef inline bytes read_labels(
+    object labels, Py_ssize_t n_rows, Py_ssize_t n_components, bint all_known,
+    const int64_t** each,
+):
     """Components of rows, checked: 0 ... K - 1, or -1 where not known, unless all must be.
 
-    NULL where there are none.
+    They last as long as what is returned. That is a copy: another thread may write to the array
+    while rows are visited. NULL where there are none.
     """
     cdef Py_ssize_t row
     cdef Py_ssize_t least = 0 if all_known else -1
+    cdef bytes held
+    each[0] = NULL
     if labels is None:
         if all_known:
             raise ValueError("block.labels must hold each row's component with 'given', not None")
-        return NULL
-    cdef const int64_t* each = integers("labels", labels, n_rows)
+        return None
+    cdef const int64_t* given = integers("labels", labels, n_rows)
+    held = PyBytes_FromStringAndSize(NULL, times(n_rows, sizeof(int64_t)))
+    memcpy(PyBytes_AS_STRING(held), given, n_rows * sizeof(int64_t))
+    each[0] = <const int64_t*>PyBytes_AS_STRING(held)
     for row in range(n_rows):
-        if not least <= each[row] < n_components:
+        if not least <= each[0][row] < n_components:
             raise ValueError(
-                f"labels[{row}] is {each[row]}; it must be >= {least} and < {n_components}"
+                f"labels[{row}] is {each[0][row]}; it must be >= {least} and < {n_components}"
             )
-    return each
+    return held
 
 
 cdef inline int check_whole(const double* weights, Py_ssize_t n_rows) except -1:
